@@ -1,0 +1,122 @@
+"""Frozen records that are handed between rooms. Positions are integer samples at `SAMPLE_RATE_HZ`; `seconds` is the one way out."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+
+SAMPLE_RATE_HZ = 16_000
+"""Sample rate of every waveform and every sample position inside the project."""
+
+SegmentKind = Literal["speech", "silence"]
+"""`speech` goes to the decoder; `silence` is below the speech gate and is kept as a row without text."""
+
+CutKind = Literal["silence", "forced", "end"]
+"""Why a segment ends: at a silence, at the window's limit in the middle of sound, or with the recording."""
+
+TimingSource = Literal["ctc", "none"]
+"""`ctc`: Viterbi alignment against the CTC posteriors. `none`: no words, so no times."""
+
+
+def seconds(num_samples: int) -> float:
+    """Turn a number of samples into seconds, the only place where that happens."""
+    return num_samples / SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recording:
+    """One version of an audio object."""
+
+    uri: str
+    etag: str
+    size_bytes: int
+    modified_at: datetime
+
+    @property
+    def recording_id(self) -> str:
+        """Identity of this version: 32 hex digits over URI and ETag."""
+        key = f"{self.uri}\0{self.etag}".encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(key, digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """Samples `[start_sample, end_sample)` of a recording, at most one encoder window long."""
+
+    recording_id: str
+    segment_index: int
+    channel: int
+    start_sample: int
+    end_sample: int
+    kind: SegmentKind
+    cut: CutKind
+
+    @property
+    def num_samples(self) -> int:
+        """Length in samples."""
+        return self.end_sample - self.start_sample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SegmentFeatures:
+    """A segment with what the encoder needs of it."""
+
+    segment: Segment
+    log_mel: np.ndarray
+    """Log-mel features as Whisper scales them, only the frames that hold audio, float16.  [mels, frames]"""
+    pad_value: float
+    """What the features of digital silence after the segment would be."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Word:
+    """A word of a transcript; positions count from the recording's first sample, `end_sample` is exclusive."""
+
+    word: str
+    start_sample: int
+    end_sample: int
+    confidence: float
+    """Probability in [0, 1] that the word is right."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentTranscript:
+    """What the model says of one segment. A silent segment has empty text, no words and `timing_source` "none"."""
+
+    segment: Segment
+    text: str
+    language: str
+    words: tuple[Word, ...]
+    timing_source: TimingSource
+    confidence: float | None
+    """Probability in [0, 1]; `None` for a segment that was never decoded."""
+    flags: tuple[str, ...]
+    """Reasons to doubt this segment, of `alignment.flags.Flag`; empty when there are none."""
+    num_steps: int
+    """Denoising steps spent; 0 for a segment that was never decoded."""
+    canvas_tokens: int
+    """Length of the canvas that held the text; 0 for a segment that was never decoded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioReport:
+    """What a container claims against what was decoded from it."""
+
+    container: str
+    codec: str
+    source_sample_rate_hz: int
+    num_channels: int
+    declared_s: float | None
+    """Duration in the header, `None` where the container states none."""
+    decoded_samples: int
+    """Samples at `SAMPLE_RATE_HZ` after resampling to mono."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """The unit of commit: recordings that are written together, whole or not at all."""
+
+    shard_id: str
+    recordings: tuple[Recording, ...]
