@@ -1,0 +1,153 @@
+"""The audio-to-text model: Whisper's encoder, the projector and DiffusionGemma, all of them transformers' own classes.
+
+In: log-mel features. Out: a prompt cache for the decoder, hidden states of canvases, embeddings for CTC.
+Knows nothing of sampling, losses, files or batches that change.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    DiffusionGemmaConfig,
+    DiffusionGemmaForBlockDiffusion,
+    DiffusionGemmaTextConfig,
+    WhisperConfig,
+)
+from transformers.cache_utils import DynamicCache
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from dgasr.model.presets import AsrConfig
+from dgasr.model.projector import Projector
+
+
+class AsrModel(nn.Module):
+    """Encoder, projector and backbone of one configuration.
+
+    Args:
+        config: sizes and ids.
+
+    Source:
+        The layout of diffusion-gemma-asr-small; the classes are transformers'.
+    """
+
+    def __init__(self, config: AsrConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = WhisperEncoder(WhisperConfig(**config.encoder))
+        self.backbone = build_backbone(config)
+        self.projector = Projector(
+            config.projector, config.encoder["d_model"], self.backbone.config.text_config.hidden_size
+        )
+        self._soft_embeddings: Tensor | None = None
+        self.backbone.model.decoder.self_conditioning.register_forward_pre_hook(self._replace_self_conditioning)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head_weight.device
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The language head's matrix, tied to the token embeddings.  [vocab, hidden]"""
+        return self.backbone.lm_head.weight
+
+    @property
+    def embed_scale(self) -> float:
+        """What token embeddings are multiplied by on their way into the backbone: sqrt(hidden)."""
+        return self.backbone.model.decoder.embed_tokens.scalar_embed_scale
+
+    def encode_audio(self, log_mel: Tensor) -> Tensor:
+        """Run Whisper's encoder.
+
+        Args:
+            log_mel: features of whole windows.  [batch, mels, window frames]
+
+        Returns:
+            Encoder output.  [batch, frames, encoder_width]
+        """
+        return self.encoder(log_mel.to(self.encoder.conv1.weight.dtype)).last_hidden_state
+
+    def prompt_embeddings(self, prompt_ids: Tensor, audio_embeddings: Tensor) -> Tensor:
+        """Embed a prompt and put the audio embeddings into its audio slots.
+
+        Args:
+            prompt_ids: the same prompt for every row, or one per row.  [prompt] or [batch, prompt]
+            audio_embeddings: from `projector`.  [batch, audio tokens, hidden]
+
+        Returns:
+            Embeddings for the backbone's encoder.  [batch, prompt, hidden]
+        """
+        batch = audio_embeddings.shape[0]
+        ids = prompt_ids.expand(batch, -1) if prompt_ids.dim() == 1 else prompt_ids
+        embeddings = self.backbone.model.encoder.get_input_embeddings()(ids)
+        slots = (ids == self.config.prompt.audio_id).unsqueeze(-1)  # [batch, prompt, 1]
+        return embeddings.masked_scatter(slots, audio_embeddings.to(embeddings.dtype))
+
+    def prefill(self, embeddings: Tensor, cache: DynamicCache | None = None) -> tuple[Tensor, DynamicCache]:
+        """Run the backbone's causal encoder.
+
+        Args:
+            embeddings: prompt, or the continuation of what `cache` holds.  [batch, tokens, hidden]
+            cache: filled by an earlier call; extended in place.
+
+        Returns:
+            Last hidden states and the K/V cache that `decode` reads.  [batch, tokens, hidden]
+        """
+        output = self.backbone.model.encoder(
+            inputs_embeds=embeddings, past_key_values=cache or DynamicCache(config=self.backbone.config.text_config)
+        )
+        return output.last_hidden_state, output.past_key_values
+
+    def decode(self, canvas: Tensor, soft_embeddings: Tensor | None, cache: DynamicCache) -> Tensor:
+        """Run the backbone's bidirectional decoder once over a canvas.
+
+        Args:
+            canvas: token ids.  [batch, canvas]
+            soft_embeddings: expected embeddings of the step before, already scaled by `embed_scale`; zeros where a row
+                has none, `None` when no row has.  [batch, canvas, hidden]
+            cache: of the prompts, all of one length; it is only read.
+
+        Returns:
+            Hidden states for the language head.  [batch, canvas, hidden]
+        """
+        self._soft_embeddings = soft_embeddings
+        try:
+            return self.backbone.model.decoder(decoder_input_ids=canvas, past_key_values=cache).last_hidden_state
+        finally:
+            self._soft_embeddings = None
+
+    def _replace_self_conditioning(self, _: nn.Module, args: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
+        # transformers' decoder takes whole logits for self-conditioning and would hold [batch, canvas, vocab] in fp32
+        # to make soft embeddings of them; ours are made while the vocabulary streams by, so they go in here.
+        if self._soft_embeddings is None:
+            return None
+        return args[0], self._soft_embeddings.to(args[0].dtype)
+
+
+def build_backbone(config: AsrConfig) -> DiffusionGemmaForBlockDiffusion:
+    """Build DiffusionGemma without its vision tower.
+
+    Args:
+        config: `backbone` holds the text config's fields; the largest canvas bucket becomes `canvas_length`.
+
+    Returns:
+        The model with transformers' own initial weights.
+    """
+    text_config = DiffusionGemmaTextConfig(**config.backbone)
+    backbone = DiffusionGemmaForBlockDiffusion(
+        DiffusionGemmaConfig(
+            text_config=text_config, vision_config=_SMALLEST_VISION_TOWER, canvas_length=config.canvas.buckets[-1]
+        )
+    )
+    encoder: Any = backbone.model.encoder
+    encoder.vision_tower = None
+    encoder.embed_vision = None
+    return backbone
+
+
+_SMALLEST_VISION_TOWER: dict[str, Any] = {
+    "model_type": "gemma4_vision", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+    "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "position_embedding_size": 8,
+}  # fmt: skip
+"""transformers builds a vision tower whatever is asked for; this one is built to be thrown away."""

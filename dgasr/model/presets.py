@@ -1,0 +1,231 @@
+"""What a model is made of: sizes, prompt, canvas buckets. Two presets, and the JSON a model folder carries.
+
+Knows no tensors: `asr.py` builds from this. Window length, mel bins and frame rates follow from `encoder`.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dgasr.errors import ConfigError
+
+HOP_SAMPLES = 160
+"""Mel hop of every Whisper checkpoint, samples at 16 kHz (Radford et al. 2022, section 2.2)."""
+
+ENCODER_STRIDE = 2
+"""Mel frames per encoder frame: the stride of Whisper's second convolution."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProjectorConfig:
+    """Convolutions that shorten the encoder's output, then two linear layers to the backbone's width.
+
+    channels: output channels of each stride-2 convolution; their number sets the subsampling (3 give 8x).
+    kernel_size: odd, in frames; padding keeps `ceil(frames / 2)`.
+    """
+
+    channels: tuple[int, ...]
+    kernel_size: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.channels or self.kernel_size % 2 == 0:
+            raise ConfigError(f"projector: needs channels and an odd kernel_size, got {self.channels}, {self.kernel_size}.")
+
+    @property
+    def subsampling(self) -> int:
+        """Encoder frames per audio embedding."""
+        return 2 ** len(self.channels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptConfig:
+    """How audio is put before the backbone.
+
+    template: prompt text; `{audio}` stands for the audio slots, `{language}` for the language's English name.
+    begin_audio_id, audio_id, end_audio_id: token ids around and in the slots.
+    end_text_ids: ids that end a transcript on the canvas; the first one is written in training.
+    pad_id: fills the canvas after the end.
+    """
+
+    template: str
+    begin_audio_id: int
+    audio_id: int
+    end_audio_id: int
+    end_text_ids: tuple[int, ...]
+    pad_id: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CanvasConfig:
+    """How many tokens a segment's canvas has.
+
+    buckets: the allowed lengths, ascending; a fixed set keeps kernel shapes fixed.
+    tokens_per_second: upper estimate of the tokens that one second of speech needs.
+    margin_tokens: added to the estimate, for the end of text and for short segments.
+    """
+
+    buckets: tuple[int, ...]
+    tokens_per_second: float
+    margin_tokens: int
+
+    def __post_init__(self) -> None:
+        if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
+            raise ConfigError(f"canvas.buckets must be ascending and not empty, got {self.buckets}.")
+
+    def bucket_for(self, duration_s: float) -> int:
+        """Return the smallest bucket that holds the text of `duration_s` seconds of speech (the largest if none does)."""
+        needed = self.tokens_per_second * duration_s + self.margin_tokens
+        return next((bucket for bucket in self.buckets if bucket >= needed), self.buckets[-1])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraSize:
+    """Size of the low-rank adapters on q, k, v and o of both attention copies.
+
+    rank: inner width of each adapter. alpha: scale numerator, the update is multiplied by alpha / rank.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AsrConfig:
+    """Everything that fixes the shapes and ids of a model.
+
+    name: preset or training name.
+    encoder: arguments of transformers' `WhisperConfig` (encoder fields only).
+    backbone: arguments of transformers' `DiffusionGemmaTextConfig`.
+    projector, prompt, canvas, lora: see their classes.
+    blank_id: vocabulary id that stands for the CTC blank; neither pad nor a noise-free token of any transcript.
+    blank_bias: constant added to the blank's logit, so that an untrained projector prefers silence.
+    languages: ISO 639-1 codes the model was trained for; the first one is the default.
+    start_offset_ms, end_offset_ms: added to CTC word starts and ends; fitted on training data.
+    pretrained: Hub ids of frozen parts, `{"encoder": …, "backbone": …}`; empty when weights lie in the model folder.
+    """
+
+    name: str
+    encoder: dict[str, Any]
+    backbone: dict[str, Any]
+    projector: ProjectorConfig
+    prompt: PromptConfig
+    canvas: CanvasConfig
+    blank_id: int
+    languages: tuple[str, ...]
+    blank_bias: float = 0.0
+    start_offset_ms: float = 0.0
+    end_offset_ms: float = 0.0
+    lora: LoraSize = field(default_factory=LoraSize)
+    pretrained: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of one encoder window at 16 kHz."""
+        return self.encoder["max_source_positions"] * ENCODER_STRIDE * HOP_SAMPLES
+
+    @property
+    def num_audio_tokens(self) -> int:
+        """Audio embeddings of one window: 188 for 30 s at 8x subsampling."""
+        return -(-self.encoder["max_source_positions"] // self.projector.subsampling)
+
+    @property
+    def softcap(self) -> float:
+        """Bound of the backbone's logits, `softcap * tanh(z / softcap)`."""
+        return self.backbone["final_logit_softcapping"]
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "AsrConfig":
+        """Read what `save` wrote.
+
+        Raises:
+            ConfigError: the file is missing, not JSON, or has unknown or missing fields.
+        """
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields["projector"] = ProjectorConfig(**_tuples(fields["projector"]))
+            fields["prompt"] = PromptConfig(**_tuples(fields["prompt"]))
+            fields["canvas"] = CanvasConfig(**_tuples(fields["canvas"]))
+            fields["lora"] = LoraSize(**fields["lora"])
+            return cls(**{**fields, "languages": tuple(fields["languages"])})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path}: not a dgasr model config ({error}). Give a folder written by `dgasr train`, or `tiny` or `full`."
+            ) from error
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+
+
+TINY_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+"""What the bundled model can say."""
+
+TINY_SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<blank>", "<|audio|>", "<boa>", "<eoa>", "<turn|>")
+"""Ids 0…8 of the bundled model's vocabulary; the words follow."""
+
+
+def tiny() -> AsrConfig:
+    """Size of the bundled model: the full model's architecture at 8 s windows and a vocabulary of spoken digits."""
+    return AsrConfig(
+        name="tiny",
+        encoder={
+            "num_mel_bins": 80, "d_model": 96, "encoder_layers": 3, "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 288, "max_source_positions": 400,
+        },
+        backbone={
+            "vocab_size": 24, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "global_head_dim": 32,
+            "num_global_key_value_heads": 2, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 64,
+            "sliding_window": 256, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+            "final_logit_softcapping": 30.0, "pad_token_id": 0, "eos_token_id": [1, 8], "bos_token_id": 2,
+        },
+        projector=ProjectorConfig(channels=(128, 128, 128)),
+        prompt=PromptConfig(
+            template="<bos>{audio}", begin_audio_id=6, audio_id=5, end_audio_id=7, end_text_ids=(8, 1), pad_id=0
+        ),
+        canvas=CanvasConfig(buckets=(8, 16, 32), tokens_per_second=3.4, margin_tokens=2),
+        blank_id=4,
+        blank_bias=3.0,
+        languages=("en",),
+        lora=LoraSize(rank=4, alpha=8),
+    )  # fmt: skip
+
+
+def full() -> AsrConfig:
+    """Size of DiffusionGemma 26B-A4B with whisper-small, as in the reference system.
+
+    Source:
+        The published configs of google/diffusiongemma-26B-A4B-it and openai/whisper-small; the projector's
+        layout is derived from the reference's parameter count (19,472,896), its prompt's wording is ours.
+    """
+    return AsrConfig(
+        name="full",
+        encoder={
+            "num_mel_bins": 80, "d_model": 768, "encoder_layers": 12, "encoder_attention_heads": 12,
+            "encoder_ffn_dim": 3072, "max_source_positions": 1500,
+        },
+        backbone={
+            "vocab_size": 262_144, "hidden_size": 2816, "intermediate_size": 2112, "num_hidden_layers": 30,
+            "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256, "global_head_dim": 512,
+            "num_global_key_value_heads": 2, "num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704,
+            "sliding_window": 1024, "final_logit_softcapping": 30.0,
+            "pad_token_id": 0, "eos_token_id": [1, 106, 50], "bos_token_id": 2,
+        },
+        projector=ProjectorConfig(channels=(1024, 1024, 1024)),
+        prompt=PromptConfig(
+            template=(
+                "<bos><|turn>user\n{audio}Transcribe this speech in {language}.<turn|>\n"
+                "<|turn>model\n<|channel>thought\n<channel|>"
+            ),
+            begin_audio_id=256_000, audio_id=258_881, end_audio_id=258_883, end_text_ids=(106, 1, 50), pad_id=0,
+        ),
+        canvas=CanvasConfig(buckets=(64, 96, 128, 192, 256), tokens_per_second=5.5, margin_tokens=8),
+        blank_id=4,
+        languages=("en", "de", "fr", "es", "hi", "zh"),
+        pretrained={"encoder": "openai/whisper-small", "backbone": "google/diffusiongemma-26B-A4B-it"},
+    )  # fmt: skip

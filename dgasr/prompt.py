@@ -1,0 +1,120 @@
+"""Text to token ids and back, and the prompt with its audio slots. Knows a tokenizer and ids, no model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dgasr.errors import ConfigError
+
+LANGUAGE_NAMES = {
+    "en": "English", "de": "German", "fr": "French", "es": "Spanish", "hi": "Hindi", "zh": "Chinese",
+}  # fmt: skip
+"""English names of the languages of the reference system, for the prompt."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptIds:
+    """A prompt's token ids, and where its audio embeddings go.
+
+    ids: the whole prompt, the audio id in every slot.  [prompt]
+    audio_start: position of the first audio slot; the slots follow each other.
+    """
+
+    ids: tuple[int, ...]
+    audio_start: int
+
+
+class Tokenizer:
+    """The few things this project asks of a Hugging Face tokenizer.
+
+    Args:
+        tokenizer: a `PreTrainedTokenizerFast`.
+        unknown_id: the id of unknown words, or `None` for vocabularies that spell everything.
+    """
+
+    def __init__(self, tokenizer: Any, unknown_id: int | None) -> None:
+        self._tokenizer = tokenizer
+        self._unknown_id = unknown_id
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Read a folder's tokenizer.
+
+        Raises:
+            ConfigError: the folder holds none.
+        """
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+        try:
+            if (folder / "tokenizer_config.json").is_file():
+                tokenizer = AutoTokenizer.from_pretrained(folder)
+            else:
+                tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), unk_token="<unk>")
+        except Exception as error:  # the tokenizers library raises bare Exception for a missing or broken file
+            raise ConfigError(f"{folder}: no usable tokenizer ({error}). Give a folder with tokenizer.json.") from error
+        return cls(tokenizer, tokenizer.unk_token_id)
+
+    def encode(self, text: str) -> list[int]:
+        """Turn a transcript into ids, without special tokens.
+
+        Raises:
+            ConfigError: a word is not in the vocabulary.
+        """
+        ids = self._tokenizer.encode(text, add_special_tokens=False)
+        if self._unknown_id is not None and self._unknown_id in ids:
+            unknown = sorted({word for word in text.split() if self._unknown_id in self._encode_plain(word)})
+            raise ConfigError(
+                f"{text!r}: not in the model's vocabulary: {' '.join(unknown)}. Change the text, or train a model that knows the words."
+            )
+        return ids
+
+    def encode_template(self, text: str) -> list[int]:
+        """Turn part of a prompt into ids; special tokens in the text become theirs."""
+        return self._encode_plain(text)
+
+    def decode(self, ids: list[int]) -> str:
+        """Turn ids into text, without special tokens."""
+        return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _encode_plain(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+
+def build_prompt(
+    tokenizer: Tokenizer, template: str, language: str, audio_ids: tuple[int, int, int], num_audio_tokens: int
+) -> PromptIds:
+    """Fill a prompt template.
+
+    Args:
+        tokenizer: turns the text around the audio into ids.
+        template: text with one `{audio}` and at most one `{language}`.
+        language: ISO 639-1 code.
+        audio_ids: ids of begin-of-audio, audio slot, end-of-audio.
+        num_audio_tokens: number of slots.
+
+    Returns:
+        The ids and the position of the first slot.
+    """
+    before, after = template.format(audio="\0", language=LANGUAGE_NAMES.get(language, language)).split("\0")
+    begin, audio, end = audio_ids
+    head = (*tokenizer.encode_template(before), begin)
+    return PromptIds(
+        ids=(*head, *(audio,) * num_audio_tokens, end, *tokenizer.encode_template(after)), audio_start=len(head)
+    )
+
+
+def canvas_ids(text_ids: list[int], canvas_tokens: int, end_id: int, pad_id: int) -> list[int]:
+    """Lay a transcript on a canvas: its ids, the end of text, pads.
+
+    Raises:
+        ConfigError: text and end do not fit.
+    """
+    if len(text_ids) >= canvas_tokens:
+        raise ConfigError(f"{len(text_ids)} tokens and the end of text do not fit a canvas of {canvas_tokens}.")
+    return [*text_ids, end_id, *[pad_id] * (canvas_tokens - len(text_ids) - 1)]
+
+
+def text_ids(canvas: list[int], end_ids: tuple[int, ...]) -> list[int] | None:
+    """Cut a canvas at its end of text; `None` when it holds no end, so the text is longer than the canvas."""
+    end = next((position for position, token in enumerate(canvas) if token in end_ids), None)
+    return None if end is None else canvas[:end]
