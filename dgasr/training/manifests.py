@@ -1,0 +1,156 @@
+"""Manifests: one JSON object a line in, utterances out, and back. Knows the file format, not who trains or scores.
+
+Fields: `audio_filepath` (relative paths count from the manifest's folder), `duration` (s), `text`, `language`; optional
+`offset` (s into the audio file), `speaker`, and `words` (a list of `word, start_s, end_s`, from the utterance's start).
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dgasr.errors import ConfigError
+from dgasr.records import SAMPLE_RATE_HZ, Word, seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """A stretch of an audio file with what is said in it."""
+
+    audio_filepath: str
+    """Absolute path once read."""
+    duration: float
+    """Length, s."""
+    text: str
+    """What is said; empty for audio without speech."""
+    language: str
+    """Language code, `en`."""
+    words: tuple[Word, ...] | None = None
+    """Reference words with positions from the utterance's first sample, or `None` where times are unknown."""
+    speaker: str | None = None
+    """Who speaks, where that is known."""
+    offset: float = 0.0
+    """Where the utterance starts in the audio file, s."""
+
+
+def num_samples(time_s: float) -> int:
+    """Turn a time in a manifest (s) into samples at `SAMPLE_RATE_HZ`, the only place where that happens."""
+    return round(time_s * SAMPLE_RATE_HZ)
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """Read a manifest whole.
+
+    Args:
+        path: JSONL file; blank lines are skipped, fields not named above are ignored.
+
+    Returns:
+        The utterances in the file's order, with absolute audio paths. Whether the audio exists is not looked at.
+
+    Raises:
+        ConfigError: no such file, nothing in it, or a line that cannot be used (file, line number and field named).
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the manifest cannot be read ({error}). Give a JSONL file in UTF-8.") from error
+    folder = path.resolve().parent
+    utterances = [_read_line(line, f"{path}:{n}", folder) for n, line in enumerate(lines, 1) if line.strip()]
+    if not utterances:
+        raise ConfigError(f"{path}: the manifest holds no utterance. Write one JSON object a line.")
+    return utterances
+
+
+def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
+    """Write a manifest, whole or not at all.
+
+    Args:
+        path: JSONL file to create or replace. Audio below its folder gets a relative path, so that the folder can move.
+        utterances: what to write, in this order.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.resolve().parent
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(_row(utterance, folder), ensure_ascii=False) + "\n" for utterance in utterances)
+    os.replace(partial, path)
+
+
+def _read_line(line: str, where: str, folder: Path) -> Utterance:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{where}: not JSON ({error}). A manifest has one JSON object a line.") from error
+    if not isinstance(row, dict):
+        raise ConfigError(f'{where}: a JSON {type(row).__name__}, not an object. Write {{"audio_filepath": …}}.')
+    duration, offset = _time(row, "duration", where), _time(row, "offset", where) if "offset" in row else 0.0
+    if duration == 0.0:
+        raise ConfigError(f"{where}: `duration` is 0. Give the utterance's length in seconds, or leave the line out.")
+    return Utterance(
+        audio_filepath=os.path.abspath(folder / _string(row, "audio_filepath", where)),
+        duration=duration,
+        text=_string(row, "text", where),
+        language=_string(row, "language", where),
+        words=_words(row["words"], where) if row.get("words") is not None else None,
+        speaker=_string(row, "speaker", where) if row.get("speaker") is not None else None,
+        offset=offset,
+    )
+
+
+def _words(value: object, where: str) -> tuple[Word, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ConfigError(f"{where}: `words` must be a list of objects with `word`, `start_s` and `end_s`.")
+    words = tuple(
+        Word(
+            word=_string(entry, "word", f"{where}, words[{n}]"),
+            start_sample=num_samples(_time(entry, "start_s", f"{where}, words[{n}]")),
+            end_sample=num_samples(_time(entry, "end_s", f"{where}, words[{n}]")),
+            confidence=1.0,
+        )
+        for n, entry in enumerate(value)
+    )
+    for n, word in enumerate(words):
+        if word.end_sample < word.start_sample:
+            raise ConfigError(
+                f"{where}, words[{n}]: `end_s` lies before `start_s`. Correct the times of {word.word!r}."
+            )
+    return words
+
+
+def _string(row: dict[str, Any], field: str, where: str) -> str:
+    value = row.get(field)
+    if not isinstance(value, str) or (not value and field != "text"):
+        raise ConfigError(f"{where}: `{field}` must be text, not {value!r}. Add it to this line.")
+    return value
+
+
+def _time(row: dict[str, Any], field: str, where: str) -> float:
+    value = row.get(field)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ConfigError(f"{where}: `{field}` must be seconds, 0 or more, not {value!r}. Correct this line.")
+    return float(value)
+
+
+def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
+    audio = Path(utterance.audio_filepath)
+    row: dict[str, Any] = {
+        "audio_filepath": str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio),
+        "duration": utterance.duration,
+        "text": utterance.text,
+        "language": utterance.language,
+    }
+    if utterance.offset:
+        row["offset"] = utterance.offset
+    if utterance.speaker is not None:
+        row["speaker"] = utterance.speaker
+    if utterance.words is not None:
+        row["words"] = [
+            {"word": word.word, "start_s": seconds(word.start_sample), "end_s": seconds(word.end_sample)}
+            for word in utterance.words
+        ]
+    return row
