@@ -1,0 +1,65 @@
+# Every command of this project. `make help` lists them; CI runs nothing that is not here.
+PYTHON ?= python3
+# cpu: the small build of torch; cuda: the build for NVIDIA GPUs (several GB).
+TORCH ?= cpu
+# Test processes that run side by side.
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(TORCH)
+TORCH_PIN := $(shell sed -n 's/^torch==//p' requirements.lock)
+# One thread per test process: more would fight over the same cores.
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup format check test demo bench samples lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## install everything into .venv (TORCH=cuda for a GPU build)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "$(PYTHON) is Python %d.%d, and 3.11 or newer is needed: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	rm -f $(VENV)/.installed-*
+ifeq ($(TORCH),cpu)
+	$(BIN)/pip install --quiet "torch==$(TORCH_PIN)+cpu" \
+	  || $(BIN)/pip install --quiet "torch==$(TORCH_PIN)" --index-url https://download.pytorch.org/whl/cpu \
+	  || $(BIN)/pip install --quiet "torch==$(TORCH_PIN)"
+else
+	$(BIN)/pip install --quiet --force-reinstall "torch==$(TORCH_PIN)"
+endif
+	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+format: setup ## rewrite the code as ruff lays it out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: setup ## lint, layout and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup ## every test, WORKERS side by side
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+demo: setup ## audio in S3 to words in SQL, on this machine
+	$(BIN)/dgasr demo
+
+bench: setup ## speed of the front end and of the whole path
+	$(BIN)/dgasr bench
+
+samples: setup ## make dgasr/samples again (needs espeak-ng, flite and ffmpeg)
+	$(BIN)/python -m dgasr.samples.make
+
+lock: setup ## write the installed versions to requirements.lock
+	{ sed -n '/^#/p' requirements.lock; \
+	  $(BIN)/pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu$$//; s/ @ .*//'; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean: ## remove what the demo and the tests left behind (not .venv)
+	rm -rf demo-lake .pytest_cache .mypy_cache .ruff_cache

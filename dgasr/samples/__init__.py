@@ -1,0 +1,9 @@
+"""Spoken digits in many formats, two broken files among them, and what is said in each: the demo's audio archive."""
+
+from pathlib import Path
+
+SAMPLES = Path(__file__).parent
+"""Folder of the sample recordings."""
+
+MANIFEST = SAMPLES / "manifest.jsonl"
+"""What is said in each sample; the field `expected` names the status the lake should give it."""
