@@ -1,0 +1,83 @@
+"""A batch of canvases of one fixed shape, each at its own step.
+
+In: noise keys for the rows that begin. Out: a mask of the rows that settled, and finished rows on demand. Shapes never
+change, so that kernels and their summation order do not depend on how many rows are in use. Knows nothing of jobs.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.noise import SegmentNoise, key_words
+from dgasr.diffusion.sampler import accept_positions, is_settled, temperature_at
+from dgasr.diffusion.vocabulary_tail import CanvasStatistics, VocabularyHead, num_chunks, read_vocabulary
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(token ids [rows, canvas], soft embeddings [rows, canvas, hidden]) -> last hidden states [rows, canvas, hidden]. Soft
+embeddings of zero mean that there was no step before."""
+
+
+class CanvasRows:
+    """State of the rows.
+
+    Args:
+        num_rows: rows of the batch.
+        canvas_tokens: length of every canvas.
+        head: language head; its weight says on which device and in which type everything is kept.
+        config: schedule and thresholds.
+    """
+
+    def __init__(self, num_rows: int, canvas_tokens: int, head: VocabularyHead, config: DecodeConfig) -> None:
+        weight = head.weight
+        self.head = head
+        self.config = config
+        self.canvas_tokens = canvas_tokens
+        self.keys = torch.zeros(num_rows, 2, dtype=torch.int64, device=weight.device)
+        self.steps = torch.zeros(num_rows, dtype=torch.int64, device=weight.device)
+        self.ids = torch.zeros(num_rows, canvas_tokens, dtype=torch.int64, device=weight.device)
+        self.soft_embeddings = weight.new_zeros(num_rows, canvas_tokens, weight.shape[1])
+        self.history = self.ids.new_full((num_rows, config.stability_threshold, canvas_tokens), -1)
+        self.statistics: CanvasStatistics | None = None
+
+    def begin(self, rows: Sequence[int], noise_keys: Sequence[int]) -> None:
+        """Put rows at their first step.
+
+        Args:
+            rows: which rows.
+            noise_keys: 64-bit key of each of them.
+        """
+        chosen = torch.tensor(rows, dtype=torch.int64, device=self.keys.device)
+        self.keys[chosen] = key_words(noise_keys, self.keys.device)
+        self.steps[chosen] = 0
+        noise = SegmentNoise(self.keys[chosen], self.steps[chosen])
+        self.ids[chosen] = noise.initial_ids(self.canvas_tokens, self.head.vocab_size)
+        self.soft_embeddings[chosen] = 0
+        self.history[chosen] = -1
+
+    def step(self, denoiser: Denoiser) -> Tensor:
+        """Take one step in every row.
+
+        Args:
+            denoiser: the network.
+
+        Returns:
+            True where the row is settled; rows out of use hold anything.  [rows] bool
+        """
+        config, vocab_size = self.config, self.head.vocab_size
+        noise = SegmentNoise(self.keys, self.steps)
+        hidden = denoiser(self.ids, self.soft_embeddings)
+        uniforms = noise.sample_uniforms(self.canvas_tokens, num_chunks(vocab_size, config.vocabulary_chunk))
+        found = read_vocabulary(
+            hidden, self.head, temperature_at(self.steps, config), uniforms, config.vocabulary_chunk
+        )
+        accepted = accept_positions(found.entropy, config.entropy_bound)
+        self.ids = torch.where(accepted, found.sampled_ids, noise.renoise_ids(self.canvas_tokens, vocab_size))
+        settled = is_settled(found.argmax_ids, self.history, found.entropy, config)
+        self.history = torch.cat([self.history, found.argmax_ids[:, None]], dim=1)[:, 1:]
+        self.soft_embeddings = found.soft_embeddings
+        # A row out of use goes on stepping; it must not run off the end of the temperature schedule.
+        self.steps = (self.steps + 1).clamp(max=config.max_steps - 1)
+        self.statistics = found
+        return settled
