@@ -1,0 +1,151 @@
+"""Commit objects: which parts make up a shard. Keys and JSON in, `Commit` records out, and back. Knows no row.
+
+A part that no commit names does not exist for a reader (docs/decisions/0002-commit-protocol.md).
+"""
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import date
+
+from dgasr.errors import ConfigError, IntegrityError
+from dgasr.lake.location import Lake
+from dgasr.lake.schema import SCHEMA_VERSION
+
+READ_THREADS = 16
+"""Commit objects fetched at once: each is small, and on S3 nearly all of its time is waiting."""
+
+SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""What recipe and shard ids may consist of, so that they can stand in a key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A Parquet file that a commit names.
+
+    Attributes:
+        table: the table its rows belong to.
+        key: where it lies, from the lake's root.
+        num_rows: rows in it.
+        size_bytes: its length.
+        sha256: digest of its bytes, hex.
+    """
+
+    table: str
+    key: str
+    num_rows: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """What makes a shard visible.
+
+    Attributes:
+        schema_version: version of the tables it was written with.
+        recipe_id: the recipe of its rows.
+        shard_id: the shard.
+        date: its date partition, `YYYY-MM-DD`.
+        run_id: the run whose rows these are.
+        recordings_digest: blake2b over the sorted recording ids, hex: two plans of one shard must agree in it.
+        parts: the files, all of which exist before the commit does.
+    """
+
+    schema_version: int
+    recipe_id: str
+    shard_id: str
+    date: str
+    run_id: str
+    recordings_digest: str
+    parts: tuple[Part, ...]
+
+    def to_json(self) -> bytes:
+        """Return the bytes of the commit object."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+
+def commit_key(recipe_id: str, shard_id: str) -> str:
+    """Return where the commit of a shard lies."""
+    return f"commits/{_directory(recipe_id)}/{_checked(shard_id, 'shard_id')}.json"
+
+
+def claim_key(recipe_id: str, shard_id: str) -> str:
+    """Return where the rows of a shard lie while they are being committed."""
+    return f"claims/{_directory(recipe_id)}/{_checked(shard_id, 'shard_id')}.zip"
+
+
+def part_key(table: str, recipe_id: str, day: date, shard_id: str) -> str:
+    """Return where a shard's part of a table lies."""
+    return f"{table}/{_directory(recipe_id)}/date={day.isoformat()}/{_checked(shard_id, 'shard_id')}.parquet"
+
+
+def run_key(run_id: str, day: date) -> str:
+    """Return where the row of an execution lies."""
+    return f"runs/date={day.isoformat()}/{_checked(run_id, 'run_id')}.parquet"
+
+
+def parse_commit(data: bytes, where: str) -> Commit:
+    """Read a commit object.
+
+    Raises:
+        IntegrityError: it is not one, or a newer dgasr wrote it.
+    """
+    try:
+        fields = json.loads(data)
+        version = fields["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise IntegrityError(
+                f"{where}: has schema version {version}, and this dgasr reads up to {SCHEMA_VERSION}. Upgrade dgasr."
+            )
+        return Commit(**(fields | {"parts": tuple(Part(**part) for part in fields["parts"])}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise IntegrityError(
+            f"{where}: is no commit of a lake ({error!r}). Remove the file if a stranger put it there; "
+            "otherwise restore it from a copy."
+        ) from error
+
+
+def read_commits(lake: Lake, recipe_id: str | None) -> list[Commit]:
+    """Read the commits of a recipe, or of all recipes where `recipe_id` is `None`.
+
+    Raises:
+        IntegrityError: an object under `commits/` is none, or a newer dgasr wrote it.
+    """
+    folder = "commits" if recipe_id is None else f"commits/{_directory(recipe_id)}"
+    keys = [key for key in lake.list_sizes(folder) if key.endswith(".json")]
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        objects = pool.map(lake.read, keys)
+        return [parse_commit(data, f"{lake.uri}/{key}") for key, data in zip(keys, objects, strict=True)]
+
+
+def check_parts(lake: Lake, commits: list[Commit], table: str) -> list[Part]:
+    """Return the parts of a table that readers may see, having looked that each is there in its full length.
+
+    Raises:
+        IntegrityError: a part is missing or has another length than its commit says.
+    """
+    parts = [part for commit in commits for part in commit.parts if part.table == table]
+    sizes = lake.list_sizes(table) if parts else {}
+    for part in parts:
+        if sizes.get(part.key) != part.size_bytes:
+            found = f"has {sizes[part.key]} bytes" if part.key in sizes else "is missing"
+            raise IntegrityError(
+                f"{lake.uri}/{part.key}: {found}, and its commit names {part.size_bytes} bytes. "
+                "Someone changed the lake after the commit: restore the file from a copy, "
+                "or delete the shard's commit and parts and transcribe its recordings again."
+            )
+    return parts
+
+
+def _directory(recipe_id: str) -> str:
+    """Return the hive partition of a recipe."""
+    return f"recipe_id={_checked(recipe_id, 'recipe_id')}"
+
+
+def _checked(value: str, name: str) -> str:
+    """Refuse an id that cannot stand in a key."""
+    if not SAFE_ID.fullmatch(value):
+        raise ConfigError(f"{name} {value!r} cannot stand in a key: use letters, digits, '_' and '-' only.")
+    return value

@@ -1,0 +1,122 @@
+"""A lake's URI in, its files to read out: a folder or an `s3://` prefix, through pyarrow. Never writes.
+
+Credentials and the endpoint of S3 come from the environment's own chain (`AWS_ENDPOINT_URL`, profiles, roles).
+"""
+
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.fs
+
+from dgasr.errors import ConfigError, TransientError
+
+FOLDERS = ("commits", "recordings", "segments", "runs", "claims")
+"""What can stand at the top of a lake."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lake:
+    """A lake, open for reading.
+
+    Attributes:
+        uri: the lake as the user named it, for messages.
+        filesystem: where it lies.
+        root: its path there, without a trailing slash.
+    """
+
+    uri: str
+    filesystem: pyarrow.fs.FileSystem
+    root: str
+
+    def path(self, key: str) -> str:
+        """Return the path of an object of the lake."""
+        return f"{self.root}/{key}"
+
+    def list_sizes(self, folder: str) -> dict[str, int]:
+        """List the files under a folder of the lake.
+
+        Returns:
+            Size in bytes by key, sorted by key; empty where the folder is missing.
+
+        Raises:
+            ConfigError: access is denied.
+            TransientError: the store does not answer.
+        """
+        selector = pyarrow.fs.FileSelector(self.path(folder), recursive=True, allow_not_found=True)
+        try:
+            found = self.filesystem.get_file_info(selector)
+        except OSError as error:
+            raise _storage_error(self.uri, error) from error
+        sizes = {info.path[len(self.root) + 1 :]: info.size for info in found if info.is_file}
+        return dict(sorted(sizes.items()))
+
+    def read(self, key: str) -> bytes:
+        """Read an object of the lake whole; raises as `list_sizes` does."""
+        try:
+            with self.filesystem.open_input_stream(self.path(key)) as stream:
+                return stream.read()
+        except OSError as error:
+            raise _storage_error(self.uri, error) from error
+
+
+def lake_uri_of(lake: str) -> str:
+    """Turn what a user typed into the URI that stores and messages use: absolute, without a trailing slash."""
+    if lake.startswith("s3://"):
+        return lake.rstrip("/")
+    return str(Path(lake.removeprefix("file://")).expanduser().absolute())
+
+
+def open_lake(lake: str) -> Lake:
+    """Open a lake, whether or not anything lies in it yet.
+
+    Args:
+        lake: a folder, a `file://` URI, or `s3://bucket/prefix`.
+
+    Raises:
+        ConfigError: the URI is of no known kind.
+        TransientError: the store does not answer.
+    """
+    uri = lake_uri_of(lake)
+    if "://" not in uri:
+        return Lake(uri=uri, filesystem=pyarrow.fs.LocalFileSystem(), root=uri)
+    try:
+        filesystem, root = pyarrow.fs.FileSystem.from_uri(uri)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{lake}: is no lake ({error}). Give a folder or s3://bucket/prefix.") from error
+    return Lake(uri=uri, filesystem=filesystem, root=root.rstrip("/"))
+
+
+def open_existing_lake(lake: str) -> Lake:
+    """Open a lake that something was written to, or an empty folder.
+
+    Raises:
+        ConfigError: nothing lies there, or something that is no lake.
+        TransientError: the store does not answer.
+    """
+    found = open_lake(lake)
+    try:
+        entries = found.filesystem.get_file_info(pyarrow.fs.FileSelector(found.root))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{lake}: no lake lies here. Check the URI, or write one with `dgasr transcribe SOURCE --lake {lake}`."
+        ) from error
+    except OSError as error:
+        raise _storage_error(lake, error) from error
+    names = {entry.base_name for entry in entries if not entry.base_name.startswith(".")}
+    if names and not names & set(FOLDERS):
+        raise ConfigError(
+            f"{lake}: is no lake; it holds {', '.join(sorted(names)[:3])}, and none of {', '.join(FOLDERS)}. "
+            "Give the folder or prefix that `dgasr transcribe --lake` wrote."
+        )
+    return found
+
+
+def _storage_error(where: str, error: OSError) -> ConfigError | TransientError:
+    """Sort a storage failure by who has to act."""
+    text = str(error)
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)) or "NO_SUCH_BUCKET" in text:
+        return ConfigError(f"{where}: cannot be read, it does not exist ({text}). Check the URI.")
+    if isinstance(error, PermissionError) or "ACCESS_DENIED" in text or error.errno == errno.EACCES:
+        return ConfigError(f"{where}: access is denied ({text}). Check permissions and credentials.")
+    return TransientError(f"{where}: the store did not answer ({text}). Try again; `dgasr doctor` tests the access.")

@@ -1,0 +1,123 @@
+"""The tables of the lake, declared once: names, types, nullability, units. Knows no storage, no record and no query.
+
+The partition columns live in the path (`recipe_id=…/date=…`), never in the file: pandas, pyarrow and DuckDB read them
+from there, and refuse or rename columns that are found in both places.
+"""
+
+from typing import Literal, get_args
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Rises when a reader of the previous version would misread the files; a new nullable column does not raise it."""
+
+RecordingStatus = Literal["ok", "partial", "rejected"]
+"""`ok`: all of the audio; `partial`: what could be decoded of it; `rejected`: nothing, and `reason` says why."""
+
+STATUSES: tuple[str, ...] = get_args(RecordingStatus)
+
+
+def _column(name: str, kind: pa.DataType, comment: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
+    """Declare a column; comment and unit travel in the file."""
+    metadata = {"comment": comment} | ({"unit": unit} if unit else {})
+    return pa.field(name, kind, nullable=nullable, metadata=metadata)
+
+
+def _table(name: str, *columns: pa.Field) -> pa.Schema:
+    """Declare a table with its name and version, as they stand in the file's metadata."""
+    return pa.schema(columns, metadata={"dgasr.table": name, "dgasr.schema_version": str(SCHEMA_VERSION)})
+
+
+UTC = pa.timestamp("us", tz="UTC")
+
+WORD = pa.struct(
+    [
+        _column("word", pa.string(), "the word as it was decoded"),
+        _column("start_s", pa.float64(), "start, from the recording's first sample", unit="s"),
+        _column("end_s", pa.float64(), "end, exclusive, from the recording's first sample", unit="s"),
+        _column("confidence", pa.float32(), "probability that the word is right, in [0, 1]"),
+    ]
+)
+
+RECORDINGS = _table(
+    "recordings",
+    _column("recording_id", pa.string(), "identity of this version of the object: a hash over uri and etag"),
+    _column("uri", pa.string(), "where the audio lies"),
+    _column("etag", pa.string(), "version of the object at this uri, as the store names it"),
+    _column("size_bytes", pa.int64(), "size of the object", unit="byte"),
+    _column("modified_at", UTC, "when the object was last written"),
+    _column("shard_id", pa.string(), "the shard that committed this row"),
+    _column("run_id", pa.string(), "the run that made this row"),
+    _column("status", pa.string(), " | ".join(STATUSES)),
+    _column("reason", pa.string(), "why not ok, of dgasr.errors.Reason; null when ok", nullable=True),
+    _column("message", pa.string(), "what, where, what now; null when ok", nullable=True),
+    _column("container", pa.string(), "file format that the content shows; null when unreadable", nullable=True),
+    _column("codec", pa.string(), "audio codec; null when unreadable", nullable=True),
+    _column("source_sample_rate_hz", pa.int32(), "sample rate before resampling", unit="Hz", nullable=True),
+    _column("num_channels", pa.int32(), "channels before mixing down", nullable=True),
+    _column("declared_s", pa.float64(), "duration in the header; null where none stands", unit="s", nullable=True),
+    _column("decoded_s", pa.float64(), "duration that was decoded; speech_s + dropped_s", unit="s"),
+    _column("speech_s", pa.float64(), "duration of the segments given to the decoder", unit="s"),
+    _column("dropped_s", pa.float64(), "duration of the segments that were not; see dropped_intervals", unit="s"),
+    _column("num_segments", pa.int32(), "rows of this recording in segments"),
+    _column("num_words", pa.int32(), "words of this recording in segments"),
+    _column("language", pa.string(), "language of most of the speech; null without speech", nullable=True),
+    _column("transcribed_at", UTC, "when the row was made"),
+)
+
+SEGMENTS = _table(
+    "segments",
+    _column("recording_id", pa.string(), "the recording this is a piece of"),
+    _column("shard_id", pa.string(), "the shard that committed this row"),
+    _column("segment_index", pa.int32(), "position in the recording, from 0"),
+    _column("channel", pa.int32(), "channel of the recording, 0 for the mix of all"),
+    _column("start_s", pa.float64(), "start, from the recording's first sample", unit="s"),
+    _column("end_s", pa.float64(), "end, exclusive", unit="s"),
+    _column("kind", pa.string(), "speech: was decoded; anything else: why it was not"),
+    _column("cut", pa.string(), "why it ends here: silence | forced | end"),
+    _column("text", pa.string(), "what was said; empty where nothing was"),
+    _column("language", pa.string(), "language that the text was decoded as"),
+    _column("words", pa.list_(pa.field("element", WORD, nullable=False)), "the words of the text, in order"),
+    _column("timing_source", pa.string(), "where word times come from: ctc | none"),
+    _column("confidence", pa.float32(), "probability that the text is right; null when not decoded", nullable=True),
+    _column("flags", pa.list_(pa.field("element", pa.string(), nullable=False)), "reasons to doubt the segment"),
+    _column("num_steps", pa.int32(), "denoising steps spent, 0 when not decoded"),
+    _column("canvas_tokens", pa.int32(), "length of the canvas that held the text", unit="token"),
+)
+
+RUNS = _table(
+    "runs",
+    _column("run_id", pa.string(), "identity of the execution"),
+    _column("recipe_id", pa.string(), "fingerprint of all that changes text or times"),
+    _column("recipe", pa.string(), "the recipe as JSON"),
+    _column("versions", pa.string(), "versions of Python and the libraries as JSON"),
+    _column("source", pa.string(), "what was asked to be transcribed"),
+    _column("device", pa.string(), "device the model ran on"),
+    _column("started_at", UTC, "when the run began"),
+    _column("num_recordings", pa.int64(), "recordings committed by this run"),
+    _column("num_partial", pa.int64(), "of these, partial"),
+    _column("num_rejected", pa.int64(), "of these, rejected"),
+    _column("num_segments", pa.int64(), "segments committed by this run"),
+    _column("num_words", pa.int64(), "words committed by this run"),
+    _column("audio_s", pa.float64(), "decoded audio committed by this run", unit="s"),
+    _column("wall_s", pa.float64(), "time from the run's begin to its end", unit="s"),
+    _column("rtfx", pa.float64(), "audio_s / wall_s"),
+    _column("peak_memory_bytes", pa.int64(), "largest resident memory of the run's process", unit="byte"),
+)
+
+RECIPE_ID = _column("recipe_id", pa.string(), "fingerprint of all that changes text or times; partition column")
+DATE = _column("date", pa.date32(), "UTC date of modified_at (in runs: of started_at); partition column")
+
+PARTITIONS: dict[str, tuple[pa.Field, ...]] = {
+    "recordings": (RECIPE_ID, DATE),
+    "segments": (RECIPE_ID, DATE),
+    "runs": (DATE,),
+}
+"""Columns that are read from a part's path, by table, in the order in which they stand in it."""
+
+TABLES: dict[str, pa.Schema] = {"recordings": RECORDINGS, "segments": SEGMENTS, "runs": RUNS}
+
+
+def table_schema(table: str) -> pa.Schema:
+    """Return the columns that a reader of `table` sees: those of the file, then those of the path."""
+    return pa.schema([*TABLES[table], *PARTITIONS[table]], metadata=TABLES[table].metadata)
