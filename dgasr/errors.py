@@ -94,6 +94,18 @@ class TruncatedError(AudioError):
     reason = Reason.TRUNCATED
 
 
+class DamagedError(TruncatedError):
+    """Audio in the middle could not be decoded and is silent in what was; kept as `partial`."""
+
+    reason = Reason.CORRUPT_AUDIO
+
+
+class MisdeclaredError(TruncatedError):
+    """There is more audio than the header says; all of it was decoded, and is kept as `partial`."""
+
+    reason = Reason.INVALID_HEADER
+
+
 class ObjectError(RecordingError):
     """The object cannot be read for a reason that retrying will not cure."""
 
