@@ -13,6 +13,24 @@ LANGUAGE_NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PromptConfig:
+    """How audio is put before the backbone.
+
+    template: prompt text; `{audio}` stands for the audio slots, `{language}` for the language's English name.
+    begin_audio_id, audio_id, end_audio_id: token ids around and in the slots.
+    end_text_ids: ids that end a transcript on the canvas; the first one is written in training.
+    pad_id: fills the canvas after the end.
+    """
+
+    template: str
+    begin_audio_id: int
+    audio_id: int
+    end_audio_id: int
+    end_text_ids: tuple[int, ...]
+    pad_id: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PromptIds:
     """A prompt's token ids, and where its audio embeddings go.
 
@@ -64,7 +82,8 @@ class Tokenizer:
         if self._unknown_id is not None and self._unknown_id in ids:
             unknown = sorted({word for word in text.split() if self._unknown_id in self._encode_plain(word)})
             raise ConfigError(
-                f"{text!r}: not in the model's vocabulary: {' '.join(unknown)}. Change the text, or train a model that knows the words."
+                f"{text!r}: not in the model's vocabulary: {' '.join(unknown)}. "
+                "Change the text, or train a model that knows the words."
             )
         return ids
 
@@ -80,27 +99,23 @@ class Tokenizer:
         return self._tokenizer.encode(text, add_special_tokens=False)
 
 
-def build_prompt(
-    tokenizer: Tokenizer, template: str, language: str, audio_ids: tuple[int, int, int], num_audio_tokens: int
-) -> PromptIds:
+def build_prompt(tokenizer: Tokenizer, config: PromptConfig, num_audio_tokens: int, language: str) -> PromptIds:
     """Fill a prompt template.
 
     Args:
         tokenizer: turns the text around the audio into ids.
-        template: text with one `{audio}` and at most one `{language}`.
+        config: the model's template and ids.
+        num_audio_tokens: number of audio slots.
         language: ISO 639-1 code.
-        audio_ids: ids of begin-of-audio, audio slot, end-of-audio.
-        num_audio_tokens: number of slots.
 
     Returns:
         The ids and the position of the first slot.
     """
-    before, after = template.format(audio="\0", language=LANGUAGE_NAMES.get(language, language)).split("\0")
-    begin, audio, end = audio_ids
-    head = (*tokenizer.encode_template(before), begin)
-    return PromptIds(
-        ids=(*head, *(audio,) * num_audio_tokens, end, *tokenizer.encode_template(after)), audio_start=len(head)
-    )
+    name = LANGUAGE_NAMES.get(language, language)
+    before, after = config.template.format(audio="\0", language=name).split("\0")
+    head = (*tokenizer.encode_template(before), config.begin_audio_id)
+    slots = (config.audio_id,) * num_audio_tokens
+    return PromptIds(ids=(*head, *slots, config.end_audio_id, *tokenizer.encode_template(after)), audio_start=len(head))
 
 
 def canvas_ids(text_ids: list[int], canvas_tokens: int, end_id: int, pad_id: int) -> list[int]:

@@ -36,9 +36,7 @@ class AsrModel(nn.Module):
         self.config = config
         self.encoder = WhisperEncoder(WhisperConfig(**config.encoder))
         self.backbone = build_backbone(config)
-        self.projector = Projector(
-            config.projector, config.encoder["d_model"], self.backbone.config.text_config.hidden_size
-        )
+        self.projector = Projector(config.projector, config.encoder["d_model"], config.backbone["hidden_size"])
         self._soft_embeddings: Tensor | None = None
         self.backbone.model.decoder.self_conditioning.register_forward_pre_hook(self._replace_self_conditioning)
 
@@ -95,7 +93,8 @@ class AsrModel(nn.Module):
             Last hidden states and the K/V cache that `decode` reads.  [batch, tokens, hidden]
         """
         output = self.backbone.model.encoder(
-            inputs_embeds=embeddings, past_key_values=cache or DynamicCache(config=self.backbone.config.text_config)
+            inputs_embeds=embeddings,
+            past_key_values=cache or DynamicCache(config=self.backbone.config.get_text_config()),
         )
         return output.last_hidden_state, output.past_key_values
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dgasr.errors import ConfigError
+from dgasr.prompt import PromptConfig
 
 HOP_SAMPLES = 160
 """Mel hop of every Whisper checkpoint, samples at 16 kHz (Radford et al. 2022, section 2.2)."""
@@ -30,30 +31,14 @@ class ProjectorConfig:
 
     def __post_init__(self) -> None:
         if not self.channels or self.kernel_size % 2 == 0:
-            raise ConfigError(f"projector: needs channels and an odd kernel_size, got {self.channels}, {self.kernel_size}.")
+            raise ConfigError(
+                f"projector: needs channels and an odd kernel_size, got {self.channels}, {self.kernel_size}."
+            )
 
     @property
     def subsampling(self) -> int:
         """Encoder frames per audio embedding."""
         return 2 ** len(self.channels)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PromptConfig:
-    """How audio is put before the backbone.
-
-    template: prompt text; `{audio}` stands for the audio slots, `{language}` for the language's English name.
-    begin_audio_id, audio_id, end_audio_id: token ids around and in the slots.
-    end_text_ids: ids that end a transcript on the canvas; the first one is written in training.
-    pad_id: fills the canvas after the end.
-    """
-
-    template: str
-    begin_audio_id: int
-    audio_id: int
-    end_audio_id: int
-    end_text_ids: tuple[int, ...]
-    pad_id: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +59,7 @@ class CanvasConfig:
             raise ConfigError(f"canvas.buckets must be ascending and not empty, got {self.buckets}.")
 
     def bucket_for(self, duration_s: float) -> int:
-        """Return the smallest bucket that holds the text of `duration_s` seconds of speech (the largest if none does)."""
+        """Return the smallest bucket that holds `duration_s` seconds of speech (the largest if none does)."""
         needed = self.tokens_per_second * duration_s + self.margin_tokens
         return next((bucket for bucket in self.buckets if bucket >= needed), self.buckets[-1])
 
@@ -154,7 +139,7 @@ class AsrConfig:
             return cls(**{**fields, "languages": tuple(fields["languages"])})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path}: not a dgasr model config ({error}). Give a folder written by `dgasr train`, or `tiny` or `full`."
+                f"{path}: not a model config ({error}). Give a folder written by `dgasr train`, or `tiny` or `full`."
             ) from error
 
 

@@ -1,5 +1,7 @@
 """Encoder frames in, audio embeddings at the backbone's width out. Knows neither the encoder nor the backbone."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ class Projector(nn.Module):
         widths = (encoder_width, *config.channels)
         self.convs = nn.ModuleList(
             nn.Conv1d(before, after, config.kernel_size, stride=2, padding=config.kernel_size // 2)
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            for before, after in pairwise(widths)
         )
         self.hidden = nn.Linear(widths[-1], hidden_size)
         self.output = nn.Linear(hidden_size, hidden_size)

@@ -1,0 +1,108 @@
+"""What a training run does: phases one after the other, each with its own losses, learning rate and trainable parts.
+
+Plain settings and their JSON; knows no tensors. The shipped plans lie in `plans/`.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dgasr.errors import ConfigError
+from dgasr.training.augmentation import AugmentationConfig
+from dgasr.training.batches import BatchConfig
+from dgasr.training.objective import LossWeights
+
+PARTS = ("encoder", "projector", "backbone", "lora")
+"""What a phase can train or freeze."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """One stretch of training with its own optimizer.
+
+    steps: optimizer steps.
+    learning_rate: peak; a linear warm-up leads to it and a cosine away from it.
+    final_share: learning rate at the phase's end, as a share of the peak.
+    warmup_steps: length of the warm-up.
+    train: parts that learn; all others are frozen.
+    losses: weights of the losses.
+    batches: how rows are put together.
+    strength: augmentation strength at the phase's first and last step.
+    grad_accumulation: batches per optimizer step.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    steps: int
+    learning_rate: float
+    final_share: float = 0.02
+    warmup_steps: int = 50
+    train: tuple[str, ...] = ("projector", "lora")
+    losses: LossWeights = field(default_factory=LossWeights)
+    batches: BatchConfig = field(default_factory=BatchConfig)
+    strength: tuple[float, float] = (1.0, 1.0)
+    grad_accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.learning_rate <= 0 or self.grad_accumulation < 1:
+            raise ConfigError(f"a phase needs steps, learning_rate and grad_accumulation above 0, got {self}.")
+        unknown = set(self.train) - set(PARTS)
+        if unknown or not self.train:
+            raise ConfigError(f"train: {sorted(unknown) or 'nothing'} is not among {', '.join(PARTS)}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A whole training run, less its data.
+
+    phases: in order.
+    augmentation: how hard audio becomes at strength 1.
+    weight_decay, betas, clip_norm: of AdamW and of the gradient's norm.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    phases: tuple[Phase, ...]
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ConfigError("a training plan needs at least one phase.")
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def to_json(self) -> str:
+        """Write as JSON that `read_plan` reads."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        ConfigError: the file is missing, not JSON, or has a field that does not exist.
+    """
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        phases = tuple(_phase(phase) for phase in fields.pop("phases"))
+        augmentation = AugmentationConfig(**_tuples(fields.pop("augmentation", {})))
+        return Plan(phases=phases, augmentation=augmentation, **_tuples(fields))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a training plan ({error}). See dgasr/training/plans for examples.") from error
+
+
+def _phase(fields: dict[str, Any]) -> Phase:
+    losses = LossWeights(**fields.pop("losses", {}))
+    batches = BatchConfig(**_tuples(fields.pop("batches", {})))
+    return Phase(losses=losses, batches=batches, **_tuples(fields))
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
