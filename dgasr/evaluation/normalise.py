@@ -1,0 +1,103 @@
+"""Text to the words that are compared. Two ways: Whisper's, for standing beside published figures, and a plain one.
+
+Whisper's way rewrites numbers and joins spoken digits ("one two" becomes "12"), and takes Devanagari's vowel signs out.
+The plain way (`basic`) keeps words as they were said and marks where they stand.
+"""
+
+import json
+import logging
+import re
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from typing import Literal, get_args
+
+from dgasr.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+Normalizer = Literal["whisper", "basic"]
+
+LANGUAGES_WITHOUT_SPACES = frozenset({"zh", "cmn", "yue", "ja", "th", "lo", "my"})
+"""Languages whose words are not separated: characters are compared instead. Source: Radford et al. 2022, appendix C."""
+
+
+def check_normalizer(normalizer: str) -> None:
+    """Refuse a way of normalising that does not exist.
+
+    Raises:
+        ConfigError: not one of `Normalizer`.
+    """
+    if normalizer not in get_args(Normalizer):
+        raise ConfigError(f"normalizer {normalizer!r} is not known. Choose one of {', '.join(get_args(Normalizer))}.")
+
+
+def normalise(text: str, language: str, normalizer: str) -> list[str]:
+    """Split text into the words that are compared.
+
+    Args:
+        text: reference or hypothesis.
+        language: code, `en` or `en-us`; decides how Whisper's way works and whether characters are words.
+        normalizer: one of `Normalizer`.
+
+    Returns:
+        Words, or single characters in languages without spaces; empty for text without any.
+
+    Raises:
+        ConfigError: an unknown normaliser.
+    """
+    check_normalizer(normalizer)
+    words = (_whisper(_base(language)) if normalizer == "whisper" else basic)(text).split()
+    return [character for word in words for character in word] if has_no_spaces(language) else words
+
+
+def has_no_spaces(language: str) -> bool:
+    """Tell whether a language is written without spaces between words."""
+    return _base(language) in LANGUAGES_WITHOUT_SPACES
+
+
+def loses_marks(text: str, language: str) -> bool:
+    """Tell whether Whisper's way takes vowel signs and other marks out of this text, which changes words."""
+    return _base(language) != "en" and any(
+        unicodedata.category(c)[0] == "M" for c in unicodedata.normalize("NFKC", text)
+    )
+
+
+def basic(text: str) -> str:
+    """Lower the case and turn punctuation and symbols into spaces; marks and apostrophes inside words stay."""
+    composed = unicodedata.normalize("NFKC", text).lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    kept = (" " if unicodedata.category(c)[0] in "PSZC" and c != "'" else c for c in composed)
+    return " ".join(word for word in (word.strip("'") for word in "".join(kept).split()) if word)
+
+
+def _base(language: str) -> str:
+    return re.split(r"[-_]", language.lower(), maxsplit=1)[0]
+
+
+@cache
+def _whisper(language: str) -> Callable[[str], str]:
+    # Imported here: transformers takes a second to load, and the plain way does not need it.
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+
+    return EnglishTextNormalizer(spelling_table()) if language == "en" else BasicTextNormalizer()
+
+
+@cache
+def spelling_table() -> dict[str, str]:
+    """Find Whisper's table of British and American spellings, which transformers ships with its models, not its code.
+
+    Returns:
+        British spelling to American spelling; empty, with a warning, where no Whisper model lies in the local cache.
+    """
+    from transformers.utils import cached_file
+
+    try:
+        path = str(cached_file("openai/whisper-small", "normalizer.json", local_files_only=True))
+    except OSError:
+        logger.warning(
+            "openai/whisper-small is not in the local cache: British and American spellings count as different words. "
+            "Fetch the table with `hf download openai/whisper-small normalizer.json`."
+        )
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return dict(json.load(file))

@@ -1,0 +1,73 @@
+"""Word timing error: timed words of reference and hypothesis in, milliseconds out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgasr.evaluation.normalise import basic
+from dgasr.evaluation.wer import align
+from dgasr.records import Word, seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimingErrors:
+    """Hypothesis minus reference for every word that both have; errors of several utterances add up to one list."""
+
+    start_samples: tuple[int, ...] = ()
+    end_samples: tuple[int, ...] = ()
+    reference_words: int = 0
+    """Words that could have been matched."""
+
+    def __add__(self, other: "TimingErrors") -> "TimingErrors":
+        return TimingErrors(
+            start_samples=self.start_samples + other.start_samples,
+            end_samples=self.end_samples + other.end_samples,
+            reference_words=self.reference_words + other.reference_words,
+        )
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Give medians and 90th percentiles of the absolute error (ms), and the signed medians that show a bias.
+
+        Returns:
+            The keys of `dgasr evaluate`'s `timing`; every figure is `None` where no word matched.
+        """
+        figures: dict[str, float | int | None] = {}
+        for name, errors in (("start", self.start_samples), ("end", self.end_samples)):
+            errors_ms = 1000 * np.array([seconds(error) for error in errors])
+            figures[f"{name}_median_ms"] = _percentile(np.abs(errors_ms), 50)
+            figures[f"{name}_p90_ms"] = _percentile(np.abs(errors_ms), 90)
+            figures[f"{name}_bias_ms"] = _percentile(errors_ms, 50)
+        return figures | {"matched_words": len(self.start_samples), "timed_reference_words": self.reference_words}
+
+
+def timing_errors(reference: Sequence[Word], hypothesis: Sequence[Word]) -> TimingErrors:
+    """Measure how far the words of a hypothesis lie from where they were said.
+
+    Args:
+        reference: words with true times, from the utterance's first sample.
+        hypothesis: recognised words with times from the same sample.
+
+    Returns:
+        Errors of the words that the alignment pairs and that read the same; all other words have no timing error.
+    """
+    said, heard = _compared(reference), _compared(hypothesis)
+    matched = [
+        (reference[i], hypothesis[j])
+        for i, j in align(said, heard)
+        if i is not None and j is not None and said[i] == heard[j]
+    ]
+    return TimingErrors(
+        start_samples=tuple(heard.start_sample - said.start_sample for said, heard in matched),
+        end_samples=tuple(heard.end_sample - said.end_sample for said, heard in matched),
+        reference_words=len(reference),
+    )
+
+
+def _compared(words: Sequence[Word]) -> list[str]:
+    """Spell words so that case and punctuation do not matter, one string per word whatever it holds."""
+    return [basic(word.word).replace(" ", "") for word in words]
+
+
+def _percentile(values: np.ndarray, percent: float) -> float | None:
+    return round(float(np.percentile(values, percent)), 3) if values.size else None
