@@ -16,8 +16,9 @@ SegmentKind = Literal["speech", "silence"]
 CutKind = Literal["silence", "forced", "end"]
 """Why a segment ends: at a silence, at the window's limit in the middle of sound, or with the recording."""
 
-TimingSource = Literal["ctc", "none"]
-"""`ctc`: Viterbi alignment against the CTC posteriors. `none`: no words, so no times."""
+TimingSource = Literal["ctc", "interpolated", "none"]
+"""`ctc`: Viterbi alignment against the CTC posteriors. `interpolated`: more tokens than CTC has frames for, so the words
+are spread over the segment by their lengths. `none`: no words, so no times."""
 
 
 def seconds(num_samples: int) -> float:

@@ -1,0 +1,104 @@
+"""What was decoded of a segment in, reasons to doubt it out. Nothing is changed or dropped: the reader decides."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from dgasr.alignment.config import AlignmentConfig
+from dgasr.records import SAMPLE_RATE_HZ, Word
+
+
+class Flag(StrEnum):
+    """Reasons to doubt a segment; the values in `segments.flags`."""
+
+    NO_SPEECH = "no_speech"
+    """There is text, but CTC hears nothing: silence, music or noise that the decoder made words of."""
+    TOO_FAST = "too_fast"
+    """More words a second than anybody speaks."""
+    REPETITION = "repetition"
+    """A phrase follows itself more often than people do, and more often than CTC hears it."""
+    CTC_DISAGREES = "ctc_disagrees"
+    """CTC hears largely other words, or words where the text has none."""
+    LOW_CONFIDENCE = "low_confidence"
+    """The segment's confidence is below the limit."""
+    UNSETTLED = "unsettled"
+    """The decoder ran out of steps while tokens were still changing."""
+    OVERFLOW = "overflow"
+    """The text filled the largest canvas there is, so its end may be missing."""
+
+
+MIN_SPOKEN_S = 1.0
+"""Speech shorter than this counts as this long for `too_fast`: one clipped word is no rate, s."""
+
+
+def flag_segment(
+    words: Sequence[Word],
+    ctc_words: Sequence[str],
+    confidence: float,
+    *,
+    is_settled: bool,
+    is_overflow: bool,
+    config: AlignmentConfig,
+) -> tuple[str, ...]:
+    """Collect the reasons to doubt a decoded segment.
+
+    Args:
+        words: the decoded words with their times.
+        ctc_words: the words of CTC's greedy text, split and spelled likewise.
+        confidence: of the segment, in [0, 1].
+        is_settled: the canvas had stopped changing when the decoder stopped.
+        is_overflow: the largest canvas held no end of text.
+        config: the limits.
+
+    Returns:
+        Values of `Flag` in the order of its definition, each at most once.
+    """
+    text = [word.word for word in words]
+    reasons = {
+        Flag.NO_SPEECH: bool(text) and not ctc_words,
+        Flag.TOO_FAST: len(text) > config.max_words_per_s * _spoken_s(words),
+        Flag.REPETITION: _is_loop(text, ctc_words, config),
+        Flag.CTC_DISAGREES: word_distance(text, ctc_words) > config.max_ctc_distance,
+        Flag.LOW_CONFIDENCE: confidence < config.min_confidence,
+        Flag.UNSETTLED: not is_settled,
+        Flag.OVERFLOW: is_overflow,
+    }
+    return tuple(flag.value for flag, applies in reasons.items() if applies)
+
+
+def word_distance(left: Sequence[str], right: Sequence[str]) -> float:
+    """Count the word edits between two texts, over the words of the longer one: 0 is equal, 1 has nothing in common.
+
+    Source:
+        Levenshtein 1966.
+    """
+    row = list(range(len(right) + 1))
+    for i, word in enumerate(left, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(right, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1] / max(len(left), len(right), 1)
+
+
+def longest_run(words: Sequence[str], period: int) -> int:
+    """Count how often the phrase of `period` words that follows itself most does so: 1 when none ever does."""
+    run = longest = 0
+    for position in range(period, len(words)):
+        run = run + 1 if words[position] == words[position - period] else 0
+        longest = max(longest, run)
+    return longest // period + 1
+
+
+def _spoken_s(words: Sequence[Word]) -> float:
+    """Measure the time from the first word's start to the last word's end, s."""
+    if not words:
+        return MIN_SPOKEN_S
+    return max((words[-1].end_sample - words[0].start_sample) / SAMPLE_RATE_HZ, MIN_SPOKEN_S)
+
+
+def _is_loop(text: Sequence[str], ctc_words: Sequence[str], config: AlignmentConfig) -> bool:
+    """Tell whether some phrase repeats beyond the limit and beyond what CTC hears of it."""
+    for period in range(1, len(text) // 2 + 1):
+        allowed = config.max_word_repetitions if period == 1 else config.max_repetitions
+        if longest_run(text, period) > max(allowed, longest_run(ctc_words, period)):
+            return True
+    return False
