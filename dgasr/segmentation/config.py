@@ -1,0 +1,50 @@
+"""Where recordings are cut."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dgasr.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentationConfig:
+    """What counts as a pause, and which pauses become cuts.
+
+    Attributes:
+        min_silence_s: a silence at least this long becomes a segment of its own, which is not decoded.
+        padding_s: context that speech keeps on either side of such a silence.
+        min_pause_s: a shorter dip in level is no place to cut.
+        good_pause_s: a longer pause is no better place to cut than one of this length.
+        min_segment_s: no cut leaves less than this on either side, where that can be avoided.
+        context_s: stretch of audio around a segment by which pauses are told from speech.
+        pause_share: a pause lies below this share of the way from the background's level to the speech's, in dB.
+        silence_dbfs: a silence may be told by level alone below this, dB relative to full scale.
+        steady_db: else it must be steady: its loudest 50 ms at most this far above its median.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    min_silence_s: float = 2.0
+    padding_s: float = 0.2
+    min_pause_s: float = 0.1
+    good_pause_s: float = 0.5
+    min_segment_s: float = 1.0
+    context_s: float = 20.0
+    pause_share: float = 0.3
+    silence_dbfs: float = -70.0
+    steady_db: float = 6.0
+
+    def __post_init__(self) -> None:
+        """Refuse durations that contradict each other."""
+        if min(self.min_pause_s, self.good_pause_s, self.min_segment_s, self.context_s) <= 0 or self.padding_s < 0:
+            raise ConfigError(
+                "SegmentationConfig: min_pause_s, good_pause_s, min_segment_s and context_s must be positive, "
+                "padding_s not negative."
+            )
+        if self.min_silence_s <= 2 * self.padding_s:
+            raise ConfigError(
+                f"SegmentationConfig: min_silence_s={self.min_silence_s} must exceed twice padding_s={self.padding_s}, "
+                "or nothing of a silence would be left."
+            )
+        if not 0 < self.pause_share < 1:
+            raise ConfigError(f"SegmentationConfig: pause_share={self.pause_share} must lie between 0 and 1.")
