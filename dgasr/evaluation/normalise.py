@@ -47,18 +47,18 @@ def normalise(text: str, language: str, normalizer: str) -> list[str]:
         ConfigError: an unknown normaliser.
     """
     check_normalizer(normalizer)
-    words = (_whisper(_base(language)) if normalizer == "whisper" else basic)(text).split()
+    words = (_whisper(base_language(language)) if normalizer == "whisper" else basic)(text).split()
     return [character for word in words for character in word] if has_no_spaces(language) else words
 
 
 def has_no_spaces(language: str) -> bool:
     """Tell whether a language is written without spaces between words."""
-    return _base(language) in LANGUAGES_WITHOUT_SPACES
+    return base_language(language) in LANGUAGES_WITHOUT_SPACES
 
 
 def loses_marks(text: str, language: str) -> bool:
     """Tell whether Whisper's way takes vowel signs and other marks out of this text, which changes words."""
-    return _base(language) != "en" and any(
+    return base_language(language) != "en" and any(
         unicodedata.category(c)[0] == "M" for c in unicodedata.normalize("NFKC", text)
     )
 
@@ -70,7 +70,8 @@ def basic(text: str) -> str:
     return " ".join(word for word in (word.strip("'") for word in "".join(kept).split()) if word)
 
 
-def _base(language: str) -> str:
+def base_language(language: str) -> str:
+    """Take region and script off a language code: `en` for `en-US`."""
     return re.split(r"[-_]", language.lower(), maxsplit=1)[0]
 
 

@@ -1,0 +1,110 @@
+"""A model scored on a manifest: the second composition beside `dgasr.transcriber`. Knows no command line."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from dgasr.evaluation.normalise import base_language
+from dgasr.evaluation.report import Evaluation, check_request
+from dgasr.evaluation.scores import ScoredUtterance
+from dgasr.hypotheses import Transcribe, transcribe_utterances
+from dgasr.model.asr import AsrModel
+from dgasr.recipe import Recipe
+from dgasr.training.manifests import Utterance, read_manifest
+from dgasr.transcriber import Transcriber, build_recipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """What is scored, and how."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    normalizer: str
+    """`whisper` or `basic`."""
+    metric: str
+    """`wer` or `cer`: what the table leads with and the interval is for."""
+    max_steps: int
+    """Denoising steps allowed a segment."""
+    language: str | None = None
+    """Code for every utterance, or `None` for the one in its manifest row."""
+    path: str = "diffusion"
+    """How the text is found, for the report: `diffusion`, `ctc` or `ar`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be scored."""
+        check_request(self.normalizer, self.metric)
+
+
+def evaluate(
+    manifest: Path,
+    model: AsrModel,
+    *,
+    max_steps: int,
+    normalizer: str,
+    metric: str,
+    language: str | None,
+    batch_size: int,
+    on_utterance: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Score the diffusion path of a model on a manifest.
+
+    Args:
+        manifest: JSONL file, see `dgasr.training.manifests`.
+        model: what recognises.
+        max_steps: denoising steps allowed a segment.
+        normalizer: `whisper` or `basic`.
+        metric: `wer` or `cer`; what the table leads with.
+        language: code for every utterance, or `None` for the one in its manifest row.
+        batch_size: segments decoded together, of any utterances.
+        on_utterance: told when an utterance's audio has been read; for progress.
+
+    Raises:
+        ConfigError: a manifest, normaliser, metric or language that cannot be used; before any work.
+    """
+
+    def decoder(code: str) -> tuple[Recipe, Transcribe]:
+        recipe = build_recipe(model, max_steps=max_steps, language=code)
+        return recipe, Transcriber(model, recipe, batch_size).transcribe
+
+    config = EvaluationConfig(normalizer=normalizer, metric=metric, max_steps=max_steps, language=language)
+    return score_manifest(manifest, decoder, config, on_utterance)
+
+
+def score_manifest(
+    manifest: Path,
+    decoder: Callable[[str], tuple[Recipe, Transcribe]],
+    config: EvaluationConfig,
+    on_utterance: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Score any path from segments to transcripts on a manifest.
+
+    Args:
+        manifest: JSONL file, see `dgasr.training.manifests`.
+        decoder: language code in; how its audio is read, and what transcribes its segments, out.
+        config: how to score.
+        on_utterance: told when an utterance's audio has been read; for progress.
+
+    Raises:
+        ConfigError: a manifest that cannot be used, or a language that the decoder refuses; before any work.
+    """
+    utterances = read_manifest(manifest)
+    groups: dict[str, dict[int, Utterance]] = {}
+    for n, utterance in enumerate(utterances):
+        groups.setdefault(config.language or base_language(utterance.language), {})[n] = utterance
+    decoders = {code: decoder(code) for code in groups}
+    scored: dict[int, ScoredUtterance] = {}
+    wall_s = 0.0
+    for code, group in groups.items():
+        part, part_s = transcribe_utterances(group, *decoders[code], on_utterance)
+        scored |= part
+        wall_s += part_s
+    return Evaluation(
+        utterances=tuple(scored[n] for n in sorted(scored)),
+        normalizer=config.normalizer,
+        metric=config.metric,
+        max_steps=config.max_steps,
+        path=config.path,
+        wall_s=wall_s,
+    )

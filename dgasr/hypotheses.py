@@ -1,0 +1,142 @@
+"""Utterances in, what is recognised in each out: their audio goes through the same front end as transcription."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from dgasr.audio import open_audio
+from dgasr.errors import RecordingError, TooShortError, TruncatedError
+from dgasr.evaluation.scores import ScoredUtterance
+from dgasr.features import segment_features
+from dgasr.recipe import Recipe
+from dgasr.records import SAMPLE_RATE_HZ, Segment, SegmentFeatures, SegmentTranscript, seconds
+from dgasr.segmentation import cut_at_silence
+from dgasr.training.manifests import Utterance, num_samples
+
+Transcribe = Callable[[Iterable[SegmentFeatures]], Iterator[SegmentTranscript]]
+"""Segments in, a transcript for each out, in any order; what `Transcriber.transcribe` is."""
+
+END_TOLERANCE_SAMPLES = SAMPLE_RATE_HZ // 10
+"""Audio beyond a manifest's `duration` that counts as rounding and is kept, so that no last sound is lost."""
+
+
+def transcribe_utterances(
+    utterances: dict[int, Utterance],
+    recipe: Recipe,
+    transcribe: Transcribe,
+    on_utterance: Callable[[], None] = lambda: None,
+) -> tuple[dict[int, ScoredUtterance], float]:
+    """Transcribe utterances whose segments share batches.
+
+    Args:
+        utterances: by number; the number, not the path, keys the decoder's noise, so that scores do not depend on
+            where the corpus lies.
+        recipe: how audio is read and cut.
+        transcribe: the path to score.
+        on_utterance: told when an utterance's audio has been read.
+
+    Returns:
+        Each utterance with its hypothesis, broken audio among them; and the time taken after one segment's warm-up, s.
+    """
+    readings = {n: _Reading(number=n, utterance=utterance) for n, utterance in utterances.items()}
+    for _ in transcribe(islice(_all_segments(readings.values(), recipe, lambda: None), 1)):
+        pass
+    readings = {n: _Reading(number=n, utterance=utterance) for n, utterance in utterances.items()}
+    by_recording = {reading.recording_id: reading for reading in readings.values()}
+    started = time.perf_counter()
+    for transcript in transcribe(_all_segments(readings.values(), recipe, on_utterance)):
+        by_recording[transcript.segment.recording_id].transcripts.append(transcript)
+    wall_s = time.perf_counter() - started
+    return {n: reading.scored() for n, reading in readings.items()}, wall_s
+
+
+@dataclass(kw_only=True, slots=True)
+class _Reading:
+    """What reading and decoding one utterance has come to so far."""
+
+    number: int
+    utterance: Utterance
+    num_samples: int = 0
+    failure: str | None = None
+    is_rejected: bool = False
+    transcripts: list[SegmentTranscript] = field(default_factory=list)
+
+    @property
+    def recording_id(self) -> str:
+        return f"{self.number:032x}"
+
+    def scored(self) -> ScoredUtterance:
+        ordered = sorted(self.transcripts, key=lambda transcript: transcript.segment.segment_index)
+        kept = () if self.is_rejected else tuple(ordered)
+        return ScoredUtterance(
+            audio_filepath=self.utterance.audio_filepath,
+            language=self.utterance.language,
+            audio_s=seconds(self.num_samples),
+            reference=self.utterance.text,
+            hypothesis=" ".join(transcript.text for transcript in kept if transcript.text),
+            reference_words=self.utterance.words,
+            hypothesis_words=tuple(word for transcript in kept for word in transcript.words),
+            num_steps=tuple(transcript.num_steps for transcript in kept),
+            flags=tuple(flag for transcript in kept for flag in transcript.flags),
+            failure=self.failure,
+        )
+
+
+def _all_segments(
+    readings: Iterable[_Reading], recipe: Recipe, on_utterance: Callable[[], None]
+) -> Iterator[SegmentFeatures]:
+    for reading in readings:
+        try:
+            yield from _segments(reading, recipe)
+        except (RecordingError, OSError) as error:
+            reading.failure, reading.is_rejected, reading.num_samples = str(error), True, 0
+        on_utterance()
+
+
+def _segments(reading: _Reading, recipe: Recipe) -> Iterator[SegmentFeatures]:
+    path = reading.utterance.audio_filepath
+    with open(path, "rb") as file:
+        blocks = _stretch(open_audio(file, path, recipe.audio).blocks(), reading)
+        for index, (span, waveform) in enumerate(
+            cut_at_silence(blocks, recipe.features.window_samples, recipe.segmentation)
+        ):
+            segment = Segment(
+                recording_id=reading.recording_id,
+                segment_index=index,
+                channel=0,
+                start_sample=span.start_sample,
+                end_sample=span.end_sample,
+                kind=span.kind,
+                cut=span.cut,
+            )
+            if span.kind == "speech":
+                yield segment_features(segment, waveform, recipe.features)
+
+
+def _stretch(blocks: Iterator[np.ndarray], reading: _Reading) -> Iterator[np.ndarray]:
+    """Pass on the samples of the utterance, note their number, and end where the audio breaks off."""
+    start = num_samples(reading.utterance.offset)
+    end = start + num_samples(reading.utterance.duration)
+    position = 0
+    held = np.zeros(0, dtype=np.float32)  # what lies beyond the end: kept if the file ends within the tolerance
+    try:
+        for block in blocks:
+            inside = block[max(start - position, 0) : max(end - position, 0)]
+            held = np.concatenate([held, block[max(end - position, 0) :]])
+            position += len(block)
+            reading.num_samples += len(inside)
+            yield inside
+            if len(held) > END_TOLERANCE_SAMPLES:
+                return
+    except TruncatedError as error:
+        reading.failure = str(error)
+    reading.num_samples += len(held)
+    if reading.num_samples == 0:
+        raise TooShortError(
+            f"{reading.utterance.audio_filepath}: ends before {reading.utterance.offset} s, where the manifest lets "
+            "the utterance start. Correct `offset`."
+        )
+    yield held
