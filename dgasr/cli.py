@@ -1,0 +1,61 @@
+"""The command line: arguments in, one command run, an exit code out. Imports a command's rooms only when it runs.
+
+Exit codes: 0 all good; 1 it may work next time, or the lake contradicts itself; 2 the request is wrong; 3 it is done,
+and some recordings could not be used as a whole.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from dgasr.errors import ConfigError, DgasrError
+
+COMMANDS = ("transcribe", "sql", "evaluate", "corpora", "bench", "doctor", "demo")
+"""Modules of `dgasr.commands`, in the order of `dgasr --help`; each has `add_parser` and, for the work, `run`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: words after `dgasr`; those of the process where `None`.
+
+    Returns:
+        The exit code.
+    """
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ConfigError as error:
+        return _fail(error, exit_code=2)
+    except DgasrError as error:
+        return _fail(error, exit_code=1)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone, as `| head` does; a second complaint at exit helps nobody
+        return 0
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped. What was committed stays; the same command goes on from there.\n")
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="dgasr",
+        description="Transcribe audio archives with a diffusion decoder: S3 in, Parquet out, SQL on top.",
+        epilog="`dgasr demo` shows all of it on this machine; `dgasr doctor` says what is missing.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f"dgasr.commands.{name}").add_parser(commands)
+    return parser
+
+
+def _fail(error: DgasrError, exit_code: int) -> int:
+    sys.stderr.write(f"dgasr: {error}\n")
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

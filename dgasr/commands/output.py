@@ -1,0 +1,81 @@
+"""Transcripts on standard output: a table, or one of the export formats. Reads rows, knows no lake."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from typing import TextIO
+
+from dgasr.exports import export_json, export_srt, export_txt, export_vtt
+from dgasr.lake.table import format_table
+from dgasr.stages.transcripts import RecordingTranscript
+
+FORMATS = ("table", "txt", "srt", "vtt", "json")
+
+TABLE_ROWS = 200
+"""Recordings that a table shows; the lake holds all of them."""
+
+PIPE_WIDTH = 120
+"""Characters a line of a table has where nobody's terminal says otherwise."""
+
+COLUMNS = ("recording", "status", "audio_s", "words", "confidence", "text")
+
+
+def write_transcripts(transcripts: Iterable[RecordingTranscript], format: str, has_many: bool, out: TextIO) -> None:
+    """Write transcripts one after the other.
+
+    Args:
+        transcripts: what to write, taken lazily.
+        format: one of `FORMATS`. JSON is an array with one object a recording.
+        has_many: whether several recordings follow, so that text and subtitles need a line that says whose they are.
+        out: where to.
+    """
+    if format == "table":
+        _write_table(transcripts, out)
+    elif format == "json":
+        _write_json(transcripts, out)
+    else:
+        export = {"txt": export_txt, "srt": export_srt, "vtt": export_vtt}[format]
+        for transcript in transcripts:
+            heading = f"# {transcript.recording['uri']}\n" if has_many else ""
+            out.write(heading + export(transcript.segments) + ("\n" if has_many else ""))
+
+
+def _write_table(transcripts: Iterable[RecordingTranscript], out: TextIO) -> None:
+    remaining = iter(transcripts)
+    shown = [transcript for _, transcript in zip(range(TABLE_ROWS), remaining, strict=False)]
+    prefix = _common_folder([str(transcript.recording["uri"]) for transcript in shown])
+    width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if out.isatty() else PIPE_WIDTH
+    out.write(format_table(COLUMNS, [_table_row(transcript, prefix) for transcript in shown], width))
+    if next(remaining, None) is not None:
+        out.write(f"… the first {TABLE_ROWS} recordings; `dgasr sql latest_transcripts --lake …` has all of them.\n")
+
+
+def _table_row(transcript: RecordingTranscript, prefix: str) -> list[object]:
+    row = transcript.recording
+    confidences = [(s["confidence"], s["end_s"] - s["start_s"]) for s in transcript.segments if s["text"]]
+    length_s = sum(duration_s for _, duration_s in confidences)
+    mean = sum(value * duration_s for value, duration_s in confidences) / length_s if length_s else None
+    flags = sorted({flag for segment in transcript.segments for flag in segment["flags"]})
+    text = transcript.text + (f"  [{', '.join(flags)}]" if flags else "")
+    status = row["status"] if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
+    return [str(row["uri"])[len(prefix) :], status, round(row["decoded_s"], 1), row["num_words"], mean, text]
+
+
+def _write_json(transcripts: Iterable[RecordingTranscript], out: TextIO) -> None:
+    separator = "[\n"
+    for transcript in transcripts:
+        row = transcript.recording
+        document = {name: row[name] for name in ("uri", "status", "reason", "message", "decoded_s")}
+        document |= {"text": transcript.text} | json.loads(export_json(transcript.segments, row["language"]))
+        out.write(separator + json.dumps(document, ensure_ascii=False, indent=1))
+        separator = ",\n"
+    out.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def _common_folder(uris: list[str]) -> str:
+    """Return what all URIs begin with, up to and with a slash."""
+    if not uris:
+        return ""
+    first, last = min(uris), max(uris)
+    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[: first.rfind("/", 0, length) + 1]

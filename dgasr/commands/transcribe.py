@@ -1,0 +1,82 @@
+"""`dgasr transcribe`: recordings into a lake, in this process; the stages are those of the flow."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dgasr.commands.arguments import add_model_arguments
+from dgasr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dgasr.stages.transcripts import RecordingTranscript
+
+REJECTED_EXIT_CODE = 3
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command and its flags."""
+    parser = commands.add_parser("transcribe", help="transcribe files, folders or s3:// prefixes into a lake")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="audio file, folder or s3://bucket/prefix")
+    parser.add_argument("--lake", required=True, metavar="URI", help="folder or s3://bucket/prefix for the results")
+    parser.add_argument(
+        "--format",
+        choices=("table", "txt", "srt", "vtt", "json"),
+        default="table",
+        help="how transcripts are printed (default: table)",
+    )
+    add_model_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Transcribe what the lake does not hold, print all that was asked for, and name what could not be used."""
+    from dgasr.commands.output import write_transcripts
+    from dgasr.commands.progress import Progress
+    from dgasr.lake.location import lake_uri_of
+    from dgasr.stages.discover import list_recordings
+    from dgasr.stages.embedded import transcribe_sources
+    from dgasr.stages.engine import EngineConfig, start_engine
+    from dgasr.stages.transcripts import read_transcripts
+
+    lake_uri = lake_uri_of(options.lake)
+    _check_lake(lake_uri)
+    ids = [recording.recording_id for recording in list_recordings(options.sources)]
+    if not ids:
+        raise ConfigError(f"{', '.join(options.sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
+    names = ("model", "adapter", "device", "max_steps", "batch_size", "language")
+    engine = start_engine(EngineConfig(**{name: getattr(options, name) for name in names}))
+    summary = transcribe_sources(
+        options.sources, lake_uri, engine.recipe, engine.transcriber, engine.device, Progress()
+    )
+    sys.stderr.write(summary.line() + "\n")
+    complaints: list[str] = []
+    transcripts = _noting(read_transcripts(lake_uri, summary.recipe_id, ids), complaints)
+    write_transcripts(transcripts, options.format, len(ids) > 1, sys.stdout)
+    sys.stdout.flush()
+    sys.stderr.writelines(f"{complaint}\n" for complaint in complaints)
+    return REJECTED_EXIT_CODE if complaints else 0
+
+
+def _noting(transcripts: "Iterator[RecordingTranscript]", complaints: list[str]) -> "Iterator[RecordingTranscript]":
+    """Pass transcripts on, and note why a recording could not be used as a whole."""
+    for transcript in transcripts:
+        row = transcript.recording
+        if row["status"] != "ok":
+            complaints.append(f"{row['status']} ({row['reason']}): {row['message']}")
+        yield transcript
+
+
+def _check_lake(lake_uri: str) -> None:
+    """Refuse a lake that cannot be written to, before any work."""
+    from dgasr.store.objects import list_uris
+
+    if "://" in lake_uri:
+        next(iter(list_uris(f"{lake_uri}/commits/")), None)
+        return
+    folder = Path(lake_uri)
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"{lake_uri}: no lake can be written there ({existing} is no folder, or is read-only).")

@@ -1,0 +1,89 @@
+"""The stages one after the other in this process: what `dgasr transcribe` runs, and the flow in larger steps."""
+
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from dgasr.lake.ledger import committed_recordings
+from dgasr.recipe import Recipe
+from dgasr.records import Segment, Shard
+from dgasr.stages.decode import DecodedShard, TranscribesSegments, decode_shard
+from dgasr.stages.discover import Backlog
+from dgasr.stages.outcome import Outcome
+from dgasr.stages.plan import ShardConfig, plan_shards
+from dgasr.stages.prepare import PreparedShard, prepare_shard
+from dgasr.stages.report import RunSummary, commit_run, summarise
+
+logger = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    """Someone who is told how far a run is."""
+
+    def begin_shard(self, shard: Shard) -> None:
+        """Reading a shard's audio begins."""
+
+    def recording_read(self, outcome: Outcome) -> None:
+        """One recording of it is read."""
+
+    def begin_decoding(self, prepared: PreparedShard) -> None:
+        """All are read, and the model begins."""
+
+    def segment_decoded(self, segment: Segment) -> None:
+        """One segment has its text."""
+
+    def end_shard(self, decoded: DecodedShard) -> None:
+        """The shard is committed."""
+
+
+def new_run_id() -> str:
+    """Name an execution: when it began, and a few random digits."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def staged_uri_of(lake_uri: str, recipe_id: str, shard: Shard) -> str:
+    """Say where a shard's staged part lies."""
+    return f"{lake_uri}/staging/{recipe_id}/{shard.shard_id}"
+
+
+def transcribe_sources(
+    sources: Sequence[str],
+    lake_uri: str,
+    recipe: Recipe,
+    transcriber: TranscribesSegments,
+    device: str,
+    watcher: Watcher,
+) -> RunSummary:
+    """Transcribe what the lake does not hold for this recipe, shard by shard, and note the run.
+
+    Args:
+        sources: files, folders or `s3://bucket/prefix` URIs.
+        lake_uri: lake to commit to, absolute.
+        recipe: how to transcribe.
+        transcriber: a transcriber that follows the recipe.
+        device: where its model runs.
+        watcher: told how far it is.
+
+    Returns:
+        What was done.
+
+    Raises:
+        TransientError: the storage failed in a way that may pass; what is committed stays.
+        IntegrityError: the lake contradicts itself.
+    """
+    run_id, started_at, started = new_run_id(), datetime.now(UTC), time.monotonic()
+    backlog = Backlog(sources, committed_recordings(lake_uri, recipe.recipe_id))
+    for shard in plan_shards(backlog, recipe.recipe_id, ShardConfig()):
+        staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
+        watcher.begin_shard(shard)
+        watcher.begin_decoding(prepare_shard(shard, recipe, staged_uri, watcher.recording_read))
+        watcher.end_shard(
+            decode_shard(shard, recipe, staged_uri, lake_uri, transcriber, run_id, watcher.segment_decoded)
+        )
+    summary = summarise(lake_uri, run_id, recipe.recipe_id, backlog.num_held, time.monotonic() - started)
+    commit_run(lake_uri, summary, recipe, sources, device, started_at)
+    logger.info("run %s: %s", run_id, summary.line())
+    return summary

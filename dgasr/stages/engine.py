@@ -1,0 +1,59 @@
+"""The model of a run, loaded once per process: settings in, recipe and transcriber out."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar
+
+from dgasr.recipe import Recipe
+
+if TYPE_CHECKING:
+    from dgasr.transcriber import Transcriber
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """Which model transcribes, and how; small enough to travel between tasks.
+
+    Attributes:
+        model: `tiny`, `full` or a model folder.
+        adapter: projector and LoRA to put on the model, or `None` for none.
+        device: `auto`, `cpu` or `cuda`.
+        max_steps: most denoising steps for a segment.
+        batch_size: segments decoded at once.
+        language: language that is spoken, or `None` for the model's own.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    model: str = "tiny"
+    adapter: str | None = None
+    device: str = "auto"
+    max_steps: int = 8
+    batch_size: int = 16
+    language: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """A loaded model with the recipe it follows."""
+
+    recipe: Recipe
+    transcriber: "Transcriber"
+    device: str
+    """Where the model runs, `cpu` or `cuda:0`."""
+
+
+@lru_cache(maxsize=1)
+def start_engine(config: EngineConfig) -> Engine:
+    """Load the model, or return the one that this process has loaded.
+
+    Raises:
+        ConfigError: no such model, adapter, device or language.
+    """
+    # torch takes seconds to import, and who only plans or reads audio never needs it.
+    from dgasr.transcriber import Transcriber, build_recipe, load
+
+    model = load(config.model, adapter=config.adapter, device=config.device)
+    recipe = build_recipe(model, max_steps=config.max_steps, language=config.language)
+    device = str(model.device)
+    return Engine(recipe=recipe, transcriber=Transcriber(model, recipe, config.batch_size), device=device)

@@ -1,0 +1,117 @@
+"""The staged feature part: segments with their features on the way from `prepare` to `decode`. Knows no audio.
+
+A part is a folder of Arrow IPC streams of bounded size, numbered, and `outcomes.json`, which is written last: where it
+exists, the part is whole. The bytes depend on audio and recipe only, so that two workers on one shard write the same.
+"""
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dgasr.errors import ObjectMissingError
+from dgasr.records import Segment, SegmentFeatures
+from dgasr.stages.outcome import Outcome, outcomes_from_json, outcomes_to_json
+from dgasr.store import objects
+
+CHUNK_BYTES = 32 * 2**20
+"""Features in one object of a part: bounds the memory of both sides."""
+
+STAGED_SEGMENT = pa.schema(
+    [
+        pa.field("recording_id", pa.string(), nullable=False),
+        pa.field("segment_index", pa.int64(), nullable=False),
+        pa.field("channel", pa.int32(), nullable=False),
+        pa.field("start_sample", pa.int64(), nullable=False),
+        pa.field("end_sample", pa.int64(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("cut", pa.string(), nullable=False),
+        pa.field("num_frames", pa.int32(), nullable=False),
+        pa.field("log_mel", pa.large_binary()),  # float16, [mels, frames]; null for a silent segment
+        pa.field("pad_value", pa.float64()),
+    ]
+)
+"""Columns of a staged segment."""
+
+
+class StagedPart:
+    """A part being written; used in a `with` block, which writes nothing more when it ends with an error."""
+
+    def __init__(self, uri: str) -> None:
+        """Start a part.
+
+        Args:
+            uri: folder of the part, in a folder or in S3.
+        """
+        self._uri = uri
+        self._rows: list[dict[str, Any]] = []
+        self._num_bytes = 0
+        self._num_chunks = 0
+        self._outcomes: list[Outcome] = []
+
+    def __enter__(self) -> "StagedPart":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None:
+            self._flush()
+            objects.write_bytes(f"{self._uri}/outcomes.json", outcomes_to_json(self._outcomes))
+
+    def add(self, segment: Segment, features: SegmentFeatures | None) -> None:
+        """Append a segment; `features` is `None` for a silent one."""
+        log_mel = None if features is None else np.ascontiguousarray(features.log_mel, dtype="<f2")
+        self._rows.append(
+            {name: getattr(segment, name) for name in STAGED_SEGMENT.names[:7]}
+            | {
+                "num_frames": 0 if log_mel is None else log_mel.shape[1],
+                "log_mel": None if log_mel is None else log_mel.tobytes(),
+                "pad_value": None if features is None else features.pad_value,
+            }
+        )
+        self._num_bytes += 0 if log_mel is None else log_mel.nbytes
+        if self._num_bytes >= CHUNK_BYTES:
+            self._flush()
+
+    def finish(self, outcome: Outcome) -> None:
+        """Note what became of a recording once its last segment is in."""
+        self._outcomes.append(outcome)
+
+    def _flush(self) -> None:
+        if self._rows:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, STAGED_SEGMENT) as writer:
+                writer.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=STAGED_SEGMENT))
+            objects.write_bytes(f"{self._uri}/{self._num_chunks:05d}.arrow", sink.getvalue().to_pybytes())
+            self._rows, self._num_bytes, self._num_chunks = [], 0, self._num_chunks + 1
+
+
+def read_outcomes(uri: str) -> list[Outcome] | None:
+    """Read what became of the recordings of a part; `None` where no whole part lies."""
+    try:
+        return outcomes_from_json(objects.read_bytes(f"{uri}/outcomes.json"))
+    except ObjectMissingError:
+        return None
+
+
+def read_segments(uri: str) -> Iterator[tuple[Segment, SegmentFeatures | None]]:
+    """Read the segments of a whole part, one chunk in memory at a time."""
+    for chunk_uri in sorted(chunk for chunk in objects.list_uris(f"{uri}/") if chunk.endswith(".arrow")):
+        with pa.ipc.open_stream(objects.read_bytes(chunk_uri)) as reader:
+            for batch in reader:
+                yield from map(_segment, batch.to_pylist())
+
+
+def delete_part(uri: str) -> None:
+    """Remove a part, its mark of wholeness first."""
+    for object_uri in sorted(objects.list_uris(f"{uri}/"), reverse=True):
+        objects.delete(object_uri)
+
+
+def _segment(row: dict[str, Any]) -> tuple[Segment, SegmentFeatures | None]:
+    segment = Segment(**{name: row[name] for name in STAGED_SEGMENT.names[:7]})
+    if row["log_mel"] is None:
+        return segment, None
+    log_mel = np.frombuffer(row["log_mel"], dtype="<f2").reshape(-1, row["num_frames"])
+    return segment, SegmentFeatures(segment=segment, log_mel=log_mel, pad_value=row["pad_value"])
