@@ -24,4 +24,5 @@ select
     word.confidence as confidence,
     recording_id,
     recipe_id
-from numbered;
+from numbered
+order by uri, segment_index, word_index;

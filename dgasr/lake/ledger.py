@@ -1,14 +1,13 @@
-"""What the lake already holds for a recipe: recordings in, those still to be done out."""
+"""What the lake already holds for a recipe: a recipe in, recording ids out. Knows no source and no plan."""
 
-from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from dgasr.errors import IntegrityError
-from dgasr.lake.commits import check_parts, read_commits
-from dgasr.lake.location import open_lake
-from dgasr.records import Recording
+from dgasr.lake.commits import READ_THREADS, check_parts, read_commits
+from dgasr.lake.location import Lake, open_lake
 
 
 def committed_recordings(lake_uri: str, recipe_id: str) -> set[bytes]:
@@ -26,22 +25,18 @@ def committed_recordings(lake_uri: str, recipe_id: str) -> set[bytes]:
         TransientError: the store does not answer.
     """
     lake = open_lake(lake_uri)
+    keys = [part.key for part in check_parts(lake, read_commits(lake, recipe_id), "recordings")]
     done: set[bytes] = set()
-    for part in check_parts(lake, read_commits(lake, recipe_id), "recordings"):
-        try:
-            column = pyarrow.parquet.read_table(pa.BufferReader(lake.read(part.key)), columns=["recording_id"])
-        except (pa.ArrowInvalid, OSError) as error:
-            raise IntegrityError(f"{lake.uri}/{part.key}: cannot be read ({error}). Restore it from a copy.") from error
-        done.update(bytes.fromhex(value) for value in column["recording_id"].to_pylist())
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        for ids in pool.map(lambda key: _recording_ids(lake, key), keys):
+            done.update(ids)
     return done
 
 
-def pending_recordings(recordings: Iterable[Recording], lake_uri: str, recipe_id: str) -> Iterator[Recording]:
-    """Leave out the recordings that the lake holds for a recipe; a new ETag makes a new recording.
-
-    Raises:
-        IntegrityError: commits and parts contradict each other.
-        TransientError: the store does not answer.
-    """
-    done = committed_recordings(lake_uri, recipe_id)
-    return (recording for recording in recordings if bytes.fromhex(recording.recording_id) not in done)
+def _recording_ids(lake: Lake, key: str) -> list[bytes]:
+    """Read the recording ids of one part."""
+    try:
+        table = pyarrow.parquet.read_table(pa.BufferReader(lake.read(key)), columns=["recording_id"])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise IntegrityError(f"{lake.uri}/{key}: cannot be read ({error}). Restore it from a copy.") from error
+    return [bytes.fromhex(value) for value in table["recording_id"].to_pylist()]

@@ -4,6 +4,7 @@ Credentials and the endpoint of S3 come from the environment's own chain (`AWS_E
 """
 
 import errno
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pyarrow.fs
 
 from dgasr.errors import ConfigError, TransientError
 
-FOLDERS = ("commits", "recordings", "segments", "runs", "claims")
-"""What can stand at the top of a lake."""
+FOLDERS = ("commits", "recordings", "segments", "runs", "claims", "staging")
+"""What can stand at the top of a lake; `staging` is where a run keeps what is not committed yet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +62,13 @@ class Lake:
 
 
 def lake_uri_of(lake: str) -> str:
-    """Turn what a user typed into the URI that stores and messages use: absolute, without a trailing slash."""
+    """Turn what a user typed into the URI that stores and messages use: absolute, without a trailing slash.
+
+    Raises:
+        ConfigError: the URI is of no known kind.
+    """
+    if not lake or ("://" in lake and not lake.startswith(("s3://", "file://"))) or lake in ("s3://", "file://"):
+        raise ConfigError(f"{lake!r}: is no lake. Give a folder or s3://bucket/prefix.")
     if lake.startswith("s3://"):
         return lake.rstrip("/")
     return str(Path(lake.removeprefix("file://")).expanduser().absolute())
@@ -82,8 +89,10 @@ def open_lake(lake: str) -> Lake:
         return Lake(uri=uri, filesystem=pyarrow.fs.LocalFileSystem(), root=uri)
     try:
         filesystem, root = pyarrow.fs.FileSystem.from_uri(uri)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise ConfigError(f"{lake}: is no lake ({error}). Give a folder or s3://bucket/prefix.") from error
+    except OSError as error:
+        raise _storage_error(lake, error) from error
     return Lake(uri=uri, filesystem=filesystem, root=root.rstrip("/"))
 
 
@@ -115,7 +124,9 @@ def open_existing_lake(lake: str) -> Lake:
 def _storage_error(where: str, error: OSError) -> ConfigError | TransientError:
     """Sort a storage failure by who has to act."""
     text = str(error)
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)) or "NO_SUCH_BUCKET" in text:
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)) or re.search(
+        "NO_SUCH_BUCKET|ucket .* not found", text
+    ):
         return ConfigError(f"{where}: cannot be read, it does not exist ({text}). Check the URI.")
     if isinstance(error, PermissionError) or "ACCESS_DENIED" in text or error.errno == errno.EACCES:
         return ConfigError(f"{where}: access is denied ({text}). Check permissions and credentials.")
