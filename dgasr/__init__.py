@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["load", "transcribe"]
+__all__ = ["build_recipe", "load", "transcribe"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,7 @@
 """Text to token ids and back, and the prompt with its audio slots. Knows a tokenizer and ids, no model."""
 
+import re
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,11 @@ LANGUAGE_NAMES = {
     "en": "English", "de": "German", "fr": "French", "es": "Spanish", "hi": "Hindi", "zh": "Chinese",
 }  # fmt: skip
 """English names of the languages of the reference system, for the prompt."""
+
+_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Scripts that put no spaces between words: Thai, Kana, Han."""
+
+_WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +101,24 @@ class Tokenizer:
     def decode(self, ids: list[int]) -> str:
         """Turn ids into text, without special tokens."""
         return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def words(self, ids: list[int]) -> list[tuple[str, int, int]]:
+        """Split a transcript into words and say which tokens spell each.
+
+        A word ends at white space; Han, Kana and Thai characters, written without spaces, are words of their own.
+
+        Args:
+            ids: tokens of a transcript.
+
+        Returns:
+            (word, first token, token after the last one), in order. A token that spells two words belongs to both.
+        """
+        text, ends = "", [0]  # ends[k + 1]: length of the text that the first k + 1 tokens spell
+        for count in range(1, len(ids) + 1):
+            text = self._tokenizer.decode(ids[:count], skip_special_tokens=True)
+            ends.append(max(len(text.rstrip("\ufffd")), ends[-1]))  # half a character is not yet one
+        spelled = _WORD.finditer(text)
+        return [(m.group(), bisect_right(ends, m.start()) - 1, bisect_left(ends, m.end())) for m in spelled]
 
     def _encode_plain(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)

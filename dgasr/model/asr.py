@@ -17,8 +17,9 @@ from transformers import (
 from transformers.cache_utils import DynamicCache
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from dgasr.model.presets import AsrConfig
+from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.model.projector import Projector
+from dgasr.prompt import Tokenizer
 
 
 class AsrModel(nn.Module):
@@ -26,19 +27,36 @@ class AsrModel(nn.Module):
 
     Args:
         config: sizes and ids.
+        tokenizer: of the backbone's vocabulary; only what turns ids into text needs one.
+        identity: which weights these are, once they have been loaded.
 
     Source:
         The layout of diffusion-gemma-asr-small; the classes are transformers'.
     """
 
-    def __init__(self, config: AsrConfig) -> None:
+    def __init__(
+        self, config: AsrConfig, tokenizer: Tokenizer | None = None, identity: ModelIdentity | None = None
+    ) -> None:
         super().__init__()
         self.config = config
+        self._tokenizer, self._identity = tokenizer, identity
         self.encoder = WhisperEncoder(WhisperConfig(**config.encoder))
         self.backbone = build_backbone(config)
         self.projector = Projector(config.projector, config.encoder["d_model"], config.backbone["hidden_size"])
         self._soft_embeddings: Tensor | None = None
         self.backbone.model.decoder.self_conditioning.register_forward_pre_hook(self._replace_self_conditioning)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to ids and back."""
+        assert self._tokenizer is not None, "this model was built without a tokenizer"
+        return self._tokenizer
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which weights these are."""
+        assert self._identity is not None, "this model was not loaded from anywhere"
+        return self._identity
 
     @property
     def device(self) -> torch.device:
@@ -122,6 +140,16 @@ class AsrModel(nn.Module):
         if self._soft_embeddings is None:
             return None
         return args[0], self._soft_embeddings.to(args[0].dtype)
+
+
+def keys_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    """The tensors of a filled cache, layer by layer; writing into them changes the cache.
+
+    Returns:
+        Keys and values of every layer.  [batch, heads, tokens, head_dim] each
+    """
+    layers: list[Any] = list(cache.layers)
+    return [(layer.keys, layer.values) for layer in layers]
 
 
 def build_backbone(config: AsrConfig) -> DiffusionGemmaForBlockDiffusion:

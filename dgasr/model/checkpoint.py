@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.model.asr import AsrModel
-from dgasr.model.presets import AsrConfig
+from dgasr.model.presets import AsrConfig, ModelIdentity
+from dgasr.prompt import Tokenizer
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 
@@ -75,12 +76,14 @@ def load_weights(model: AsrModel, path: Path) -> None:
 
 def load_model(folder: Path) -> AsrModel:
     """Build a model from a folder, in float32 on the CPU, ready for inference."""
-    model = AsrModel(AsrConfig.load(folder / CONFIG_FILE))
+    config = AsrConfig.load(folder / CONFIG_FILE)
+    identity = ModelIdentity(name=config.name, digest=folder_digest(folder))
+    model = AsrModel(config, Tokenizer.load(folder), identity)
     load_weights(model, folder / WEIGHTS_FILE)
     return model.eval().requires_grad_(False)
 
 
-def weights_digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
     """Fingerprint of a model folder: 32 hex digits over config, weights and tokenizer."""
     digest = hashlib.blake2b(digest_size=16)
     for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):

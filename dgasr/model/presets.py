@@ -6,7 +6,7 @@ Knows no tensors: `asr.py` builds from this. Window length, mel bins and frame r
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dgasr.errors import ConfigError
 from dgasr.prompt import PromptConfig
@@ -76,6 +76,22 @@ class LoraSize:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ModelIdentity:
+    """Which weights transcribe; part of the recipe.
+
+    name: preset, or the folder's own name.
+    digest: over config, weights and tokenizer, or the revisions of Hub weights.
+    adapter_digest: over projector and LoRA put on top, empty without an adapter.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    name: str
+    digest: str
+    adapter_digest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AsrConfig:
     """Everything that fixes the shapes and ids of a model.
 
@@ -113,6 +129,11 @@ class AsrConfig:
     def num_audio_tokens(self) -> int:
         """Audio embeddings of one window: 188 for 30 s at 8x subsampling."""
         return -(-self.encoder["max_source_positions"] // self.projector.subsampling)
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples from one encoder frame to the next: 320, 20 ms."""
+        return ENCODER_STRIDE * HOP_SAMPLES
 
     @property
     def softcap(self) -> float:

@@ -1,0 +1,83 @@
+"""One audio file in, its transcript out: for a person at a prompt. Archives go through `dgasr.stages`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dgasr.audio import open_audio
+from dgasr.errors import ConfigError
+from dgasr.features import segment_features
+from dgasr.model.asr import AsrModel
+from dgasr.recipe import Recipe
+from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Word
+from dgasr.segmentation import cut_at_silence
+from dgasr.transcriber.loading import build_recipe
+from dgasr.transcriber.reading import silent_transcript
+from dgasr.transcriber.segments import Transcriber
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transcript:
+    """What is said in one recording.
+
+    text: of all segments, joined by spaces.
+    words: with positions from the recording's first sample.
+    confidence: mean over the words, `None` without any.
+    segments: everything that is known, silence included.
+    """
+
+    text: str
+    words: tuple[Word, ...]
+    confidence: float | None
+    segments: tuple[SegmentTranscript, ...]
+
+
+def transcribe(
+    audio: str | Path, model: AsrModel, *, max_steps: int = 8, language: str | None = None, batch_size: int = 8
+) -> Transcript:
+    """Transcribe one audio file.
+
+    Args:
+        audio: path of the file.
+        model: from `load`.
+        max_steps: denoising steps a canvas gets at most.
+        language: ISO 639-1 code; the model's first language when `None`.
+        batch_size: segments decoded together.
+
+    Raises:
+        ConfigError: the request is wrong.
+        AudioError: the file cannot be used, or ends early.
+    """
+    recipe = build_recipe(model, max_steps=max_steps, language=language)
+    silent: list[SegmentTranscript] = []
+    heard = list(Transcriber(model, recipe, batch_size).transcribe(_segments(Path(audio), recipe, silent)))
+    segments = sorted([*heard, *silent], key=lambda transcript: transcript.segment.segment_index)
+    words = tuple(word for transcript in segments for word in transcript.words)
+    return Transcript(
+        text=" ".join(transcript.text for transcript in segments if transcript.text),
+        words=words,
+        confidence=float(np.mean([word.confidence for word in words])) if words else None,
+        segments=tuple(segments),
+    )
+
+
+def _segments(path: Path, recipe: Recipe, silent: list[SegmentTranscript]) -> Iterator[SegmentFeatures]:
+    """Read and cut a file; speech is yielded, silence is put aside."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be opened ({error.strerror}). Give the path of an audio file.") from error
+    with file:
+        blocks = open_audio(file, str(path), recipe.audio).blocks()
+        cut = cut_at_silence(blocks, recipe.features.window_samples, recipe.segmentation)
+        for index, (span, waveform) in enumerate(cut):
+            segment = Segment(
+                recording_id=path.name, segment_index=index, channel=0, start_sample=span.start_sample,
+                end_sample=span.end_sample, kind=span.kind, cut=span.cut,
+            )  # fmt: skip
+            if span.kind == "speech":
+                yield segment_features(segment, waveform, recipe.features)
+            else:
+                silent.append(silent_transcript(segment, recipe.language))

@@ -1,0 +1,81 @@
+"""Decoded token ids in, a segment's transcript out: text, word times, confidence, flags."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from dgasr.alignment.boundaries import loudness
+from dgasr.alignment.ctc import greedy_labels
+from dgasr.alignment.flags import flag_segment
+from dgasr.alignment.words import WordTokens, align_words, segment_confidence
+from dgasr.model.asr import AsrModel
+from dgasr.model.head import label_logits
+from dgasr.recipe import Recipe
+from dgasr.records import Segment, SegmentTranscript
+from dgasr.transcriber.encoding import EncodedSegment
+
+
+def silent_transcript(segment: Segment, language: str) -> SegmentTranscript:
+    """Give a segment that is never decoded its empty transcript."""
+    return SegmentTranscript(
+        segment=segment, text="", language=language, words=(), timing_source="none", confidence=None, flags=(),
+        num_steps=0, canvas_tokens=0,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def read_transcript(
+    model: AsrModel,
+    recipe: Recipe,
+    encoded: EncodedSegment,
+    ids: list[int],
+    probabilities: Sequence[float],
+    *,
+    num_steps: int = 0,
+    canvas_tokens: int = 0,
+    is_settled: bool = True,
+    is_overflow: bool = False,
+) -> SegmentTranscript:
+    """Turn a segment's tokens into a transcript.
+
+    Args:
+        model: gives vocabulary and language head.
+        recipe: of this model.
+        encoded: the segment.
+        ids: tokens of the text, without the end of text.
+        probabilities: what the decoder gives each of them, in [0, 1].
+        num_steps: decoder calls spent.
+        canvas_tokens: length of the canvas that held the text.
+        is_settled: the canvas had stopped changing.
+        is_overflow: the largest canvas held no end of text.
+    """
+    segment, tokenizer = encoded.features.segment, model.tokenizer
+    tokens = [WordTokens(word, start, end, min(probabilities[start:end])) for word, start, end in tokenizer.words(ids)]
+    log_probs = _ctc_log_probs(model, encoded, ids)
+    sound = loudness(encoded.features.log_mel, recipe.features.hop_samples)
+    words, timing_source = align_words(tokens, ids, log_probs, sound, segment, recipe.alignment)
+    confidence = segment_confidence(words, log_probs[:, 0])
+    flags = flag_segment(
+        words, [word for word, _, _ in tokenizer.words(ctc_ids(model, encoded))], confidence,
+        is_settled=is_settled, is_overflow=is_overflow, config=recipe.alignment,
+    )  # fmt: skip
+    return SegmentTranscript(
+        segment=segment, text=tokenizer.decode(ids), language=recipe.language, words=words,
+        timing_source=timing_source, confidence=confidence, flags=flags, num_steps=num_steps,
+        canvas_tokens=canvas_tokens,
+    )  # fmt: skip
+
+
+def ctc_ids(model: AsrModel, encoded: EncodedSegment) -> list[int]:
+    """What CTC alone hears: the likeliest id of every audio embedding, collapsed."""
+    return greedy_labels(encoded.greedy_ids.tolist(), model.config.blank_id)
+
+
+def _ctc_log_probs(model: AsrModel, encoded: EncodedSegment, ids: list[int]) -> np.ndarray:
+    """Log-probabilities of the blank and of each token in turn, every 20 ms.  [frames, 1 + tokens]"""
+    config = model.config
+    columns = torch.tensor([config.blank_id, *ids], device=encoded.states.device)
+    bias = (config.blank_id, config.blank_bias)
+    logits = label_logits(encoded.states, model.head_weight, columns, config.softcap, bias)
+    return (logits - encoded.log_partition.unsqueeze(-1)).cpu().numpy()

@@ -1,0 +1,84 @@
+"""The one composition of the rooms: segments' features in, transcripts with word times, confidence and flags out.
+
+Three waves, each in a batch of one fixed shape: encode (audio → prompt cache and CTC posteriors), denoise (canvases
+come and go), read. A segment's result depends on the segment, the recipe and the type of device, nothing else.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from dgasr.diffusion.canvas import Canvas, CanvasJob
+from dgasr.diffusion.denoise import denoise
+from dgasr.diffusion.noise import segment_key
+from dgasr.diffusion.vocabulary_tail import VocabularyHead
+from dgasr.errors import ConfigError
+from dgasr.model.asr import AsrModel
+from dgasr.recipe import Recipe
+from dgasr.records import SegmentFeatures, SegmentTranscript, seconds
+from dgasr.transcriber.decoder import CachedDecoder
+from dgasr.transcriber.encoding import SegmentEncoder
+from dgasr.transcriber.reading import read_transcript
+
+
+class Transcriber:
+    """Transcribes segments of many recordings together.
+
+    Args:
+        model: in evaluation mode.
+        recipe: from `build_recipe` of this model.
+        batch_size: rows of every batch, whether in use or not.
+
+    Raises:
+        ConfigError: no rows.
+    """
+
+    def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"--batch-size {batch_size}: must be at least 1.")
+        self._model, self._recipe, self._batch_size = model, recipe, batch_size
+        self._encoder = SegmentEncoder(model, recipe, batch_size)
+        self._head = VocabularyHead(
+            weight=model.head_weight, softcap=model.config.softcap, embed_scale=model.embed_scale
+        )
+
+    def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
+        """Transcribe segments, pulled a few batches ahead.
+
+        Args:
+            features: segments with speech.
+
+        Yields:
+            One transcript for each, in the order in which they finish.
+        """
+        canvases = denoise(
+            CachedDecoder(self._model, self._batch_size),
+            self._head,
+            self._jobs(features),
+            num_rows=self._batch_size,
+            buckets=self._model.config.canvas.buckets,
+            end_token_ids=self._model.config.prompt.end_text_ids,
+            config=self._recipe.decode,
+        )
+        for canvas in canvases:
+            yield self._read(canvas)
+
+    def _jobs(self, features: Iterable[SegmentFeatures]) -> Iterator[CanvasJob]:
+        for encoded in self._encoder.encode(features):
+            segment = encoded.features.segment
+            yield CanvasJob(
+                noise_key=segment_key(segment.recording_id, segment.segment_index),
+                canvas_tokens=self._model.config.canvas.bucket_for(seconds(segment.num_samples)),
+                payload=encoded,
+            )
+
+    def _read(self, canvas: Canvas) -> SegmentTranscript:
+        return read_transcript(
+            self._model,
+            self._recipe,
+            canvas.job.payload,
+            canvas.ids[: canvas.num_tokens].tolist(),
+            canvas.log_probabilities[: canvas.num_tokens].exp().tolist(),
+            num_steps=canvas.num_steps,
+            canvas_tokens=canvas.job.canvas_tokens,
+            is_settled=canvas.is_settled,
+            is_overflow=canvas.is_overflowed,
+        )
