@@ -88,9 +88,7 @@ def _audio_stream(container: Any, source: Source) -> Any:
     stream = container.streams.best("audio") or next(iter(container.streams.audio), None)
     if stream is None:
         if len(container.streams) == 0:
-            raise AudioError(
-                f"{source.label}: its header is damaged or cut off: no stream is left. Copy it anew."
-            )
+            raise AudioError(f"{source.label}: its header is damaged or cut off: no stream is left. Copy it anew.")
         raise NoAudioStreamError(f"{source.label}: holds no audio, only {container.streams[0].type}. Remove it.")
     codec = stream.codec_context
     tag = codec.codec_tag if codec is not None else "unknown"

@@ -45,6 +45,9 @@ class Source:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to a position and return it."""
+        if whence == os.SEEK_END:
+            # Asked for again and again to learn the size; a buffered file would drop its buffer each time.
+            offset, whence = self.num_bytes + offset, os.SEEK_SET
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:

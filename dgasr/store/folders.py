@@ -1,0 +1,183 @@
+"""Objects that are files: listed, read, and written whole or not at all."""
+
+import errno
+import io
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import BinaryIO
+
+from dgasr.errors import (
+    ChangedDuringReadError,
+    ConfigError,
+    NotAFileError,
+    ObjectError,
+    ObjectMissingError,
+    TransientError,
+)
+from dgasr.records import Recording
+from dgasr.store.locations import EPOCH, MISSING_ETAG, local_path, local_uri
+
+PASSING_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOSPC, errno.EMFILE, errno.ENFILE)
+"""Errors of network file systems and full disks; another time the same call may work."""
+
+
+def list_files(source: str) -> Iterator[Recording]:
+    """List a file, or the files under a folder in the order of their paths. Hidden ones are left out.
+
+    Raises:
+        ConfigError: `source` ends with a slash and there is no such folder.
+    """
+    path = local_path(source)
+    if source.endswith(os.sep) and not os.path.isdir(path):
+        raise ConfigError(f"{source}: there is no such folder. Check the path.")
+    for found in _walk(path) if os.path.isdir(path) else [path]:
+        yield _recording(found)
+
+
+def list_file_uris(prefix: str) -> Iterator[str]:
+    """List the URIs that begin with a prefix, in order; a folder stands for what is in it. Hidden ones are left out."""
+    path = local_path(prefix)
+    if os.path.isdir(path):
+        yield from map(local_uri, _walk(path))
+        return
+    folder, start = os.path.split(path)
+    if not prefix.endswith(os.sep) and os.path.isdir(folder):
+        yield from (local_uri(found) for found in _walk(folder) if found.startswith(os.path.join(folder, start)))
+
+
+def open_file(recording: Recording) -> BinaryIO:
+    """Open the version of a file that was listed.
+
+    Raises:
+        ObjectMissingError, NotAFileError, ChangedDuringReadError, ObjectError: what is wrong with it.
+        TransientError: the file system fails in a way that may pass.
+    """
+    path, label = local_path(recording.uri), recording.uri
+    try:
+        # Opening a pipe would wait for a writer for ever.
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            _check_access(path, label)
+            raise NotAFileError(f"{label}: is a folder or a device, not a file. Name a file, or a folder to list.")
+        if _etag(status) != recording.etag:
+            raise ChangedDuringReadError(f"{label}: was replaced after it was listed. Run again: it is a new version.")
+        return io.BufferedReader(_LocalFile(path, "rb"), buffer_size=2**18)
+    except OSError as error:
+        raise _translated(error, label) from error
+
+
+def read_file(uri: str) -> bytes:
+    """Read a whole file."""
+    try:
+        with open(local_path(uri), "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _translated(error, uri) from error
+
+
+def write_file(uri: str, data: bytes) -> None:
+    """Write a whole file, or replace it; readers see the old one or the new one."""
+    path = local_path(uri)
+    try:
+        os.replace(_write_beside(path, data), path)
+    except OSError as error:
+        raise _translated(error, uri) from error
+
+
+def write_file_if_absent(uri: str, data: bytes) -> bool:
+    """Write a whole file unless there is one, and say whether it was written."""
+    path = local_path(uri)
+    try:
+        temporary = _write_beside(path, data)
+        try:
+            os.link(temporary, path)
+        finally:
+            os.unlink(temporary)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise ConfigError(f"{uri}: this file system has no hard links; the lake needs them.") from error
+        raise _translated(error, uri) from error
+    return True
+
+
+def delete_file(uri: str) -> None:
+    """Delete a file; nothing happens where there is none."""
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(local_path(uri))
+    except OSError as error:
+        raise _translated(error, uri) from error
+
+
+class _LocalFile(io.FileIO):
+    """A file whose read errors are this project's."""
+
+    def readinto(self, buffer: object) -> int:  # type: ignore[override]
+        try:
+            return super().readinto(buffer)  # type: ignore[arg-type]
+        except OSError as error:
+            raise _translated(error, local_uri(str(self.name))) from error
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Yield the files under a folder in the order in which S3 lists them; folders that are links stay unvisited."""
+    try:
+        with os.scandir(folder) as found:
+            entries = [(entry.name + os.sep * entry.is_dir(follow_symlinks=False), entry.path) for entry in found]
+    except PermissionError:
+        # It becomes a rejected recording: what is in it is not lost in silence.
+        yield folder
+        return
+    for name, path in sorted(entry for entry in entries if not entry[0].startswith(".")):
+        if name.endswith(os.sep):
+            yield from _walk(path)
+        elif not os.path.isdir(path):
+            yield path
+
+
+def _recording(path: str) -> Recording:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return Recording(uri=local_uri(path), etag=MISSING_ETAG, size_bytes=0, modified_at=EPOCH)
+    modified_at = EPOCH + timedelta(seconds=status.st_mtime)
+    return Recording(uri=local_uri(path), etag=_etag(status), size_bytes=status.st_size, modified_at=modified_at)
+
+
+def _etag(status: os.stat_result) -> str:
+    # Not the inode: a copy that keeps size and time of modification is the same version, on whatever disk.
+    return f"{status.st_size:x}-{status.st_mtime_ns:x}"
+
+
+def _check_access(path: str, label: str) -> None:
+    if not os.access(path, os.R_OK):
+        raise ObjectError(f"{label}: may not be read by this user. Change its permissions and run again.")
+
+
+def _write_beside(path: str, data: bytes) -> str:
+    """Write a hidden file next to its final place, so that it can be moved there in one step."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{name[:100]}.{uuid.uuid4().hex}")
+    with open(temporary, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _translated(error: OSError, label: str) -> Exception:
+    """Turn an error of the operating system into one that says who acts."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return ObjectMissingError(f"{label}: there is no such file. Check the path, or list the folder again.")
+    if isinstance(error, IsADirectoryError):
+        return NotAFileError(f"{label}: is a folder. Name a file, or a folder to list.")
+    if error.errno in PASSING_ERRORS:
+        return TransientError(f"{label}: the file system fails ({error.strerror}). Try again later.")
+    return ObjectError(f"{label}: cannot be used ({error.strerror}). Change its permissions and run again.")

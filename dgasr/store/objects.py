@@ -1,0 +1,94 @@
+"""Objects by URI, in S3 or in folders: list, read, write once. Knows neither audio nor lake."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from dgasr.records import Recording
+from dgasr.store import folders, s3
+from dgasr.store.locations import is_s3
+
+
+def list_objects(source: str) -> Iterator[Recording]:
+    """List what there is to transcribe, in the order of the URIs, while it is being read.
+
+    Args:
+        source: a file; a folder, with the folders in it; an S3 object; or an S3 prefix.
+
+    Yields:
+        One recording per object. A file or object asked for by name is listed even if it is missing, so that it gets
+        its row; an S3 prefix that ends with a slash may be empty.
+
+    Raises:
+        ConfigError: no such bucket or folder, or no right to list it.
+        TransientError: the storage does not answer.
+    """
+    return s3.list_s3(source) if is_s3(source) else folders.list_files(source)
+
+
+def open_object(recording: Recording) -> BinaryIO:
+    """Open the version of an object that was listed, to read and seek in.
+
+    Raises:
+        ObjectError: it is missing, changed, unreadable or no file; also from its reads.
+        TransientError: the storage does not answer; also from its reads.
+    """
+    return s3.open_s3(recording) if is_s3(recording.uri) else folders.open_file(recording)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole object.
+
+    Raises:
+        ObjectError: it is missing or unreadable.
+        TransientError: the storage does not answer.
+    """
+    return s3.read_s3(uri) if is_s3(uri) else folders.read_file(uri)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole object, or replace it; readers see the old one or the new one.
+
+    Raises:
+        ObjectError: it may not be written.
+        TransientError: the storage does not answer.
+    """
+    if is_s3(uri):
+        s3.write_s3(uri, data)
+    else:
+        folders.write_file(uri, data)
+
+
+def write_if_absent(uri: str, data: bytes) -> bool:
+    """Write a whole object unless there is one; of several writers exactly one succeeds.
+
+    Returns:
+        Whether it was written; `False` where there was one already.
+
+    Raises:
+        ObjectError: it may not be written.
+        TransientError: the storage does not answer.
+    """
+    return s3.write_s3_if_absent(uri, data) if is_s3(uri) else folders.write_file_if_absent(uri, data)
+
+
+def list_uris(prefix: str) -> Iterator[str]:
+    """List the URIs that begin with a prefix, in order, while they are being read.
+
+    Raises:
+        ConfigError: no such bucket, or no right to list it.
+        TransientError: the storage does not answer.
+    """
+    return s3.list_s3_uris(prefix) if is_s3(prefix) else folders.list_file_uris(prefix)
+
+
+def delete(uri: str) -> None:
+    """Delete an object; nothing happens where there is none.
+
+    Raises:
+        ObjectError: it may not be deleted.
+        TransientError: the storage does not answer.
+    """
+    if is_s3(uri):
+        s3.delete_s3(uri)
+    else:
+        folders.delete_file(uri)

@@ -1,0 +1,60 @@
+"""What boto3 raises, sorted by who has to act."""
+
+from typing import NoReturn
+
+import botocore.exceptions as boto_errors
+from urllib3.exceptions import HTTPError
+
+from dgasr.errors import ChangedDuringReadError, ConfigError, ObjectError, ObjectMissingError, TransientError
+
+S3_ERRORS = (boto_errors.BotoCoreError, boto_errors.ClientError, HTTPError)
+"""Everything that a call may raise; `HTTPError` comes from reading a body."""
+
+CONFIG_CODES = ("NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidBucketName", "ExpiredToken")
+MISSING_CODES = ("NoSuchKey", "404", "NotFound")
+CHANGED_CODES = ("PreconditionFailed", "412", "InvalidRange", "416")
+PASSING_CODES = ("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequestsException")
+PASSING_STATUS = (408, 409, 425, 429)
+DENIED_CODES = ("AccessDenied", "403", "AllAccessDisabled")
+
+
+def error_code(error: Exception) -> str:
+    """Return S3's code for an error; empty where the service did not answer at all."""
+    return str(error.response["Error"].get("Code", "")) if isinstance(error, boto_errors.ClientError) else ""
+
+
+def raise_translated(error: Exception, uri: str) -> NoReturn:
+    """Raise an error of boto3 as one that says who acts.
+
+    Raises:
+        ConfigError: wrong bucket, credentials or request.
+        ObjectError: this object is missing, changed or withheld.
+        TransientError: the service is busy, failing or out of reach.
+    """
+    if isinstance(error, boto_errors.ClientError):
+        raise _of_response(error, uri) from error
+    if isinstance(
+        error,
+        boto_errors.NoCredentialsError
+        | boto_errors.PartialCredentialsError
+        | boto_errors.CredentialRetrievalError
+        | boto_errors.ParamValidationError
+        | boto_errors.SSLError
+        | boto_errors.UnauthorizedSSOTokenError,
+    ):
+        raise ConfigError(f"{uri}: S3 refuses the request ({error}). Set AWS_* variables or ~/.aws/config.") from error
+    raise TransientError(f"{uri}: S3 does not answer ({error}). Try again later, or check AWS_ENDPOINT_URL.") from error
+
+
+def _of_response(error: boto_errors.ClientError, uri: str) -> Exception:
+    code = error_code(error)
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code in CONFIG_CODES:
+        return ConfigError(f"{uri}: S3 refuses the request ({code}). Check the bucket's name and the credentials.")
+    if code in MISSING_CODES:
+        return ObjectMissingError(f"{uri}: there is no such object. Check the key, or list the prefix again.")
+    if code in CHANGED_CODES:
+        return ChangedDuringReadError(f"{uri}: was replaced while it was read. Run again: it is a new version.")
+    if status >= 500 or status in PASSING_STATUS or code in PASSING_CODES:
+        return TransientError(f"{uri}: S3 is busy or failing ({code}, status {status}). Try again later.")
+    return ObjectError(f"{uri}: S3 does not give it ({code}, status {status}). Check the permissions of this object.")
