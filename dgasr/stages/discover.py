@@ -1,14 +1,9 @@
 """Sources in, recordings out: all that lie there, or those that the lake does not hold yet. Reads no audio."""
 
 from collections.abc import Container, Iterator, Sequence
-from datetime import UTC, datetime
 
-from dgasr.errors import ObjectMissingError
 from dgasr.records import Recording
 from dgasr.store.objects import list_objects
-
-UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-"""When an object was modified that is not there."""
 
 
 def list_recordings(sources: Sequence[str]) -> Iterator[Recording]:
@@ -18,15 +13,15 @@ def list_recordings(sources: Sequence[str]) -> Iterator[Recording]:
         sources: files, folders or `s3://bucket/prefix` URIs.
 
     Yields:
-        Recordings. A source where nothing lies is one too: reading it gives its row in the lake, with the reason.
+        Recordings. A file or object that is asked for by name and missing is one too: reading it gives it its row.
 
     Raises:
-        ConfigError: a source that no store understands.
+        ConfigError: no such bucket or folder, or a source that no store understands.
         TransientError: the store does not answer.
     """
     seen: set[str] = set()
     for source in sources:
-        for recording in _list_source(source):
+        for recording in list_objects(source):
             if len(sources) == 1:
                 yield recording
             elif recording.recording_id not in seen:
@@ -56,10 +51,3 @@ class Backlog:
                 self.num_held += 1
             else:
                 yield recording
-
-
-def _list_source(source: str) -> Iterator[Recording]:
-    try:
-        yield from list_objects(source)
-    except ObjectMissingError:
-        yield Recording(uri=source, etag="", size_bytes=0, modified_at=UNKNOWN_TIME)

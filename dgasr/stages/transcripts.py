@@ -18,7 +18,7 @@ WANTED_TRANSCRIPTS = """
         on segment.recipe_id = recording.recipe_id and segment.recording_id = recording.recording_id
     where recording.recipe_id = ?
     group by recording
-    order by recording.uri
+    order by any_value(recording.uri)
 """
 
 ROWS_AT_ONCE = 50

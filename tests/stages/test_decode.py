@@ -1,0 +1,84 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dgasr.errors import TransientError
+from dgasr.lake.views import connect
+from dgasr.recipe import Recipe
+from dgasr.records import Shard
+from dgasr.stages.assignment import read_assignment, write_assignments
+from dgasr.stages.decode import decode_shard
+from dgasr.stages.discover import Backlog, list_recordings
+from dgasr.stages.prepare import prepare_shard
+from dgasr.stages.staging import read_segments
+
+
+@pytest.fixture
+def shard(archive: Path) -> Shard:
+    return Shard(shard_id="s1", recordings=tuple(list_recordings([str(archive)])))
+
+
+def decode(shard: Shard, recipe: Recipe, tmp_path: Path, transcriber, run_id: str = "run1"):
+    return decode_shard(shard, recipe, f"{tmp_path}/staged", f"{tmp_path}/lake", transcriber, run_id)
+
+
+def test_two_workers_on_a_shard_commit_it_once(shard: Shard, recipe: Recipe, tmp_path: Path, transcriber):
+    prepare_shard(shard, recipe, f"{tmp_path}/staged")
+    assert decode(shard, recipe, tmp_path, transcriber).is_new
+    prepare_shard(shard, recipe, f"{tmp_path}/staged")
+    assert not decode(shard, recipe, tmp_path, transcriber, run_id="run2").is_new
+    with connect(f"{tmp_path}/lake") as connection:
+        assert connection.execute("select distinct run_id, count(*) from recordings group by all").fetchall() == [
+            ("run1", 4)
+        ]
+
+
+def test_a_part_that_is_gone_may_be_tried_again(shard: Shard, recipe: Recipe, tmp_path: Path, transcriber):
+    with pytest.raises(TransientError, match="Prepare shard s1 again"):
+        decode(shard, recipe, tmp_path, transcriber)
+
+
+def test_preparing_twice_stages_equal_bytes(shard: Shard, recipe: Recipe, tmp_path: Path):
+    for name in ("one", "two"):
+        prepare_shard(shard, recipe, f"{tmp_path}/{name}")
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_whole_part_is_not_prepared_again(shard: Shard, recipe: Recipe, tmp_path: Path):
+    first = prepare_shard(shard, recipe, f"{tmp_path}/staged")
+    read: list[object] = []
+    second = prepare_shard(shard, recipe, f"{tmp_path}/staged", read.append)
+    assert not read
+    assert (second.num_segments, second.audio_s) == (first.num_segments, first.audio_s)
+
+
+def test_staged_segments_cover_each_recording_exactly(shard: Shard, recipe: Recipe, tmp_path: Path):
+    prepare_shard(shard, recipe, f"{tmp_path}/staged")
+    ends: dict[str, int] = {}
+    for segment, _ in read_segments(f"{tmp_path}/staged"):
+        assert segment.start_sample == ends.get(segment.recording_id, 0)
+        ends[segment.recording_id] = segment.end_sample
+    assert len(ends) == 3
+
+
+def test_assignments_come_back_as_they_were_written(shard: Shard, tmp_path: Path):
+    shards = [Shard(shard_id=f"s{n}", recordings=shard.recordings[n : n + 1]) for n in range(3)]
+    uris = list(write_assignments(shards, f"{tmp_path}/assignments", 2))
+    assert [read_assignment(uri) for uri in uris] == [shards[:2], shards[2:]]
+
+
+def test_a_backlog_leaves_out_what_is_held_and_counts_it(archive: Path):
+    everything = list(list_recordings([str(archive)]))
+    backlog = Backlog([str(archive)], {bytes.fromhex(everything[1].recording_id)})
+    assert list(backlog) == [everything[0], *everything[2:]]
+    assert backlog.num_held == 1
+
+
+def test_a_file_that_was_written_to_again_is_a_new_recording(archive: Path):
+    (before,) = list_recordings([str(archive / "b.wav")])
+    (archive / "b.wav").write_bytes((archive / "a.flac").read_bytes())
+    (after,) = list_recordings([str(archive / "b.wav")])
+    assert before.recording_id != after.recording_id
+    assert after.modified_at > datetime(2020, 1, 1, tzinfo=UTC)

@@ -1,0 +1,97 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dgasr.errors import Reason
+from dgasr.records import AudioReport, Recording, Segment, SegmentFeatures
+from dgasr.stages import staging
+from dgasr.stages.outcome import Outcome
+from dgasr.stages.staging import StagedPart, delete_part, read_outcomes, read_segments
+
+RECORDING = Recording(uri="s3://a/b.wav", etag="e", size_bytes=3, modified_at=datetime(2026, 1, 2, tzinfo=UTC))
+OUTCOMES = [
+    Outcome(
+        recording=RECORDING,
+        status="partial",
+        reason=Reason.TRUNCATED,
+        message="ends early",
+        num_segments=2,
+        report=AudioReport(
+            container="wav", codec="pcm", source_sample_rate_hz=8000, num_channels=2, declared_s=None, decoded_samples=9
+        ),
+    ),
+    Outcome(recording=RECORDING, status="rejected", reason=Reason.EMPTY_FILE, message="empty"),
+]
+
+
+def segment(index: int, kind: str = "speech") -> Segment:
+    return Segment(
+        recording_id="r", segment_index=index, channel=0, start_sample=index, end_sample=index + 1, kind=kind, cut="end"
+    )
+
+
+def features(index: int, frames: int = 5) -> SegmentFeatures:
+    log_mel = np.random.default_rng(index).standard_normal((80, frames)).astype(np.float16)
+    return SegmentFeatures(segment=segment(index), log_mel=log_mel, pad_value=-1.5)
+
+
+def write_part(uri: str, count: int = 3) -> None:
+    with StagedPart(uri) as part:
+        for index in range(count):
+            part.add(segment(index), features(index))
+        part.add(segment(count, "silence"), None)
+        for outcome in OUTCOMES:
+            part.finish(outcome)
+
+
+def test_features_come_back_to_the_bit(tmp_path: Path):
+    write_part(f"{tmp_path}/part")
+    for index, (found, found_features) in enumerate(list(read_segments(f"{tmp_path}/part"))[:3]):
+        assert found == segment(index)
+        assert found_features.log_mel.dtype == np.float16
+        np.testing.assert_array_equal(found_features.log_mel, features(index).log_mel)
+        assert found_features.pad_value == -1.5
+
+
+def test_a_silent_segment_has_no_features(tmp_path: Path):
+    write_part(f"{tmp_path}/part")
+    assert list(read_segments(f"{tmp_path}/part"))[-1] == (segment(3, "silence"), None)
+
+
+def test_outcomes_come_back(tmp_path: Path):
+    write_part(f"{tmp_path}/part")
+    assert read_outcomes(f"{tmp_path}/part") == OUTCOMES
+
+
+def test_equal_segments_give_equal_bytes(tmp_path: Path):
+    for name in ("one", "two"):
+        write_part(f"{tmp_path}/{name}")
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_long_part_is_written_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(staging, "CHUNK_BYTES", 2 * 5 * 80 * 2)  # two segments
+    write_part(f"{tmp_path}/part", count=5)
+    assert len(list((tmp_path / "part").glob("*.arrow"))) == 3
+    assert [found.segment_index for found, _ in read_segments(f"{tmp_path}/part")] == list(range(6))
+
+
+def test_a_part_that_was_given_up_is_not_whole(tmp_path: Path):
+    def give_up() -> None:
+        with StagedPart(f"{tmp_path}/part") as part:
+            part.add(segment(0), features(0))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        give_up()
+    assert read_outcomes(f"{tmp_path}/part") is None
+
+
+def test_a_deleted_part_leaves_nothing(tmp_path: Path):
+    write_part(f"{tmp_path}/part")
+    delete_part(f"{tmp_path}/part")
+    assert read_outcomes(f"{tmp_path}/part") is None
+    assert not list(read_segments(f"{tmp_path}/part"))
