@@ -7,6 +7,7 @@ import errno
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow.fs
 
@@ -71,7 +72,9 @@ def lake_uri_of(lake: str) -> str:
         raise ConfigError(f"{lake!r}: is no lake. Give a folder or s3://bucket/prefix.")
     if lake.startswith("s3://"):
         return lake.rstrip("/")
-    return str(Path(lake.removeprefix("file://")).expanduser().absolute())
+    if lake.startswith("file://"):
+        return str(Path(unquote(lake.removeprefix("file://"))).absolute())
+    return str(Path(lake).expanduser().absolute())
 
 
 def open_lake(lake: str) -> Lake:
@@ -87,13 +90,15 @@ def open_lake(lake: str) -> Lake:
     uri = lake_uri_of(lake)
     if "://" not in uri:
         return Lake(uri=uri, filesystem=pyarrow.fs.LocalFileSystem(), root=uri)
+    root = uri.removeprefix("s3://")
     try:
-        filesystem, root = pyarrow.fs.FileSystem.from_uri(uri)
+        # The bucket alone: pyarrow would take a space or a '%' in the prefix for part of an encoded URI.
+        filesystem, _ = pyarrow.fs.FileSystem.from_uri(f"s3://{root.split('/')[0]}")
     except ValueError as error:
         raise ConfigError(f"{lake}: is no lake ({error}). Give a folder or s3://bucket/prefix.") from error
     except OSError as error:
         raise _storage_error(lake, error) from error
-    return Lake(uri=uri, filesystem=filesystem, root=root.rstrip("/"))
+    return Lake(uri=uri, filesystem=filesystem, root=root)
 
 
 def open_existing_lake(lake: str) -> Lake:

@@ -13,7 +13,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet
 
-from dgasr.errors import IntegrityError, ObjectMissingError
+from dgasr.errors import ConfigError, IntegrityError, ObjectError, ObjectMissingError
 from dgasr.lake.checks import check_shard, partition_date
 from dgasr.lake.commits import Commit, Part, claim_key, commit_key, parse_commit, part_key, run_key
 from dgasr.lake.location import lake_uri_of
@@ -59,6 +59,7 @@ def commit_shard(store: Store, lake_uri: str, rows: ShardRows) -> CommitResult:
         The commit that readers see, and whether it holds these rows.
 
     Raises:
+        ConfigError: the lake cannot be written.
         IntegrityError: the rows break an invariant, or the shard lies there with other recordings.
         TransientError: storage failed; the same call may be made again.
     """
@@ -67,7 +68,7 @@ def commit_shard(store: Store, lake_uri: str, rows: ShardRows) -> CommitResult:
     claim_uri = f"{lake_uri_of(lake_uri)}/{claim_key(rows.recipe_id, rows.shard_id)}"
     visible = finish_shard(store, lake_uri, rows.recipe_id, rows.shard_id)
     if visible is None:
-        store.write_if_absent(claim_uri, _pack(commit, files))
+        _write(store, claim_uri, _pack(commit, files))
         visible = finish_shard(store, lake_uri, rows.recipe_id, rows.shard_id)
     if visible is None:
         raise IntegrityError(f"{claim_uri}: vanished without a commit. Keep other programs out of the lake.")
@@ -106,7 +107,15 @@ def finish_shard(store: Store, lake_uri: str, recipe_id: str, shard_id: str) -> 
 def write_run(store: Store, lake_uri: str, row: Row) -> bool:
     """Write the row of an execution; returns False where one of this `run_id` lies already."""
     key = run_key(row["run_id"], row["started_at"].astimezone(UTC).date())
-    return store.write_if_absent(f"{lake_uri_of(lake_uri)}/{key}", _parquet("runs", [row]))
+    return _write(store, f"{lake_uri_of(lake_uri)}/{key}", _parquet("runs", [row]))
+
+
+def _write(store: Store, uri: str, data: bytes) -> bool:
+    """Write an object of the lake unless one lies there; that the lake is closed to us is for a person to cure."""
+    try:
+        return store.write_if_absent(uri, data)
+    except ObjectError as error:
+        raise ConfigError(f"{uri}: the lake cannot be written ({error}). Check its permissions.") from error
 
 
 def _encode(rows: ShardRows) -> tuple[Commit, dict[str, bytes]]:
@@ -169,9 +178,9 @@ def _publish(store: Store, lake_uri: str, claim: bytes, claim_uri: str) -> Commi
         raise IntegrityError(f"{claim_uri}: is no claim of a shard ({error}). Delete it and run again.") from error
     commit = parse_commit(data, claim_uri)
     for key, part in objects.items():
-        store.write_if_absent(f"{lake_uri}/{key}", part)
+        _write(store, f"{lake_uri}/{key}", part)
     commit_uri = f"{lake_uri}/{commit_key(commit.recipe_id, commit.shard_id)}"
-    store.write_if_absent(commit_uri, data)
+    _write(store, commit_uri, data)
     return parse_commit(store.read_bytes(commit_uri), commit_uri)
 
 

@@ -1,0 +1,49 @@
+"""Where a lake lies, and what its storage's failures mean."""
+
+import pyarrow.fs
+import pytest
+
+from dgasr.errors import ConfigError, TransientError
+from dgasr.lake.location import Lake, lake_uri_of, open_lake
+
+
+class FailingHandler(pyarrow.fs.FileSystemHandler):
+    """A filesystem that answers every listing with one error."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+    def get_file_info_selector(self, selector):
+        raise self.error
+
+
+FailingHandler.__abstractmethods__ = frozenset()
+
+
+def failing_lake(error: OSError) -> Lake:
+    return Lake(uri="s3://b/l", filesystem=pyarrow.fs.PyFileSystem(FailingHandler(error)), root="b/l")
+
+
+def test_a_silent_store_is_worth_another_try():
+    with pytest.raises(TransientError, match="did not answer"):
+        failing_lake(OSError("AWS Error NETWORK_CONNECTION")).list_sizes("commits")
+
+
+def test_a_closed_store_is_not():
+    with pytest.raises(ConfigError, match="access is denied"):
+        failing_lake(OSError("AWS Error ACCESS_DENIED")).list_sizes("commits")
+
+
+def test_a_relative_folder_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert lake_uri_of("lake/") == f"{tmp_path}/lake" == lake_uri_of(f"file://{tmp_path}/lake")
+
+
+@pytest.mark.parametrize("lake", ["ftp://host/lake", "s3://", ""])
+def test_what_cannot_be_a_lake_is_refused(lake):
+    with pytest.raises(ConfigError, match="is no lake"):
+        open_lake(lake)
+
+
+def test_a_folder_that_is_not_there_yet_lists_nothing(tmp_path):
+    assert open_lake(str(tmp_path / "later")).list_sizes("commits") == {}

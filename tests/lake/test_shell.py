@@ -1,0 +1,113 @@
+"""`dgasr sql`: questions, formats, and errors that say what now."""
+
+import csv
+import io
+import json
+import os
+
+import pytest
+
+from dgasr.errors import ConfigError, IntegrityError
+from dgasr.lake import shell
+from dgasr.lake.parts import commit_shard
+from dgasr.lake.shell import run_sql
+from dgasr.store import objects
+
+
+def answer(lake: str, query: str, format: str = "table") -> str:
+    out = io.StringIO()
+    run_sql(query, lake, format, out)
+    return out.getvalue()
+
+
+def test_a_question_gives_a_table(small_lake):
+    assert answer(small_lake, "select uri, decoded_s from coverage") == (
+        "uri           decoded_s\n"
+        "────────────  ─────────\n"
+        "/a/one.flac      10.000\n"
+        "/a/three.txt      0.000\n"
+        "/a/two.mp3        2.000\n"
+        "3 rows\n"
+    )
+
+
+def test_a_bare_name_shows_the_view(small_lake):
+    assert answer(small_lake, "rejections", "csv") == answer(small_lake, "select * from rejections", "csv")
+
+
+def test_a_file_is_run(small_lake, tmp_path):
+    (tmp_path / "q.sql").write_text("-- how many?\nselect count(*) as n from words;\n")
+    assert json.loads(answer(small_lake, str(tmp_path / "q.sql"), "json")) == [{"n": 6}]
+
+
+def test_json_is_one_array_with_nested_words_and_iso_times(small_lake):
+    rows = json.loads(answer(small_lake, "select words, date, flags from segments where text = 'three'", "json"))
+    words = [{"word": "three", "start_s": 0.0, "end_s": 1.5, "confidence": 1.0}]
+    assert rows == [{"words": words, "date": "2026-01-02", "flags": []}]
+
+
+def test_json_without_rows_is_an_empty_array(empty_lake):
+    assert json.loads(answer(empty_lake, "latest_transcripts", "json")) == []
+
+
+def test_json_has_no_infinities(empty_lake):
+    assert json.loads(answer(empty_lake, "select 'nan'::double as a, 1.50 as b", "json")) == [{"a": None, "b": 1.5}]
+
+
+def test_csv_is_read_back_by_a_csv_reader(small_lake):
+    rows = list(csv.DictReader(io.StringIO(answer(small_lake, "select text, flags from suspicious_segments", "csv"))))
+    assert rows == [{"text": "forty two", "flags": '["repetition"]'}]
+
+
+def test_a_table_without_rows_has_its_header(empty_lake):
+    assert answer(empty_lake, "select uri from coverage") == "uri\n───\n0 rows\n"
+
+
+def test_a_table_fits_into_a_line(small_lake):
+    text = answer(small_lake, "select repeat('long ', 100) as a, repeat('x', 300) as b, 7 as c")
+    assert max(map(len, text.splitlines())) <= 120
+    assert "…" in text
+
+
+def test_a_long_table_says_that_it_stops(empty_lake, monkeypatch):
+    monkeypatch.setattr(shell, "TABLE_ROWS", 2)
+    assert answer(empty_lake, "select unnest(range(3)) as n").endswith(
+        "… the first 2 rows. Add a `limit`, or take --format csv for all of them.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("select nope from words", 'column "nope" not found'),
+        ("selec", "Table with name selec does not exist"),
+        ("select from from", "syntax error"),
+        ("select 'a'::int", "Conversion Error"),
+        ("select * from read_csv('/etc/passwd')", "reads the lake and nothing else"),
+        ("copy words to '/tmp/words.csv'", "reads the lake and nothing else"),
+        ("set enable_external_access = true", "sql: "),
+        ("insert into runs values (1)", "sql: "),
+        ("", "holds no question"),
+        ("nowhere.sql", "nowhere.sql: the file cannot be read"),
+    ],
+)
+def test_a_wrong_question_is_refused_in_words(small_lake, query, message):
+    with pytest.raises(ConfigError, match=message):
+        answer(small_lake, query)
+
+
+def test_a_wrong_name_lists_the_right_ones(small_lake):
+    with pytest.raises(ConfigError, match=r"Tables and views: confidence_histogram, coverage, .*search"):
+        answer(small_lake, "covverage")
+
+
+def test_an_unknown_format_is_refused(small_lake):
+    with pytest.raises(ConfigError, match="--format xml: is none of table, csv, json"):
+        answer(small_lake, "words", "xml")
+
+
+def test_a_part_that_cannot_be_read_is_no_fault_of_the_question(tmp_path, make_shard):
+    part = commit_shard(objects, str(tmp_path), make_shard()).commit.parts[0]
+    (tmp_path / part.key).write_bytes(os.urandom(part.size_bytes))
+    with pytest.raises(IntegrityError, match="a part cannot be read"):
+        answer(str(tmp_path), "words")

@@ -1,0 +1,154 @@
+"""Segment rows become files that other programs read."""
+
+import json
+import re
+from itertools import pairwise
+
+import pytest
+
+from dgasr.exports import cues, export_json, export_manifest, export_srt, export_txt, export_vtt
+
+SRT_BLOCK = re.compile(r"(\d+)\n(\d\d):(\d\d):(\d\d),(\d{3}) --> (\d\d):(\d\d):(\d\d),(\d{3})\n((?:.+\n){1,2})")
+
+
+def row(
+    index: int, start_s: float, end_s: float, text: str, words: list[tuple[str, float, float]] | None = None
+) -> dict:
+    """Make a segment row; words share its time evenly unless they are given."""
+    texts = text.split()
+    step = (end_s - start_s) / max(len(texts), 1)
+    spans = words or [(w, start_s + i * step, start_s + (i + 1) * step) for i, w in enumerate(texts)]
+    return {
+        "segment_index": index,
+        "start_s": start_s,
+        "end_s": end_s,
+        "text": text,
+        "language": "en",
+        "confidence": 0.5 if text else None,
+        "flags": [],
+        "words": [{"word": w, "start_s": s, "end_s": e, "confidence": 0.5} for w, s, e in spans],
+    }
+
+
+HOUR = [row(1, 3600.5, 3602.5, "three four"), row(0, 0.0, 1.0, "one two"), row(2, 3602.5, 3609.0, "")]
+LONG = [row(0, 10.0, 70.0, " ".join(f"word{i}" for i in range(150)))]
+
+
+def srt_blocks(text: str) -> list[tuple[int, int, int, str]]:
+    """Read SubRip: number, start and end in ms, text; refuses anything between the blocks."""
+    blocks = []
+    for block in text.split("\n\n") if text else []:
+        found = SRT_BLOCK.fullmatch(block.rstrip("\n") + "\n")
+        assert found, block
+        number, *clock = map(int, found.groups()[:9])
+        start, end = (((h * 60 + m) * 60 + s) * 1000 + ms for h, m, s, ms in (clock[:4], clock[4:]))
+        blocks.append((number, start, end, found[10]))
+    return blocks
+
+
+def test_txt_has_a_line_for_each_segment_with_text():
+    assert export_txt(HOUR) == "one two\nthree four\n"
+
+
+def test_srt_counts_from_one_in_hours_and_milliseconds():
+    assert export_srt(HOUR) == (
+        "1\n00:00:00,000 --> 00:00:01,000\none two\n\n2\n01:00:00,500 --> 01:00:02,500\nthree four\n"
+    )
+
+
+def test_vtt_has_its_header_and_points():
+    assert export_vtt(HOUR) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\none two\n\n01:00:00.500 --> 01:00:02.500\nthree four\n"
+    )
+
+
+def test_vtt_escapes_markup():
+    assert "a&lt;b --&gt; c&amp;d" in export_vtt([row(0, 0, 4, "a<b --> c&d")])
+
+
+def test_subtitles_are_short_and_do_not_overlap():
+    blocks = srt_blocks(export_srt(LONG))
+    assert [block[0] for block in blocks] == list(range(1, len(blocks) + 1))
+    assert all(start < end <= start + 7000 for _, start, end, _ in blocks)
+    assert all(first[2] <= second[1] for first, second in pairwise(blocks))
+    assert all(len(line) <= 42 for block in blocks for line in block[3].splitlines())
+
+
+def test_subtitles_lose_no_word():
+    text = " ".join(" ".join(block[3].split()) for block in srt_blocks(export_srt(LONG)))
+    assert text == LONG[0]["text"]
+
+
+def test_no_subtitle_stands_through_a_pause():
+    found = cues([row(0, 0, 10, "a b", [("a", 0, 1), ("b", 8, 9)])])
+    assert [(cue.start_ms, cue.end_ms) for cue in found] == [(0, 1000), (8000, 9000)]
+
+
+def test_a_word_that_lasts_too_long_is_cut_short():
+    assert [cue.end_ms for cue in cues([row(0, 0, 20, "aaah")])] == [7000]
+
+
+def test_a_word_longer_than_two_lines_is_broken():
+    found = cues([row(0, 0, 6, "x" * 100)])
+    assert "".join(line for cue in found for line in cue.lines) == "x" * 100
+    assert all(len(line) <= 42 for cue in found for line in cue.lines)
+
+
+@pytest.mark.parametrize("num_words", [2, 60])
+def test_words_without_length_still_make_cues_with_some(num_words):
+    words = [("word", 1.0, 1.0)] * num_words
+    blocks = srt_blocks(export_srt([row(0, 0, 2, "word " * num_words, words)]))
+    assert all(start < end for _, start, end, _ in blocks)
+    assert all(first[2] <= second[1] for first, second in pairwise(blocks))
+
+
+def test_text_without_words_is_not_lost():
+    segment = row(0, 0, 4, "text without times") | {"words": []}
+    assert [cue.lines for cue in cues([segment])] == [("text without times",)]
+
+
+def test_json_has_whisperx_keys():
+    document = json.loads(export_json(HOUR, "en"))
+    assert document["segments"][0] == {
+        "start": 0.0,
+        "end": 1.0,
+        "text": "one two",
+        "words": document["word_segments"][:2],
+        "score": 0.5,
+        "flags": [],
+    }
+    assert document["word_segments"][0] == {"word": "one", "start": 0.0, "end": 0.5, "score": 0.5}
+    assert document["language"] == "en"
+
+
+def test_a_manifest_line_counts_words_from_its_offset():
+    lines = [json.loads(line) for line in export_manifest(HOUR, "/a/x.wav").splitlines()]
+    assert lines[1] == {
+        "audio_filepath": "/a/x.wav",
+        "offset": 3600.5,
+        "duration": 2.0,
+        "text": "three four",
+        "language": "en",
+        "words": [{"word": "three", "start_s": 0.0, "end_s": 1.0}, {"word": "four", "start_s": 1.0, "end_s": 2.0}],
+    }
+
+
+def test_a_manifest_is_read_back_by_training(tmp_path):
+    from dgasr.training.manifests import read_manifest
+
+    (tmp_path / "m.jsonl").write_text(export_manifest(HOUR, "/a/x.wav"))
+    assert [(u.offset, u.duration, u.text) for u in read_manifest(tmp_path / "m.jsonl")] == [
+        (0.0, 1.0, "one two"),
+        (3600.5, 2.0, "three four"),
+    ]
+
+
+def test_a_recording_without_text_gives_valid_files():
+    silent = [row(0, 0, 5, "")]
+    assert (export_txt(silent), export_srt(silent), export_vtt(silent), export_manifest(silent, "x")) == (
+        "",
+        "",
+        "WEBVTT\n",
+        "",
+    )
+    assert json.loads(export_json(silent, None)) == {"segments": [], "word_segments": [], "language": None}
