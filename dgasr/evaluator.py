@@ -1,10 +1,12 @@
 """A model scored on a manifest: the second composition beside `dgasr.transcriber`. Knows no command line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from dgasr.errors import ConfigError
 from dgasr.evaluation.normalise import base_language
 from dgasr.evaluation.report import Evaluation, check_request
 from dgasr.evaluation.scores import ScoredUtterance
@@ -13,6 +15,10 @@ from dgasr.model.asr import AsrModel
 from dgasr.recipe import Recipe
 from dgasr.training.manifests import Utterance, read_manifest
 from dgasr.transcriber import Transcriber, build_recipe
+from dgasr.transcriber.comparison import transcribe_autoregressively, transcribe_by_ctc
+
+PATHS = ("diffusion", "ctc", "ar")
+"""Ways from a segment to its text: the product, the likeliest CTC labels, and token after token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,15 +32,17 @@ class EvaluationConfig:
     metric: str
     """`wer` or `cer`: what the table leads with and the interval is for."""
     max_steps: int
-    """Denoising steps allowed a segment."""
+    """Denoising steps allowed a canvas."""
     language: str | None = None
     """Code for every utterance, or `None` for the one in its manifest row."""
     path: str = "diffusion"
-    """How the text is found, for the report: `diffusion`, `ctc` or `ar`."""
+    """How the text is found, one of `PATHS`."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
         check_request(self.normalizer, self.metric)
+        if self.path not in PATHS:
+            raise ConfigError(f"path {self.path!r} is not known. Choose one of {', '.join(PATHS)}.")
 
 
 def evaluate(
@@ -46,30 +54,75 @@ def evaluate(
     metric: str,
     language: str | None,
     batch_size: int,
+    path: str = "diffusion",
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Score the diffusion path of a model on a manifest.
+    """Score a model on a manifest.
 
     Args:
         manifest: JSONL file, see `dgasr.training.manifests`.
         model: what recognises.
-        max_steps: denoising steps allowed a segment.
+        max_steps: denoising steps allowed a canvas.
         normalizer: `whisper` or `basic`.
         metric: `wer` or `cer`; what the table leads with.
         language: code for every utterance, or `None` for the one in its manifest row.
         batch_size: segments decoded together, of any utterances.
+        path: the model's way to text, one of `PATHS`.
         on_utterance: told when an utterance's audio has been read; for progress.
 
     Raises:
-        ConfigError: a manifest, normaliser, metric or language that cannot be used; before any work.
+        ConfigError: a manifest, normaliser, metric, path or language that cannot be used; before any work.
     """
 
     def decoder(code: str) -> tuple[Recipe, Transcribe]:
         recipe = build_recipe(model, max_steps=max_steps, language=code)
+        if path == "ctc":
+            return recipe, partial(transcribe_by_ctc, model, recipe, batch_size)
+        if path == "ar":
+            return recipe, partial(transcribe_autoregressively, model, recipe, batch_size)
         return recipe, Transcriber(model, recipe, batch_size).transcribe
 
-    config = EvaluationConfig(normalizer=normalizer, metric=metric, max_steps=max_steps, language=language)
+    config = EvaluationConfig(normalizer=normalizer, metric=metric, max_steps=max_steps, language=language, path=path)
     return score_manifest(manifest, decoder, config, on_utterance)
+
+
+def compare_paths(
+    manifest: Path,
+    model: AsrModel,
+    *,
+    steps: Sequence[int] = (1, 2, 4, 8, 16),
+    normalizer: str,
+    language: str | None,
+    batch_size: int,
+) -> Iterator[Evaluation]:
+    """Score the diffusion path at several numbers of steps, then CTC and the autoregressive path, by word errors.
+
+    Args:
+        manifest: JSONL file, see `dgasr.training.manifests`.
+        model: what recognises.
+        steps: numbers of denoising steps.
+        normalizer: `whisper` or `basic`.
+        language: code for every utterance, or `None` for the one in its manifest row.
+        batch_size: segments decoded together, of any utterances.
+
+    Yields:
+        An evaluation for each; `evaluation.tables.steps_table` lays them side by side.
+
+    Raises:
+        ConfigError: as `evaluate`.
+    """
+    ways = [("diffusion", count) for count in steps] + [("ctc", max(steps)), ("ar", max(steps))]
+    for path, max_steps in ways:
+        yield evaluate(
+            manifest,
+            model,
+            max_steps=max_steps,
+            normalizer=normalizer,
+            metric="wer",
+            language=language,
+            batch_size=batch_size,
+            path=path,
+        )
 
 
 def score_manifest(

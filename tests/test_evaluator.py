@@ -97,3 +97,8 @@ def test_a_language_the_model_does_not_know_is_refused_before_any_work(manifest)
 def test_an_unknown_metric_is_refused_before_the_manifest_is_read():
     with pytest.raises(ConfigError, match="metric 'ter' is not known"):
         EvaluationConfig(normalizer="basic", metric="ter", max_steps=8)
+
+
+def test_an_unknown_path_is_refused():
+    with pytest.raises(ConfigError, match="Choose one of diffusion, ctc, ar"):
+        EvaluationConfig(normalizer="basic", metric="wer", max_steps=8, path="beam")

@@ -1,6 +1,6 @@
 """Calibration: word confidences and whether the words were right in, how far the two disagree out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,18 @@ NUM_BINS = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgements:
-    """Confidence of every recognised word and whether it was right; judgements of several utterances add."""
+    """Confidence of every recognised word and whether it was right."""
 
     confidences: tuple[float, ...] = ()
     is_right: tuple[bool, ...] = ()
 
-    def __add__(self, other: "Judgements") -> "Judgements":
-        return Judgements(
-            confidences=self.confidences + other.confidences,
-            is_right=self.is_right + other.is_right,
+    @classmethod
+    def total(cls, parts: Iterable["Judgements"]) -> "Judgements":
+        """Put the judgements of several utterances together."""
+        parts = list(parts)
+        return cls(
+            confidences=tuple(confidence for part in parts for confidence in part.confidences),
+            is_right=tuple(right for part in parts for right in part.is_right),
         )
 
     def summary(self) -> dict[str, float | int | None]:

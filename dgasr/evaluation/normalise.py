@@ -9,7 +9,7 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal, get_args
 
 from dgasr.errors import ConfigError
@@ -32,7 +32,8 @@ def check_normalizer(normalizer: str) -> None:
         raise ConfigError(f"normalizer {normalizer!r} is not known. Choose one of {', '.join(get_args(Normalizer))}.")
 
 
-def normalise(text: str, language: str, normalizer: str) -> list[str]:
+@lru_cache(maxsize=100_000)  # a report needs every text several times, and Whisper's way is slow
+def normalise(text: str, language: str, normalizer: str) -> tuple[str, ...]:
     """Split text into the words that are compared.
 
     Args:
@@ -48,7 +49,7 @@ def normalise(text: str, language: str, normalizer: str) -> list[str]:
     """
     check_normalizer(normalizer)
     words = (_whisper(base_language(language)) if normalizer == "whisper" else basic)(text).split()
-    return [character for word in words for character in word] if has_no_spaces(language) else words
+    return tuple("".join(words) if has_no_spaces(language) else words)
 
 
 def has_no_spaces(language: str) -> bool:

@@ -25,7 +25,7 @@ class Evaluation:
     metric: str
     """`wer` or `cer`: what the table leads with and the interval is for."""
     max_steps: int
-    """Denoising steps allowed a segment."""
+    """Denoising steps allowed a canvas."""
     path: str
     """How the text was found: `diffusion`, `ctc` or `ar`."""
     wall_s: float
@@ -39,11 +39,14 @@ class Evaluation:
         """Give all figures; a rate or time that nothing determines is `None`."""
         figures = summarise(self.utterances, self.normalizer)
         steps = [steps for utterance in self.utterances for steps in utterance.num_steps]
-        timing = sum(
-            (timing_errors(u.reference_words, u.hypothesis_words) for u in self.utterances if u.reference_words),
-            TimingErrors(),
+        timing = TimingErrors.total(
+            timing_errors(utterance.reference_words, utterance.hypothesis_words)
+            for utterance in self.utterances
+            if utterance.reference_words
         )
-        judgements = sum((judge(u.reference, u.hypothesis_words) for u in self.utterances), Judgements())
+        judgements = Judgements.total(
+            judge(utterance.reference, utterance.hypothesis_words) for utterance in self.utterances
+        )
         return figures | {
             "rtfx": figures["audio_s"] / self.wall_s,
             "wall_s": self.wall_s,

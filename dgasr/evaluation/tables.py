@@ -54,8 +54,8 @@ def _rates(figures: dict[str, Any]) -> list[str]:
 def _circumstances(figures: dict[str, Any]) -> list[str]:
     decoder = figures["path"]
     if decoder == "diffusion":
-        spent = f", {figures['mean_steps']:.1f} on average" if figures["mean_steps"] is not None else ""
-        decoder += f", at most {figures['steps']} steps{spent}"
+        spent = f", {figures['mean_steps']:.1f} a segment" if figures["mean_steps"] is not None else ""
+        decoder += f", at most {figures['steps']} steps a canvas{spent}"
     return [
         f"audio     {figures['num_utterances']} utterances, {figures['audio_s']:.1f} s;"
         f" {figures['mean_clip_s']:.1f} s on average",

@@ -1,6 +1,6 @@
 """Word timing error: timed words of reference and hypothesis in, milliseconds out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,18 +12,21 @@ from dgasr.records import Word, seconds
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimingErrors:
-    """Hypothesis minus reference for every word that both have; errors of several utterances add up to one list."""
+    """Hypothesis minus reference for every word that both have."""
 
     start_samples: tuple[int, ...] = ()
     end_samples: tuple[int, ...] = ()
     reference_words: int = 0
     """Words that could have been matched."""
 
-    def __add__(self, other: "TimingErrors") -> "TimingErrors":
-        return TimingErrors(
-            start_samples=self.start_samples + other.start_samples,
-            end_samples=self.end_samples + other.end_samples,
-            reference_words=self.reference_words + other.reference_words,
+    @classmethod
+    def total(cls, parts: Iterable["TimingErrors"]) -> "TimingErrors":
+        """Put the errors of several utterances together."""
+        parts = list(parts)
+        return cls(
+            start_samples=tuple(error for part in parts for error in part.start_samples),
+            end_samples=tuple(error for part in parts for error in part.end_samples),
+            reference_words=sum(part.reference_words for part in parts),
         )
 
     def summary(self) -> dict[str, float | int | None]:

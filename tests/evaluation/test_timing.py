@@ -42,7 +42,7 @@ def test_the_summary_has_medians_and_percentiles_in_milliseconds():
 def test_utterances_add_up_word_by_word():
     once = timing_errors(SAID[:1], words(("one", 110, 400)))
     many = timing_errors(SAID, words(("one", 150, 400), ("two", 650, 900), ("three", 1050, 1500)))
-    assert (once + many).summary()["start_median_ms"] == pytest.approx(50.0)
+    assert TimingErrors.total([once, many]).summary()["start_median_ms"] == pytest.approx(50.0)
 
 
 def test_without_a_match_there_is_no_figure():
