@@ -19,7 +19,7 @@ from dgasr.diffusion.rows import CanvasRows
 from dgasr.diffusion.vocabulary_tail import VocabularyHead
 from dgasr.errors import ConfigError, IntegrityError
 
-_LOOK_AHEAD_BATCHES = 4
+_LOOK_AHEAD_BATCHES = 2
 """Batches' worth of jobs pulled ahead, so that jobs of one canvas length can be taken together."""
 
 

@@ -1,0 +1,175 @@
+import pytest
+import torch
+
+from dgasr.diffusion.canvas import CanvasJob
+from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.denoise import denoise
+from dgasr.diffusion.vocabulary_tail import VocabularyHead
+from dgasr.errors import ConfigError, IntegrityError
+
+END, PAD, VOCAB = 1, 0, 12
+HEAD = VocabularyHead(weight=torch.eye(VOCAB), softcap=30.0, embed_scale=1.0)
+CONFIG = DecodeConfig(max_steps=6)
+
+
+class ScriptedDecoder:
+    """Says every row's text, after as many unsure steps as its payload asks for."""
+
+    def __init__(self, num_rows):
+        self.texts = [None] * num_rows
+        self.unsure_steps = [0] * num_rows
+        self.admissions = []
+        self.shapes = []
+
+    def admit(self, rows, payloads):
+        self.admissions.append((list(rows), [text for text, _ in payloads]))
+        for row, (text, unsure_steps) in zip(rows, payloads, strict=True):
+            self.texts[row], self.unsure_steps[row] = text, unsure_steps
+
+    def __call__(self, ids, soft_embeddings):
+        self.shapes.append(tuple(ids.shape))
+        hidden = torch.zeros(*ids.shape, VOCAB)
+        for row, text in enumerate(self.texts):
+            if self.unsure_steps[row] > 0:
+                self.unsure_steps[row] -= 1
+            else:
+                laid_out = [*text, END, *[PAD] * ids.shape[1]][: ids.shape[1]]
+                hidden[row, torch.arange(ids.shape[1]), torch.tensor(laid_out)] = 1000.0
+        return hidden
+
+
+def job(text, canvas_tokens=8, unsure_steps=0):
+    return CanvasJob(noise_key=hash(tuple(text)) % 2**64, canvas_tokens=canvas_tokens, payload=(text, unsure_steps))
+
+
+def run(jobs, num_rows=3, buckets=(8, 16), decoder=None):
+    decoder = decoder or ScriptedDecoder(num_rows)
+    canvases = denoise(decoder, HEAD, jobs, num_rows=num_rows, buckets=buckets, end_token_ids=(END,), config=CONFIG)
+    return decoder, canvases
+
+
+def texts(canvases):
+    return sorted(canvas.ids[: canvas.num_tokens].tolist() for canvas in canvases)
+
+
+def test_every_job_gives_one_canvas_with_its_text():
+    said = [[2 + index % 10] * (index % 7) + [2 + index // 10] for index in range(20)]
+    _, canvases = run(map(job, said))
+    assert texts(canvases) == sorted(said)
+
+
+def test_the_text_ends_before_the_first_end_token():
+    _, canvases = run([job([5, 6])])
+    canvas = next(canvases)
+    assert canvas.num_tokens == 2
+    assert canvas.ids.tolist() == [5, 6, END, PAD, PAD, PAD, PAD, PAD]
+
+
+def test_an_empty_text_is_a_canvas_of_no_tokens():
+    _, canvases = run([job([])])
+    canvas = next(canvases)
+    assert (canvas.num_tokens, canvas.is_overflowed) == (0, False)
+
+
+def test_a_sure_canvas_settles_at_its_second_step():
+    _, canvases = run([job([5])])
+    canvas = next(canvases)
+    assert (canvas.num_steps, canvas.is_settled) == (2, True)
+    assert canvas.log_probabilities.exp().min() > 0.99
+
+
+def test_an_unsure_canvas_leaves_after_max_steps():
+    _, canvases = run([job([5], unsure_steps=5)])
+    canvas = next(canvases)
+    assert (canvas.num_steps, canvas.is_settled) == (CONFIG.max_steps, False)
+
+
+def test_a_freed_row_goes_to_the_next_job_while_the_others_go_on():
+    decoder, canvases = run([job([2], unsure_steps=5), job([3]), job([4]), job([5])], num_rows=2)
+    assert [canvas.job.payload[0] for canvas in canvases] == [[3], [4], [2], [5]]
+    assert decoder.admissions == [([0, 1], [[2], [3]]), ([1], [[4]]), ([1], [[5]])]
+    assert len(decoder.shapes) == 6
+
+
+def test_the_batch_keeps_its_shape_with_one_job():
+    decoder, canvases = run([job([2])], num_rows=4)
+    list(canvases)
+    assert set(decoder.shapes) == {(4, 8)}
+
+
+def test_idle_rows_begin_as_copies():
+    decoder, canvases = run([job([2]), job([3])], num_rows=4)
+    list(canvases)
+    assert decoder.admissions == [([0, 1, 2, 3], [[2], [3], [2], [2]])]
+
+
+def test_one_canvas_length_is_denoised_at_a_time():
+    mixed = [job([2 + index], canvas_tokens=(8, 16)[index % 2]) for index in range(8)]
+    decoder, canvases = run(mixed, num_rows=2)
+    assert len(list(canvases)) == 8
+    lengths = [canvas for _, canvas in decoder.shapes]
+    assert lengths == sorted(lengths)
+
+
+def test_a_text_that_does_not_fit_is_done_again_on_the_next_larger_canvas():
+    long = [2, 3, 4, 5, 6, 7, 8, 9, 10]
+    _, canvases = run([job(long)])
+    canvas = next(canvases)
+    assert canvas.ids[: canvas.num_tokens].tolist() == long
+    assert (canvas.job.canvas_tokens, canvas.is_overflowed) == (16, False)
+    assert canvas.num_steps == 4  # two on the small canvas, two on the large one
+
+
+def test_a_text_longer_than_the_largest_canvas_is_marked():
+    long = [2] * 20
+    _, canvases = run([job(long)])
+    (canvas,) = canvases
+    assert canvas.is_overflowed
+    assert canvas.ids.tolist() == long[:16]
+    assert canvas.num_tokens == 16
+
+
+def test_jobs_are_pulled_only_a_few_batches_ahead():
+    pulled = []
+
+    def source():
+        for index in range(1000):
+            pulled.append(index)
+            yield job([2 + index % 10])
+
+    _, canvases = run(source(), num_rows=3)
+    next(canvases)
+    assert len(pulled) <= 9
+
+
+def test_no_jobs_give_no_canvases():
+    decoder, canvases = run([])
+    assert list(canvases) == []
+    assert decoder.shapes == []
+
+
+def test_a_canvas_length_that_is_no_bucket_is_refused():
+    with pytest.raises(ConfigError, match="canvas of 9 tokens"):
+        list(run([job([2], canvas_tokens=9)])[1])
+
+
+def test_a_batch_without_rows_is_refused():
+    with pytest.raises(ConfigError, match="num_rows"):
+        list(run([job([2])], num_rows=0)[1])
+
+
+def test_hidden_states_that_are_not_numbers_stop_the_run():
+    class BrokenDecoder(ScriptedDecoder):
+        def __call__(self, ids, soft_embeddings):
+            return super().__call__(ids, soft_embeddings) * float("nan")
+
+    with pytest.raises(IntegrityError, match="not finite"):
+        list(run([job([2])], decoder=BrokenDecoder(3))[1])
+
+
+def test_canvases_come_without_gradients():
+    head = VocabularyHead(weight=torch.eye(VOCAB, requires_grad=True), softcap=30.0, embed_scale=1.0)
+    canvases = denoise(
+        ScriptedDecoder(1), head, [job([2])], num_rows=1, buckets=(8,), end_token_ids=(END,), config=CONFIG
+    )
+    assert not next(canvases).log_probabilities.requires_grad
