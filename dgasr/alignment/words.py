@@ -5,6 +5,7 @@ Whisper's mel frame `m` is centred on sample `160 m`, its encoder frame `e` on m
 output `k` at shift `s` on encoder frame `8k + s`. Knows neither tokenizer nor model.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -40,7 +41,7 @@ def align_words(
     """Give every word of a segment its times and its confidence.
 
     Args:
-        words: the words in order, with ascending token ranges, none of them empty.
+        words: the words in order, with ascending token ranges, none of them empty; a token may spell several words.
         labels: token ids of the whole text.
         log_probs: CTC log-probabilities of the frames that hold audio; column 0 is the blank, column k + 1 that of
             `labels[k]`.  [frames, 1 + labels]
@@ -69,22 +70,18 @@ def align_words(
 
 def raw_edges(words: Sequence[WordTokens], spans: Sequence[TokenSpan], config: AlignmentConfig) -> np.ndarray:
     """Turn the frames of each word's tokens into samples from the segment's start, uncalibrated.  [words, 2]."""
-    frames = [(spans[word.start_token].start_frame, spans[word.end_token - 1].end_frame) for word in words]
-    return (np.array(frames, dtype=float).reshape(-1, 2) - 0.5) * config.frame_samples
+    starts, ends = [word.start_token for word in words], [word.end_token for word in words]
 
+    def frame_in(token: int, index: int) -> float:
+        """Find where the token's part for the word `index` starts: words that share a token divide its frames."""
+        first, behind = bisect_right(ends, token), bisect_right(starts, token)
+        span = spans[token]
+        return span.start_frame + (span.end_frame - span.start_frame) * (index - first) / (behind - first)
 
-def fit_offsets(raw: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """Find the offsets that make CTC's edges right on average.
-
-    Args:
-        raw: `raw_edges` of training words.  [words, 2]
-        reference: their true starts and ends, samples likewise.  [words, 2]
-
-    Returns:
-        `start_offset_ms` and `end_offset_ms`: the medians of what is missing, so that a few misheard words do no harm.
-    """
-    start_ms, end_ms = np.median(reference - raw, axis=0) * 1000 / SAMPLE_RATE_HZ
-    return float(start_ms), float(end_ms)
+    frames = [
+        (frame_in(start, i), frame_in(end - 1, i + 1)) for i, (start, end) in enumerate(zip(starts, ends, strict=True))
+    ]
+    return (np.array(frames).reshape(-1, 2) - 0.5) * config.frame_samples
 
 
 def segment_confidence(words: Sequence[Word], blank_log_probs: np.ndarray) -> float:

@@ -8,8 +8,7 @@ import torch
 
 from dgasr.alignment.boundaries import Loudness
 from dgasr.alignment.config import AlignmentConfig
-from dgasr.alignment.ctc import TokenSpan
-from dgasr.alignment.words import WordTokens, align_words, fit_offsets, raw_edges, segment_confidence
+from dgasr.alignment.words import WordTokens, align_words, segment_confidence
 from dgasr.model.presets import ProjectorConfig
 from dgasr.model.projector import Projector
 from dgasr.records import Segment, Word
@@ -48,6 +47,13 @@ def test_a_word_lasts_from_its_first_tokens_start_to_its_last_tokens_end():
     assert source == "ctc"
     assert (nineteen.word, nineteen.start_sample, nineteen.end_sample) == ("nineteen", 3040, 6880)
     assert (one.word, one.start_sample, one.end_sample) == ("one", 19_040, 22_240)
+
+
+def test_words_that_share_a_token_divide_its_frames():
+    words = [WordTokens("我", 0, 1, 1.0), WordTokens("们", 0, 1, 1.0), WordTokens("是", 0, 2, 1.0)]
+    placed, _ = align(words, (5, 6), posteriors(50, (10, 16), (20, 24)))
+    expected = [(3040, 3680), (3680, 4320), (4320, 7520)]
+    assert [(word.start_sample, word.end_sample) for word in placed] == expected
 
 
 def test_positions_count_from_the_recordings_start():
@@ -121,14 +127,6 @@ def test_more_words_than_samples_still_lie_inside_the_segment():
     placed, _ = align(words, range(9), posteriors(1, *[(0, 1)] * 9), segment(4, 100))
     assert len(placed) == 9
     assert all(100 <= word.start_sample < word.end_sample <= 104 for word in placed)
-
-
-def test_offsets_are_fitted_as_medians_of_what_is_missing():
-    spans = [TokenSpan(10, 20, 0.0), TokenSpan(30, 40, 0.0), TokenSpan(50, 60, 0.0)]
-    words = [WordTokens("w", position, position + 1, 1.0) for position in range(3)]
-    raw = raw_edges(words, spans, CONFIG)
-    reference = raw + np.array([[-800, 1600], [-960, 1280], [-99_999, 99_999]])
-    assert fit_offsets(raw, reference) == (-60.0, 100.0)
 
 
 def test_a_segments_confidence_is_the_share_of_words_expected_to_be_right():
