@@ -94,3 +94,11 @@ def test_uniforms_have_the_mean_and_spread_of_uniforms():
     uniforms = noise_of(*range(32)).sample_uniforms(128, 4)
     assert abs(float(uniforms.mean()) - 0.5) < 0.005
     assert abs(float(uniforms.var()) - 1 / 12) < 0.002
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_noise_is_the_same_on_cuda():
+    here = noise_of(1, 2, steps=[0, 5])
+    there = SegmentNoise(here.keys.cuda(), here.steps.cuda())
+    assert torch.equal(here.sample_uniforms(16, 3), there.sample_uniforms(16, 3).cpu())
+    assert torch.equal(here.renoise_ids(16, 262_144), there.renoise_ids(16, 262_144).cpu())
