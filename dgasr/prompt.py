@@ -120,6 +120,10 @@ class Tokenizer:
         spelled = _WORD.finditer(text)
         return [(m.group(), bisect_right(ends, m.start()) - 1, bisect_left(ends, m.end())) for m in spelled]
 
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files."""
+        self._tokenizer.save_pretrained(folder)
+
     def _encode_plain(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)
 

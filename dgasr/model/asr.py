@@ -29,19 +29,27 @@ class AsrModel(nn.Module):
         config: sizes and ids.
         tokenizer: of the backbone's vocabulary; only what turns ids into text needs one.
         identity: which weights these are, once they have been loaded.
+        encoder: loaded elsewhere; built with transformers' first weights when `None`.
+        backbone: likewise.
 
     Source:
         The layout of diffusion-gemma-asr-small; the classes are transformers'.
     """
 
     def __init__(
-        self, config: AsrConfig, tokenizer: Tokenizer | None = None, identity: ModelIdentity | None = None
+        self,
+        config: AsrConfig,
+        tokenizer: Tokenizer | None = None,
+        identity: ModelIdentity | None = None,
+        *,
+        encoder: WhisperEncoder | None = None,
+        backbone: DiffusionGemmaForBlockDiffusion | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self._tokenizer, self._identity = tokenizer, identity
-        self.encoder = WhisperEncoder(WhisperConfig(**config.encoder))
-        self.backbone = build_backbone(config)
+        self.encoder = encoder or WhisperEncoder(WhisperConfig(**config.encoder))
+        self.backbone = backbone or build_backbone(config)
         self.projector = Projector(config.projector, config.encoder["d_model"], config.backbone["hidden_size"])
         self._soft_embeddings: Tensor | None = None
         self.backbone.model.decoder.self_conditioning.register_forward_pre_hook(self._replace_self_conditioning)
@@ -57,6 +65,10 @@ class AsrModel(nn.Module):
         """Which weights these are."""
         assert self._identity is not None, "this model was not loaded from anywhere"
         return self._identity
+
+    @identity.setter
+    def identity(self, identity: ModelIdentity) -> None:
+        self._identity = identity
 
     @property
     def device(self) -> torch.device:
@@ -167,10 +179,15 @@ def build_backbone(config: AsrConfig) -> DiffusionGemmaForBlockDiffusion:
             text_config=text_config, vision_config=_SMALLEST_VISION_TOWER, canvas_length=config.canvas.buckets[-1]
         )
     )
+    drop_vision_tower(backbone)
+    return backbone
+
+
+def drop_vision_tower(backbone: DiffusionGemmaForBlockDiffusion) -> None:
+    """Forget the parts that see images, in place."""
     encoder: Any = backbone.model.encoder
     encoder.vision_tower = None
     encoder.embed_vision = None
-    return backbone
 
 
 _SMALLEST_VISION_TOWER: dict[str, Any] = {

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dgasr.errors import ConfigError
+from dgasr.model.adapter import has_lora, save_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import TOKENIZER_FILE, save_model
 from dgasr.prompt import Tokenizer, build_prompt
@@ -43,6 +44,7 @@ class FitConfig:
     validation_batches: batches of that look.
     workers: processes that make batches; 0 makes them between the steps.
     device: where to train.
+    dtype: of the weights in the model folder.
     """
 
     out: Path
@@ -52,6 +54,7 @@ class FitConfig:
     validation_batches: int = 8
     workers: int = 1
     device: str = "cpu"
+    dtype: torch.dtype = torch.float16
 
 
 def fit(
@@ -63,7 +66,7 @@ def fit(
     config: FitConfig,
     on_step: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
 ) -> None:
-    """Train, and leave a model folder in `config.out`.
+    """Train, and leave a model folder in `config.out`, or an adapter folder where LoRA was trained.
 
     Args:
         model: with its first weights; changed in place. A state in `config.out` replaces them.
@@ -93,7 +96,10 @@ def fit(
             run.train(start, state, on_step)
             state = None
         first, start = last, max(start, last)
-    save_model(model, config.out)
+    if has_lora(model):
+        save_adapter(model, config.out)
+        return
+    save_model(model, config.out, config.dtype)
     if (tokenizer_folder / TOKENIZER_FILE).resolve() != (config.out / TOKENIZER_FILE).resolve():
         shutil.copyfile(tokenizer_folder / TOKENIZER_FILE, config.out / TOKENIZER_FILE)
 

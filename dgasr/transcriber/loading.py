@@ -1,5 +1,6 @@
 """Names of models and devices in, a model and its recipe out."""
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from dgasr.audio import AudioConfig
 from dgasr.diffusion.config import DecodeConfig
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
+from dgasr.model.adapter import load_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
+from dgasr.model.presets import full
+from dgasr.model.pretrained import load_pretrained
 from dgasr.recipe import Recipe
 from dgasr.segmentation import SegmentationConfig
 
@@ -31,11 +35,25 @@ def load(model: str = "tiny", *, adapter: str | None = None, device: str = "auto
         ConfigError: no such model, adapter or device.
         IntegrityError: weights and config contradict each other.
     """
-    where = _device(device)
+    where = choose_device(device)
+    if model == "full" and adapter is None:
+        raise ConfigError("--model full needs --adapter: its projector is trained, and no trained one is bundled.")
+    loaded = load_pretrained(full()) if model == "full" else load_model(model_folder(model))
+    if adapter is not None:
+        loaded.identity = replace(loaded.identity, adapter_digest=load_adapter(loaded, adapter))
+    return loaded.to(where).eval().requires_grad_(False)
+
+
+def model_folder(model: str) -> Path:
+    """Find the folder of a model that is not `full`.
+
+    Raises:
+        ConfigError: there is none.
+    """
     folder = Path(str(resources.files("dgasr.model") / "tiny")) if model == "tiny" else Path(model)
     if not folder.is_dir():
         raise ConfigError(f"--model {model}: no such folder. Give `tiny`, `full`, or a folder made by `dgasr train`.")
-    return load_model(folder).to(where)
+    return folder
 
 
 def build_recipe(model: AsrModel, *, max_steps: int = 8, language: str | None = None) -> Recipe:
@@ -69,7 +87,12 @@ def build_recipe(model: AsrModel, *, max_steps: int = 8, language: str | None = 
     )
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu` or `cuda` into a device.
+
+    Raises:
+        ConfigError: another name, or no GPU where one was asked for.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
