@@ -65,11 +65,12 @@ def _write_times(
 def _write_scores(
     said: dict[str, Utterance], heard: dict[str, dict[str, Any]], words: dict[str, list[Any]], out: TextIO
 ) -> None:
-    edits, errors = EditCounts(), TimingErrors()
-    for name, row in heard.items():
-        edits += count_edits(said[name].text.split(), row["text"].split())
-        errors += timing_errors(said[name].words or (), [_record(word) for word in words.get(name, [])])
-    timing = errors.summary()
+    edits = sum(
+        (count_edits(said[name].text.split(), row["text"].split()) for name, row in heard.items()), EditCounts()
+    )
+    timing = TimingErrors.total(
+        timing_errors(said[name].words or (), [_record(word) for word in words.get(name, [])]) for name in heard
+    ).summary()
     out.write(
         f"\nWER {edits.rate:.1%} ({edits.substitutions} substituted, {edits.deletions} deleted, "
         f"{edits.insertions} inserted of {edits.reference_words} words)\n"

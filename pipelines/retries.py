@@ -9,11 +9,5 @@ from dgasr.errors import TransientError
 
 
 def is_transient(task: Task[Any, Any], run: TaskRun, state: State) -> bool:
-    """Say whether a failed task may be tried again."""
-    try:
-        state.result()
-    except TransientError:
-        return True
-    except Exception:
-        return False
-    return False
+    """Say whether a failed task may be tried again; Prefect hands the error over as the state's data."""
+    return isinstance(state.data, TransientError)

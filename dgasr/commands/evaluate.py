@@ -14,7 +14,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "manifest", type=Path, metavar="MANIFEST", help="JSONL: audio_filepath, duration, text, language"
     )
-    parser.add_argument("--normalizer", choices=("whisper", "basic"), default="whisper", help="default: whisper")
+    parser.add_argument("--normalizer", choices=("whisper", "basic"), default="basic", help="default: basic")
     parser.add_argument(
         "--metric", choices=("wer", "cer"), default="wer", help="what the table leads with (default: wer)"
     )

@@ -17,7 +17,7 @@ TABLE_ROWS = 200
 PIPE_WIDTH = 120
 """Characters a line of a table has where nobody's terminal says otherwise."""
 
-COLUMNS = ("recording", "status", "audio_s", "words", "confidence", "text")
+COLUMNS = ("recording", "status", "audio_s", "words", "confidence", "flagged", "text")
 
 
 def write_transcripts(transcripts: Iterable[RecordingTranscript], format: str, has_many: bool, out: TextIO) -> None:
@@ -55,10 +55,17 @@ def _table_row(transcript: RecordingTranscript, prefix: str) -> list[object]:
     confidences = [(s["confidence"], s["end_s"] - s["start_s"]) for s in transcript.segments if s["text"]]
     length_s = sum(duration_s for _, duration_s in confidences)
     mean = sum(value * duration_s for value, duration_s in confidences) / length_s if length_s else None
-    flags = sorted({flag for segment in transcript.segments for flag in segment["flags"]})
-    text = transcript.text + (f"  [{', '.join(flags)}]" if flags else "")
+    num_flagged = sum(bool(segment["flags"]) for segment in transcript.segments)
     status = row["status"] if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
-    return [str(row["uri"])[len(prefix) :], status, round(row["decoded_s"], 1), row["num_words"], mean, text]
+    return [
+        str(row["uri"])[len(prefix) :],
+        status,
+        round(row["decoded_s"], 1),
+        row["num_words"],
+        mean,
+        num_flagged,
+        transcript.text,
+    ]
 
 
 def _write_json(transcripts: Iterable[RecordingTranscript], out: TextIO) -> None:

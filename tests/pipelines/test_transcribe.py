@@ -1,0 +1,135 @@
+"""The flow on a folder, with a transcriber that needs no model; one temporary Prefect server for the whole file."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from prefect.client.orchestration import get_client
+
+from dgasr.alignment.config import AlignmentConfig
+from dgasr.audio import AudioConfig
+from dgasr.diffusion.config import DecodeConfig
+from dgasr.errors import ConfigError, TransientError
+from dgasr.features import FeatureConfig
+from dgasr.lake.views import connect
+from dgasr.model.presets import ModelIdentity
+from dgasr.recipe import Recipe
+from dgasr.records import SegmentFeatures, SegmentTranscript
+from dgasr.segmentation import SegmentationConfig
+from dgasr.stages.engine import Engine, EngineConfig
+from dgasr.stages.plan import ShardConfig
+from pipelines import transcribe as module
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+
+RECIPE = Recipe(
+    model=ModelIdentity(name="fake", digest="0" * 32),
+    language="en",
+    audio=AudioConfig(),
+    segmentation=SegmentationConfig(),
+    features=FeatureConfig(window_samples=128_000),
+    decode=DecodeConfig(),
+    alignment=AlignmentConfig(),
+)
+
+
+class SilentTranscriber:
+    """Hears nothing in anything."""
+
+    def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
+        for item in features:
+            yield SegmentTranscript(
+                segment=item.segment,
+                text="",
+                language="en",
+                words=(),
+                timing_source="none",
+                confidence=0.5,
+                flags=(),
+                num_steps=1,
+                canvas_tokens=8,
+            )
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Engine(recipe=RECIPE, transcriber=SilentTranscriber(), device="cpu")
+    monkeypatch.setattr(module, "start_engine", lambda config: fake)
+    monkeypatch.setattr(module, "SHARDS_PER_ASSIGNMENT", 2)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    generator = np.random.default_rng(3)
+    for name in "abcde":
+        soundfile.write(folder / f"{name}.wav", 0.1 * generator.standard_normal(16_000), 16_000)
+    (folder / "empty.wav").touch()
+    return folder
+
+
+def run(archive: Path, shard: ShardConfig = ShardConfig(max_recordings=1)) -> dict:  # noqa: B008
+    lake = str(archive.parent / "lake")
+    return asyncio.run(module.transcribe(source=str(archive), lake=lake, engine=EngineConfig(), shard=shard))
+
+
+def ask(archive: Path, query: str) -> list[tuple]:
+    with connect(str(archive.parent / "lake")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_a_run_of_several_assignments_gives_every_recording_its_row_and_shows_it(archive: Path):
+    summary = run(archive)
+    assert (summary["num_recordings"], summary["num_rejected"]) == (6, 1)
+    assert ask(archive, "select status, count(*)::int from recordings group by all order by all") == [
+        ("ok", 5),
+        ("rejected", 1),
+    ]
+    assert ask(archive, "select num_recordings from runs") == [(6,)]
+    assert not [path for path in (archive.parent / "lake" / "staging").rglob("*") if path.is_file()]
+    asyncio.run(check_server(summary["run_id"]))
+    assert run(archive)["num_held"] == 6
+
+
+async def check_server(run_id: str) -> None:
+    """What a person sees in Prefect: one useful line, a report, a table; and no task run for a file."""
+    async with get_client() as client:
+        (flow_run,) = await client.read_flow_runs()
+        task_runs = await client.read_task_runs()
+        artifacts = {artifact.key: artifact for artifact in await client.read_artifacts()}
+    assert flow_run.state.message.startswith("6 recordings (1 rejected, 0 partial)")
+    assert len(task_runs) == 1 + 2 * 3 + 1  # plan, three assignments prepared and decoded, report
+    assert run_id in artifacts["transcribe-run"].data
+    assert "empty_file" in artifacts["transcribe-rejections"].data
+
+
+def test_storage_that_fails_for_a_while_only_delays_a_run(archive: Path, monkeypatch: pytest.MonkeyPatch):
+    failures = iter([TransientError("the store does not answer"), TransientError("still not")])
+    prepare_shard = module.prepare_shard
+
+    def fail_twice(*arguments):
+        error = next(failures, None)
+        if error:
+            raise error
+        return prepare_shard(*arguments)
+
+    monkeypatch.setattr(module, "prepare_shard", fail_twice)
+    monkeypatch.setattr(module, "prepare", module.prepare.with_options(retry_delay_seconds=0))
+    assert run(archive)["num_recordings"] == 6
+
+
+def test_a_wrong_request_fails_at_once(archive: Path, monkeypatch: pytest.MonkeyPatch):
+    calls: list[object] = []
+
+    def refuse(*arguments):
+        calls.append(arguments)
+        raise ConfigError("no such bucket")
+
+    monkeypatch.setattr(module, "committed_recordings", refuse)
+    with pytest.raises(ConfigError, match="no such bucket"):
+        run(archive)
+    assert len(calls) == 1
