@@ -1,7 +1,10 @@
 """Fixtures that more than one room needs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 
@@ -27,3 +30,37 @@ def s3_endpoint() -> Iterator[str]:
         environment.delenv("AWS_PROFILE", raising=False)
         yield endpoint
     server.stop()
+
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real speech; a test that asks for it is skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"{SHARED_DATA} is not on this machine")
+    return SHARED_DATA
+
+
+def _encode(path: Path, waveform: np.ndarray, sample_rate_hz: int, codec: str, **options: str) -> None:
+    """Write a waveform, [channels, samples] in [-1, 1], with libav; the container follows from the path."""
+    layout = {1: "mono", 2: "stereo"}[waveform.shape[0]]
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=sample_rate_hz, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform, np.float32), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts = sample_rate_hz, 0
+        fifo = av.AudioFifo()
+        fifo.write(frame)
+        resampler = av.AudioResampler(format=stream.codec_context.format, layout=layout, rate=sample_rate_hz)
+        size = stream.codec_context.frame_size or 1024
+        while (part := fifo.read(size, partial=True)) is not None:
+            for converted in resampler.resample(part):
+                container.mux(stream.encode(converted))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., None]:
+    """Function `(path, waveform, sample_rate_hz, codec, **options)` that writes a file with libav."""
+    return _encode

@@ -6,10 +6,13 @@ import numpy as np
 
 from dgasr.records import SAMPLE_RATE_HZ, CutKind, SegmentKind
 from dgasr.segmentation.config import SegmentationConfig
-from dgasr.segmentation.loudness import FRAME_SAMPLES, smooth
+from dgasr.segmentation.loudness import FRAME_SAMPLES, find_pauses, smooth
 
 CUT_WIDTH_FRAMES = 5
 """A cut lies where this much around it is quietest: the shortest gap between two words."""
+
+CLICK_SHARE = 0.05
+"""Clicks that fill more than this share of a stretch may be the peaks of faint speech."""
 
 FORCED_SHARE = 0.25
 """Without any pause, the cut lies at the quietest point of this last part of the window."""
@@ -86,11 +89,12 @@ def _first_silence(view: View, config: SegmentationConfig) -> tuple[int, int] | 
 
 
 def _is_silent(levels: np.ndarray, config: SegmentationConfig) -> bool:
-    """Say whether nobody can be speaking: inaudible, or as steady as noise is and speech is not."""
-    loudest = levels.max()
-    if loudest <= config.silence_dbfs:
-        return True
-    return levels.size >= _frames(config.min_segment_s) and loudest - np.median(levels) <= config.steady_db
+    """Say whether nobody can be speaking: inaudible, or as steady as noise is and speech is not; clicks are nobody."""
+    limit = config.silence_dbfs
+    if levels.size >= _frames(config.min_segment_s):
+        limit = max(limit, float(np.median(levels)) + config.steady_db)
+    is_rarely_louder = (levels > limit).mean() <= CLICK_SHARE
+    return bool(is_rarely_louder) and find_pauses(levels, limit) == [(0, levels.size)]
 
 
 def _cut_after_silence(view: View, frame: int) -> Cut:

@@ -1,0 +1,56 @@
+"""Headers say what decoders keep to themselves."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from dgasr.audio.headers import ends_inside_ogg_page, read_chunk_claim, states_mp3_length
+from dgasr.audio.source import Source
+
+SAMPLES = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
+
+
+def written(kind: str, **arguments) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, SAMPLES, 16_000, format=kind, **arguments)
+    return file.getvalue()
+
+
+def source(data: bytes) -> Source:
+    return Source(io.BytesIO(data), "a")
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "RF64"])
+def test_a_whole_file_holds_all_that_it_claims(kind):
+    claim = read_chunk_claim(source(written(kind)))
+    assert (claim.share_present, claim.is_too_small) == (1.0, False)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "RF64"])
+def test_half_a_file_holds_half_of_what_it_claims(kind):
+    data = written(kind)
+    claim = read_chunk_claim(source(data[: len(data) // 2]))
+    assert claim.share_present == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["FLAC", "OGG", "AU"])
+def test_other_formats_claim_nothing_here(kind):
+    assert read_chunk_claim(source(written(kind))) is None
+
+
+def test_a_file_that_ends_before_its_audio_claims_nothing():
+    assert read_chunk_claim(source(written("WAV")[:30])) is None
+
+
+def test_an_ogg_file_cut_anywhere_ends_inside_a_page():
+    data = written("OGG")
+    assert not ends_inside_ogg_page(source(data))
+    assert all(ends_inside_ogg_page(source(data[:size])) for size in (len(data) - 1, len(data) // 2, 40))
+
+
+@pytest.mark.parametrize(("write_xing", "expected"), [("1", True), ("0", False)])
+def test_an_mp3_states_its_length_in_its_first_frame_or_not_at_all(tmp_path, encode, write_xing, expected):
+    encode(tmp_path / "a.mp3", SAMPLES[None], 16_000, "libmp3lame", write_xing=write_xing)
+    assert states_mp3_length(source((tmp_path / "a.mp3").read_bytes())) is expected

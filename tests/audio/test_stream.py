@@ -1,0 +1,150 @@
+"""Every container becomes the same mono waveform at 16 kHz."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from dgasr.audio import AudioConfig, open_audio
+from dgasr.errors import ConfigError, ObjectError, TransientError
+from dgasr.records import SAMPLE_RATE_HZ
+
+RATE_HZ = 44_100
+
+
+def tone(duration_s: float, sample_rate_hz: int = RATE_HZ, frequency_hz: float = 440.0) -> np.ndarray:
+    time_s = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
+    return (0.4 * np.sin(2 * np.pi * frequency_hz * time_s)).astype(np.float32)
+
+
+def decode(path, config=None):
+    with open(path, "rb") as file:
+        stream = open_audio(file, path.name, config or AudioConfig())
+        waveform = np.concatenate(list(stream.blocks()))
+    report = stream.report()
+    assert report.decoded_samples == waveform.size
+    return waveform, report
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.flac", "a.au", "a.caf", "a.w64"])
+def test_what_libsndfile_writes_is_read(tmp_path, name):
+    soundfile.write(tmp_path / name, tone(2.0), RATE_HZ)
+    waveform, report = decode(tmp_path / name)
+    assert (report.source_sample_rate_hz, report.num_channels) == (RATE_HZ, 1)
+    np.testing.assert_allclose(waveform[1000:-1000], tone(2.0, SAMPLE_RATE_HZ)[1000:-1000], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "slack_s"),
+    [
+        ("a.mp3", "libmp3lame", 0.03),
+        ("a.m4a", "aac", 0.03),
+        ("a.aac", "aac", 0.05),
+        ("a.ac3", "ac3", 0.05),
+        ("a.webm", "libopus", 0.01),
+        ("a.opus", "libopus", 0.01),
+    ],
+)
+def test_what_only_libav_reads_right_is_read_with_the_right_duration(tmp_path, encode, name, codec, slack_s):
+    rate_hz = 48_000
+    encode(tmp_path / name, np.stack([tone(2.0, rate_hz)] * 2), rate_hz, codec)
+    waveform, report = decode(tmp_path / name)
+    assert waveform.size / SAMPLE_RATE_HZ == pytest.approx(2.0, abs=slack_s)
+    assert (report.source_sample_rate_hz, report.num_channels) == (rate_hz, 2)
+    assert np.abs(waveform[4000:-4000]).max() == pytest.approx(0.4, abs=0.05)
+
+
+@pytest.mark.parametrize("container", ["wav", "aiff", "flac", "ogg", "mp3", "aac", "mp4", "webm"])
+def test_eight_containers_of_one_reading_have_its_duration(shared_data, container):
+    waveform, _ = decode(shared_data / "formats" / f"sonnet001.{container}")
+    assert waveform.size / SAMPLE_RATE_HZ == pytest.approx(8.995, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["jfk.flac", "sonnet001.mp3", "sense_and_sensibility-0870.wav"])
+def test_speech_agrees_with_its_header(shared_data, name):
+    waveform, report = decode(shared_data / "speech" / name)
+    assert waveform.size / SAMPLE_RATE_HZ == pytest.approx(report.declared_s, abs=0.001)
+
+
+def test_a_variable_bit_rate_mp3_without_a_frame_count_is_read_to_its_end(tmp_path, encode):
+    # The guess from its first frames is far too low: silence is cheap.
+    waveform = np.concatenate([np.zeros(10 * RATE_HZ), 0.3 * np.random.default_rng(0).standard_normal(10 * RATE_HZ)])
+    encode(tmp_path / "a.mp3", waveform[None], RATE_HZ, "libmp3lame", write_xing="0")
+    decoded, report = decode(tmp_path / "a.mp3")
+    assert report.declared_s is None
+    assert decoded.size / SAMPLE_RATE_HZ == pytest.approx(20.0, abs=0.1)
+
+
+def test_the_extension_does_not_matter(tmp_path):
+    soundfile.write(tmp_path / "a.mp3", tone(1.0), RATE_HZ, format="FLAC")
+    assert decode(tmp_path / "a.mp3")[1].container == "flac"
+
+
+def test_channels_are_averaged(tmp_path):
+    stereo = np.stack([np.full(SAMPLE_RATE_HZ, 0.5), np.full(SAMPLE_RATE_HZ, -0.25)], axis=1)
+    soundfile.write(tmp_path / "a.wav", stereo, SAMPLE_RATE_HZ, subtype="FLOAT")
+    np.testing.assert_allclose(decode(tmp_path / "a.wav")[0], 0.125)
+
+
+def test_192_khz_becomes_16_khz(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(1.0, 192_000), 192_000)
+    assert decode(tmp_path / "a.wav")[0].size == SAMPLE_RATE_HZ
+
+
+def test_the_rate_of_the_project_is_passed_through_exactly(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(1.0, SAMPLE_RATE_HZ), SAMPLE_RATE_HZ, subtype="FLOAT")
+    np.testing.assert_array_equal(decode(tmp_path / "a.wav")[0], tone(1.0, SAMPLE_RATE_HZ))
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_the_waveform_does_not_depend_on_the_blocks(tmp_path, name):
+    soundfile.write(tmp_path / name, tone(3.0), RATE_HZ)
+    whole, _ = decode(tmp_path / name, AudioConfig(block_values=2**20))
+    pieces, _ = decode(tmp_path / name, AudioConfig(block_values=1000))
+    np.testing.assert_array_equal(whole, pieces)
+
+
+def test_resampling_in_blocks_equals_resampling_at_once(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(3.0), RATE_HZ, subtype="FLOAT")
+    expected = soxr.resample(tone(3.0), RATE_HZ, SAMPLE_RATE_HZ)
+    np.testing.assert_allclose(decode(tmp_path / "a.wav", AudioConfig(block_values=1000))[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_blocks_stay_small_however_long_the_recording(tmp_path, name):
+    soundfile.write(tmp_path / name, np.zeros((200_000, 4)), SAMPLE_RATE_HZ)
+    with open(tmp_path / name, "rb") as file:
+        sizes = [block.size for block in open_audio(file, name, AudioConfig(block_values=40_000)).blocks()]
+    assert sum(sizes) == 200_000
+    assert max(sizes) < 2 * 10_000
+
+
+@pytest.mark.parametrize("error", [TransientError("S3 does not answer"), ObjectError("cannot be used")])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_an_error_of_the_storage_is_not_taken_for_the_end_of_the_audio(tmp_path, name, error):
+    soundfile.write(tmp_path / name, np.random.default_rng(0).uniform(-0.5, 0.5, 400_000), SAMPLE_RATE_HZ)
+    file = FailingFile((tmp_path / name).read_bytes(), error)
+    stream = open_audio(file, name, AudioConfig(block_values=20_000))
+    with pytest.raises(type(error), match=str(error)):
+        list(stream.blocks())
+
+
+class FailingFile(io.BytesIO):
+    """A file whose second half cannot be read."""
+
+    def __init__(self, data: bytes, error: Exception) -> None:
+        super().__init__(data)
+        self._limit = len(data) // 2
+        self._error = error
+
+    def read(self, size=-1):
+        if self.tell() > self._limit:
+            raise self._error
+        return super().read(size)
+
+
+def test_limits_that_contradict_each_other_are_refused():
+    with pytest.raises(ConfigError, match="max_sample_rate_hz"):
+        AudioConfig(min_sample_rate_hz=2000, max_sample_rate_hz=1000)

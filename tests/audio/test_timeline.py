@@ -1,0 +1,97 @@
+"""Positions agree with the container's timestamps, also after a gap."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from dgasr.audio.config import AudioConfig
+from dgasr.audio.timeline import Timeline
+from dgasr.errors import DamagedError, TruncatedError, UnknownFormatError
+
+RATE_HZ = 8000
+
+
+def timeline(*, declared_s=None, has_pauses=False):
+    return Timeline(
+        label="a.webm",
+        sample_rate_hz=RATE_HZ,
+        num_channels=1,
+        declared_s=declared_s,
+        has_pauses=has_pauses,
+        config=AudioConfig(),
+    )
+
+
+def frame(start, num_samples=1000, value=0.5, rate_hz=RATE_HZ):
+    made = av.AudioFrame.from_ndarray(np.full((1, num_samples), value, np.float32), format="fltp", layout="mono")
+    made.sample_rate, made.pts, made.time_base = rate_hz, start, Fraction(1, RATE_HZ)
+    return made
+
+
+def aligned(frames, **arguments):
+    return np.concatenate(list(timeline(**arguments).align(frames)))[:, 0]
+
+
+def test_frames_that_follow_each_other_are_joined():
+    assert aligned([frame(0), frame(1000)]).size == 2000
+
+
+def test_a_start_later_than_zero_is_no_gap():
+    assert aligned([frame(5000), frame(6000)]).size == 2000
+
+
+def test_a_pause_of_a_live_recording_becomes_silence():
+    samples = aligned([frame(0), frame(3000)], has_pauses=True)
+    assert samples.size == 4000
+    assert not samples[1000:3000].any()
+
+
+def test_a_gap_elsewhere_is_damage_and_later_audio_stays_in_place():
+    blocks, samples = timeline().align([frame(0), frame(3000, value=0.25)]), []
+    with pytest.raises(DamagedError, match=r"0\.25 s"):
+        samples.extend(blocks)
+    assert np.concatenate(samples)[3000:].min() == 0.25
+
+
+def test_a_packet_that_cannot_be_decoded_costs_its_own_audio_only():
+    assert aligned([frame(0), None, frame(1400)], declared_s=0.3).size == 2400
+
+
+def test_a_short_hole_is_left_to_the_header_to_judge():
+    assert aligned([frame(0), frame(1000), None], declared_s=0.26).size == 2000
+
+
+def test_a_damaged_end_without_a_header_is_a_truncation():
+    with pytest.raises(TruncatedError, match="breaks off"):
+        aligned([frame(0), None])
+
+
+def test_rounded_timestamps_are_no_gap():
+    assert aligned([frame(0), frame(1003), frame(1998)]).size == 3000
+
+
+def test_timestamps_that_jump_back_are_followed():
+    assert aligned([frame(9000), frame(0), frame(1000)]).size == 3000
+
+
+def test_timestamps_that_jump_by_hours_are_not_filled():
+    assert aligned([frame(0), frame(10**9), frame(10**9 + 1000)]).size == 3000
+
+
+def test_padding_of_the_last_frame_is_cut_off():
+    assert aligned([frame(0), frame(1000)], declared_s=0.2).size == 1600
+
+
+def test_a_header_far_too_short_cuts_nothing():
+    assert aligned([frame(0), frame(1000)], declared_s=0.1).size == 2000
+
+
+def test_a_change_of_sample_rate_is_resampled():
+    assert aligned([frame(0), frame(1000, rate_hz=2 * RATE_HZ)]).size == pytest.approx(1500, abs=20)
+
+
+def test_audio_of_which_no_packet_can_be_decoded_is_of_unknown_format():
+    with pytest.raises(UnknownFormatError, match="encrypted"):
+        list(timeline().align([None, None]))

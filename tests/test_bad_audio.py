@@ -1,0 +1,202 @@
+"""Every kind of bad audio ends with an enumerated reason and a message, and costs nothing that could be decoded."""
+
+import os
+import struct
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from dgasr.audio import AudioConfig, open_audio
+from dgasr.errors import AudioError, Reason, TruncatedError
+from dgasr.records import SAMPLE_RATE_HZ
+from dgasr.store.objects import list_objects, open_object
+
+NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 4 * SAMPLE_RATE_HZ).astype(np.float32)
+
+
+def verdict(path) -> tuple[str, Reason | None, float]:
+    """Read a file as a flow does: status, reason, seconds decoded."""
+    (recording,) = list_objects(str(path))
+    decoded = 0
+    try:
+        with open_object(recording) as file:
+            for block in open_audio(file, recording.uri, AudioConfig()).blocks():
+                decoded += block.size
+    except AudioError as error:
+        status = "partial" if isinstance(error, TruncatedError) else "rejected"
+        return status if path.name in str(error) else "nameless", error.reason, decoded / SAMPLE_RATE_HZ
+    return "ok", None, decoded / SAMPLE_RATE_HZ
+
+
+def wav_bytes(*, rate_hz=SAMPLE_RATE_HZ, num_channels=1, claimed_bytes=None, samples=NOISE) -> bytes:
+    """Write a WAV file by hand, so that its header can say anything."""
+    data = (samples * 32767).astype("<i2").tobytes()
+    claimed_bytes = len(data) if claimed_bytes is None else claimed_bytes
+    width = 2 * num_channels
+    fmt = struct.pack("<HHIIHH", 1, num_channels, rate_hz, rate_hz * width % 2**32, width, 16)
+    head = b"RIFF" + struct.pack("<I", (36 + claimed_bytes) % 2**32) + b"WAVEfmt " + struct.pack("<I", 16) + fmt
+    return head + b"data" + struct.pack("<I", claimed_bytes) + data
+
+
+def truncate(path, share=0.6):
+    os.truncate(path, int(path.stat().st_size * share))
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "bad.wav"
+
+
+def test_a_good_file_is_ok(file):
+    file.write_bytes(wav_bytes())
+    assert verdict(file) == ("ok", None, 4.0)
+
+
+def test_an_empty_file_is_rejected(file):
+    file.write_bytes(b"")
+    assert verdict(file) == ("rejected", Reason.EMPTY_FILE, 0.0)
+
+
+@pytest.mark.parametrize("content", [b"hello world\n" * 1000, np.random.default_rng(5).bytes(99_999), b"x"])
+def test_what_is_no_audio_is_rejected(file, content):
+    file.write_bytes(content)
+    assert verdict(file) == ("rejected", Reason.UNKNOWN_FORMAT, 0.0)
+
+
+def test_a_playlist_does_not_make_other_files_be_read(tmp_path, encode):
+    encode(tmp_path / "secret.aac", NOISE[None], SAMPLE_RATE_HZ, "aac")
+    file = tmp_path / "list.m3u8"
+    file.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{tmp_path}/secret.aac\n#EXT-X-ENDLIST\n")
+    assert verdict(file) == ("rejected", Reason.UNKNOWN_FORMAT, 0.0)
+
+
+def test_a_video_without_sound_is_rejected(tmp_path):
+    file = tmp_path / "video.mp4"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    assert verdict(file) == ("rejected", Reason.NO_AUDIO_STREAM, 0.0)
+
+
+@pytest.mark.parametrize("tag", [b"enca", b"drms"])
+def test_encrypted_audio_is_rejected(tmp_path, encode, tag):
+    file = tmp_path / "protected.m4a"
+    encode(file, NOISE[None], SAMPLE_RATE_HZ, "aac")
+    file.write_bytes(file.read_bytes().replace(b"mp4a", tag, 1))
+    assert verdict(file) == ("rejected", Reason.UNKNOWN_FORMAT, 0.0)
+
+
+@pytest.mark.parametrize(("rate_hz", "num_channels"), [(0, 1), (SAMPLE_RATE_HZ, 0), (1, 1), (2**31 - 1, 1)])
+def test_an_impossible_header_is_rejected(file, rate_hz, num_channels):
+    file.write_bytes(wav_bytes(rate_hz=rate_hz, num_channels=num_channels))
+    assert verdict(file) == ("rejected", Reason.INVALID_HEADER, 0.0)
+
+
+def test_a_hundred_channels_are_rejected(file):
+    soundfile.write(file, np.zeros((8000, 100)), SAMPLE_RATE_HZ)
+    assert verdict(file) == ("rejected", Reason.TOO_MANY_CHANNELS, 0.0)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+@pytest.mark.parametrize("num_samples", [1, 399])
+def test_less_than_one_analysis_window_is_rejected(tmp_path, name, num_samples):
+    soundfile.write(tmp_path / name, NOISE[:num_samples], SAMPLE_RATE_HZ)
+    assert verdict(tmp_path / name)[:2] == ("rejected", Reason.TOO_SHORT)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_rejected(file, value):
+    samples = NOISE.copy()
+    samples[50_000] = value
+    soundfile.write(file, samples, SAMPLE_RATE_HZ, subtype="FLOAT")
+    assert verdict(file) == ("rejected", Reason.NOT_FINITE, 0.0)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.flac", "a.ogg"])
+def test_a_truncated_file_keeps_what_is_left(tmp_path, name):
+    soundfile.write(tmp_path / name, NOISE, SAMPLE_RATE_HZ)
+    truncate(tmp_path / name)
+    status, reason, decoded_s = verdict(tmp_path / name)
+    assert (status, reason) == ("partial", Reason.TRUNCATED)
+    assert decoded_s == pytest.approx(2.4, abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp3", "libmp3lame"), ("a.opus", "libopus"), ("a.webm", "libopus"), ("a.aac", "aac")]
+)
+def test_a_truncated_compressed_file_keeps_what_is_left(tmp_path, encode, name, codec):
+    encode(tmp_path / name, NOISE[None], SAMPLE_RATE_HZ, codec)
+    truncate(tmp_path / name)
+    status, reason, decoded_s = verdict(tmp_path / name)
+    assert (status, reason) == ("partial", Reason.TRUNCATED)
+    assert decoded_s == pytest.approx(2.4, abs=0.5)
+
+
+def test_a_truncated_mp4_with_its_index_first_keeps_what_is_left(tmp_path, encode):
+    encode(tmp_path / "a.m4a", NOISE[None], SAMPLE_RATE_HZ, "aac", movflags="faststart")
+    truncate(tmp_path / "a.m4a")
+    assert verdict(tmp_path / "a.m4a")[:2] == ("partial", Reason.TRUNCATED)
+
+
+def test_an_mp4_without_its_index_is_rejected(tmp_path, encode):
+    encode(tmp_path / "a.m4a", NOISE[None], SAMPLE_RATE_HZ, "aac")
+    truncate(tmp_path / "a.m4a")
+    assert verdict(tmp_path / "a.m4a")[0] == "rejected"
+
+
+def test_a_header_that_claims_too_much_is_partial(file):
+    file.write_bytes(wav_bytes(claimed_bytes=20 * NOISE.size))
+    assert verdict(file) == ("partial", Reason.TRUNCATED, 4.0)
+
+
+def test_a_header_that_claims_too_little_loses_nothing(file):
+    file.write_bytes(wav_bytes(claimed_bytes=3200))
+    assert verdict(file) == ("partial", Reason.INVALID_HEADER, 4.0)
+
+
+@pytest.mark.parametrize("claimed_bytes", [0, 0xFFFFFFFF, 0x7FFFF000])
+def test_a_header_written_before_the_length_was_known_is_ok(file, claimed_bytes):
+    file.write_bytes(wav_bytes(claimed_bytes=claimed_bytes))
+    assert verdict(file) == ("ok", None, 4.0)
+
+
+def test_chunks_after_the_audio_are_no_audio(file):
+    file.write_bytes(wav_bytes() + b"LIST" + struct.pack("<I", 8000) + bytes(8000))
+    assert verdict(file) == ("ok", None, 4.0)
+
+
+@pytest.mark.parametrize(("num_samples", "reason"), [(16_000_000, Reason.TRUNCATED), (8000, Reason.INVALID_HEADER)])
+def test_a_flac_header_that_lies_about_its_length_loses_nothing(tmp_path, num_samples, reason):
+    file = tmp_path / "a.flac"
+    soundfile.write(file, NOISE, SAMPLE_RATE_HZ)
+    data = bytearray(file.read_bytes())
+    # The last 36 bits of these 8 bytes count the samples (RFC 9639, section 8.2).
+    facts = int.from_bytes(data[18:26], "big")
+    data[18:26] = (facts >> 36 << 36 | num_samples).to_bytes(8, "big")
+    file.write_bytes(data)
+    assert verdict(file) == ("partial", reason, 4.0)
+
+
+def test_a_hole_in_the_middle_is_said_and_later_audio_stays_in_place(tmp_path, encode):
+    file = tmp_path / "a.opus"
+    encode(file, np.concatenate([NOISE] * 3)[None], SAMPLE_RATE_HZ, "libopus", page_duration="100000")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
+    file.write_bytes(data)
+    status, reason, decoded_s = verdict(file)
+    assert (status, reason) == ("partial", Reason.CORRUPT_AUDIO)
+    assert decoded_s == pytest.approx(12.0, abs=0.1)
+
+
+def test_a_name_that_is_no_text_does_not_matter(tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    with open(path, "wb") as file:
+        file.write(wav_bytes())
+    (recording,) = list_objects(str(tmp_path))
+    with open_object(recording) as file:
+        assert sum(block.size for block in open_audio(file, recording.uri, AudioConfig()).blocks()) == NOISE.size
