@@ -10,9 +10,7 @@ select
     end_s,
     end_s - start_s as duration_s,
     kind as reason,
-    segment_index,
-    recording_id,
-    recipe_id
+    segment_index
 from segments_latest
 where kind <> 'speech'
 order by uri, start_s;

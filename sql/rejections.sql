@@ -11,9 +11,7 @@ select
     message,
     declared_s,
     decoded_s,
-    size_bytes,
-    recording_id,
-    recipe_id
+    size_bytes
 from recordings_latest
 where status <> 'ok'
 order by reason, uri;

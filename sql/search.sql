@@ -9,16 +9,24 @@ with asked as (
     select distinct
         unnest(regexp_extract_all(lower(query), '[\p{L}\p{N}'']+')) as term
 ),
+spelled as (
+    select
+        uri,
+        segment_index,
+        start_s,
+        unnest(regexp_extract_all(lower(word), '[\p{L}\p{N}'']+')) as term
+    from words
+),
 heard as (
     select
-        words.uri,
-        words.segment_index,
-        min(words.start_s) as start_s,
+        uri,
+        segment_index,
+        min(start_s) as start_s,
         count(*) as num_matches,
-        count(distinct asked.term) as num_terms
-    from words
-    join asked on regexp_replace(lower(words.word), '[^\p{L}\p{N}'']', '', 'g') = asked.term
-    group by words.uri, words.segment_index
+        count(distinct term) as num_terms
+    from spelled
+    join asked using (term)
+    group by uri, segment_index
 ),
 neighbours as (
     select

@@ -11,9 +11,7 @@ select
     flags,
     confidence,
     text,
-    segment_index,
-    recording_id,
-    recipe_id
+    segment_index
 from segments_latest
 where len(flags) > 0
 order by confidence nulls first, uri, start_s;

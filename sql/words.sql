@@ -7,8 +7,6 @@ create or replace view words as
 with numbered as (
     select
         uri,
-        recording_id,
-        recipe_id,
         segment_index,
         generate_subscripts(words, 1) - 1 as word_index,
         unnest(words) as word
@@ -21,8 +19,6 @@ select
     word.word as word,
     word.start_s as start_s,
     word.end_s as end_s,
-    word.confidence as confidence,
-    recording_id,
-    recipe_id
+    word.confidence as confidence
 from numbered
 order by uri, segment_index, word_index;

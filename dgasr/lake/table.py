@@ -1,19 +1,21 @@
 """Columns and rows in, a table for a terminal out. Knows no DuckDB and no lake."""
 
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 GAP = "  "
 """Between two columns."""
 
-MIN_WIDTH = 8
-"""Characters that a column keeps however narrow the terminal is."""
+MIN_WIDTH = 16
+"""Characters that a cell keeps however narrow the terminal is; a column's name is never cut."""
 
 
 def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> str:
-    """Lay rows out in columns; the widest columns are cut with an ellipsis until a line fits.
+    """Lay rows out in columns, or each row on lines of its own where the columns would become too narrow to read.
 
     Args:
         columns: names.
@@ -21,14 +23,17 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: i
         width: characters of a line.
 
     Returns:
-        Header, rule and one line a row, each ended by a newline. Numbers stand on the right.
+        Lines, each ended by a newline. In columns, the widest are cut with an ellipsis until a line fits, and numbers
+        stand on the right; on lines of its own, nothing of a row is cut.
     """
     cells = [[_cell(value) for value in row] for row in rows]
+    widths = _fit(columns, cells, width)
+    if widths is None:
+        return "".join(_record(number, columns, row, width) for number, row in enumerate(cells, 1))
     is_number = [
         any(row[i] is not None for row in rows) and all(isinstance(row[i], int | float | None) for row in rows)
         for i in range(len(columns))
     ]
-    widths = _fit([max(_width(c) for c in column) for column in zip(columns, *cells, strict=True)], width)
     lines = [list(columns), ["─" * w for w in widths], *cells]
     return "".join(
         GAP.join(_pad(cell, w, right) for cell, w, right in zip(line, widths, is_number, strict=True)).rstrip() + "\n"
@@ -53,13 +58,27 @@ def _cell(value: object) -> str:
     return " ".join(str(value).split())
 
 
-def _fit(widths: list[int], width: int) -> list[int]:
-    """Narrow the widest columns until all fit into `width`, none below `MIN_WIDTH`."""
-    available = width - len(GAP) * (len(widths) - 1)
-    while sum(widths) > available and max(widths) > MIN_WIDTH:
-        widest = widths.index(max(widths))
-        widths[widest] -= 1
-    return widths
+def _fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int] | None:
+    """Return the columns' widths, the widest narrowed until all fit; `None` where there are rows that cannot fit."""
+    natural = [max(map(_width, column)) for column in zip(columns, *cells, strict=True)]
+    least = [min(w, max(MIN_WIDTH, _width(name))) for w, name in zip(natural, columns, strict=True)]
+    available = width - len(GAP) * (len(columns) - 1)
+    if sum(least) > available:
+        return None if cells else natural
+    while sum(natural) > available:
+        _, widest = max((w, i) for i, w in enumerate(natural) if w > least[i])
+        natural[widest] -= 1
+    return natural
+
+
+def _record(number: int, columns: Sequence[str], cells: Sequence[str], width: int) -> str:
+    """Lay one row out with a line for each column, long values over several."""
+    name_width = max(map(len, columns))
+    lines = [f"── {number} " + "─" * max(0, name_width - 4 - len(str(number)))]
+    for name, cell in zip(columns, cells, strict=True):
+        parts = textwrap.wrap(cell, max(MIN_WIDTH, width - name_width - len(GAP))) or [""]
+        lines += [f"{head:{name_width}}{GAP}{part}".rstrip() for head, part in zip_longest([name], parts, fillvalue="")]
+    return "\n".join(lines) + "\n"
 
 
 def _width(text: str) -> int:
@@ -68,10 +87,11 @@ def _width(text: str) -> int:
 
 
 def _pad(text: str, width: int, is_right: bool) -> str:
-    """Bring a cell to its width."""
+    """Bring a cell to its width; sentences lose their end, URIs and ids their middle."""
     if _width(text) > width:
-        while _width(text) > width - 1:
+        kept_end = "" if " " in text else text[-(width // 2) :]
+        while _width(text) + _width(kept_end) > width - 1:
             text = text[:-1]
-        text += "…"
+        text += "…" + kept_end
     space = " " * (width - _width(text))
     return space + text if is_right else text + space

@@ -14,7 +14,22 @@ def test_numbers_stand_on_the_right_and_text_on_the_left():
 
 
 def test_the_widest_column_is_cut_first():
-    assert lines(["a", "b"], [("x" * 30, "short")], width=20)[2] == "x" * 12 + "…  short"
+    assert lines(["a", "b"], [("to be " * 9, "short")], width=25)[2] == "to be to be to be…  short"
+
+
+def test_a_uri_is_cut_in_the_middle():
+    assert lines(["uri"], [("s3://archive/2026/interviews/first.flac",)], width=24)[2] == "s3://archiv…s/first.flac"
+
+
+def test_rows_too_wide_for_a_line_get_lines_of_their_own_and_lose_nothing():
+    rows = [("some words " * 4, "b" * 20, 7)]
+    assert lines(["text", "a_long_name", "n"], rows, width=36) == [
+        "── 1 ──────",
+        "text         some words some words",
+        "             some words some words",
+        "a_long_name  " + "b" * 20,
+        "n            7",
+    ]
 
 
 def test_wide_characters_take_two_cells():

@@ -88,6 +88,11 @@ def test_search_ranks_the_phrase_first_and_gives_neighbours(small):
     ]
 
 
+def test_search_finds_the_parts_of_a_hyphenated_word(empty_lake, make_shard):
+    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
+    assert ask(empty_lake, "select score from search('twenty one')") == [(2.0,)]
+
+
 def test_search_for_nothing_finds_nothing(small):
     assert small("select * from search('')") == []
 
