@@ -34,13 +34,12 @@ def check_shard(rows: ShardRows) -> None:
     _check_recordings(rows, where)
     by_recording: dict[str, list[Row]] = defaultdict(list)
     for segment in rows.segments:
+        _check_words(segment, where)
         by_recording[segment["recording_id"]].append(segment)
     for recording in rows.recordings:
         _check_cover(recording, by_recording.pop(recording["recording_id"], []), where)
     for stranger in by_recording:
         _refuse(where, f"segments of recording {stranger}, which is not in the shard")
-    for segment in rows.segments:
-        _check_words(segment, where)
 
 
 def partition_date(recordings: Iterable[Row]) -> date:
@@ -100,6 +99,8 @@ def _check_cover(recording: Row, segments: Sequence[Row], where: str) -> None:
     uri, decoded = recording["uri"], _samples(recording["decoded_s"])
     if len(segments) != recording["num_segments"]:
         _refuse(where, f"{uri} has {len(segments)} segments and says num_segments={recording['num_segments']}")
+    if recording["num_words"] != sum(len(row["words"]) for row in segments):
+        _refuse(where, f"{uri} says num_words={recording['num_words']}, and its segments hold others")
     if recording["status"] == "rejected" and (segments or decoded):
         _refuse(where, f"{uri} is rejected, but {len(segments)} segments or {recording['decoded_s']} s are kept of it")
     indices = sorted(row["segment_index"] for row in segments)

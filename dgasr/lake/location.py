@@ -129,9 +129,8 @@ def open_existing_lake(lake: str) -> Lake:
 def _storage_error(where: str, error: OSError) -> ConfigError | TransientError:
     """Sort a storage failure by who has to act."""
     text = str(error)
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)) or re.search(
-        "NO_SUCH_BUCKET|ucket .* not found", text
-    ):
+    is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    if is_missing or re.search("NO_SUCH_BUCKET|Bucket .* not found", text):
         return ConfigError(f"{where}: cannot be read, it does not exist ({text}). Check the URI.")
     if isinstance(error, PermissionError) or "ACCESS_DENIED" in text or error.errno == errno.EACCES:
         return ConfigError(f"{where}: access is denied ({text}). Check permissions and credentials.")

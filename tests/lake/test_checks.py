@@ -15,6 +15,7 @@ RECORDING_FAULTS = [
     ({"etag": None}, "recordings.etag is null"),
     ({"surprise": 1}, "missing or unknown columns"),
     ({"num_segments": 2}, "has 3 segments and says num_segments=2"),
+    ({"num_words": 4}, "says num_words=4"),
     ({"decoded_s": 10.5}, "a segment ends at sample 160000, and the next"),
     ({"speech_s": 8.5}, "speech_s \\+ dropped_s is not decoded_s"),
     ({"status": "rejected", "reason": "truncated", "message": "m"}, "is rejected, but 3 segments"),
