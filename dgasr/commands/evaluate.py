@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from dgasr.commands.arguments import add_model_arguments
+from dgasr.errors import ConfigError
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,6 +27,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(options: argparse.Namespace) -> int:
     """Score and print."""
     from tqdm import tqdm
+
+    from dgasr.training.manifests import read_manifest
+
+    read_manifest(options.manifest)  # refused now, and not after a large model was loaded
+    if options.json and not options.json.absolute().parent.is_dir():
+        raise ConfigError(f"--json {options.json}: there is no such folder. Make it, or name another file.")
 
     from dgasr import load
     from dgasr.evaluator import evaluate

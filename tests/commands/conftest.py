@@ -1,0 +1,83 @@
+"""The command line with an engine that needs no model, and a small archive."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from dgasr.alignment.config import AlignmentConfig
+from dgasr.audio import AudioConfig
+from dgasr.cli import main
+from dgasr.diffusion.config import DecodeConfig
+from dgasr.features import FeatureConfig
+from dgasr.model.presets import ModelIdentity
+from dgasr.recipe import Recipe
+from dgasr.records import SegmentFeatures, SegmentTranscript, Word
+from dgasr.segmentation import SegmentationConfig
+from dgasr.stages import engine
+
+RATE_HZ = 16_000
+
+RECIPE = Recipe(
+    model=ModelIdentity(name="fake", digest="0" * 32),
+    language="en",
+    audio=AudioConfig(),
+    segmentation=SegmentationConfig(),
+    features=FeatureConfig(window_samples=8 * RATE_HZ),
+    decode=DecodeConfig(),
+    alignment=AlignmentConfig(),
+)
+
+
+class OneWordTranscriber:
+    """Hears "hello" in every segment."""
+
+    def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
+        for item in features:
+            start, end = item.segment.start_sample, item.segment.end_sample
+            yield SegmentTranscript(
+                segment=item.segment,
+                text="hello",
+                language="en",
+                words=(Word(word="hello", start_sample=start, end_sample=end, confidence=0.5),),
+                timing_source="ctc",
+                confidence=0.5,
+                flags=("low_confidence",),
+                num_steps=1,
+                canvas_tokens=8,
+            )
+
+
+@pytest.fixture(autouse=True)
+def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = engine.Engine(recipe=RECIPE, transcriber=OneWordTranscriber(), device="cpu")
+    monkeypatch.setattr(engine, "start_engine", lambda config: fake)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Two recordings of two seconds."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    generator = np.random.default_rng(5)
+    for name in ("one", "two"):
+        syllables = 0.1 + 0.1 * np.sin(2 * np.pi * 3 * np.arange(2 * RATE_HZ) / RATE_HZ)
+        soundfile.write(folder / f"{name}.wav", syllables * generator.standard_normal(2 * RATE_HZ), RATE_HZ)
+    return folder
+
+
+@pytest.fixture
+def dgasr(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Function that runs a command: exit code, standard output, standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as error:  # argparse leaves this way
+            code = int(error.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

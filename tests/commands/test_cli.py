@@ -1,0 +1,73 @@
+import subprocess
+import sys
+
+import pytest
+
+from dgasr.cli import COMMANDS, main
+from dgasr.errors import ConfigError, IntegrityError, TransientError
+
+
+def test_help_imports_neither_torch_nor_prefect():
+    code = "import sys, dgasr.cli; dgasr.cli.build_parser(); print({'torch', 'prefect', 'pyarrow'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_help_lists_every_command(dgasr):
+    code, out, _ = dgasr("--help")
+    assert code == 0
+    assert all(f"\n    {name}" in out for name in COMMANDS)
+
+
+def test_no_command_is_a_wrong_request(dgasr):
+    assert dgasr()[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(ConfigError("say this"), 2), (TransientError("say this"), 1), (IntegrityError("say this"), 1)]
+)
+def test_an_error_is_a_message_and_an_exit_code(monkeypatch, capsys, error: Exception, code: int):
+    import dgasr.doctor
+
+    def fail(uri):
+        raise error
+
+    monkeypatch.setattr(dgasr.doctor, "examine", fail)
+    assert main(["doctor"]) == code
+    assert capsys.readouterr().err == "dgasr: say this\n"
+
+
+def test_an_interrupted_run_says_that_it_can_go_on(monkeypatch, capsys):
+    import dgasr.doctor
+
+    def interrupt(uri):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dgasr.doctor, "examine", interrupt)
+    assert main(["doctor"]) == 130
+    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    piped = f"{sys.executable} -c 'import sys; from dgasr.cli import main; sys.exit(main([\"doctor\"]))' | true"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", piped], capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+
+
+def test_sql_answers_on_standard_output(dgasr, archive, tmp_path):
+    dgasr("transcribe", archive, "--lake", tmp_path / "lake")
+    code, out, _ = dgasr("sql", "select text from segments", "--lake", tmp_path / "lake", "--format", "csv")
+    assert (code, out) == (0, "text\nhello\nhello\n")
+
+
+def test_sql_on_no_lake_is_a_wrong_request(dgasr, tmp_path):
+    assert dgasr("sql", "select 1", "--lake", tmp_path / "nowhere")[0] == 2
+
+
+def test_evaluate_on_no_manifest_is_a_wrong_request(dgasr, tmp_path):
+    assert dgasr("evaluate", tmp_path / "nowhere.jsonl", "--model", tmp_path / "no-model")[0] == 2
+
+
+def test_corpora_without_the_data_set_is_a_wrong_request(dgasr, tmp_path):
+    code, _, err = dgasr("corpora", tmp_path / "out", "--fsdd", tmp_path, "--no-voices")
+    assert code == 2
+    assert "Free Spoken Digit Dataset" in err

@@ -1,0 +1,96 @@
+import json
+from pathlib import Path
+
+import boto3
+import pytest
+
+from dgasr.lake.views import connect
+
+
+def test_all_good_is_exit_code_0(dgasr, archive: Path, tmp_path: Path):
+    code, out, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake")
+    assert code == 0
+    assert out.count("hello") == 2
+    assert "2 recordings (0 rejected, 0 partial)" in err
+
+
+def test_a_rejected_recording_is_exit_code_3_and_is_named(dgasr, archive: Path, tmp_path: Path):
+    (archive / "empty.wav").touch()
+    code, out, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake")
+    assert code == 3
+    assert "rejected: empty_file" in out
+    assert f"rejected (empty_file): {archive}/empty.wav" in err
+
+
+def test_a_second_run_says_so_and_prints_the_same(dgasr, archive: Path, tmp_path: Path):
+    _, first, _ = dgasr("transcribe", archive, "--lake", tmp_path / "lake")
+    code, second, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake")
+    assert (code, second) == (0, first)
+    assert "nothing new: the lake holds all 2 recordings" in err
+
+
+def test_only_what_was_asked_for_is_printed(dgasr, archive: Path, tmp_path: Path):
+    dgasr("transcribe", archive, "--lake", tmp_path / "lake")
+    _, out, _ = dgasr("transcribe", archive / "two.wav", "--lake", tmp_path / "lake", "--format", "txt")
+    assert out == "hello\n"
+
+
+def test_several_sources_are_taken(dgasr, archive: Path, tmp_path: Path):
+    sources = (archive / "one.wav", archive / "two.wav")
+    _, out, _ = dgasr("transcribe", *sources, "--lake", tmp_path / "lake", "--format", "txt")
+    assert out == f"# {sources[0]}\nhello\n\n# {sources[1]}\nhello\n\n"
+
+
+def test_json_is_an_array_of_recordings(dgasr, archive: Path, tmp_path: Path):
+    _, out, _ = dgasr("transcribe", archive, "--lake", tmp_path / "lake", "--format", "json")
+    one, two = json.loads(out)
+    assert (one["status"], one["text"], one["decoded_s"]) == ("ok", "hello", 2.0)
+    assert two["word_segments"][0]["word"] == "hello"
+
+
+@pytest.mark.parametrize(("format", "expected"), [("srt", "00:00:00,000 -->"), ("vtt", "WEBVTT\n\n00:00:00.000 -->")])
+def test_subtitles_of_one_recording_are_a_valid_file(dgasr, archive: Path, tmp_path: Path, format: str, expected: str):
+    _, out, _ = dgasr("transcribe", archive / "one.wav", "--lake", tmp_path / "lake", "--format", format)
+    assert expected in out
+    assert "#" not in out
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--max-steps", "0"], ["--batch-size", "x"], ["--format", "doc"], ["--device", "tpu"], ["--colour", "red"]]
+)
+def test_a_wrong_flag_is_exit_code_2_before_any_work(dgasr, archive: Path, tmp_path: Path, wrong: list[str]):
+    code, _, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake", *wrong)
+    assert code == 2
+    assert wrong[0] in err
+    assert not (tmp_path / "lake").exists()
+
+
+def test_a_lake_that_is_a_file_is_refused(dgasr, archive: Path):
+    code, _, err = dgasr("transcribe", archive, "--lake", archive / "one.wav")
+    assert code == 2
+    assert "no lake can be written there" in err
+
+
+def test_a_folder_without_recordings_is_refused(dgasr, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = dgasr("transcribe", tmp_path / "empty", "--lake", tmp_path / "lake")
+    assert code == 2
+    assert "nothing lies there" in err
+
+
+def test_s3_serves_as_source_and_as_lake(dgasr, archive: Path, s3_endpoint: str):
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="flow")
+    for path in archive.iterdir():
+        client.upload_file(str(path), "flow", f"in/{path.name}")
+    code, out, _ = dgasr("transcribe", "s3://flow/in/", "--lake", "s3://flow/lake")
+    assert (code, out.count("hello")) == (0, 2)
+    with connect("s3://flow/lake") as connection:
+        assert connection.execute("select count(*)::int from words").fetchall() == [(2,)]
+    assert client.list_objects_v2(Bucket="flow", Prefix="lake/staging")["KeyCount"] == 0
+
+
+def test_a_bucket_that_does_not_exist_is_refused(dgasr, archive: Path, s3_endpoint: str):
+    code, _, err = dgasr("transcribe", archive, "--lake", "s3://nowhere/lake")
+    assert code == 2
+    assert "nowhere" in err

@@ -1,0 +1,142 @@
+"""Every bad file that an archive may hold, end to end: each ends as a row with an enumerated reason and a message."""
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from dgasr.errors import Reason
+from dgasr.lake.views import connect
+from dgasr.recipe import Recipe
+from dgasr.stages.embedded import transcribe_sources
+
+RATE_HZ = 16_000
+SOUND = 0.1 * np.random.default_rng(11).standard_normal(RATE_HZ * 2)
+
+
+def wav(rate_hz: int = RATE_HZ, channels: int = 1, data: bytes = b"", claimed_bytes: int | None = None) -> bytes:
+    """Write a PCM header by hand, true or not."""
+    size = len(data) if claimed_bytes is None else claimed_bytes
+    form = struct.pack("<HHIIHH", 1, channels, rate_hz, rate_hz * channels * 2, channels * 2, 16)
+    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", size) + data
+    return b"RIFF" + struct.pack("<I", len(body) + size - len(data)) + body
+
+
+def pcm(samples: np.ndarray) -> bytes:
+    return (samples * 32767).astype("<i2").tobytes()
+
+
+def write_truncated_flac(path: Path) -> None:
+    soundfile.write(path, SOUND, RATE_HZ, format="FLAC")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def write_nan(path: Path) -> None:
+    soundfile.write(path, np.where(np.arange(SOUND.size) == 20_000, np.nan, SOUND), RATE_HZ, subtype="FLOAT")
+
+
+BAD = {
+    "empty.wav": (lambda path: path.touch(), "rejected", "empty_file"),
+    "text.mp3": (lambda path: path.write_text("no audio, only the name says so " * 50), "rejected", "unknown_format"),
+    "drm.m4a": (
+        lambda path: path.write_bytes(np.random.default_rng(5).bytes(5000)),
+        "rejected",
+        "unknown_format",
+    ),
+    "truncated.wav": (
+        lambda path: path.write_bytes(wav(data=pcm(SOUND[:RATE_HZ]), claimed_bytes=RATE_HZ * 8)),
+        "partial",
+        "truncated",
+    ),
+    "truncated.flac": (write_truncated_flac, "partial", "truncated"),
+    "zero_hz.wav": (lambda path: path.write_bytes(wav(rate_hz=0, data=pcm(SOUND))), "rejected", None),
+    "nan.wav": (write_nan, "rejected", "not_finite"),
+    "hundred_channels.wav": (
+        lambda path: path.write_bytes(wav(channels=100, data=pcm(np.zeros(100 * 8000)))),
+        "rejected",
+        "too_many_channels",
+    ),
+    "one_sample.wav": (lambda path: path.write_bytes(wav(data=pcm(SOUND[:1]))), "rejected", "too_short"),
+    "header_only.wav": (lambda path: path.write_bytes(wav()), "rejected", None),
+}
+"""What is written, and the row it gets; a reason of `None` stands for any of the enumerated ones."""
+
+
+class Watcher:
+    """Looks away."""
+
+    def begin_shard(self, shard) -> None: ...
+    def recording_read(self, outcome) -> None: ...
+    def begin_decoding(self, prepared) -> None: ...
+    def segment_decoded(self, segment) -> None: ...
+    def end_shard(self, decoded) -> None: ...
+
+
+@pytest.fixture
+def rows_of(tmp_path: Path, recipe: Recipe, transcriber) -> Callable[[str], list[tuple]]:
+    """Transcribe a source; status, reason, message and decoded seconds of each row."""
+
+    def rows(source: str) -> list[tuple]:
+        transcribe_sources([source], f"{tmp_path}/lake", recipe, transcriber, "cpu", Watcher())
+        with connect(f"{tmp_path}/lake") as connection:
+            return connection.execute(
+                "select uri, status, reason, message, decoded_s from recordings order by uri"
+            ).fetchall()
+
+    return rows
+
+
+def test_all_of_them_in_one_archive_end_as_rows_and_none_stops_the_rest(tmp_path: Path, rows_of):
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for name, (write, _, _) in BAD.items():
+        write(archive / name)
+    soundfile.write(archive / "good.wav", SOUND, RATE_HZ)
+    found = {Path(uri).name: row for uri, *row in rows_of(str(archive))}
+    assert found.pop("good.wav")[:2] == ["ok", None]
+    for name, (_, status, reason) in BAD.items():
+        found_status, found_reason, message, _ = found.pop(name)
+        assert (name, found_status) == (name, status)
+        assert (name, found_reason) == (name, reason or found_reason)
+        assert found_reason in set(Reason)
+        assert name in message
+        assert message.count(". ") >= 1, f"{message!r} does not say what now"
+    assert not found
+
+
+def test_what_could_be_decoded_of_a_truncated_file_is_kept(tmp_path: Path, rows_of):
+    BAD["truncated.wav"][0](tmp_path / "truncated.wav")
+    assert rows_of(str(tmp_path / "truncated.wav"))[0][4] == 1.0
+
+
+def test_a_wrong_extension_does_not_matter(tmp_path: Path, rows_of):
+    soundfile.write(tmp_path / "really_flac.mp3", SOUND, RATE_HZ, format="FLAC")
+    assert rows_of(str(tmp_path / "really_flac.mp3"))[0][1:3] == ("ok", None)
+
+
+def test_192_khz_is_resampled(tmp_path: Path, rows_of):
+    soundfile.write(tmp_path / "high.wav", np.repeat(SOUND, 12), 192_000)
+    assert rows_of(str(tmp_path / "high.wav"))[0][1::3] == ("ok", 2.0)
+
+
+def test_a_name_that_is_no_utf8_is_transcribed(tmp_path: Path, rows_of):
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    soundfile.write(archive / "good.wav", SOUND, RATE_HZ)
+    os.rename(archive / "good.wav", os.fsencode(archive) + b"/caf\xe9.wav")
+    ((uri, status, *_),) = rows_of(str(archive))
+    assert status == "ok"
+    assert uri.endswith("caf%E9.wav")
+
+
+def test_a_pipe_is_no_file(tmp_path: Path, rows_of):
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert rows_of(str(tmp_path / "pipe.wav"))[0][1:3] == ("rejected", "not_a_file")
+
+
+def test_a_missing_object_is_a_row(tmp_path: Path, rows_of):
+    assert rows_of(str(tmp_path / "missing.wav"))[0][1:3] == ("rejected", "object_missing")

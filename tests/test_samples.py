@@ -1,0 +1,67 @@
+"""The samples are what their manifest says: enough of them, of many kinds, small, and broken only on purpose."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dgasr.audio import AudioConfig, open_audio
+from dgasr.errors import TruncatedError, UnknownFormatError
+from dgasr.samples import MANIFEST, SAMPLES
+from dgasr.samples.make import DIGITS, SPOKEN
+from dgasr.training.manifests import read_manifest
+
+ROWS = [json.loads(line) for line in MANIFEST.read_text().splitlines()]
+MAX_BYTES = 1_500_000
+
+
+def read(path: Path):
+    with path.open("rb") as file:
+        stream = open_audio(file, path.name, AudioConfig())
+        for _ in stream.blocks():
+            pass
+        return stream.report()
+
+
+def test_the_manifest_can_be_read():
+    assert len(read_manifest(MANIFEST)) == len(ROWS) >= 10
+
+
+def test_every_sample_is_in_the_manifest():
+    audio = {path.name for path in SAMPLES.iterdir() if path.suffix not in (".py", ".jsonl", ".pyc") and path.is_file()}
+    assert audio == {row["audio_filepath"] for row in ROWS}
+
+
+def test_together_they_are_small():
+    assert sum((SAMPLES / row["audio_filepath"]).stat().st_size for row in ROWS) < MAX_BYTES
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row["expected"] == "ok"], ids=lambda row: row["audio_filepath"])
+def test_a_whole_sample_lasts_as_long_as_its_manifest_says(row: dict):
+    report = read(SAMPLES / row["audio_filepath"])
+    assert report.decoded_samples / 16_000 == pytest.approx(row["duration"], abs=0.07)  # codecs pad their frames
+
+
+def test_the_truncated_sample_breaks_off_where_its_text_ends():
+    (row,) = (row for row in ROWS if row["expected"] == "partial")
+    with pytest.raises(TruncatedError):
+        read(SAMPLES / row["audio_filepath"])
+    assert row["words"][-1]["end_s"] < row["duration"]
+
+
+def test_the_encrypted_sample_is_of_no_known_format():
+    (row,) = (row for row in ROWS if row["expected"] == "rejected")
+    with pytest.raises(UnknownFormatError):
+        read(SAMPLES / row["audio_filepath"])
+
+
+def test_there_are_many_voices_rates_and_containers():
+    assert len({sample.voice for sample in SPOKEN}) >= 8
+    assert {8_000, 16_000, 44_100} <= {sample.rate_hz for sample in SPOKEN}
+    assert {sample.channels for sample in SPOKEN} == {1, 2}
+    assert {"flac", "mp3", "ogg", "m4a", "webm", "wav"} <= {sample.name.split(".")[-1] for sample in SPOKEN}
+    assert max(row["duration"] for row in ROWS) > 180
+
+
+def test_only_words_that_the_bundled_model_knows_are_spoken():
+    assert {word for row in ROWS for word in row["text"].split()} <= set(DIGITS)
