@@ -11,6 +11,9 @@ from dgasr.errors import InvalidHeaderError
 LARGEST_CHUNK_BYTES = 0x7FFF0000
 """Writers that cannot seek back put a size from here up when they do not know it."""
 
+MOST_CHUNKS = 1000
+"""Chunks looked at before the audio; a file made of empty ones would take hours to walk through."""
+
 LONGEST_TRAILER_BYTES = 4096
 """Bytes after the audio that need not be a chunk: padding, or a tag of another format."""
 
@@ -98,7 +101,9 @@ def states_mp3_length(source: Source) -> bool:
 def _chunks(source: Source, byte_order: Literal["big", "little"]) -> Iterator[tuple[bytes, int, int]]:
     """Walk over chunks: name, offset of the body, claimed size of the body."""
     offset = 12
-    while offset + 8 <= source.num_bytes:
+    for _ in range(MOST_CHUNKS):
+        if offset + 8 > source.num_bytes:
+            return
         header = source.bytes_at(offset, 8)
         size = int.from_bytes(header[4:], byte_order)
         yield header[:4], offset + 8, size
