@@ -45,7 +45,7 @@ check: setup ## lint, layout and types
 	$(BIN)/mypy
 
 test: setup ## every test, WORKERS side by side
-	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 demo: setup ## audio in S3 to words in SQL, on this machine
 	$(BIN)/dgasr demo

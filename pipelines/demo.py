@@ -4,6 +4,7 @@ Everything but the lake ends with it: the endpoint, Prefect's temporary server a
 """
 
 import asyncio
+import atexit
 import logging
 import os
 import shutil
@@ -33,6 +34,9 @@ def run_demo(lake: Path) -> None:
         ConfigError: something else lies there.
     """
     _clear(lake)
+    # Prefect keeps modules alive past the interpreter's end, and DuckDB's bindings then list all their types on
+    # standard error. Registered before Prefect is imported, this runs after all that Prefect has to say.
+    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno()))
     with _endpoint() as url, _prefect_home():
         source = _upload()
         sys.stdout.write(f"{source}: {len(_audio_files())} recordings, S3 endpoint {url} (in memory)\n")
@@ -55,7 +59,9 @@ def _run_flow(source: str, lake: Path) -> None:
 def _clear(lake: Path) -> None:
     """Make way for a new lake, and mark it."""
     if lake.exists() and any(lake.iterdir()) and not (lake / MARK).exists():
-        raise ConfigError(f"{lake}: is not a lake that the demo made. Name another folder: dgasr demo --lake FOLDER.")
+        raise ConfigError(
+            f"{lake}: holds something that the demo did not make. Name another folder: dgasr demo --lake FOLDER."
+        )
     shutil.rmtree(lake, ignore_errors=True)
     lake.mkdir(parents=True)
     (lake / MARK).touch()

@@ -1,0 +1,123 @@
+"""Every command of the README runs: the demo as a process of its own, the others in this one, in an empty folder."""
+
+import glob
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dgasr.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("readme")]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working folder where the paths of the README lead to the checkout's files."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "dgasr").symlink_to(ROOT / "dgasr")
+    before = os.getcwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def demo(folder: Path) -> str:
+    """What the demo prints, run as `make demo` runs it."""
+    result = subprocess.run(
+        [sys.executable, "-m", "dgasr.cli", "demo"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("dgasr")])
+def test_a_command_runs(command: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+    words = [match for word in shlex.split(command)[1:] for match in (sorted(glob.glob(word)) or [word])]
+    assert main(words) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make")])
+def test_a_make_target_exists(command: str):
+    result = subprocess.run([*command.split(), "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_no_command_is_of_another_kind():
+    assert all(command.split()[0] in ("dgasr", "make") for command in COMMANDS)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs(code: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_make_demo_runs_what_this_test_runs():
+    assert re.search(r"^demo:.*\n\t\$\(BIN\)/dgasr demo$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_every_room_has_its_line_in_the_tree():
+    rooms = {path.name for path in (ROOT / "dgasr").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert all(f"\n  {room}/ " in README for room in rooms), rooms
+
+
+def test_what_to_open_is_there():
+    table = re.findall(r"^\|.*\| `(.*)` \|$", README, re.MULTILINE)
+    assert table
+    assert all((ROOT / path).exists() for path in table)
+
+
+def test_the_demo_shows_what_was_said_beside_what_was_heard(demo: str):
+    assert demo.count("\n    said ") == demo.count("\n    heard ") == 13
+
+
+def test_the_demo_gives_words_with_times_error_rate_speed_and_coverage(demo: str):
+    assert re.search(r"\n +0\.\d\d to +\d\.\d\d  \d\.\d\d  \w+\n", demo)
+    assert re.search(r"\nWER \d+\.\d%", demo)
+    assert re.search(r"\nRTFx \d+\.\d", demo)
+    coverage = re.search(r"coverage: ([\d.]+) s decoded = ([\d.]+) s speech \+ ([\d.]+) s silence", demo)
+    decoded, speech, silence = map(float, coverage.groups())
+    assert decoded == pytest.approx(speech + silence, abs=0.11)
+
+
+def test_the_demo_names_the_broken_files_and_why(demo: str):
+    assert "encrypted.m4a: rejected, unknown_format" in demo
+    assert "truncated_8khz.wav: partial, truncated" in demo
+
+
+def test_the_demo_says_how_to_go_on(demo: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+    commands = re.findall(r"^  dgasr (sql .*)$", demo, re.MULTILINE)
+    assert commands
+    for command in commands:
+        assert main(shlex.split(command)) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_demo_makes_its_own_lake_anew_and_leaves_others_alone(demo: str, folder: Path, capsys):
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").touch()
+    assert main(["demo", "--lake", "mine"]) == 2
+    assert (folder / "mine" / "thesis.txt").exists()
+    assert "demo did not make" in capsys.readouterr().err
