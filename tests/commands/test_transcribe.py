@@ -56,7 +56,8 @@ def test_subtitles_of_one_recording_are_a_valid_file(dgasr, archive: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--max-steps", "0"], ["--batch-size", "x"], ["--format", "doc"], ["--device", "tpu"], ["--colour", "red"]]
+    "wrong",
+    [["--max-steps", "0"], ["--batch-size", "x"], ["--format", "doc"], ["--device", "tpu"], ["--colour", "red"]],
 )
 def test_a_wrong_flag_is_exit_code_2_before_any_work(dgasr, archive: Path, tmp_path: Path, wrong: list[str]):
     code, _, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake", *wrong)
