@@ -25,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	rm -f $(VENV)/.installed-*
 ifeq ($(TORCH),cpu)
-	$(BIN)/pip install --quiet "torch==$(TORCH_PIN)+cpu" \
+	$(BIN)/pip install --quiet "torch==$(TORCH_PIN)+cpu" 2>/dev/null \
 	  || $(BIN)/pip install --quiet "torch==$(TORCH_PIN)" --index-url https://download.pytorch.org/whl/cpu \
 	  || $(BIN)/pip install --quiet "torch==$(TORCH_PIN)"
 else
