@@ -49,7 +49,7 @@ def run_demo(lake: Path) -> None:
 
 
 def _run_flow(source: str, lake: Path) -> None:
-    from dgasr.stages.engine import EngineConfig
+    from dgasr.stages.engine_config import EngineConfig
     from dgasr.stages.plan import ShardConfig
     from pipelines.transcribe import transcribe
 

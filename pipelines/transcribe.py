@@ -14,13 +14,15 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
+from dgasr.errors import ConfigError
 from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.location import lake_uri_of
 from dgasr.stages.assignment import read_assignment, write_assignments
 from dgasr.stages.decode import decode_shard
 from dgasr.stages.discover import Backlog
 from dgasr.stages.embedded import new_run_id, staged_uri_of
-from dgasr.stages.engine import EngineConfig, start_engine
+from dgasr.stages.engine import start_engine
+from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.plan import ShardConfig, plan_shards
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.report import RunSummary, commit_run, rejections, summarise
@@ -81,6 +83,8 @@ async def plan(
     shards = plan_shards(backlog, recipe_id, shard)
     folder_uri = f"{lake_uri}/staging/{recipe_id}/assignments/{run_id}"
     uris = await asyncio.to_thread(lambda: list(write_assignments(shards, folder_uri, SHARDS_PER_ASSIGNMENT)))
+    if not uris and not backlog.num_held:
+        raise ConfigError(f"{', '.join(sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
     get_run_logger().info("%d recordings in the lake already, %d assignments to do", backlog.num_held, len(uris))
     return backlog.num_held, uris
 

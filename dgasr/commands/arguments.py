@@ -2,6 +2,10 @@
 
 import argparse
 
+from dgasr.stages.engine_config import EngineConfig
+
+DEFAULTS = EngineConfig()
+
 
 def positive_int(text: str) -> int:
     """Read an argument that counts something."""
@@ -17,13 +21,14 @@ def positive_int(text: str) -> int:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what chooses the model and how it decodes."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model", default="tiny", metavar="tiny|full|DIR", help="preset or model folder (default: tiny)"
-    )
-    group.add_argument("--adapter", metavar="FILE|DIR|HUB_ID", help="projector and LoRA to put on the model")
-    group.add_argument("--max-steps", type=positive_int, default=8, metavar="N", help="denoising steps (default: 8)")
-    group.add_argument(
-        "--batch-size", type=positive_int, default=16, metavar="N", help="segments at once (default: 16)"
-    )
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
-    group.add_argument("--language", metavar="CODE", help="language that is spoken (default: the model's own)")
+
+    def add(flag: str, what: str, **options: object) -> None:
+        name = flag.removeprefix("--").replace("-", "_")
+        group.add_argument(flag, default=getattr(DEFAULTS, name), help=what, **options)  # type: ignore[arg-type]
+
+    add("--model", "preset or model folder (default: %(default)s)", metavar="tiny|full|DIR")
+    add("--adapter", "projector and LoRA to put on the model", metavar="FILE|DIR|HUB_ID")
+    add("--max-steps", "denoising steps (default: %(default)s)", metavar="N", type=positive_int)
+    add("--batch-size", "segments at once (default: %(default)s)", metavar="N", type=positive_int)
+    add("--device", "default: %(default)s", choices=("auto", "cpu", "cuda"))
+    add("--language", "language that is spoken (default: the model's own)", metavar="CODE")

@@ -9,8 +9,6 @@ from dgasr.exports import export_json, export_srt, export_txt, export_vtt
 from dgasr.lake.table import format_table
 from dgasr.stages.transcripts import RecordingTranscript
 
-FORMATS = ("table", "txt", "srt", "vtt", "json")
-
 TABLE_ROWS = 200
 """Recordings that a table shows; the lake holds all of them."""
 
@@ -25,7 +23,7 @@ def write_transcripts(transcripts: Iterable[RecordingTranscript], format: str, h
 
     Args:
         transcripts: what to write, taken lazily.
-        format: one of `FORMATS`. JSON is an array with one object a recording.
+        format: `table`, `txt`, `srt`, `vtt` or `json`. JSON is an array with one object a recording.
         has_many: whether several recordings follow, so that text and subtitles need a line that says whose they are.
         out: where to.
     """

@@ -38,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
     from dgasr.lake.location import lake_uri_of
     from dgasr.stages.discover import list_recordings
     from dgasr.stages.embedded import transcribe_sources
-    from dgasr.stages.engine import EngineConfig, start_engine
+    from dgasr.stages.engine import start_engine
+    from dgasr.stages.engine_config import EngineConfig
     from dgasr.stages.transcripts import read_transcripts
 
     lake_uri = lake_uri_of(options.lake)

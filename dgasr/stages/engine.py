@@ -2,35 +2,13 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from dgasr.recipe import Recipe
+from dgasr.stages.engine_config import EngineConfig
 
 if TYPE_CHECKING:
     from dgasr.transcriber import Transcriber
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EngineConfig:
-    """Which model transcribes, and how; small enough to travel between tasks.
-
-    Attributes:
-        model: `tiny`, `full` or a model folder.
-        adapter: projector and LoRA to put on the model, or `None` for none.
-        device: `auto`, `cpu` or `cuda`.
-        max_steps: most denoising steps for a segment.
-        batch_size: segments decoded at once.
-        language: language that is spoken, or `None` for the model's own.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    model: str = "tiny"
-    adapter: str | None = None
-    device: str = "auto"
-    max_steps: int = 8
-    batch_size: int = 16
-    language: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

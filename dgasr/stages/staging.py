@@ -16,7 +16,7 @@ from dgasr.records import Segment, SegmentFeatures
 from dgasr.stages.outcome import Outcome, outcomes_from_json, outcomes_to_json
 from dgasr.store import objects
 
-CHUNK_BYTES = 32 * 2**20
+CHUNK_BYTES = 16 * 2**20
 """Features in one object of a part: bounds the memory of both sides."""
 
 STAGED_SEGMENT = pa.schema(

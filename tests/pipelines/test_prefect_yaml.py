@@ -26,7 +26,7 @@ def test_an_entrypoint_takes_the_parameters_that_it_is_given(deployment: dict):
 
 
 def test_a_misspelt_setting_is_refused():
-    from dgasr.stages.engine import EngineConfig
+    from dgasr.stages.engine_config import EngineConfig
 
     with pytest.raises(ValidationError, match="max_stepz"):
         TypeAdapter(EngineConfig).validate_python({"max_stepz": 8})

@@ -19,7 +19,8 @@ from dgasr.model.presets import ModelIdentity
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript
 from dgasr.segmentation import SegmentationConfig
-from dgasr.stages.engine import Engine, EngineConfig
+from dgasr.stages.engine import Engine
+from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.plan import ShardConfig
 from pipelines import transcribe as module
 
@@ -133,3 +134,9 @@ def test_a_wrong_request_fails_at_once(archive: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match="no such bucket"):
         run(archive)
     assert len(calls) == 1
+
+
+def test_a_source_where_nothing_lies_is_a_wrong_request(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="nothing lies there"):
+        run(tmp_path / "empty")

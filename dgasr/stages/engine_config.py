@@ -1,0 +1,36 @@
+"""Settings of a run's engine. Imports nothing heavy: the command line reads its defaults for `--help`."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dgasr.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """Which model transcribes, and how; small enough to travel between tasks.
+
+    Attributes:
+        model: `tiny`, `full` or a model folder.
+        adapter: projector and LoRA to put on the model, or `None` for none.
+        device: `auto`, `cpu` or `cuda`.
+        max_steps: most denoising steps for a segment.
+        batch_size: segments decoded at once.
+        language: language that is spoken, or `None` for the model's own.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    model: str = "tiny"
+    adapter: str | None = None
+    device: str = "auto"
+    max_steps: int = 8
+    batch_size: int = 16
+    language: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers with which nothing is decoded."""
+        if self.max_steps < 1 or self.batch_size < 1:
+            raise ConfigError(
+                f"EngineConfig: max_steps={self.max_steps} and batch_size={self.batch_size} must be 1 or more."
+            )
