@@ -22,7 +22,7 @@ def write_transcripts(transcripts: Iterable[RecordingTranscript], format: str, h
     """Write transcripts one after the other.
 
     Args:
-        transcripts: what to write, taken lazily.
+        transcripts: what to write, taken lazily, to the last one.
         format: `table`, `txt`, `srt`, `vtt` or `json`. JSON is an array with one object a recording.
         has_many: whether several recordings follow, so that text and subtitles need a line that says whose they are.
         out: where to.
@@ -44,8 +44,9 @@ def _write_table(transcripts: Iterable[RecordingTranscript], out: TextIO) -> Non
     prefix = _common_folder([str(transcript.recording["uri"]) for transcript in shown])
     width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if out.isatty() else PIPE_WIDTH
     out.write(format_table(COLUMNS, [_table_row(transcript, prefix) for transcript in shown], width))
-    if next(remaining, None) is not None:
-        out.write(f"… the first {TABLE_ROWS} recordings; `dgasr sql latest_transcripts --lake …` has all of them.\n")
+    num_more = sum(1 for _ in remaining)
+    if num_more:
+        out.write(f"… and {num_more} more; `dgasr sql latest_transcripts --lake …` has all of them.\n")
 
 
 def _table_row(transcript: RecordingTranscript, prefix: str) -> list[object]:

@@ -4,6 +4,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from dgasr.commands import output
 from dgasr.lake.views import connect
 
 
@@ -20,6 +21,15 @@ def test_a_rejected_recording_is_exit_code_3_and_is_named(dgasr, archive: Path, 
     assert code == 3
     assert "rejected: empty_file" in out
     assert f"rejected (empty_file): {archive}/empty.wav" in err
+
+
+def test_a_rejected_recording_that_no_longer_fits_into_the_table_still_counts(
+    dgasr, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (archive / "zero.wav").touch()
+    monkeypatch.setattr(output, "TABLE_ROWS", 1)
+    code, out, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake")
+    assert (code, "… and 2 more" in out, "zero.wav" in err) == (3, True, True)
 
 
 def test_a_second_run_says_so_and_prints_the_same(dgasr, archive: Path, tmp_path: Path):
