@@ -1,7 +1,7 @@
 """Text to token ids and back, and the prompt with its audio slots. Knows a tokenizer and ids, no model."""
 
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,10 @@ class Tokenizer:
         for count in range(1, len(ids) + 1):
             text = self._tokenizer.decode(ids[:count], skip_special_tokens=True)
             ends.append(max(len(text.rstrip("\ufffd")), ends[-1]))  # half a character is not yet one
-        spelled = _WORD.finditer(text)
-        return [(m.group(), bisect_right(ends, m.start()) - 1, bisect_left(ends, m.end())) for m in spelled]
+        return [
+            (word.group(), _token_at(ends, word.start()), bisect_left(ends, word.end()))
+            for word in _WORD.finditer(text)
+        ]
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files."""
@@ -126,6 +128,12 @@ class Tokenizer:
 
     def _encode_plain(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)
+
+
+def _token_at(ends: list[int], position: int) -> int:
+    """Find the first token that helps to spell the character at `position`."""
+    index = bisect_left(ends, position)
+    return index if ends[index] == position else index - 1
 
 
 def build_prompt(tokenizer: Tokenizer, config: PromptConfig, num_audio_tokens: int, language: str) -> PromptIds:

@@ -206,7 +206,7 @@ class Batches(Dataset[Batch]):
         """Label the audio embeddings by the words that sound at their centres.  [audio tokens]"""
         num_frames = self._model.num_audio_tokens
         labels = np.full(num_frames, IGNORED if row.words is None else self._model.blank_id, dtype=np.int64)
-        frame_samples = self._model.window_samples // num_frames
+        frame_samples = self._model.projector.subsampling * self._model.frame_samples
         centres = np.arange(num_frames) * frame_samples
         for word, start, end in row.words or ():
             (token, *more) = self._tokenizer.encode(word)

@@ -164,7 +164,9 @@ class _PhaseRun:
         sums: dict[str, float] = {}
         for _ in range(self._phase.grad_accumulation):
             batch = next(batches).to(self._config.device)
-            losses = batch_losses(self._model, batch, self._prompt_ids, self._phase.losses, generator)
+            losses = batch_losses(
+                self._model, batch, self._prompt_ids, self._phase.losses, self._phase.noise, generator
+            )
             (losses["total"] / self._phase.grad_accumulation).backward()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.item() / self._phase.grad_accumulation
@@ -185,7 +187,9 @@ class _PhaseRun:
         sums: dict[str, float] = {}
         for index in range(len(self._validation)):
             batch = self._validation[index].to(self._config.device)
-            losses = batch_losses(self._model, batch, self._prompt_ids, self._phase.losses, generator)
+            losses = batch_losses(
+                self._model, batch, self._prompt_ids, self._phase.losses, self._phase.noise, generator
+            )
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.item() / len(self._validation)
         self._model.train()

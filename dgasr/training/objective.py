@@ -13,13 +13,11 @@ from transformers.cache_utils import DynamicCache
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
 from dgasr.training.batches import IGNORED, Batch
+from dgasr.training.canvas_noise import CanvasNoiseConfig, noised_canvas
 from dgasr.training.losses import cross_entropy, ctc
 
 VOCABULARY_CHUNK = 8192
 """Vocabulary rows held at a time by the losses."""
-
-SELF_CONDITIONING_TEMPERATURE = (0.4, 0.8)
-"""Where the decoder's schedule runs at inference; training draws from the same range."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +50,12 @@ class LossWeights:
 
 
 def batch_losses(
-    model: AsrModel, batch: Batch, prompt_ids: Tensor, weights: LossWeights, generator: torch.Generator
+    model: AsrModel,
+    batch: Batch,
+    prompt_ids: Tensor,
+    weights: LossWeights,
+    noise: CanvasNoiseConfig,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Compute the losses of one batch.
 
@@ -61,6 +64,7 @@ def batch_losses(
         batch: from `Batches`, on the model's device.
         prompt_ids: the prompt with its audio slots.  [prompt]
         weights: which losses to compute.
+        noise: what the diffusion loss denoises.
         generator: source of canvas noise, on the CPU.
 
     Returns:
@@ -73,7 +77,7 @@ def batch_losses(
     if weights.frame:
         losses["frame"] = _frame(model, audio, batch)
     if weights.needs_backbone:
-        losses |= _backbone_losses(model, audio, batch, prompt_ids, weights, generator)
+        losses |= _backbone_losses(model, audio, batch, prompt_ids, weights, noise, generator)
     losses["total"] = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
     return losses
 
@@ -97,7 +101,13 @@ def _frame(model: AsrModel, audio: Tensor, batch: Batch) -> Tensor:
 
 
 def _backbone_losses(
-    model: AsrModel, audio: Tensor, batch: Batch, prompt_ids: Tensor, weights: LossWeights, generator: torch.Generator
+    model: AsrModel,
+    audio: Tensor,
+    batch: Batch,
+    prompt_ids: Tensor,
+    weights: LossWeights,
+    noise: CanvasNoiseConfig,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """One encoder pass over prompt and target serves both: causal, so cropping the cache gives back the prompt's."""
     embeddings = model.prompt_embeddings(prompt_ids, audio)
@@ -115,39 +125,23 @@ def _backbone_losses(
     else:
         _, cache = model.prefill(embeddings)
     if weights.diffusion:
-        noised, has_signal = _noised(batch.canvas, model.head_weight.shape[0], generator)
-        soft = _self_conditioning(model, noised, cache, generator) * has_signal[:, None, None]
-        states = model.decode(noised, soft, cache)
-        nll = _head_loss(model, states.flatten(0, 1), batch.canvas.flatten()).view(batch.canvas.shape)
-        share = torch.where(positions <= end, 1.0, weights.pad)
-        losses["diffusion"] = (nll * share).sum() / share.sum()
+        losses["diffusion"] = _diffusion(model, batch, cache, weights.pad, noise, generator)
     return losses
+
+
+def _diffusion(
+    model: AsrModel, batch: Batch, cache: DynamicCache, pad: float, noise: CanvasNoiseConfig, generator: torch.Generator
+) -> Tensor:
+    """Predict clean canvases from noised ones, several of each row."""
+    cache.batch_repeat_interleave(noise.draws)
+    canvas = batch.canvas.repeat_interleave(noise.draws, dim=0)  # [batch * draws, canvas]
+    end = batch.text_lengths.repeat_interleave(noise.draws).unsqueeze(1)
+    noised, soft = noised_canvas(model, canvas, cache, noise, generator)
+    states = model.decode(noised, soft, cache)
+    nll = _head_loss(model, states.flatten(0, 1), canvas.flatten()).view(canvas.shape)
+    share = torch.where(torch.arange(canvas.shape[1], device=end.device) <= end, 1.0, pad)
+    return (nll * share).sum() / share.sum()
 
 
 def _head_loss(model: AsrModel, states: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy(states, model.head_weight, targets, model.config.softcap, VOCABULARY_CHUNK)
-
-
-def _noised(canvas: Tensor, vocabulary: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Replace tokens by uniform ones at a rate of each row's own, all of them in a quarter of the rows.
-
-    Returns:
-        The noised canvas [batch, canvas], and which rows get a self-conditioning signal: half of them [batch].
-    """
-    batch, length = canvas.shape
-    rate = torch.rand(batch, 1, generator=generator)
-    rate = torch.where(torch.rand(batch, 1, generator=generator) < 0.25, 1.0, rate)
-    replaced = torch.rand(batch, length, generator=generator) < rate
-    noise = torch.randint(vocabulary, (batch, length), generator=generator)
-    has_signal = torch.rand(batch, generator=generator) < 0.5
-    return torch.where(replaced.to(canvas.device), noise.to(canvas.device), canvas), has_signal.to(canvas.device)
-
-
-@torch.no_grad()
-def _self_conditioning(model: AsrModel, noised: Tensor, cache: DynamicCache, generator: torch.Generator) -> Tensor:
-    """Soft embeddings of a first look at the canvas.  [batch, canvas, hidden]"""
-    low, high = SELF_CONDITIONING_TEMPERATURE
-    temperature = low + (high - low) * torch.rand((), generator=generator).item()
-    states = model.decode(noised, None, cache)
-    logits = model.config.softcap * torch.tanh(states @ model.head_weight.T / model.config.softcap)
-    return (logits / temperature).softmax(dim=-1) @ model.head_weight * model.embed_scale

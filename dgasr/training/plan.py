@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from dgasr.errors import ConfigError
 from dgasr.training.augmentation import AugmentationConfig
 from dgasr.training.batches import BatchConfig
+from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights
 
 PARTS = ("encoder", "projector", "backbone", "lora")
@@ -27,6 +28,7 @@ class Phase:
     warmup_steps: length of the warm-up.
     train: parts that learn; all others are frozen.
     losses: weights of the losses.
+    noise: what the diffusion loss denoises.
     batches: how rows are put together.
     strength: augmentation strength at the phase's first and last step.
     grad_accumulation: batches per optimizer step.
@@ -40,6 +42,7 @@ class Phase:
     warmup_steps: int = 50
     train: tuple[str, ...] = ("projector", "lora")
     losses: LossWeights = field(default_factory=LossWeights)
+    noise: CanvasNoiseConfig = field(default_factory=CanvasNoiseConfig)
     batches: BatchConfig = field(default_factory=BatchConfig)
     strength: tuple[float, float] = (1.0, 1.0)
     grad_accumulation: int = 1
@@ -100,8 +103,9 @@ def read_plan(path: Path) -> Plan:
 
 def _phase(fields: dict[str, Any]) -> Phase:
     losses = LossWeights(**fields.pop("losses", {}))
+    noise = CanvasNoiseConfig(**fields.pop("noise", {}))
     batches = BatchConfig(**_tuples(fields.pop("batches", {})))
-    return Phase(losses=losses, batches=batches, **_tuples(fields))
+    return Phase(losses=losses, noise=noise, batches=batches, **_tuples(fields))
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

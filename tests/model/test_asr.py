@@ -1,0 +1,82 @@
+import torch
+from transformers.cache_utils import DynamicCache
+
+from dgasr.model.asr import keys_values
+
+
+def prompt(model):
+    audio = model.config.prompt.audio_id
+    return torch.tensor([2, 6, *[audio] * model.config.num_audio_tokens, 7])
+
+
+def prefilled(model, batch=2):
+    frames = model.encode_audio(torch.randn(batch, 80, 800, generator=torch.Generator().manual_seed(1)))
+    return model.prefill(model.prompt_embeddings(prompt(model), model.projector(frames)))
+
+
+def test_audio_embeddings_lie_in_the_audio_slots_and_nowhere_else(random_model):
+    audio = torch.randn(2, 50, 128)
+    embeddings = random_model.prompt_embeddings(prompt(random_model), audio)
+    text = random_model.backbone.model.encoder.get_input_embeddings()(prompt(random_model))
+    assert torch.equal(embeddings[:, 2:52], audio)
+    assert torch.equal(embeddings[0, [0, 1, 52]], text[[0, 1, 52]])
+
+
+def test_rows_of_a_batch_get_their_own_audio(random_model):
+    audio = torch.stack([torch.zeros(50, 128), torch.ones(50, 128)])
+    embeddings = random_model.prompt_embeddings(prompt(random_model), audio)
+    assert embeddings[0, 2:52].abs().max() == 0
+    assert torch.equal(embeddings[1, 2:52], torch.ones(50, 128))
+
+
+def test_prefill_by_embeddings_equals_transformers_prefill_by_ids(random_model):
+    ids = torch.tensor([[2, 9, 10, 11]])
+    embeddings = random_model.backbone.model.encoder.get_input_embeddings()(ids)
+    states, cache = random_model.prefill(embeddings)
+    wanted = random_model.backbone.model.encoder(input_ids=ids, past_key_values=DynamicCache())
+    assert torch.equal(states, wanted.last_hidden_state)
+    assert torch.equal(keys_values(cache)[0][0], keys_values(wanted.past_key_values)[0][0])
+
+
+def test_soft_embeddings_equal_transformers_self_conditioning_logits(random_model):
+    _, cache = prefilled(random_model)
+    canvas = torch.randint(24, (2, 8), generator=torch.Generator().manual_seed(2))
+    logits = torch.randn(2, 8, 24, generator=torch.Generator().manual_seed(3))
+    wanted = random_model.backbone(
+        decoder_input_ids=canvas, past_key_values=cache, self_conditioning_logits=logits
+    ).logits
+    soft = logits.softmax(-1) @ random_model.head_weight * random_model.embed_scale
+    ours = 30 * torch.tanh(random_model.decode(canvas, soft, cache) @ random_model.head_weight.T / 30)
+    assert torch.allclose(ours, wanted, atol=1e-5)
+
+
+def test_zero_soft_embeddings_are_transformers_first_step(random_model):
+    _, cache = prefilled(random_model)
+    canvas = torch.zeros(2, 8, dtype=torch.long)
+    with_zeros = random_model.decode(canvas, torch.zeros(2, 8, 128), cache)
+    assert torch.equal(with_zeros, random_model.decode(canvas, None, cache))
+
+
+def test_decoding_leaves_the_cache_as_it_was(random_model):
+    _, cache = prefilled(random_model)
+    before = [keys.clone() for keys, _ in keys_values(cache)]
+    random_model.decode(torch.zeros(2, 8, dtype=torch.long), None, cache)
+    assert all(torch.equal(old, new) for old, (new, _) in zip(before, keys_values(cache), strict=True))
+
+
+def test_the_decoder_hears_the_audio(random_model):
+    _, cache = prefilled(random_model)
+    states = random_model.decode(torch.zeros(2, 8, dtype=torch.long), None, cache)
+    assert not torch.allclose(states[0], states[1], atol=1e-3)
+
+
+def test_cropping_a_longer_prefill_gives_the_prompts_own_cache(random_model):
+    frames = random_model.encode_audio(torch.randn(1, 80, 800))
+    embeddings = random_model.prompt_embeddings(prompt(random_model), random_model.projector(frames))
+    target = random_model.backbone.model.encoder.get_input_embeddings()(torch.tensor([[9, 10, 11]]))
+    _, longer = random_model.prefill(torch.cat([embeddings, target], dim=1))
+    longer.crop(-3)
+    _, plain = random_model.prefill(embeddings)
+    for (keys, values), (other_keys, other_values) in zip(keys_values(longer), keys_values(plain), strict=True):
+        assert torch.allclose(keys, other_keys, atol=1e-5)
+        assert torch.allclose(values, other_values, atol=1e-5)
