@@ -35,7 +35,7 @@ class ConfigError(DgasrError):
 
 
 class RecordingError(DgasrError):
-    """This recording cannot be used: it becomes a row in the lake, and the run goes on."""
+    """One recording cannot be used: it becomes a row in the lake, and the run goes on."""
 
     reason: ClassVar[Reason]
 

@@ -10,10 +10,9 @@ import numpy as np
 from dgasr.audio import open_audio
 from dgasr.errors import RecordingError, TooShortError, TruncatedError
 from dgasr.evaluation.scores import ScoredUtterance
-from dgasr.features import segment_features
+from dgasr.frontend import cut_recording
 from dgasr.recipe import Recipe
-from dgasr.records import SAMPLE_RATE_HZ, Segment, SegmentFeatures, SegmentTranscript, seconds
-from dgasr.segmentation import cut_at_silence
+from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, seconds
 from dgasr.training.manifests import Utterance, num_samples
 
 Transcribe = Callable[[Iterable[SegmentFeatures]], Iterator[SegmentTranscript]]
@@ -100,20 +99,9 @@ def _segments(reading: _Reading, recipe: Recipe) -> Iterator[SegmentFeatures]:
     path = reading.utterance.audio_filepath
     with open(path, "rb") as file:
         blocks = _stretch(open_audio(file, path, recipe.audio).blocks(), reading)
-        for index, (span, waveform) in enumerate(
-            cut_at_silence(blocks, recipe.features.window_samples, recipe.segmentation)
-        ):
-            segment = Segment(
-                recording_id=reading.recording_id,
-                segment_index=index,
-                channel=0,
-                start_sample=span.start_sample,
-                end_sample=span.end_sample,
-                kind=span.kind,
-                cut=span.cut,
-            )
-            if span.kind == "speech":
-                yield segment_features(segment, waveform, recipe.features)
+        for _, features in cut_recording(blocks, reading.recording_id, recipe):
+            if features is not None:
+                yield features
 
 
 def _stretch(blocks: Iterator[np.ndarray], reading: _Reading) -> Iterator[np.ndarray]:

@@ -1,4 +1,7 @@
-"""Frozen records that are handed between rooms. Positions are integer samples at `SAMPLE_RATE_HZ`; `seconds` is the one way out."""
+"""Frozen records that are handed between rooms.
+
+Positions are integer samples at `SAMPLE_RATE_HZ`; `seconds` is the one way out.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,8 +20,8 @@ CutKind = Literal["silence", "forced", "end"]
 """Why a segment ends: at a silence, at the window's limit in the middle of sound, or with the recording."""
 
 TimingSource = Literal["ctc", "interpolated", "none"]
-"""`ctc`: Viterbi alignment against the CTC posteriors. `interpolated`: more tokens than CTC has frames for, so the words
-are spread over the segment by their lengths. `none`: no words, so no times."""
+"""`ctc`: Viterbi alignment against the CTC posteriors. `interpolated`: more tokens than CTC has frames for, so the
+words are spread over the segment by their lengths. `none`: no words, so no times."""
 
 
 def seconds(num_samples: int) -> float:
@@ -99,6 +102,14 @@ class SegmentTranscript:
     """Denoising steps spent; 0 for a segment that was never decoded."""
     canvas_tokens: int
     """Length of the canvas that held the text; 0 for a segment that was never decoded."""
+
+
+def silent_transcript(segment: Segment, language: str) -> SegmentTranscript:
+    """Give a segment that is never decoded its empty transcript."""
+    return SegmentTranscript(
+        segment=segment, text="", language=language, words=(), timing_source="none", confidence=None, flags=(),
+        num_steps=0, canvas_tokens=0,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

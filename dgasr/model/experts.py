@@ -18,7 +18,8 @@ def run_every_expert(experts: Any, hidden: Tensor, top_k_index: Tensor, top_k_we
     """Run all experts on all tokens and add up the chosen ones.
 
     Args:
-        experts: transformers' module with `gate_up_proj` [experts, 2 x inner, hidden], `down_proj` [experts, hidden, inner].
+        experts: transformers' module with `gate_up_proj` [experts, 2 x inner, hidden] and `down_proj` [experts, hidden,
+            inner].
         hidden: [tokens, hidden]
         top_k_index: chosen experts.  [tokens, k]
         top_k_weights: their shares.  [tokens, k]

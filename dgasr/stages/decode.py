@@ -12,7 +12,7 @@ from dgasr.errors import TransientError
 from dgasr.lake.parts import commit_shard, finish_shard
 from dgasr.lake.rows import Row, ShardRows, recording_row, segment_row
 from dgasr.recipe import Recipe
-from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard
+from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
 from dgasr.stages.outcome import Outcome
 from dgasr.stages.staging import delete_part, read_outcomes, read_segments
 from dgasr.store import objects
@@ -117,7 +117,7 @@ def _transcribe(
     def speech() -> Iterator[SegmentFeatures]:
         for segment, features in read_segments(staged_uri):
             if segment.recording_id in kept and features is None:
-                transcripts[segment.recording_id].append(_silence(segment, language))
+                transcripts[segment.recording_id].append(silent_transcript(segment, language))
                 on_segment(segment)
             elif segment.recording_id in kept and features is not None:
                 yield features
@@ -128,20 +128,6 @@ def _transcribe(
     for members in transcripts.values():
         members.sort(key=lambda transcript: transcript.segment.segment_index)
     return transcripts
-
-
-def _silence(segment: Segment, language: str) -> SegmentTranscript:
-    return SegmentTranscript(
-        segment=segment,
-        text="",
-        language=language,
-        words=(),
-        timing_source="none",
-        confidence=None,
-        flags=(),
-        num_steps=0,
-        canvas_tokens=0,
-    )
 
 
 def _shard_rows(

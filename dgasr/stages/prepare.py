@@ -12,10 +12,9 @@ import numpy as np
 
 from dgasr.audio import open_audio
 from dgasr.errors import RecordingError, TruncatedError
-from dgasr.features import segment_features
+from dgasr.frontend import cut_recording
 from dgasr.recipe import Recipe
-from dgasr.records import AudioReport, Recording, Segment, Shard, seconds
-from dgasr.segmentation import cut_at_silence
+from dgasr.records import AudioReport, Recording, Shard, seconds
 from dgasr.stages.outcome import Outcome
 from dgasr.stages.staging import StagedPart, read_outcomes
 from dgasr.store.objects import open_object
@@ -101,18 +100,8 @@ def _stage_segments(
     with open_object(recording) as file:
         stream = open_audio(file, recording.uri, recipe.audio)
         blocks = _until_truncation(stream.blocks(), truncations)
-        for span, waveform in cut_at_silence(blocks, recipe.features.window_samples, recipe.segmentation):
-            segment = Segment(
-                recording_id=recording.recording_id,
-                segment_index=num_segments,
-                channel=0,
-                start_sample=span.start_sample,
-                end_sample=span.end_sample,
-                kind=span.kind,
-                cut=span.cut,
-            )
-            is_speech = span.kind == "speech"
-            part.add(segment, segment_features(segment, waveform, recipe.features) if is_speech else None)
+        for segment, features in cut_recording(blocks, recording.recording_id, recipe):
+            part.add(segment, features)
             num_segments += 1
         return num_segments, stream.report()
 

@@ -2,7 +2,6 @@
 
 from dgasr.transcriber.file import Transcript, transcribe
 from dgasr.transcriber.loading import build_recipe, load
-from dgasr.transcriber.reading import silent_transcript
 from dgasr.transcriber.segments import Transcriber
 
-__all__ = ["Transcriber", "Transcript", "build_recipe", "load", "silent_transcript", "transcribe"]
+__all__ = ["Transcriber", "Transcript", "build_recipe", "load", "transcribe"]

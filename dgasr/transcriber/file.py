@@ -8,13 +8,11 @@ import numpy as np
 
 from dgasr.audio import open_audio
 from dgasr.errors import ConfigError
-from dgasr.features import segment_features
+from dgasr.frontend import cut_recording
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import Recipe
-from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Word
-from dgasr.segmentation import cut_at_silence
+from dgasr.records import SegmentFeatures, SegmentTranscript, Word, silent_transcript
 from dgasr.transcriber.loading import build_recipe
-from dgasr.transcriber.reading import silent_transcript
 from dgasr.transcriber.segments import Transcriber
 
 
@@ -71,13 +69,8 @@ def _segments(path: Path, recipe: Recipe, silent: list[SegmentTranscript]) -> It
         raise ConfigError(f"{path}: cannot be opened ({error.strerror}). Give the path of an audio file.") from error
     with file:
         blocks = open_audio(file, str(path), recipe.audio).blocks()
-        cut = cut_at_silence(blocks, recipe.features.window_samples, recipe.segmentation)
-        for index, (span, waveform) in enumerate(cut):
-            segment = Segment(
-                recording_id=path.name, segment_index=index, channel=0, start_sample=span.start_sample,
-                end_sample=span.end_sample, kind=span.kind, cut=span.cut,
-            )  # fmt: skip
-            if span.kind == "speech":
-                yield segment_features(segment, waveform, recipe.features)
-            else:
+        for segment, features in cut_recording(blocks, path.name, recipe):
+            if features is None:
                 silent.append(silent_transcript(segment, recipe.language))
+            else:
+                yield features

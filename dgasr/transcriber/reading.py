@@ -12,16 +12,8 @@ from dgasr.alignment.words import WordTokens, align_words, segment_confidence
 from dgasr.model.asr import AsrModel
 from dgasr.model.head import label_logits
 from dgasr.recipe import Recipe
-from dgasr.records import Segment, SegmentTranscript
+from dgasr.records import SegmentTranscript
 from dgasr.transcriber.encoding import EncodedSegment
-
-
-def silent_transcript(segment: Segment, language: str) -> SegmentTranscript:
-    """Give a segment that is never decoded its empty transcript."""
-    return SegmentTranscript(
-        segment=segment, text="", language=language, words=(), timing_source="none", confidence=None, flags=(),
-        num_steps=0, canvas_tokens=0,
-    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -1,0 +1,52 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dgasr.errors import TruncatedError
+from dgasr.features import FeatureConfig
+from dgasr.frontend import cut_recording
+from dgasr.records import SAMPLE_RATE_HZ
+from dgasr.segmentation import SegmentationConfig
+
+RECIPE = SimpleNamespace(
+    segmentation=SegmentationConfig(), features=FeatureConfig(window_samples=2 * SAMPLE_RATE_HZ, num_mel_bins=80)
+)
+
+
+def two_phrases() -> np.ndarray:
+    """Give a second and a half of babble, four seconds of nothing, and the babble again."""
+    time_s = np.arange(round(1.5 * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    babble = 0.3 * np.sin(2 * np.pi * 300 * time_s) * np.sin(2 * np.pi * 2 * time_s) ** 2
+    hush = 1e-4 * np.random.default_rng(3).standard_normal(4 * SAMPLE_RATE_HZ)
+    return np.concatenate([babble, hush, babble]).astype(np.float32)
+
+
+def test_segments_are_numbered_and_cover_the_recording():
+    segments = [segment for segment, _ in cut_recording([two_phrases()], "r", RECIPE)]
+    assert [segment.segment_index for segment in segments] == list(range(len(segments)))
+    assert [segment.start_sample for segment in segments] == [0, *(segment.end_sample for segment in segments[:-1])]
+    assert segments[-1].end_sample == two_phrases().size
+    assert {segment.recording_id for segment in segments} == {"r"}
+
+
+def test_speech_alone_has_features():
+    pairs = list(cut_recording([two_phrases()], "r", RECIPE))
+    assert {segment.kind for segment, _ in pairs} == {"speech", "silence"}
+    assert all((features is not None) == (segment.kind == "speech") for segment, features in pairs)
+
+
+def test_features_reach_to_the_end_of_their_segment():
+    for segment, features in cut_recording([two_phrases()], "r", RECIPE):
+        if features is not None:
+            assert features.segment is segment
+            assert features.log_mel.shape[1] * RECIPE.features.hop_samples >= segment.num_samples
+
+
+def test_what_the_audio_raises_comes_through():
+    def breaking_off():
+        yield two_phrases()
+        raise TruncatedError("a.wav: ends early. Look at it.")
+
+    with pytest.raises(TruncatedError):
+        list(cut_recording(breaking_off(), "r", RECIPE))
