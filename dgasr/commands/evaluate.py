@@ -4,9 +4,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dgasr.commands.arguments import add_model_arguments
 from dgasr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dgasr.model.asr import AsrModel
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -19,6 +23,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--metric", choices=("wer", "cer"), default="wer", help="what the table leads with (default: wer)"
     )
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--path", choices=("diffusion", "ctc", "ar"), default="diffusion",
+        help="the model's way to text: denoising, the likeliest CTC labels, token after token (default: diffusion)",
+    )  # fmt: skip
+    ways.add_argument(
+        "--compare", action="store_true",
+        help="all ways below each other, in Markdown, diffusion at 1, 2, 4, 8, 16 steps; --metric and --max-steps "
+        "do not apply",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     add_model_arguments(parser)
     parser.set_defaults(run=run)
@@ -26,8 +40,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Score and print."""
-    from tqdm import tqdm
-
     from dgasr.training.manifests import read_manifest
 
     read_manifest(options.manifest)  # refused now, and not after a large model was loaded
@@ -35,9 +47,20 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--json {options.json}: there is no such folder. Make it, or name another file.")
 
     from dgasr import load
-    from dgasr.evaluator import evaluate
 
     model = load(options.model, adapter=options.adapter, device=options.device)
+    table, figures = (_compare if options.compare else _score)(options, model)
+    sys.stdout.write(table.rstrip("\n") + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _score(options: argparse.Namespace, model: "AsrModel") -> tuple[str, dict[str, Any]]:
+    from tqdm import tqdm
+
+    from dgasr.evaluator import evaluate
+
     with tqdm(desc="reading and decoding", unit=" utterances", disable=not sys.stderr.isatty(), leave=False) as bar:
         evaluation = evaluate(
             options.manifest,
@@ -47,9 +70,25 @@ def run(options: argparse.Namespace) -> int:
             metric=options.metric,
             language=options.language,
             batch_size=options.batch_size,
+            path=options.path,
             on_utterance=bar.update,
         )
-    sys.stdout.write(evaluation.table().rstrip("\n") + "\n")
-    if options.json:
-        options.json.write_text(json.dumps(evaluation.to_json(), indent=2) + "\n", encoding="utf-8")
-    return 0
+    return evaluation.table(), evaluation.to_json()
+
+
+def _compare(options: argparse.Namespace, model: "AsrModel") -> tuple[str, list[dict[str, Any]]]:
+    from tqdm import tqdm
+
+    from dgasr.evaluation.tables import steps_table
+    from dgasr.evaluator import compare_paths
+
+    evaluations = compare_paths(
+        options.manifest,
+        model,
+        normalizer=options.normalizer,
+        language=options.language,
+        batch_size=options.batch_size,
+    )
+    bar = tqdm(evaluations, desc="comparing", unit=" ways", disable=not sys.stderr.isatty(), leave=False)
+    figures = [evaluation.to_json() for evaluation in bar]
+    return steps_table(figures), figures

@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+
+import dgasr as package
+from dgasr import evaluator
+from dgasr.evaluation.report import Evaluation
+from dgasr.evaluation.scores import ScoredUtterance
+
+
+def evaluation(path: str, max_steps: int) -> Evaluation:
+    utterance = ScoredUtterance(
+        audio_filepath="one.wav", language="en", audio_s=2.0, reference="one", hypothesis="one",
+        reference_words=None, hypothesis_words=(), num_steps=(max_steps,), flags=(), failure=None,
+    )  # fmt: skip
+    return Evaluation(
+        utterances=(utterance,), normalizer="basic", metric="wer", max_steps=max_steps, path=path, wall_s=1.0
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer what was asked for, without a model."""
+    monkeypatch.setattr(package, "load", lambda *names, **options: None, raising=False)
+    monkeypatch.setattr(
+        evaluator, "evaluate", lambda manifest, model, *, path, max_steps, **options: evaluation(path, max_steps)
+    )
+
+
+@pytest.fixture
+def manifest(archive: Path, tmp_path: Path) -> Path:
+    duration = soundfile.info(archive / "one.wav").duration
+    row = {"audio_filepath": str(archive / "one.wav"), "duration": duration, "text": "one", "language": "en"}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(row))
+    return tmp_path / "manifest.jsonl"
+
+
+def test_the_diffusion_path_is_scored_unless_another_is_named(dgasr, manifest: Path):
+    assert "decoder   diffusion, at most 8 steps" in dgasr("evaluate", manifest)[1]
+    assert "decoder   ar; " in dgasr("evaluate", manifest, "--path", "ar")[1]
+
+
+def test_figures_are_written_as_json(dgasr, manifest: Path, tmp_path: Path):
+    code, _, _ = dgasr("evaluate", manifest, "--path", "ctc", "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (code, figures["path"], figures["wer"]) == (0, "ctc", 0.0)
+
+
+def test_compare_prints_every_way_in_one_table(dgasr, manifest: Path):
+    _, out, _ = dgasr("evaluate", manifest, "--compare")
+    cells = [[cell.strip() for cell in line.split("|")[1:3]] for line in out.splitlines()[2:]]
+    assert cells == [*(["diffusion", steps] for steps in ("1", "2", "4", "8", "16")), ["ctc", ""], ["ar", ""]]
+
+
+def test_compare_writes_the_figures_of_every_way(dgasr, manifest: Path, tmp_path: Path):
+    dgasr("evaluate", manifest, "--compare", "--json", tmp_path / "figures.json")
+    assert len(json.loads((tmp_path / "figures.json").read_text())) == 7
+
+
+def test_one_path_and_all_of_them_is_a_wrong_request(dgasr, manifest: Path):
+    assert dgasr("evaluate", manifest, "--compare", "--path", "ctc")[0] == 2
+
+
+def test_json_in_no_folder_is_refused_before_the_model_is_loaded(dgasr, manifest: Path, tmp_path: Path):
+    code, _, err = dgasr("evaluate", manifest, "--json", tmp_path / "nowhere" / "figures.json")
+    assert (code, "no such folder" in err) == (2, True)
