@@ -10,6 +10,7 @@ from dgasr.commands.arguments import positive_int
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dgasr.model.asr import AsrModel
     from dgasr.training.plan import Phase, Plan
 
 PARTS = ("encoder", "projector", "backbone")
@@ -26,6 +27,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument(
         "--validation", type=Path, metavar="MANIFEST", help="losses on these utterances go to metrics.jsonl"
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="MANIFEST", help="training data with `words`, to correct CTC's word edges"
     )
     start = parser.add_argument_group("first weights")
     start.add_argument("--model", default="tiny", metavar="tiny|full|DIR", help="weights to go on from (default: tiny)")
@@ -104,8 +108,21 @@ def run(options: argparse.Namespace) -> int:
                 sys.stderr.write(f"step {step} of {plan.total_steps}: {shown}\n")
 
         fit(model, tokenizer_folder, train, validation, plan, config, show)
+    if options.calibration:
+        _calibrate(model, options)
     sys.stdout.write(f"{options.out}: trained for {plan.total_steps} steps; the losses are in metrics.jsonl there.\n")
     return 0
+
+
+def _calibrate(model: "AsrModel", options: argparse.Namespace) -> None:
+    from dgasr.model.checkpoint import CONFIG_FILE
+    from dgasr.training.calibration import fit_word_offsets
+    from dgasr.training.manifests import read_manifest
+
+    start_ms, end_ms = fit_word_offsets(model, read_manifest(options.calibration))
+    calibrated = replace(model.config, start_offset_ms=round(start_ms, 1), end_offset_ms=round(end_ms, 1))
+    calibrated.save(options.out / CONFIG_FILE)
+    sys.stdout.write(f"word times: {start_ms:+.1f} ms at starts, {end_ms:+.1f} ms at ends, in {CONFIG_FILE}\n")
 
 
 def _plan(options: argparse.Namespace) -> "Plan":

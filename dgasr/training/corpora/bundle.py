@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dgasr.training.corpora.connected import ConnectedDigitsConfig, connected_digits
-from dgasr.training.corpora.digits import VALIDATION_INDICES, digits_manifest, speakers_in
+from dgasr.training.corpora.digits import TRAIN_INDICES, VALIDATION_INDICES, digits_manifest, speakers_in
 from dgasr.training.corpora.voices import SyntheticVoicesConfig, synthetic_voices
 
 
@@ -18,7 +18,8 @@ def make_corpora(
 
     Args:
         fsdd_dir: folder of the Free Spoken Digit Dataset.
-        out_dir: where the corpora go: `fsdd-train.jsonl` and `fsdd-valid.jsonl` (single digits), `connected-valid/`;
+        out_dir: where the corpora go: `fsdd-train.jsonl` and `fsdd-valid.jsonl` (single digits), `connected-valid/`,
+            `connected-train/`;
             for each speaker `fsdd-train-without-SPEAKER.jsonl` and `connected-SPEAKER/`; `voices/`.
         connected: how the digits of every connected corpus are joined.
         voices: the synthetic voices, or `None` to leave them out (they need espeak-ng and flite).
@@ -34,8 +35,9 @@ def make_corpora(
     train, valid = out / "fsdd-train.jsonl", out / "fsdd-valid.jsonl"
     yield train, len(digits_manifest(fsdd_dir, train))
     yield valid, len(digits_manifest(fsdd_dir, valid, indices=VALIDATION_INDICES))
-    joined = out / "connected-valid"
-    yield joined / "manifest.jsonl", len(connected_digits(fsdd_dir, joined, connected))
+    for name, indices in (("connected-valid", VALIDATION_INDICES), ("connected-train", TRAIN_INDICES)):
+        joined = out / name
+        yield joined / "manifest.jsonl", len(connected_digits(fsdd_dir, joined, connected, indices=indices))
     for speaker in everyone:
         others = [name for name in everyone if name != speaker]
         rest, alone = out / f"fsdd-train-without-{speaker}.jsonl", out / f"connected-{speaker}"

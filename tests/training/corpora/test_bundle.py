@@ -8,6 +8,7 @@ def test_every_manifest_is_written_with_the_number_of_utterances_told(fsdd, tmp_
         "fsdd-train.jsonl",
         "fsdd-valid.jsonl",
         "connected-valid/manifest.jsonl",
+        "connected-train/manifest.jsonl",
         "fsdd-train-without-anna.jsonl",
         "fsdd-train-without-boris.jsonl",
         "connected-anna/manifest.jsonl",
