@@ -26,6 +26,7 @@ from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.plan import ShardConfig, plan_shards
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.report import RunSummary, commit_run, rejections, summarise
+from dgasr.stages.staging import sweep_staging
 from dgasr.store import objects
 from pipelines.retries import is_transient
 
@@ -79,6 +80,7 @@ async def plan(
 ) -> tuple[int, list[str]]:
     """Write down what is to be done; how many recordings the lake holds already, and the assignments' URIs."""
     recipe_id = (await asyncio.to_thread(start_engine, engine)).recipe.recipe_id
+    await asyncio.to_thread(sweep_staging, lake_uri, datetime.now(UTC))
     backlog = Backlog(sources, await asyncio.to_thread(committed_recordings, lake_uri, recipe_id))
     shards = plan_shards(backlog, recipe_id, shard)
     folder_uri = f"{lake_uri}/staging/{recipe_id}/assignments/{run_id}"

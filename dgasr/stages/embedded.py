@@ -16,6 +16,7 @@ from dgasr.stages.outcome import Outcome
 from dgasr.stages.plan import ShardConfig, plan_shards
 from dgasr.stages.prepare import PreparedShard, prepare_shard
 from dgasr.stages.report import RunSummary, commit_run, summarise
+from dgasr.stages.staging import sweep_staging
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ def transcribe_sources(
         IntegrityError: the lake contradicts itself.
     """
     run_id, started_at, started = new_run_id(), datetime.now(UTC), time.monotonic()
+    sweep_staging(lake_uri, started_at)
     backlog = Backlog(sources, committed_recordings(lake_uri, recipe.recipe_id))
     for shard in plan_shards(backlog, recipe.recipe_id, ShardConfig()):
         staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)

@@ -2,9 +2,12 @@
 
 A part is a folder of Arrow IPC streams of bounded size, numbered, and `outcomes.json`, which is written last: where it
 exists, the part is whole. The bytes depend on audio and recipe only, so that two workers on one shard write the same.
+Whoever is killed leaves a part behind: the next run on the shard writes it anew, and any later run sweeps it away.
 """
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import groupby
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +21,9 @@ from dgasr.store import objects
 
 CHUNK_BYTES = 16 * 2**20
 """Features in one object of a part: bounds the memory of both sides."""
+
+KEPT = timedelta(days=2)
+"""How long after its last object was written a part may still be in use; far more than any assignment takes."""
 
 STAGED_SEGMENT = pa.schema(
     [
@@ -57,6 +63,7 @@ class StagedPart:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is None:
             self._flush()
+            self._delete_leftovers()
             objects.write_bytes(f"{self._uri}/outcomes.json", outcomes_to_json(self._outcomes))
 
     def add(self, segment: Segment, features: SegmentFeatures | None) -> None:
@@ -77,6 +84,13 @@ class StagedPart:
     def finish(self, outcome: Outcome) -> None:
         """Note what became of a recording once its last segment is in."""
         self._outcomes.append(outcome)
+
+    def _delete_leftovers(self) -> None:
+        """Remove chunks beyond the last one, which a killed run wrote when the archive still held more."""
+        for uri in list(objects.list_uris(f"{self._uri}/")):
+            name = uri.rpartition("/")[2]
+            if name.endswith(".arrow") and name >= f"{self._num_chunks:05d}.arrow":
+                objects.delete(uri)
 
     def _flush(self) -> None:
         if self._rows:
@@ -107,6 +121,23 @@ def delete_part(uri: str) -> None:
     """Remove a part, its mark of wholeness first."""
     for object_uri in sorted(objects.list_uris(f"{uri}/"), reverse=True):
         objects.delete(object_uri)
+
+
+def sweep_staging(lake_uri: str, now: datetime) -> None:
+    """Remove what killed runs left behind, whichever recipe they followed.
+
+    Args:
+        lake_uri: the lake that is staged for.
+        now: parts that were last written to longer before than `KEPT` are removed, with a time zone.
+    """
+    folder = f"{lake_uri}/staging/"
+    if next(iter(objects.list_uris(folder)), None) is None:
+        return
+    for _, listed in groupby(objects.list_objects(folder), key=lambda found: found.uri.rpartition("/")[0]):
+        members = list(listed)
+        if max(member.modified_at for member in members) < now - KEPT:
+            for member in reversed(members):
+                objects.delete(member.uri)
 
 
 def _segment(row: dict[str, Any]) -> tuple[Segment, SegmentFeatures | None]:

@@ -1,4 +1,5 @@
-from datetime import UTC, datetime
+import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from dgasr.errors import Reason
 from dgasr.records import AudioReport, Recording, Segment, SegmentFeatures
 from dgasr.stages import staging
 from dgasr.stages.outcome import Outcome
-from dgasr.stages.staging import StagedPart, delete_part, read_outcomes, read_segments
+from dgasr.stages.staging import KEPT, StagedPart, delete_part, read_outcomes, read_segments, sweep_staging
 
 RECORDING = Recording(uri="s3://a/b.wav", etag="e", size_bytes=3, modified_at=datetime(2026, 1, 2, tzinfo=UTC))
 OUTCOMES = [
@@ -95,3 +96,38 @@ def test_a_deleted_part_leaves_nothing(tmp_path: Path):
     delete_part(f"{tmp_path}/part")
     assert read_outcomes(f"{tmp_path}/part") is None
     assert not list(read_segments(f"{tmp_path}/part"))
+
+
+def test_a_part_written_anew_holds_nothing_of_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(staging, "CHUNK_BYTES", 2 * 80 * 5 * 2)
+    write_part(f"{tmp_path}/part", count=9)
+    (tmp_path / "part" / "outcomes.json").unlink()  # as if killed before the end
+    write_part(f"{tmp_path}/part", count=2)
+    assert [found.segment_index for found, _ in read_segments(f"{tmp_path}/part")] == [0, 1, 2]
+
+
+def age(part: Path, by: timedelta) -> None:
+    for file in part.iterdir():
+        written_s = file.stat().st_mtime - by.total_seconds()
+        os.utime(file, (written_s, written_s))
+
+
+def test_parts_that_killed_runs_left_behind_are_swept_away(tmp_path: Path):
+    for name in ("old", "new"):
+        write_part(f"{tmp_path}/staging/recipe/{name}")
+    age(tmp_path / "staging" / "recipe" / "old", KEPT + timedelta(hours=1))
+    sweep_staging(str(tmp_path), datetime.now(UTC))
+    assert [path.parent.name for path in sorted(tmp_path.rglob("*")) if path.is_file()] == ["new", "new"]
+
+
+def test_a_part_is_as_old_as_what_was_written_to_it_last(tmp_path: Path):
+    write_part(f"{tmp_path}/staging/recipe/part")
+    age(tmp_path / "staging" / "recipe" / "part", KEPT + timedelta(hours=1))
+    (tmp_path / "staging" / "recipe" / "part" / "outcomes.json").touch()
+    sweep_staging(str(tmp_path), datetime.now(UTC))
+    assert len(list(read_segments(f"{tmp_path}/staging/recipe/part"))) == 4
+
+
+def test_a_lake_without_anything_staged_is_left_alone(tmp_path: Path):
+    sweep_staging(f"{tmp_path}/no-lake", datetime.now(UTC))
+    assert not list(tmp_path.iterdir())
