@@ -6,6 +6,7 @@ and some recordings could not be used as a whole.
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone can still be dealt with
+    except BrokenPipeError:
+        # As with `| head`: no fault of anybody's. Python would flush and complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -31,9 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, exit_code=2)
     except DgasrError as error:
         return _fail(error, exit_code=1)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone, as `| head` does; a second complaint at exit helps nobody
-        return 0
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped. What was committed stays; the same command goes on from there.\n")
         return 130

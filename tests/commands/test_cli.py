@@ -47,10 +47,11 @@ def test_an_interrupted_run_says_that_it_can_go_on(monkeypatch, capsys):
     assert "goes on from there" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away_is_no_error():
-    piped = f"{sys.executable} -c 'import sys; from dgasr.cli import main; sys.exit(main([\"doctor\"]))' | true"
+def test_a_reader_that_goes_away_is_no_error(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # with it nothing is left to be written at exit
+    piped = f"{sys.executable} -m dgasr.cli --help | true"
     result = subprocess.run(["bash", "-o", "pipefail", "-c", piped], capture_output=True, text=True, check=False)
-    assert "Traceback" not in result.stderr
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_sql_answers_on_standard_output(dgasr, archive, tmp_path):
