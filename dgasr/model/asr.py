@@ -17,9 +17,13 @@ from transformers import (
 from transformers.cache_utils import DynamicCache
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from dgasr.model.experts import EVERY_EXPERT
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.model.projector import Projector
 from dgasr.prompt import Tokenizer
+
+EVERY_EXPERT_LIMIT = 8
+"""Experts up to which every expert sees every token: bits that do not depend on the batch, for little work."""
 
 
 class AsrModel(nn.Module):
@@ -180,6 +184,8 @@ def build_backbone(config: AsrConfig) -> DiffusionGemmaForBlockDiffusion:
         )
     )
     drop_vision_tower(backbone)
+    if config.backbone["num_experts"] <= EVERY_EXPERT_LIMIT:
+        backbone.set_experts_implementation(EVERY_EXPERT)
     return backbone
 
 

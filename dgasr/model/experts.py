@@ -29,8 +29,9 @@ def run_every_expert(experts: Any, hidden: Tensor, top_k_index: Tensor, top_k_we
     """
     shares = hidden.new_zeros(hidden.shape[0], experts.num_experts)
     shares = shares.scatter(1, top_k_index, top_k_weights.to(hidden.dtype))  # [tokens, experts]
-    inner = experts._apply_gate(hidden @ experts.gate_up_proj.transpose(1, 2))  # [experts, tokens, inner]
-    outputs = inner @ experts.down_proj.transpose(1, 2)  # [experts, tokens, hidden]
+    everywhere = hidden.expand(experts.num_experts, -1, -1)  # matmul would choose its order by who needs a gradient
+    inner = experts._apply_gate(everywhere.bmm(experts.gate_up_proj.transpose(1, 2)))  # [experts, tokens, inner]
+    outputs = inner.bmm(experts.down_proj.transpose(1, 2))  # [experts, tokens, hidden]
     return (outputs * shares.t().unsqueeze(-1)).sum(dim=0)
 
 

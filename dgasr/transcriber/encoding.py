@@ -74,9 +74,11 @@ class SegmentEncoder:
         filled = [*batch, *[batch[-1]] * (self._batch_size - len(batch))]
         log_mel = torch.from_numpy(pad_features(filled, recipe.features)).to(model.device)
         frames = model.encode_audio(log_mel)  # [batch, frames, encoder_width]
-        prompt_states, cache = model.prefill(model.prompt_embeddings(self._prompt_ids, model.projector(frames)))
         subsampling = model.config.projector.subsampling
         fine = model.projector.forward_shifted(frames, subsampling)  # [batch, frames, hidden]
+        # The unshifted embeddings are among these; a pass of their own would sum in another order for a batch of one.
+        embeddings = model.prompt_embeddings(self._prompt_ids, fine[:, ::subsampling])
+        prompt_states, cache = model.prefill(embeddings)
         scan = scan_vocabulary(
             fine, model.head_weight, model.config.softcap, recipe.decode.vocabulary_chunk, self.blank
         )
