@@ -7,6 +7,15 @@ import av
 import numpy as np
 import pytest
 
+from dgasr.alignment.config import AlignmentConfig
+from dgasr.audio import AudioConfig
+from dgasr.diffusion.config import DecodeConfig
+from dgasr.features import FeatureConfig
+from dgasr.model.presets import ModelIdentity
+from dgasr.recipe import Recipe
+from dgasr.records import SAMPLE_RATE_HZ
+from dgasr.segmentation import SegmentationConfig
+
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
@@ -30,6 +39,20 @@ def s3_endpoint() -> Iterator[str]:
         environment.delenv("AWS_PROFILE", raising=False)
         yield endpoint
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    """Recipe of a window of 8 s, for stages whose transcriber needs no model."""
+    return Recipe(
+        model=ModelIdentity(name="fake", digest="0" * 32),
+        language="en",
+        audio=AudioConfig(),
+        segmentation=SegmentationConfig(),
+        features=FeatureConfig(window_samples=8 * SAMPLE_RATE_HZ),
+        decode=DecodeConfig(),
+        alignment=AlignmentConfig(),
+    )
 
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

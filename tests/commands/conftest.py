@@ -7,28 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.alignment.config import AlignmentConfig
-from dgasr.audio import AudioConfig
 from dgasr.cli import main
-from dgasr.diffusion.config import DecodeConfig
-from dgasr.features import FeatureConfig
-from dgasr.model.presets import ModelIdentity
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, Word
-from dgasr.segmentation import SegmentationConfig
 from dgasr.stages import engine
 
 RATE_HZ = 16_000
-
-RECIPE = Recipe(
-    model=ModelIdentity(name="fake", digest="0" * 32),
-    language="en",
-    audio=AudioConfig(),
-    segmentation=SegmentationConfig(),
-    features=FeatureConfig(window_samples=8 * RATE_HZ),
-    decode=DecodeConfig(),
-    alignment=AlignmentConfig(),
-)
 
 
 class OneWordTranscriber:
@@ -51,8 +35,8 @@ class OneWordTranscriber:
 
 
 @pytest.fixture(autouse=True)
-def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = engine.Engine(recipe=RECIPE, transcriber=OneWordTranscriber(), device="cpu")
+def fake_engine(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = engine.Engine(recipe=recipe, transcriber=OneWordTranscriber(), device="cpu")
     monkeypatch.setattr(engine, "start_engine", lambda config: fake)
 
 

@@ -9,16 +9,10 @@ import pytest
 import soundfile
 from prefect.client.orchestration import get_client
 
-from dgasr.alignment.config import AlignmentConfig
-from dgasr.audio import AudioConfig
-from dgasr.diffusion.config import DecodeConfig
 from dgasr.errors import ConfigError, TransientError
-from dgasr.features import FeatureConfig
 from dgasr.lake.views import connect
-from dgasr.model.presets import ModelIdentity
 from dgasr.recipe import Recipe
-from dgasr.records import SegmentFeatures, SegmentTranscript
-from dgasr.segmentation import SegmentationConfig
+from dgasr.records import SegmentFeatures, SegmentTranscript, silent_transcript
 from dgasr.stages.engine import Engine
 from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.plan import ShardConfig
@@ -26,38 +20,18 @@ from pipelines import transcribe as module
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
-RECIPE = Recipe(
-    model=ModelIdentity(name="fake", digest="0" * 32),
-    language="en",
-    audio=AudioConfig(),
-    segmentation=SegmentationConfig(),
-    features=FeatureConfig(window_samples=128_000),
-    decode=DecodeConfig(),
-    alignment=AlignmentConfig(),
-)
-
 
 class SilentTranscriber:
     """Hears nothing in anything."""
 
     def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
         for item in features:
-            yield SegmentTranscript(
-                segment=item.segment,
-                text="",
-                language="en",
-                words=(),
-                timing_source="none",
-                confidence=0.5,
-                flags=(),
-                num_steps=1,
-                canvas_tokens=8,
-            )
+            yield silent_transcript(item.segment, "en")
 
 
 @pytest.fixture(autouse=True)
-def engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = Engine(recipe=RECIPE, transcriber=SilentTranscriber(), device="cpu")
+def engine(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Engine(recipe=recipe, transcriber=SilentTranscriber(), device="cpu")
     monkeypatch.setattr(module, "start_engine", lambda config: fake)
     monkeypatch.setattr(module, "SHARDS_PER_ASSIGNMENT", 2)
 

@@ -1,4 +1,4 @@
-"""A recipe of a short window, a transcriber that needs no model, and recordings made of tones and silence."""
+"""A transcriber that needs no model, and recordings made of tones and silence."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.alignment.config import AlignmentConfig
-from dgasr.audio import AudioConfig
-from dgasr.diffusion.config import DecodeConfig
-from dgasr.features import FeatureConfig
-from dgasr.model.presets import ModelIdentity
-from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, Word
-from dgasr.segmentation import SegmentationConfig
 
 
 class FakeTranscriber:
@@ -40,19 +33,6 @@ class FakeTranscriber:
                 num_steps=3,
                 canvas_tokens=8,
             )
-
-
-@pytest.fixture(scope="session")
-def recipe() -> Recipe:
-    return Recipe(
-        model=ModelIdentity(name="fake", digest="0" * 32),
-        language="en",
-        audio=AudioConfig(),
-        segmentation=SegmentationConfig(),
-        features=FeatureConfig(window_samples=8 * SAMPLE_RATE_HZ),
-        decode=DecodeConfig(),
-        alignment=AlignmentConfig(),
-    )
 
 
 @pytest.fixture
