@@ -180,7 +180,11 @@ def build_backbone(config: AsrConfig) -> DiffusionGemmaForBlockDiffusion:
     text_config = DiffusionGemmaTextConfig(**config.backbone)
     backbone = DiffusionGemmaForBlockDiffusion(
         DiffusionGemmaConfig(
-            text_config=text_config, vision_config=_SMALLEST_VISION_TOWER, canvas_length=config.canvas.buckets[-1]
+            text_config=text_config,
+            vision_config=_SMALLEST_VISION_TOWER,
+            canvas_length=config.canvas.buckets[-1],
+            # transformers up to 5.17 looks this id up in every prefill, so it must lie inside a small vocabulary.
+            image_token_id=min(IMAGE_TOKEN_ID, text_config.vocab_size - 1),
         )
     )
     drop_vision_tower(backbone)
@@ -195,6 +199,9 @@ def drop_vision_tower(backbone: DiffusionGemmaForBlockDiffusion) -> None:
     encoder.vision_tower = None
     encoder.embed_vision = None
 
+
+IMAGE_TOKEN_ID = 258_880
+"""The published vocabulary's image token; no prompt of ours holds one."""
 
 _SMALLEST_VISION_TOWER: dict[str, Any] = {
     "model_type": "gemma4_vision", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,

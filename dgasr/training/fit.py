@@ -89,6 +89,7 @@ def fit(
         state.load_into(model)
         start = state.step
         log.info("resuming at step %d of %d", start, plan.total_steps)
+    _forget_metrics_after(config.out / METRICS_FILE, start)
     for index, phase in enumerate(plan.phases):
         last = first + phase.steps
         if start < last:
@@ -207,6 +208,14 @@ class _PhaseRun:
     def _write(self, row: dict[str, float]) -> None:
         with (self._config.out / METRICS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def _forget_metrics_after(path: Path, step: int) -> None:
+    """Drop the rows of steps that a killed run had done beyond its last state: they are done again."""
+    if path.is_file():
+        rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")
 
 
 def _one_thread(_: int) -> None:
