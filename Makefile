@@ -13,10 +13,10 @@ TORCH_PIN := $(shell sed -n 's/^torch==//p' requirements.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo bench samples lock clean
+.PHONY: help setup format check test demo bench samples checkpoint lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## install everything into .venv (TORCH=cuda for a GPU build)
 
@@ -55,6 +55,14 @@ bench: setup ## speed of the front end and of the whole path
 
 samples: setup ## make dgasr/samples again (needs espeak-ng, flite and ffmpeg)
 	$(BIN)/python -m dgasr.samples.make
+
+FSDD ?= ../shared/data/fsdd
+checkpoint: setup ## train the bundled model again, about an hour (FSDD=folder of the digits; needs espeak-ng, flite)
+	$(BIN)/dgasr corpora corpora --fsdd $(FSDD)
+	$(ONE_THREAD) $(BIN)/dgasr train corpora/fsdd-train.jsonl corpora/fsdd-train.jsonl corpora/voices/manifest.jsonl \
+	  --scratch --plan tiny --seed 0 --device cpu --validation corpora/fsdd-valid.jsonl \
+	  --calibration corpora/connected-train/manifest.jsonl --out runs/tiny
+	cp runs/tiny/config.json runs/tiny/model.safetensors runs/tiny/tokenizer.json dgasr/model/tiny/
 
 lock: setup ## write the installed versions to requirements.lock
 	{ sed -n '/^#/p' requirements.lock; \
