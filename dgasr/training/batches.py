@@ -4,6 +4,7 @@ Short utterances of one speaker may be joined into longer ones with silences bet
 Knows features and augmentation, no model and no loss.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -89,7 +90,8 @@ class Batches(Dataset[Batch]):
         seed: of all randomness.
 
     Raises:
-        ConfigError: an utterance's text has words the model does not know, or its audio is missing.
+        ConfigError: an utterance's text has words the model does not know, its audio is missing or does not fit the
+            model's window, or there is no utterance.
     """
 
     def __init__(
@@ -107,12 +109,25 @@ class Batches(Dataset[Batch]):
         self._augmentation, self._strength = augmentation, strength
         self._num_steps, self._seed = num_steps, seed
         self._features = FeatureConfig(window_samples=model.window_samples, num_mel_bins=model.encoder["num_mel_bins"])
+        if not utterances:
+            raise ConfigError("training: there is no utterance to learn from. Give a manifest with some.")
         by_speaker: dict[str, list[Utterance]] = {}
         for index, utterance in enumerate(utterances):
-            tokenizer.encode(utterance.text)
+            self._check(utterance)
             by_speaker.setdefault(utterance.speaker or f"utterance {index}", []).append(utterance)
         self._speakers = list(by_speaker.values())
         self._speaker_shares = np.array([len(group) for group in self._speakers]) / len(utterances)
+
+    def _check(self, utterance: Utterance) -> None:
+        self._tokenizer.encode(utterance.text)
+        window_s = seconds(self._model.window_samples)
+        if num_samples(utterance.duration) > self._model.window_samples:
+            raise ConfigError(
+                f"{utterance.audio_filepath}: {utterance.duration:.2f} s do not fit the model's window of "
+                f"{window_s:g} s. Leave it out of the manifest or cut it."
+            )
+        if not os.path.isfile(utterance.audio_filepath):
+            raise ConfigError(f"{utterance.audio_filepath}: the manifest names it, but there is no such file.")
 
     def __len__(self) -> int:
         return self._num_steps
@@ -155,13 +170,8 @@ class Batches(Dataset[Batch]):
     def _single(self, rng: np.random.Generator, strength: float) -> _Row:
         group = self._speakers[rng.choice(len(self._speakers), p=self._speaker_shares)]
         utterance = group[rng.integers(len(group))]
-        waveform, factor = self._at_random_speed(utterance, rng, strength)
-        if waveform.size > self._model.window_samples:
-            raise ConfigError(
-                f"{utterance.audio_filepath}: {seconds(waveform.size):.1f} s do not fit the model's window of "
-                f"{seconds(self._model.window_samples):.1f} s. Leave it out of the manifest or cut it."
-            )
-        return _Row(waveform, utterance.text, _moved(utterance, 0, factor))
+        waveform, speed = self._at_speed(utterance, self._draw_speed(rng, strength))
+        return _Row(waveform, utterance.text, _moved(utterance, 0, speed))
 
     def _joined(self, rng: np.random.Generator, strength: float, limit: int) -> _Row:
         group = self._speakers[rng.choice(len(self._speakers), p=self._speaker_shares)]
@@ -169,16 +179,19 @@ class Batches(Dataset[Batch]):
         words: list[tuple[str, int, int]] | None = []
         texts: list[str] = []
         position = pieces[0].size
-        speed = rng.uniform(1 - self._augmentation.speed * strength, 1 + self._augmentation.speed * strength)
+        speed = self._draw_speed(rng, strength)
         gap_scale = rng.random()
         for _ in range(rng.integers(1, self._config.max_join + 1)):
             utterance = group[rng.integers(len(group))]
-            waveform = change_speed(_waveform(utterance), speed)
+            waveform, own_speed = self._at_speed(utterance, speed)
             if position + waveform.size > limit and texts:
                 break
+            if not texts:  # a long first utterance leaves less room for silence before it
+                pieces[0] = pieces[0][: self._model.window_samples - waveform.size]
+                position = pieces[0].size
             pieces.append(waveform)
             texts.append(utterance.text)
-            moved = _moved(utterance, position, speed)
+            moved = _moved(utterance, position, own_speed)
             words = None if words is None or moved is None else [*words, *moved]
             low, high = self._config.gap_s
             gap = _silence(low + (high - low) * rng.random() ** 2 * gap_scale, rng)
@@ -188,11 +201,14 @@ class Batches(Dataset[Batch]):
         waveform = np.concatenate(pieces)[: self._model.window_samples]
         return _Row(waveform, " ".join(texts), None if words is None else tuple(words))
 
-    def _at_random_speed(
-        self, utterance: Utterance, rng: np.random.Generator, strength: float
-    ) -> tuple[np.ndarray, float]:
-        factor = rng.uniform(1 - self._augmentation.speed * strength, 1 + self._augmentation.speed * strength)
-        return change_speed(_waveform(utterance), factor), factor
+    def _draw_speed(self, rng: np.random.Generator, strength: float) -> float:
+        return rng.uniform(1 - self._augmentation.speed * strength, 1 + self._augmentation.speed * strength)
+
+    def _at_speed(self, utterance: Utterance, speed: float) -> tuple[np.ndarray, float]:
+        """Change an utterance's speed, but never so much that it leaves the window; say what the change came to."""
+        waveform = _waveform(utterance)
+        changed = change_speed(waveform, max(speed, waveform.size / self._model.window_samples))
+        return changed[: self._model.window_samples], waveform.size / changed.size
 
     def _log_mel(self, row: _Row, rng: np.random.Generator, strength: float) -> np.ndarray:
         features, pad_value = log_mel(row.waveform, self._features)
@@ -233,7 +249,10 @@ def _silence(duration_s: float, rng: np.random.Generator) -> np.ndarray:
 def _waveform(utterance: Utterance) -> np.ndarray:
     """The utterance's samples, float32 mono 16 kHz.  [samples]"""
     start = num_samples(utterance.offset)
-    return _file(utterance.audio_filepath)[start : start + num_samples(utterance.duration)]
+    samples = _file(utterance.audio_filepath)[start : start + num_samples(utterance.duration)]
+    if samples.size == 0:
+        raise ConfigError(f"{utterance.audio_filepath}: ends before {utterance.offset} s. Correct the row's `offset`.")
+    return samples
 
 
 @lru_cache(maxsize=20_000)

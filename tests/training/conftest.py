@@ -1,0 +1,57 @@
+"""A small corpus of words that are tones: its audio shows which word sounds when."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS
+from dgasr.prompt import Tokenizer
+from dgasr.records import SAMPLE_RATE_HZ, Word
+from dgasr.training.manifests import Utterance
+from dgasr.training.vocabulary import write_word_tokenizer
+
+TONES_HZ = {"zero": 400.0, "one": 1_000.0, "two": 2_500.0}
+
+
+def make_utterance(path, words, *, gap_samples=4_000, speaker="a", duration_samples=None):
+    """Write words of 0.3 s with gaps before, between and after them; `duration_samples` lengthens the last gap."""
+    pieces, spoken, position = [np.zeros(gap_samples)], [], gap_samples
+    for word in words:
+        tone = 0.3 * np.sin(2 * np.pi * TONES_HZ[word] * np.arange(4_800) / SAMPLE_RATE_HZ)
+        spoken.append(Word(word=word, start_sample=position, end_sample=position + 4_800, confidence=1.0))
+        pieces += [tone, np.zeros(gap_samples)]
+        position += 4_800 + gap_samples
+    waveform = np.concatenate(pieces)
+    if duration_samples is not None:
+        waveform = np.pad(waveform, (0, duration_samples - waveform.size))
+    soundfile.write(path, waveform, SAMPLE_RATE_HZ, subtype="PCM_16")
+    return Utterance(
+        audio_filepath=str(path), duration=waveform.size / SAMPLE_RATE_HZ, text=" ".join(words), language="en",
+        words=tuple(spoken), speaker=speaker,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vocabulary")
+    write_word_tokenizer(folder, TINY_SPECIAL_TOKENS, TINY_WORDS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_folder):
+    return Tokenizer.load(tokenizer_folder)
+
+
+@pytest.fixture(scope="session")
+def make_tones():
+    """Function `(path, words, **options)` that writes an utterance and returns its manifest row."""
+    return make_utterance
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory):
+    """Five utterances of one speaker with word times."""
+    folder = tmp_path_factory.mktemp("tones")
+    texts = ("zero", "one", "two", "one zero", "two one zero")
+    return [make_utterance(folder / f"{text}.wav", text.split()) for text in texts]

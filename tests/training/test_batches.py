@@ -1,0 +1,217 @@
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from dgasr.errors import ConfigError
+from dgasr.model.presets import full, tiny
+from dgasr.records import SAMPLE_RATE_HZ
+from dgasr.training.augmentation import AugmentationConfig
+from dgasr.training.batches import IGNORED, BatchConfig, Batches
+
+CLEAN = AugmentationConfig(
+    speed=0.15, gain_db=0, colour_probability=0, reverb_probability=0, noise_probability=0, mask_probability=0
+)
+JOINED = BatchConfig(batch_size=6, max_join=5, non_speech_probability=0, word_share=1.0)
+TONE_BINS = {"zero": (8, 16), "one": (20, 32), "two": (42, 58)}
+"""Mel bins, of 80, in which a word's tone is loudest at any speed."""
+
+
+@pytest.fixture
+def make_batches(tokenizer):
+    def make(utterances, config=JOINED, *, model=None, augmentation=CLEAN, strength=1.0, seed=1, steps=20):
+        return Batches(
+            utterances, model or tiny(), tokenizer, config, augmentation, (strength, strength), steps, seed
+        )  # fmt: skip
+
+    return make
+
+
+def equal(batch, other):
+    return all(torch.equal(getattr(batch, field.name), getattr(other, field.name)) for field in fields(batch))
+
+
+def texts(batch, tokenizer):
+    return [
+        tokenizer.decode(row[:length].tolist()) for row, length in zip(batch.canvas, batch.text_lengths, strict=True)
+    ]
+
+
+def loudest(log_mel, frame):
+    """Word whose tone is loudest within 10 ms of a frame, or `None` where all three frames are quiet."""
+    near = log_mel[:, max(0, frame - 1) : frame + 2]
+    power, bin_ = near.amax(dim=1).max(dim=0)
+    if power < log_mel.max() - 1.2:
+        return None
+    return next((word for word, (low, high) in TONE_BINS.items() if low <= bin_ < high), f"bin {int(bin_)}")
+
+
+def test_a_batch_depends_on_seed_and_step_only(make_batches, tones):
+    augmentation = AugmentationConfig()
+    batches, other = (make_batches(tones, augmentation=augmentation) for _ in range(2))
+    later_first = [other[step] for step in (5, 0)]
+    assert equal(batches[0], later_first[1])
+    assert equal(batches[5], later_first[0])
+
+
+def test_steps_and_seeds_differ(make_batches, tones):
+    batches, other = make_batches(tones), make_batches(tones, seed=2)
+    assert not torch.equal(batches[0].log_mel, batches[1].log_mel)
+    assert not torch.equal(batches[0].log_mel, other[0].log_mel)
+
+
+@pytest.mark.parametrize(("preset", "steps"), [(tiny, 8), (full, 2)])
+def test_an_audio_tokens_label_is_the_word_that_sounds_there(make_batches, tokenizer, tones, preset, steps):
+    model = preset()
+    batches = make_batches(tones, model=model)
+    token_frames = model.projector.subsampling * 2
+    num_labels = 0
+    for batch in (batches[step] for step in range(steps)):
+        assert batch.frame_labels.shape[1] == model.num_audio_tokens
+        for log_mel, labels in zip(batch.log_mel, batch.frame_labels.tolist(), strict=True):
+            for token, label in enumerate(labels):
+                frames = log_mel[:, max(0, token * token_frames - 2) : token * token_frames + 3]
+                is_edge = frames.amax(dim=0).max() - frames.amax(dim=0).min() > 0.3
+                if not is_edge:
+                    wanted = None if label == model.blank_id else tokenizer.decode([label])
+                    assert loudest(log_mel, token * token_frames) == wanted
+                    num_labels += wanted is not None
+    assert num_labels > 20 * steps
+
+
+def test_the_full_presets_labels_are_160_ms_apart(make_batches, make_tones, tmp_path):
+    late = make_tones(tmp_path / "late.wav", ["one"], gap_samples=10 * SAMPLE_RATE_HZ)
+    config = BatchConfig(batch_size=1, non_speech_probability=0, word_share=1.0)
+    labels = make_batches([late], config, model=full(), strength=0.0)[0].frame_labels[0]
+    spoken = (labels != full().blank_id).nonzero().flatten().tolist()
+    assert labels.shape == (188,)
+    assert spoken == [63, 64]  # 160,000 / 2560 = 62.5 and 164,800 / 2560 = 64.4
+
+
+def test_only_the_middle_of_a_word_is_labelled_and_its_edges_are_ignored(make_batches, make_tones, tmp_path):
+    word = make_tones(tmp_path / "long.wav", ["one"] * 8, gap_samples=0)
+    long = replace(word, text="one", words=(replace(word.words[0], end_sample=8 * 4_800),))
+    config = BatchConfig(batch_size=1, non_speech_probability=0, word_share=0.5)
+    labels = make_batches([long], config, strength=0.0)[0].frame_labels[0].tolist()
+    assert labels == [*[IGNORED] * 4, *[10] * 8, *[IGNORED] * 3, *[4] * 35]
+
+
+def test_joined_rows_have_the_texts_of_their_parts_in_order(make_batches, tokenizer, tones):
+    for batch in (make_batches(tones)[step] for step in range(5)):
+        for text, labels in zip(texts(batch, tokenizer), batch.frame_labels, strict=True):
+            heard = [token for token in labels.tolist() if token not in (4, IGNORED)]
+            heard = [token for before, token in zip([None, *heard], heard, strict=False) if token != before]
+            spoken = tokenizer.encode(text)
+            spoken = [token for before, token in zip([None, *spoken], spoken, strict=False) if token != before]
+            assert heard == spoken
+
+
+def test_rows_join_utterances_of_one_speaker_only(make_batches, make_tones, tokenizer, tmp_path):
+    utterances = [
+        make_tones(tmp_path / "a.wav", ["zero"], speaker="a"), make_tones(tmp_path / "b.wav", ["two"], speaker="b"),
+        make_tones(tmp_path / "c.wav", ["one"], speaker=None), make_tones(tmp_path / "d.wav", ["one"], speaker=None),
+    ]  # fmt: skip
+    batches = make_batches(utterances)
+    found = [set(text.split()) for step in range(5) for text in texts(batches[step], tokenizer)]
+    assert {"zero"} in found
+    assert {"two"} in found
+    assert all(len(words) == 1 for words in found)
+
+
+def test_without_joining_a_row_is_one_utterance(make_batches, tokenizer, tones):
+    batches = make_batches(tones, replace(JOINED, max_join=1))
+    found = {text for step in range(5) for text in texts(batches[step], tokenizer)}
+    assert found <= {utterance.text for utterance in tones}
+
+
+def test_rows_without_speech_have_an_empty_text_and_blank_labels(make_batches, tones):
+    batch = make_batches(tones, replace(JOINED, non_speech_probability=1.0))[0]
+    assert batch.text_lengths.tolist() == [0] * 6
+    assert set(batch.canvas[:, 0].tolist()) == {tiny().prompt.end_text_ids[0]}
+    assert set(batch.canvas[:, 1:].flatten().tolist()) == {tiny().prompt.pad_id}
+    assert set(batch.frame_labels.flatten().tolist()) == {tiny().blank_id}
+
+
+def test_unknown_word_times_leave_a_row_without_labels(make_batches, tones):
+    batch = make_batches([replace(utterance, words=None) for utterance in tones])[0]
+    assert set(batch.frame_labels.flatten().tolist()) == {IGNORED}
+
+
+def test_canvases_are_buckets_that_hold_the_longest_text_and_its_end(make_batches, tones):
+    batches = make_batches(tones, replace(JOINED, batch_size=1))
+    for batch in (batches[step] for step in range(20)):
+        assert batch.canvas.shape[1] in tiny().canvas.buckets
+        assert int(batch.text_lengths.max()) < batch.canvas.shape[1]
+    assert len({batches[step].canvas.shape[1] for step in range(20)}) > 1
+
+
+def test_a_text_longer_than_its_audio_suggests_gets_a_larger_canvas(make_batches, tones):
+    wordy = replace(tones[0], text="one " * 20, words=None)
+    batch = make_batches([wordy], BatchConfig(batch_size=1, non_speech_probability=0))[0]
+    assert batch.canvas.shape[1] == 32
+
+
+@pytest.mark.parametrize("max_join", [1, 3])
+def test_an_utterance_as_long_as_the_window_stays_whole_at_any_speed(make_batches, make_tones, tmp_path, max_join):
+    words = ["one", "two"] * 13
+    long = make_tones(tmp_path / "long.wav", words, gap_samples=110, duration_samples=8 * SAMPLE_RATE_HZ)
+    config = BatchConfig(batch_size=8, max_join=max_join, non_speech_probability=0, word_share=1.0)
+    batches = make_batches([long], config)
+    for batch in (batches[step] for step in range(3)):
+        assert batch.text_lengths.tolist() == [26] * 8
+        last_words = [labels[(labels != 4) & (labels != IGNORED)][-1].item() for labels in batch.frame_labels]
+        assert last_words == [11] * 8
+
+
+def test_small_changes_of_speed_that_are_left_out_move_no_word(make_batches, make_tones, tmp_path):
+    words = make_tones(tmp_path / "words.wav", ["one"], gap_samples=56_000)
+    slightly = replace(CLEAN, speed=0.009)
+    config = BatchConfig(batch_size=8, non_speech_probability=0, word_share=1.0)
+    batch = make_batches([words], config, augmentation=slightly)[0]
+    assert all(torch.equal(labels, batch.frame_labels[0]) for labels in batch.frame_labels)
+
+
+def test_offset_and_duration_choose_a_stretch_of_the_file(make_batches, make_tones, tmp_path):
+    whole = make_tones(tmp_path / "whole.wav", ["zero", "two"], gap_samples=4_800)
+    second = replace(whole, offset=0.9, duration=0.3, text="two", words=None)
+    config = BatchConfig(batch_size=1, non_speech_probability=0)
+    log_mel = make_batches([second], config, strength=0.0)[0].log_mel[0]
+    assert [loudest(log_mel, frame) for frame in (2, 15, 28, 40)] == ["two", "two", "two", None]
+
+
+def test_augmentation_grows_from_the_first_to_the_last_step(tokenizer, tones):
+    config = BatchConfig(batch_size=1, non_speech_probability=0)
+    gain = replace(CLEAN, speed=0, gain_db=12)
+    batches = Batches([replace(tones[0], words=None)] * 2, tiny(), tokenizer, config, gain, (0.0, 1.0), 30, 1)
+    levels = torch.stack([batches[step].log_mel.max() for step in range(30)])
+    assert levels[0] == batches[0].log_mel.max()
+    assert (levels[20:] - levels[0]).abs().mean() > 2 * (levels[1:10] - levels[0]).abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": "zero eleven"}, "eleven"),
+        ({"duration": 8.1}, "8.10 s do not fit the model's window of 8 s"),
+        ({"audio_filepath": "/nowhere/a.wav"}, "no such file"),
+    ],
+)
+def test_an_utterance_that_cannot_be_learnt_from_is_refused_at_once(make_batches, tones, change, message):
+    with pytest.raises(ConfigError, match=message):
+        make_batches([*tones, replace(tones[0], **change)])
+
+
+def test_an_offset_past_the_end_of_the_file_is_named(make_batches, tones):
+    with pytest.raises(ConfigError, match="ends before 100"):
+        make_batches([replace(tones[0], offset=100.0)])[0]
+
+
+def test_a_file_that_is_not_audio_is_named(make_batches, tones, tmp_path):
+    (tmp_path / "text.wav").write_text("no audio")
+    with pytest.raises(ConfigError, match=r"text\.wav.*cannot be read"):
+        make_batches([replace(tones[0], audio_filepath=str(tmp_path / "text.wav"))])[0]
+
+
+def test_no_utterance_is_refused(make_batches):
+    with pytest.raises(ConfigError, match="no utterance"):
+        make_batches([])
