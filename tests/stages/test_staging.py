@@ -2,6 +2,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from dgasr.records import AudioReport, Recording, Segment, SegmentFeatures
 from dgasr.stages import staging
 from dgasr.stages.outcome import Outcome
 from dgasr.stages.staging import KEPT, StagedPart, delete_part, read_outcomes, read_segments, sweep_staging
+from dgasr.store import objects
 
 RECORDING = Recording(uri="s3://a/b.wav", etag="e", size_bytes=3, modified_at=datetime(2026, 1, 2, tzinfo=UTC))
 OUTCOMES = [
@@ -126,6 +128,15 @@ def test_a_part_is_as_old_as_what_was_written_to_it_last(tmp_path: Path):
     (tmp_path / "staging" / "recipe" / "part" / "outcomes.json").touch()
     sweep_staging(str(tmp_path), datetime.now(UTC))
     assert len(list(read_segments(f"{tmp_path}/staging/recipe/part"))) == 4
+
+
+def test_parts_in_s3_are_swept_away_likewise(s3_endpoint: str):
+    boto3.client("s3").create_bucket(Bucket="sweep")
+    write_part("s3://sweep/lake/staging/recipe/part")
+    sweep_staging("s3://sweep/lake", datetime.now(UTC) + KEPT - timedelta(hours=1))
+    assert len(list(objects.list_uris("s3://sweep/"))) == 2
+    sweep_staging("s3://sweep/lake", datetime.now(UTC) + KEPT + timedelta(hours=1))
+    assert not list(objects.list_uris("s3://sweep/"))
 
 
 def test_a_lake_without_anything_staged_is_left_alone(tmp_path: Path):
