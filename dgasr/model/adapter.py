@@ -5,6 +5,7 @@ A folder holds `adapter_config.json` and `adapter_model.safetensors`, which PEFT
 """
 
 import hashlib
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def load_adapter(model: AsrModel, source: str) -> str:
 
     Args:
         model: without LoRA so far.
-        source: adapter folder, or the Hub id of one.
+        source: adapter folder, the Hub id of one, or a `.pt` file as the reference publishes it:
+            `{"projector": state_dict, "lora": state_dict}`, with the tensor names of this project.
 
     Returns:
         A digest of the adapter's files, 32 hex digits.
@@ -80,15 +82,9 @@ def load_adapter(model: AsrModel, source: str) -> str:
     Raises:
         ConfigError: no such adapter, or its tensors do not fit the model; the message lists what does not fit.
     """
-    folder = _folder(source)
-    try:
-        settings = LoraConfig.from_pretrained(str(folder))
-        lora, projector = load_file(folder / ADAPTER_WEIGHTS), load_file(folder / PROJECTOR_WEIGHTS)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise ConfigError(
-            f"--adapter {source}: not an adapter ({error}). It needs {ADAPTER_CONFIG}, {ADAPTER_WEIGHTS} and "
-            f"{PROJECTOR_WEIGHTS}, as `dgasr train --lora` writes them."
-        ) from error
+    if has_lora(model):
+        raise ConfigError(f"--adapter {source}: the model has LoRA already. Load it without.")
+    settings, lora, projector, files = _read_file(model, source) if Path(source).is_file() else _read_folder(source)
     inject_adapter_in_model(settings, model.backbone)
     wanted = {
         name.replace(".default.", "."): parameter
@@ -98,9 +94,41 @@ def load_adapter(model: AsrModel, source: str) -> str:
     _copy({name.removeprefix(PEFT_PREFIX): tensor for name, tensor in lora.items()}, wanted, source)
     _copy(projector, model.projector.state_dict(keep_vars=True), source)
     digest = hashlib.blake2b(digest_size=16)
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS):
-        digest.update(hashlib.blake2b((folder / name).read_bytes()).digest())
+    for path in files:
+        digest.update(hashlib.blake2b(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+Stored = tuple[LoraConfig, dict[str, Tensor], dict[str, Tensor], list[Path]]
+"""LoRA settings, LoRA tensors, projector tensors, and the files they come from."""
+
+
+def _read_folder(source: str) -> Stored:
+    folder = _folder(source)
+    try:
+        settings = LoraConfig.from_pretrained(str(folder))
+        lora, projector = load_file(folder / ADAPTER_WEIGHTS), load_file(folder / PROJECTOR_WEIGHTS)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise ConfigError(
+            f"--adapter {source}: not an adapter ({error}). It needs {ADAPTER_CONFIG}, {ADAPTER_WEIGHTS} and "
+            f"{PROJECTOR_WEIGHTS}, as `dgasr train --lora` writes them."
+        ) from error
+    return settings, lora, projector, [folder / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS)]
+
+
+def _read_file(model: AsrModel, source: str) -> Stored:
+    try:
+        stored = torch.load(source, map_location="cpu", weights_only=True)
+        lora, projector = stored["lora"], stored["projector"]
+        rank = next(tensor.shape[0] for name, tensor in lora.items() if "lora_A" in name)
+    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, StopIteration) as error:
+        raise ConfigError(
+            f"--adapter {source}: not an adapter ({type(error).__name__}: {error}). The file must hold tensors as "
+            '{"projector": …, "lora": …}; code in a pickle is never run.'
+        ) from error
+    size = model.config.lora  # the file has no scale; the one of this configuration is taken for its rank
+    settings = LoraConfig(r=rank, lora_alpha=rank * size.alpha // size.rank, target_modules=TARGETS, bias="none")
+    return settings, lora, projector, [Path(source)]
 
 
 def _folder(source: str) -> Path:

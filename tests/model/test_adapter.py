@@ -1,6 +1,9 @@
+import pickle
+
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, has_lora, load_adapter, save_adapter
@@ -73,3 +76,38 @@ def test_lora_is_put_on_once():
     add_lora(model, LoraSize())
     with pytest.raises(ConfigError, match="already"):
         add_lora(model, LoraSize())
+
+
+def as_published(folder):
+    lora = load_file(folder / "adapter_model.safetensors")
+    return {"projector": load_file(folder / "projector.safetensors"), "lora": lora}
+
+
+def test_a_published_file_of_projector_and_lora_answers_as_its_folder_does(adapted, tmp_path):
+    torch.save(as_published(tmp_path), tmp_path / "adapter.pt")
+    model = make_model()
+    load_adapter(model, str(tmp_path / "adapter.pt"))
+    assert torch.equal(answer(model), answer(adapted))
+
+
+def test_a_file_with_a_tensor_too_many_is_refused_by_name(adapted, tmp_path):
+    stored = as_published(tmp_path)
+    stored["projector"]["norm.weight"] = torch.ones(4)
+    torch.save(stored, tmp_path / "adapter.pt")
+    with pytest.raises(ConfigError, match=r"norm\.weight"):
+        load_adapter(make_model(), str(tmp_path / "adapter.pt"))
+
+
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path):
+    (tmp_path / "adapter.pt").write_bytes(pickle.dumps(Bomb(str(tmp_path / "exploded"))))
+    with pytest.raises(ConfigError, match="never run"):
+        load_adapter(make_model(), str(tmp_path / "adapter.pt"))
+    assert not (tmp_path / "exploded").exists()
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
