@@ -55,6 +55,21 @@ def recipe() -> Recipe:
     )
 
 
+@pytest.fixture(scope="session")
+def random_model():
+    """Model of the bundled size with the first weights of a training, frozen; it has no tokenizer."""
+    import torch
+
+    from dgasr.model.asr import AsrModel
+    from dgasr.model.presets import tiny
+    from dgasr.training.initialise import initialise
+
+    torch.manual_seed(0)
+    model = AsrModel(tiny())
+    initialise(model, torch.randn(2, 80, 800), seed=0)
+    return model.eval().requires_grad_(False)
+
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

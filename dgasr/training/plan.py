@@ -97,7 +97,7 @@ def read_plan(path: Path) -> Plan:
         phases = tuple(_phase(phase) for phase in fields.pop("phases"))
         augmentation = AugmentationConfig(**_tuples(fields.pop("augmentation", {})))
         return Plan(phases=phases, augmentation=augmentation, **_tuples(fields))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not a training plan ({error}). See dgasr/training/plans for examples.") from error
 
 

@@ -1,0 +1,91 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+import dgasr.training.plan
+from dgasr.errors import ConfigError
+from dgasr.training.canvas_noise import CanvasNoiseConfig
+from dgasr.training.objective import LossWeights
+from dgasr.training.plan import Phase, Plan, read_plan
+
+SHIPPED = sorted((Path(dgasr.training.plan.__file__).parent / "plans").glob("*.json"))
+PHASE = {"steps": 3, "learning_rate": 1e-3}
+
+
+def written(tmp_path, plan):
+    path = tmp_path / "plan.json"
+    path.write_text(plan if isinstance(plan, str) else json.dumps(plan))
+    return path
+
+
+def test_plans_are_shipped():
+    assert "tiny.json" in {path.name for path in SHIPPED}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_plan_can_be_read(path):
+    plan = read_plan(path)
+    assert plan.total_steps == sum(phase.steps for phase in plan.phases)
+    assert any(phase.losses.diffusion for phase in plan.phases)
+
+
+def test_a_plan_survives_its_json(tmp_path):
+    plan = Plan(
+        phases=(
+            Phase(steps=2, learning_rate=1e-3, train=("encoder",), noise=CanvasNoiseConfig(own_steps=0.5, draws=2)),
+            Phase(steps=5, learning_rate=1e-4, losses=LossWeights(frame=0.5), strength=(0.0, 0.5)),
+        ),
+        clip_norm=1.0,
+    )
+    assert read_plan(written(tmp_path, plan.to_json())) == plan
+
+
+def test_what_a_plan_leaves_out_has_the_defaults(tmp_path):
+    plan = read_plan(written(tmp_path, {"phases": [PHASE]}))
+    assert plan == Plan(phases=(Phase(**PHASE),))
+
+
+@pytest.mark.parametrize("place", ["plan", "phase", "losses", "noise", "batches", "augmentation"])
+def test_a_field_that_does_not_exist_is_refused_everywhere(tmp_path, place):
+    plan = json.loads(json.dumps(asdict(Plan(phases=(Phase(**PHASE),)))))
+    phase = plan["phases"][0]
+    {"plan": plan, "phase": phase, "augmentation": plan["augmentation"], **phase}[place]["learning_rte"] = 1
+    with pytest.raises(ConfigError, match="learning_rte"):
+        read_plan(written(tmp_path, plan))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"phases": [1]}', '{"phases": {"a": 1}}', '{"phases": 1}'])
+def test_what_is_no_plan_is_refused_with_the_file(tmp_path, content):
+    with pytest.raises(ConfigError, match=r"plan\.json: not a training plan"):
+        read_plan(written(tmp_path, content))
+
+
+def test_a_missing_plan_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.json"):
+        read_plan(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"steps": 0},
+        {"learning_rate": 0},
+        {"grad_accumulation": 0},
+        {"train": ["head"]},
+        {"train": []},
+        {"losses": {"ctc": -1}},
+        {"noise": {"full_noise": 1.5}},
+        {"noise": {"draws": 0}},
+        {"batches": {"batch_size": 0}},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, fields):
+    with pytest.raises(ConfigError):
+        read_plan(written(tmp_path, {"phases": [PHASE | fields]}))
+
+
+def test_a_plan_needs_a_phase(tmp_path):
+    with pytest.raises(ConfigError, match="at least one phase"):
+        read_plan(written(tmp_path, {"phases": []}))
