@@ -73,22 +73,17 @@ def augment(waveform: np.ndarray, config: AugmentationConfig, strength: float, r
 
 
 def non_speech(num_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Make audio whose transcript is empty: silence, coloured noise, hum, or a few tones as in music."""
-    kind = rng.integers(4)
+    """Make audio whose transcript is empty: silence, noise, noise in a rhythm, hum, or notes as in music."""
+    kind = rng.choice(5, p=(0.15, 0.2, 0.15, 0.1, 0.4))
     level = 10 ** (rng.uniform(-60, -6) / 20)
     if kind == 0:
         return (rng.standard_normal(num_samples) * 10 ** (rng.uniform(-110, -60) / 20)).astype(np.float32)
-    if kind == 1:
-        return (coloured_noise(num_samples, rng.uniform(0, 2), rng) * level).astype(np.float32)
-    time_s = np.arange(num_samples) / SAMPLE_RATE_HZ
-    if kind == 2:
-        base_hz = rng.choice([50.0, 60.0, rng.uniform(80, 400)])
-        tones = sum(np.sin(2 * np.pi * base_hz * k * time_s) / k for k in range(1, rng.integers(2, 8)))
-    else:
-        tones = _melody(num_samples, time_s, rng)
-    return (tones / (np.abs(tones).max() + 1e-9) * level + rng.standard_normal(num_samples) * level * 0.01).astype(
-        np.float32
-    )
+    if kind in (1, 2):
+        noise = coloured_noise(num_samples, rng.uniform(0, 2), rng)
+        return (noise * (_rhythm(num_samples, rng) if kind == 2 else 1.0) * level).astype(np.float32)
+    tones = _hum(num_samples, rng) if kind == 3 else _melody(num_samples, rng)
+    floor = rng.standard_normal(num_samples) * 10 ** rng.uniform(-4, -1.5)
+    return ((tones / (np.abs(tones).max() + 1e-9) + floor) * level).astype(np.float32)
 
 
 def coloured_noise(num_samples: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
@@ -109,17 +104,45 @@ def mask_features(log_mel: np.ndarray, fill: float, rng: np.random.Generator) ->
     log_mel[band : band + rng.integers(1, 9)] = fill
 
 
-def _melody(num_samples: int, time_s: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _hum(num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """One steady tone with harmonics, as of a transformer or a motor.  [samples]"""
+    time_s = np.arange(num_samples) / SAMPLE_RATE_HZ
+    base_hz = rng.choice([50.0, 60.0, rng.uniform(80, 1000)])
+    return np.sum([np.sin(2 * np.pi * base_hz * k * time_s) / k for k in range(1, rng.integers(2, 8))], axis=0)
+
+
+def _melody(num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Notes of one instrument: chords, rests, any attack and decay, vibrato.  [samples]"""
     tones = np.zeros(num_samples)
-    note_samples = int(rng.uniform(0.12, 0.7) * SAMPLE_RATE_HZ)
+    note_samples = int(rng.uniform(0.1, 0.9) * SAMPLE_RATE_HZ)
+    num_voices, num_harmonics = rng.integers(1, 4), rng.integers(1, 9)
+    slope, vibrato = rng.uniform(0.3, 2.5), rng.uniform(0, 0.02) * (rng.random() < 0.5)
+    rest, lowest_hz = rng.uniform(0, 0.4), rng.choice([65.0, 110.0, 220.0])
+    envelope = _envelope(note_samples, rng)
     for start in range(0, num_samples, note_samples):
-        part = slice(start, start + note_samples)
-        decay = np.exp(-np.arange(len(tones[part])) / SAMPLE_RATE_HZ * rng.uniform(1, 8))
-        for _ in range(rng.integers(1, 4)):
-            pitch_hz = 110 * 2 ** (rng.integers(0, 37) / 12)
-            for harmonic in range(1, rng.integers(2, 6)):
-                tones[part] += decay * np.sin(2 * np.pi * pitch_hz * harmonic * time_s[part]) / harmonic
+        if rng.random() < rest:
+            continue
+        part = tones[start : start + note_samples]
+        time_s = np.arange(part.size) / SAMPLE_RATE_HZ
+        for pitch_hz in lowest_hz * 2 ** (rng.integers(0, 25, num_voices) / 12):
+            phase = 2 * np.pi * pitch_hz * (time_s + vibrato / 30 * np.sin(2 * np.pi * 5.5 * time_s))
+            for harmonic in range(1, num_harmonics + 1):
+                part += envelope[: part.size] * np.sin(harmonic * phase) / harmonic**slope
     return tones
+
+
+def _envelope(num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Rise and fall of one note: struck, or swelling and fading like bowed strings.  [samples]"""
+    position = np.arange(num_samples) / num_samples
+    if rng.random() < 0.5:
+        return np.exp(-position * rng.uniform(0, 8)) * np.minimum(1, position / rng.uniform(0.002, 0.2))
+    return np.sin(np.pi * position) ** rng.uniform(0.3, 3)
+
+
+def _rhythm(num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Gains that repeat a short envelope, as of drums, steps or a machine.  [samples]"""
+    beat = _envelope(int(rng.uniform(0.08, 0.8) * SAMPLE_RATE_HZ), rng)
+    return np.tile(beat, num_samples // beat.size + 1)[:num_samples]
 
 
 def _colour(rng: np.random.Generator, strength: float) -> tuple[float, float]:

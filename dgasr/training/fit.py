@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 
+ADAPTER_PARTS = {"lora", "projector"}
+"""Parts that an adapter folder holds."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitConfig:
@@ -78,12 +81,14 @@ def fit(
         on_step: called after each step with its number and its losses, for a progress bar.
 
     Raises:
-        ConfigError: `config.out` holds the state of another plan or seed, or data do not fit the model.
+        ConfigError: `config.out` holds the state of another plan, seed or model, the plan trains what is not there or
+            would not be written, or data do not fit the model.
     """
+    _check_parts(model, plan)
     config.out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.load(tokenizer_folder)
     model.to(config.device)
-    state = read_state(config.out, plan, config.seed)
+    state = read_state(config.out, model, plan, config.seed)
     start, first = 0, 0
     if state is not None:
         state.load_into(model)
@@ -238,21 +243,25 @@ def _schedule(phase: Phase, step: int) -> float:
     return phase.final_share + (1 - phase.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _choose_trainable(model: AsrModel, parts: tuple[str, ...]) -> list[nn.Parameter]:
-    """Freeze all but the named parts.
+def _check_parts(model: AsrModel, plan: Plan) -> None:
+    """Refuse a plan that trains parts the model does not have, or, under LoRA, parts that an adapter does not hold."""
+    trained = {part for phase in plan.phases for part in phase.train}
+    if has_lora(model) and trained - ADAPTER_PARTS:
+        raise ConfigError(
+            f"train: with LoRA only {' and '.join(sorted(ADAPTER_PARTS))} are written; "
+            f"{', '.join(sorted(trained - ADAPTER_PARTS))} would be lost. Leave them out of the plan, or leave out --lora."
+        )
+    if "lora" in trained and not has_lora(model):
+        raise ConfigError("train: the plan trains lora, and the model has none. Add it with --lora or --adapter.")
 
-    Raises:
-        ConfigError: a named part has no parameters, as "lora" before LoRA was put in.
-    """
+
+def _choose_trainable(model: AsrModel, parts: tuple[str, ...]) -> list[nn.Parameter]:
+    """Freeze all but the named parts."""
     chosen: list[nn.Parameter] = []
-    found = set()
     for name, parameter in model.named_parameters():
         part = "lora" if "lora_" in name else name.split(".", 1)[0]
         trains = part in parts and "embed_positions" not in name
         parameter.requires_grad_(trains)
         if trains:
-            found.add(part)
             chosen.append(parameter)
-    if found != set(parts):
-        raise ConfigError(f"train: the model has no {', '.join(sorted(set(parts) - found))}. Add LoRA with --lora.")
     return chosen

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dgasr.errors import ConfigError, IntegrityError
+from dgasr.model.adapter import has_lora
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import unique_tensors
 from dgasr.training.plan import Plan
@@ -27,7 +28,7 @@ class TrainingState:
 
     def load_into(self, model: AsrModel) -> None:
         """Copy the weights into a model of the same configuration."""
-        wanted = unique_tensors(model)
+        wanted = _changing_tensors(model)
         if wanted.keys() != self.weights.keys():
             raise IntegrityError(f"{STATE_FILE} is of another model. Train into an empty folder.")
         with torch.no_grad():
@@ -40,28 +41,37 @@ def write_state(
 ) -> None:
     """Replace the folder's state in one go: a kill leaves the old one or the new one."""
     partial = folder / (STATE_FILE + ".partial")
-    weights = {name: tensor.detach() for name, tensor in unique_tensors(model).items()}
+    weights = {name: tensor.detach() for name, tensor in _changing_tensors(model).items()}
     torch.save(
-        {"step": step, "run": _fingerprint(plan, seed), "weights": weights, "optimizer": optimizer.state_dict()},
+        {"step": step, "run": _fingerprint(model, plan, seed), "weights": weights, "optimizer": optimizer.state_dict()},
         partial,
     )
     os.replace(partial, folder / STATE_FILE)
 
 
-def read_state(folder: Path, plan: Plan, seed: int) -> TrainingState | None:
+def read_state(folder: Path, model: AsrModel, plan: Plan, seed: int) -> TrainingState | None:
     """Read the folder's state, `None` when there is none.
 
     Raises:
-        ConfigError: it belongs to another plan or seed.
+        ConfigError: it belongs to another plan or seed, or to other frozen weights.
     """
     path = folder / STATE_FILE
     if not path.is_file():
         return None
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    if stored["run"] != _fingerprint(plan, seed):
-        raise ConfigError(f"{path} belongs to another plan or seed. Give those, or train into an empty folder.")
+    if stored["run"] != _fingerprint(model, plan, seed):
+        raise ConfigError(f"{path} belongs to another plan, seed or model. Give those, or train into an empty folder.")
     return TrainingState(stored["step"], stored["weights"], stored["optimizer"])
 
 
-def _fingerprint(plan: Plan, seed: int) -> str:
-    return hashlib.blake2b(f"{seed}\n{plan.to_json()}".encode(), digest_size=16).hexdigest()
+def _changing_tensors(model: AsrModel) -> dict[str, Tensor]:
+    """Name what a run may change; under LoRA the frozen weights, 52 GB of them at full size, are not written again."""
+    tensors = unique_tensors(model)
+    if not has_lora(model):
+        return tensors
+    return {name: tensor for name, tensor in tensors.items() if "lora_" in name or name.startswith("projector.")}
+
+
+def _fingerprint(model: AsrModel, plan: Plan, seed: int) -> str:
+    frozen = model.identity.digest if has_lora(model) else ""
+    return hashlib.blake2b(f"{seed}\n{plan.to_json()}{frozen}".encode(), digest_size=16).hexdigest()
