@@ -246,10 +246,11 @@ def _schedule(phase: Phase, step: int) -> float:
 def _check_parts(model: AsrModel, plan: Plan) -> None:
     """Refuse a plan that trains parts the model does not have, or, under LoRA, parts that an adapter does not hold."""
     trained = {part for phase in plan.phases for part in phase.train}
-    if has_lora(model) and trained - ADAPTER_PARTS:
+    lost = sorted(trained - ADAPTER_PARTS) if has_lora(model) else []
+    if lost:
         raise ConfigError(
-            f"train: with LoRA only {' and '.join(sorted(ADAPTER_PARTS))} are written; "
-            f"{', '.join(sorted(trained - ADAPTER_PARTS))} would be lost. Leave them out of the plan, or leave out --lora."
+            f"train: with LoRA only {' and '.join(sorted(ADAPTER_PARTS))} are written; what {', '.join(lost)} learns "
+            "would be lost. Leave that out of the plan, or leave out --lora."
         )
     if "lora" in trained and not has_lora(model):
         raise ConfigError("train: the plan trains lora, and the model has none. Add it with --lora or --adapter.")

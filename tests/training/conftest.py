@@ -55,3 +55,32 @@ def tones(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tones")
     texts = ("zero", "one", "two", "one zero", "two one zero")
     return [make_utterance(folder / f"{text}.wav", text.split()) for text in texts]
+
+
+@pytest.fixture
+def fresh_model(tokenizer):
+    """Function `(seed)` that makes a model of the bundled size with random weights."""
+    import torch
+
+    from dgasr.model.asr import AsrModel
+    from dgasr.model.presets import ModelIdentity, tiny
+    from dgasr.training.initialise import initialise
+
+    def make(seed=0):
+        torch.manual_seed(seed)
+        model = AsrModel(tiny(), tokenizer, ModelIdentity(name="fresh", digest=f"{seed:032x}"))
+        initialise(model, torch.randn(2, 80, 800), seed)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def one_thread():
+    """Bits depend on the number of threads: a killed process and this one must use as many."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
