@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     from dgasr.transcriber.loading import choose_device, model_folder
 
     if options.calibration and (options.lora or options.adapter):
-        raise ConfigError("--calibration: word offsets go into a model's config, and an adapter has none. Leave it out.")
+        raise ConfigError("--calibration: word offsets go into a model's config; an adapter has none. Leave it out.")
     train = [utterance for path in options.manifests for utterance in read_manifest(path)]
     validation = read_manifest(options.validation) if options.validation else []
     plan = _plan(options)
