@@ -78,12 +78,12 @@ def test_positions_that_the_decoder_doubts_are_noised_again(noised, monkeypatch)
 
 
 def test_the_number_of_own_steps_is_drawn_from_one_to_the_most(noised, monkeypatch):
-    looks = []
+    looks, counts = [], set()
     monkeypatch.setattr(canvas_noise, "_look", lambda *_: looks.append(1) or sure_of(12))
     for seed in range(20):
         noised(seed, own_steps=0.5, max_own_steps=3)
-        looks.append("|")
-    counts = {len(run) for run in "".join(map(str, looks)).split("|") if run}
+        counts.add(len(looks))
+        looks.clear()
     assert counts == {1, 2, 3}
 
 
