@@ -196,9 +196,11 @@ class Batches(Dataset[Batch]):
             low, high = self._config.gap_s
             gap = _silence(low + (high - low) * rng.random() ** 2 * gap_scale, rng)
             pieces.append(gap)
-            position += waveform.size + gap.size
+            end = position + waveform.size
+            position = end + gap.size
         pieces.append(_silence(rng.uniform(0, self._config.edge_s) * rng.random(), rng))
-        waveform = np.concatenate(pieces)[: self._model.window_samples]
+        # Silence after the last word must not push a row into the next canvas bucket: short ones would go untrained.
+        waveform = np.concatenate(pieces)[: max(limit, end)]
         return _Row(waveform, " ".join(texts), None if words is None else tuple(words))
 
     def _draw_speed(self, rng: np.random.Generator, strength: float) -> float:
