@@ -12,7 +12,7 @@ from dgasr.evaluation.report import Evaluation, check_request
 from dgasr.evaluation.scores import ScoredUtterance
 from dgasr.hypotheses import Transcribe, transcribe_utterances
 from dgasr.model.asr import AsrModel
-from dgasr.recipe import Recipe
+from dgasr.recipe import SEED_CANVAS, Recipe, SeedCanvas
 from dgasr.training.manifests import Utterance, read_manifest
 from dgasr.transcriber import Transcriber, build_recipe
 from dgasr.transcriber.comparison import transcribe_autoregressively, transcribe_by_ctc
@@ -37,6 +37,8 @@ class EvaluationConfig:
     """Code for every utterance, or `None` for the one in its manifest row."""
     path: str = "diffusion"
     """How the text is found, one of `PATHS`."""
+    seed_canvas: SeedCanvas = SEED_CANVAS
+    """What a canvas starts from, `random` tokens or what `ctc` hears; counts for the path `diffusion`."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
@@ -55,6 +57,7 @@ def evaluate(
     language: str | None,
     batch_size: int,
     path: str = "diffusion",
+    seed_canvas: SeedCanvas = SEED_CANVAS,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score a model on a manifest.
@@ -68,6 +71,7 @@ def evaluate(
         language: code for every utterance, or `None` for the one in its manifest row.
         batch_size: segments decoded together, of any utterances.
         path: the model's way to text, one of `PATHS`.
+        seed_canvas: what a canvas starts from, `random` tokens or what `ctc` hears.
         on_utterance: told when an utterance's audio has been read; for progress.
 
     Raises:
@@ -75,14 +79,16 @@ def evaluate(
     """
 
     def decoder(code: str) -> tuple[Recipe, Transcribe]:
-        recipe = build_recipe(model, max_steps=max_steps, language=code)
+        recipe = build_recipe(model, max_steps=max_steps, language=code, seed_canvas=seed_canvas)
         if path == "ctc":
             return recipe, partial(transcribe_by_ctc, model, recipe, batch_size)
         if path == "ar":
             return recipe, partial(transcribe_autoregressively, model, recipe, batch_size)
         return recipe, Transcriber(model, recipe, batch_size).transcribe
 
-    config = EvaluationConfig(normalizer=normalizer, metric=metric, max_steps=max_steps, language=language, path=path)
+    config = EvaluationConfig(
+        normalizer=normalizer, metric=metric, max_steps=max_steps, language=language, path=path, seed_canvas=seed_canvas
+    )
     return score_manifest(manifest, decoder, config, on_utterance)
 
 
@@ -96,6 +102,8 @@ def compare_paths(
     batch_size: int,
 ) -> Iterator[Evaluation]:
     """Score the diffusion path at several numbers of steps, then CTC and the autoregressive path, by word errors.
+
+    Every canvas starts from random tokens, so that the diffusion path owes CTC nothing.
 
     Args:
         manifest: JSONL file, see `dgasr.training.manifests`.
@@ -122,6 +130,7 @@ def compare_paths(
             language=language,
             batch_size=batch_size,
             path=path,
+            seed_canvas="random",
         )
 
 
@@ -159,5 +168,6 @@ def score_manifest(
         metric=config.metric,
         max_steps=config.max_steps,
         path=config.path,
+        seed_canvas=config.seed_canvas,
         wall_s=wall_s,
     )

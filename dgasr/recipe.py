@@ -7,13 +7,16 @@ from typing import ClassVar
 
 from dgasr.alignment.config import AlignmentConfig
 from dgasr.audio import AudioConfig
-from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.config import DecodeConfig, SeedCanvas
 from dgasr.features import FeatureConfig
 from dgasr.model.presets import ModelIdentity
 from dgasr.segmentation import SegmentationConfig
 
 REVISION = 1
 """Raised whenever code changes text or times under equal settings, so that old and new rows stay apart."""
+
+SEED_CANVAS: SeedCanvas = DecodeConfig().seed_canvas
+"""For those who pass it on and do not know the decoder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,6 +29,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", "preset or model folder (default: %(default)s)", metavar="tiny|full|DIR")
     add("--adapter", "projector and LoRA to put on the model", metavar="FILE|DIR|HUB_ID")
     add("--max-steps", "denoising steps (default: %(default)s)", metavar="N", type=positive_int)
+    start = "what denoising starts from: noise, or what CTC hears (default: %(default)s)"
+    add("--seed-canvas", start, choices=("random", "ctc"))
     add("--batch-size", "segments at once (default: %(default)s)", metavar="N", type=positive_int)
     add("--device", "default: %(default)s", choices=("auto", "cpu", "cuda"))
     add("--language", "language that is spoken (default: the model's own)", metavar="CODE")

@@ -30,8 +30,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )  # fmt: skip
     ways.add_argument(
         "--compare", action="store_true",
-        help="all ways below each other, in Markdown, diffusion at 1, 2, 4, 8, 16 steps; --metric and --max-steps "
-        "do not apply",
+        help="all ways below each other, in Markdown, diffusion at 1, 2, 4, 8, 16 steps; --metric, --max-steps "
+        "and --seed-canvas do not apply",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     add_model_arguments(parser)
@@ -66,6 +66,7 @@ def _score(options: argparse.Namespace, model: "AsrModel") -> tuple[str, dict[st
             options.manifest,
             model,
             max_steps=options.max_steps,
+            seed_canvas=options.seed_canvas,
             normalizer=options.normalizer,
             metric=options.metric,
             language=options.language,

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     ids = [recording.recording_id for recording in list_recordings(options.sources)]
     if not ids:
         raise ConfigError(f"{', '.join(options.sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
-    names = ("model", "adapter", "device", "max_steps", "batch_size", "language")
+    names = ("model", "adapter", "device", "max_steps", "seed_canvas", "batch_size", "language")
     engine = start_engine(EngineConfig(**{name: getattr(options, name) for name in names}))
     summary = transcribe_sources(
         options.sources, lake_uri, engine.recipe, engine.transcriber, engine.device, Progress()

@@ -106,7 +106,7 @@ def _denoise_bucket(
         is_first = False
         if admitted:
             decoder.admit(free[: len(admitted)], [job.payload for job in admitted])
-            rows.begin(free[: len(admitted)], [job.noise_key for job in admitted])
+            rows.begin(free[: len(admitted)], admitted)
         settled = rows.step(decoder).tolist()  # the one wait for the device in a step
         for seat in seats.values():
             seat.steps += 1

@@ -1,7 +1,7 @@
 """A batch of canvases of one fixed shape, each at its own step.
 
-In: noise keys for the rows that begin. Out: a mask of the rows that settled, and finished rows on demand. Shapes never
-change, so that kernels and their summation order do not depend on how many rows are in use. Knows nothing of jobs.
+In: jobs of the rows that begin. Out: a mask of the rows that settled, and finished rows on demand. Shapes never
+change, so that kernels and their summation order do not depend on how many rows are in use.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from dgasr.diffusion.canvas import CanvasJob
 from dgasr.diffusion.config import DecodeConfig
 from dgasr.diffusion.noise import SegmentNoise, key_words
 from dgasr.diffusion.sampler import accept_positions, is_settled, temperature_at
@@ -41,20 +42,32 @@ class CanvasRows:
         self.history = self.ids.new_full((num_rows, config.stability_threshold, canvas_tokens), -1)
         self.statistics: CanvasStatistics | None = None
 
-    def begin(self, rows: Sequence[int], noise_keys: Sequence[int]) -> None:
+    def begin(self, rows: Sequence[int], jobs: Sequence[CanvasJob]) -> None:
         """Put rows at their first step.
 
         Args:
             rows: which rows.
-            noise_keys: 64-bit key of each of them.
+            jobs: the job of each of them; its noise key and its seed count.
         """
         chosen = torch.tensor(rows, dtype=torch.int64, device=self.keys.device)
-        self.keys[chosen] = key_words(noise_keys, self.keys.device)
+        self.keys[chosen] = key_words([job.noise_key for job in jobs], self.keys.device)
         self.steps[chosen] = 0
         noise = SegmentNoise(self.keys[chosen], self.steps[chosen])
-        self.ids[chosen] = noise.initial_ids(self.canvas_tokens, self.head.vocab_size)
+        ids = noise.initial_ids(self.canvas_tokens, self.head.vocab_size)
+        if any(job.seed is not None for job in jobs):
+            seeds, probabilities = self._seeds(jobs)
+            ids = torch.where(noise.seed_uniforms(self.canvas_tokens) < probabilities, seeds, ids)
+        self.ids[chosen] = ids
         self.soft_embeddings[chosen] = 0
         self.history[chosen] = -1
+
+    def _seeds(self, jobs: Sequence[CanvasJob]) -> tuple[Tensor, Tensor]:
+        """Lay the seeds out; probability 0 for jobs without.  [rows, canvas] int64, [rows, canvas] float64"""
+        nothing = [0] * self.canvas_tokens, [0.0] * self.canvas_tokens
+        laid_out = [nothing if job.seed is None else job.seed.lay_out(self.canvas_tokens) for job in jobs]
+        ids, probabilities = zip(*laid_out, strict=True)
+        device = self.ids.device
+        return torch.tensor(ids, device=device), torch.tensor(probabilities, dtype=torch.float64, device=device)
 
     def step(self, denoiser: Denoiser) -> Tensor:
         """Take one step in every row.

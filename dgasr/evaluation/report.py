@@ -30,6 +30,8 @@ class Evaluation:
     """How the text was found: `diffusion`, `ctc` or `ar`."""
     wall_s: float
     """Time from the first byte of audio to the last word, after warm-up, s."""
+    seed_canvas: str = "random"
+    """What a canvas started from, `random` tokens or what `ctc` heard; says nothing about other paths."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
@@ -54,6 +56,7 @@ class Evaluation:
             "steps": self.max_steps,
             "mean_steps": sum(steps) / len(steps) if steps else None,
             "path": self.path,
+            "seed_canvas": self.seed_canvas if self.path == "diffusion" else None,
             "normalizer": self.normalizer,
             "metric": self.metric,
             "interval_95": self._interval(),

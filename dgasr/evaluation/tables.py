@@ -55,6 +55,7 @@ def _circumstances(figures: dict[str, Any]) -> list[str]:
     decoder = figures["path"]
     if decoder == "diffusion":
         spent = f", {figures['mean_steps']:.1f} a segment" if figures["mean_steps"] is not None else ""
+        decoder += " seeded by CTC" if figures["seed_canvas"] == "ctc" else ""
         decoder += f", at most {figures['steps']} steps a canvas{spent}"
     return [
         f"audio     {figures['num_utterances']} utterances, {figures['audio_s']:.1f} s;"

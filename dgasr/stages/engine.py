@@ -32,6 +32,6 @@ def start_engine(config: EngineConfig) -> Engine:
     from dgasr.transcriber import Transcriber, build_recipe, load
 
     model = load(config.model, adapter=config.adapter, device=config.device)
-    recipe = build_recipe(model, max_steps=config.max_steps, language=config.language)
+    recipe = build_recipe(model, max_steps=config.max_steps, language=config.language, seed_canvas=config.seed_canvas)
     device = str(model.device)
     return Engine(recipe=recipe, transcriber=Transcriber(model, recipe, config.batch_size), device=device)

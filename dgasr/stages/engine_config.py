@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dgasr.errors import ConfigError
+from dgasr.recipe import SEED_CANVAS, SeedCanvas
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +18,7 @@ class EngineConfig:
         max_steps: most denoising steps for a segment.
         batch_size: segments decoded at once.
         language: language that is spoken, or `None` for the model's own.
+        seed_canvas: what canvases start from, `random` tokens or what `ctc` hears.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -27,6 +29,7 @@ class EngineConfig:
     max_steps: int = 8
     batch_size: int = 16
     language: str | None = None
+    seed_canvas: SeedCanvas = SEED_CANVAS
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing is decoded."""

@@ -25,6 +25,7 @@ class EncodedSegment:
     states: audio embeddings every 20 ms, of the frames that hold audio.  [frames, hidden]
     log_partition: their log-partition over the vocabulary.  [frames]
     greedy_ids: likeliest CTC id of each audio embedding on the projector's own grid.  [audio tokens]
+    greedy_log_probs: their log-probabilities.  [audio tokens]
     """
 
     features: SegmentFeatures
@@ -33,6 +34,7 @@ class EncodedSegment:
     states: Tensor
     log_partition: Tensor
     greedy_ids: Tensor
+    greedy_log_probs: Tensor
 
 
 class SegmentEncoder:
@@ -91,4 +93,5 @@ class SegmentEncoder:
                 states=fine[row, :num_frames],
                 log_partition=scan.log_partition[row, :num_frames],
                 greedy_ids=scan.ids[row, ::subsampling],
+                greedy_log_probs=(scan.top_logit[row] - scan.log_partition[row])[::subsampling],
             )

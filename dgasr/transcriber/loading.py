@@ -8,7 +8,7 @@ import torch
 
 from dgasr.alignment.config import AlignmentConfig
 from dgasr.audio import AudioConfig
-from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.config import DecodeConfig, SeedCanvas
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
 from dgasr.model.adapter import load_adapter
@@ -16,7 +16,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
 from dgasr.model.presets import full
 from dgasr.model.pretrained import load_pretrained
-from dgasr.recipe import Recipe
+from dgasr.recipe import SEED_CANVAS, Recipe
 from dgasr.segmentation import SegmentationConfig
 
 
@@ -56,13 +56,20 @@ def model_folder(model: str) -> Path:
     return folder
 
 
-def build_recipe(model: AsrModel, *, max_steps: int = 8, language: str | None = None) -> Recipe:
+def build_recipe(
+    model: AsrModel,
+    *,
+    max_steps: int = 8,
+    language: str | None = None,
+    seed_canvas: SeedCanvas = SEED_CANVAS,
+) -> Recipe:
     """Compose the recipe of a model.
 
     Args:
         model: its config gives window, mel bins and timing calibration.
         max_steps: denoising steps a canvas gets at most.
         language: ISO 639-1 code; the model's first language when `None`.
+        seed_canvas: what canvases start from, `random` tokens or what `ctc` hears.
 
     Raises:
         ConfigError: the model does not know the language, or a setting makes no sense.
@@ -78,7 +85,7 @@ def build_recipe(model: AsrModel, *, max_steps: int = 8, language: str | None = 
         audio=AudioConfig(),
         segmentation=SegmentationConfig(),
         features=FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"]),
-        decode=DecodeConfig(max_steps=max_steps),
+        decode=DecodeConfig(max_steps=max_steps, seed_canvas=seed_canvas),
         alignment=AlignmentConfig(
             frame_samples=config.frame_samples,
             start_offset_ms=config.start_offset_ms,

@@ -1,6 +1,8 @@
 """Decoded token ids in, a segment's transcript out: text, word times, confidence, flags."""
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -62,6 +64,13 @@ def read_transcript(
 def ctc_ids(model: AsrModel, encoded: EncodedSegment) -> list[int]:
     """What CTC alone hears: the likeliest id of every audio embedding, collapsed."""
     return greedy_labels(encoded.greedy_ids.tolist(), model.config.blank_id)
+
+
+def ctc_tokens(model: AsrModel, encoded: EncodedSegment) -> list[tuple[int, float]]:
+    """What CTC alone hears, each id with the highest probability that it has in its run of embeddings."""
+    frames = zip(encoded.greedy_ids.tolist(), encoded.greedy_log_probs.exp().tolist(), strict=True)
+    runs = [(token, max(p for _, p in run)) for token, run in groupby(frames, key=itemgetter(0))]
+    return [(token, probability) for token, probability in runs if token != model.config.blank_id]
 
 
 def _ctc_log_probs(model: AsrModel, encoded: EncodedSegment, ids: list[int]) -> np.ndarray:

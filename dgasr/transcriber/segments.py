@@ -6,7 +6,7 @@ come and go), read. A segment's result depends on the segment, the recipe and th
 
 from collections.abc import Iterable, Iterator
 
-from dgasr.diffusion.canvas import Canvas, CanvasJob
+from dgasr.diffusion.canvas import Canvas, CanvasJob, CanvasSeed
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.noise import segment_key
 from dgasr.diffusion.vocabulary_tail import VocabularyHead
@@ -15,8 +15,8 @@ from dgasr.model.asr import AsrModel
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, seconds
 from dgasr.transcriber.decoder import CachedDecoder
-from dgasr.transcriber.encoding import SegmentEncoder
-from dgasr.transcriber.reading import read_transcript
+from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
+from dgasr.transcriber.reading import ctc_tokens, read_transcript
 
 
 class Transcriber:
@@ -64,11 +64,30 @@ class Transcriber:
     def _jobs(self, features: Iterable[SegmentFeatures]) -> Iterator[CanvasJob]:
         for encoded in self._encoder.encode(features):
             segment = encoded.features.segment
+            seed = self._seed(encoded) if self._recipe.decode.seed_canvas == "ctc" else None
             yield CanvasJob(
                 noise_key=segment_key(segment.recording_id, segment.segment_index),
-                canvas_tokens=self._model.config.canvas.bucket_for(seconds(segment.num_samples)),
+                canvas_tokens=self._canvas_tokens(seconds(segment.num_samples), seed),
                 payload=encoded,
+                seed=seed,
             )
+
+    def _seed(self, encoded: EncodedSegment) -> CanvasSeed:
+        """What CTC hears, as the text that the canvas starts from; an empty text is as doubtful as its worst blank."""
+        config, tokens = self._model.config, ctc_tokens(self._model, encoded)
+        probabilities = [probability for _, probability in tokens]
+        doubt = min(probabilities) if probabilities else float(encoded.greedy_log_probs.min().exp())
+        return CanvasSeed(
+            ids=(*(token for token, _ in tokens), config.prompt.end_text_ids[0]),
+            probabilities=(*probabilities, doubt),
+            pad_id=config.prompt.pad_id,
+        )
+
+    def _canvas_tokens(self, duration_s: float, seed: CanvasSeed | None) -> int:
+        """Choose the bucket by the audio's length, or a larger one that a seed needs."""
+        canvas = self._model.config.canvas
+        needed = max(canvas.bucket_for(duration_s), len(seed.ids) if seed is not None else 0)
+        return next((bucket for bucket in canvas.buckets if bucket >= needed), canvas.buckets[-1])
 
     def _read(self, canvas: Canvas) -> SegmentTranscript:
         return read_transcript(

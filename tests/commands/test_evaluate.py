@@ -10,13 +10,19 @@ from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredUtterance
 
 
-def evaluation(path: str, max_steps: int) -> Evaluation:
+def evaluation(path: str, max_steps: int, seed_canvas: str = "random") -> Evaluation:
     utterance = ScoredUtterance(
         audio_filepath="one.wav", language="en", audio_s=2.0, reference="one", hypothesis="one",
         reference_words=None, hypothesis_words=(), num_steps=(max_steps,), flags=(), failure=None,
     )  # fmt: skip
     return Evaluation(
-        utterances=(utterance,), normalizer="basic", metric="wer", max_steps=max_steps, path=path, wall_s=1.0
+        utterances=(utterance,),
+        normalizer="basic",
+        metric="wer",
+        max_steps=max_steps,
+        path=path,
+        wall_s=1.0,
+        seed_canvas=seed_canvas,
     )
 
 
@@ -25,7 +31,9 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answer what was asked for, without a model."""
     monkeypatch.setattr(package, "load", lambda *names, **options: None, raising=False)
     monkeypatch.setattr(
-        evaluator, "evaluate", lambda manifest, model, *, path, max_steps, **options: evaluation(path, max_steps)
+        evaluator,
+        "evaluate",
+        lambda manifest, model, *, path, max_steps, seed_canvas, **options: evaluation(path, max_steps, seed_canvas),
     )
 
 
@@ -40,6 +48,18 @@ def manifest(archive: Path, tmp_path: Path) -> Path:
 def test_the_diffusion_path_is_scored_unless_another_is_named(dgasr, manifest: Path):
     assert "decoder   diffusion, at most 8 steps" in dgasr("evaluate", manifest)[1]
     assert "decoder   ar; " in dgasr("evaluate", manifest, "--path", "ar")[1]
+
+
+def test_canvases_seeded_by_ctc_are_named_in_the_figures(dgasr, manifest: Path):
+    assert (
+        "decoder   diffusion seeded by CTC, at most 8 steps" in dgasr("evaluate", manifest, "--seed-canvas", "ctc")[1]
+    )
+
+
+def test_compare_starts_every_canvas_from_noise(dgasr, manifest: Path, tmp_path: Path):
+    dgasr("evaluate", manifest, "--compare", "--seed-canvas", "ctc", "--json", tmp_path / "figures.json")
+    seeds = {figures["seed_canvas"] for figures in json.loads((tmp_path / "figures.json").read_text())}
+    assert seeds == {"random", None}
 
 
 def test_figures_are_written_as_json(dgasr, manifest: Path, tmp_path: Path):

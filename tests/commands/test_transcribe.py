@@ -6,6 +6,7 @@ import pytest
 
 from dgasr.commands import output
 from dgasr.lake.views import connect
+from dgasr.stages import engine
 
 
 def test_all_good_is_exit_code_0(dgasr, archive: Path, tmp_path: Path):
@@ -67,13 +68,30 @@ def test_subtitles_of_one_recording_are_a_valid_file(dgasr, archive: Path, tmp_p
 
 @pytest.mark.parametrize(
     "wrong",
-    [["--max-steps", "0"], ["--batch-size", "x"], ["--format", "doc"], ["--device", "tpu"], ["--colour", "red"]],
+    [
+        ["--max-steps", "0"],
+        ["--batch-size", "x"],
+        ["--format", "doc"],
+        ["--device", "tpu"],
+        ["--seed-canvas", "noise"],
+        ["--colour", "red"],
+    ],
 )
 def test_a_wrong_flag_is_exit_code_2_before_any_work(dgasr, archive: Path, tmp_path: Path, wrong: list[str]):
     code, _, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake", *wrong)
     assert code == 2
     assert wrong[0] in err
     assert not (tmp_path / "lake").exists()
+
+
+def test_what_canvases_start_from_reaches_the_engine(
+    dgasr, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked, start = [], engine.start_engine
+    monkeypatch.setattr(engine, "start_engine", lambda config: asked.append(config.seed_canvas) or start(config))
+    dgasr("transcribe", archive, "--lake", tmp_path / "lake")
+    dgasr("transcribe", archive, "--lake", tmp_path / "lake", "--seed-canvas", "ctc")
+    assert asked == ["random", "ctc"]
 
 
 def test_a_lake_that_is_a_file_is_refused(dgasr, archive: Path):

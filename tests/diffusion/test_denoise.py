@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dgasr.diffusion.canvas import CanvasJob
+from dgasr.diffusion.canvas import CanvasJob, CanvasSeed
 from dgasr.diffusion.config import DecodeConfig
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.vocabulary_tail import VocabularyHead
@@ -118,6 +118,12 @@ def test_a_text_that_does_not_fit_is_done_again_on_the_next_larger_canvas():
     assert canvas.ids[: canvas.num_tokens].tolist() == long
     assert (canvas.job.canvas_tokens, canvas.is_overflowed) == (16, False)
     assert canvas.num_steps == 4  # two on the small canvas, two on the large one
+
+
+def test_a_job_keeps_its_seed_on_a_larger_canvas():
+    seed = CanvasSeed(ids=(2, END), probabilities=(0.9, 0.9), pad_id=PAD)
+    small = CanvasJob(noise_key=1, canvas_tokens=8, payload=None, seed=seed)
+    assert small.enlarged((8, 16), 3).seed is seed
 
 
 def test_a_text_longer_than_the_largest_canvas_is_marked():

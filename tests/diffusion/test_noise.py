@@ -70,7 +70,7 @@ def test_draws_differ_by_step_position_purpose_and_chunk():
         for position in range(4)
         for lane in range(2)
     }
-    assert len(counters) == 3 * 3 * 4 * 2
+    assert len(counters) == 3 * len(Purpose) * 4 * 2
 
 
 def test_token_ids_are_uniform_over_the_vocabulary():

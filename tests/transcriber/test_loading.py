@@ -104,6 +104,16 @@ def test_window_and_timing_of_the_recipe_are_the_models(model):
     assert (recipe.alignment.start_offset_ms, recipe.alignment.end_offset_ms) == (-40.0, 55.0)
 
 
+def test_an_unknown_seed_is_refused(model):
+    with pytest.raises(ConfigError, match="seed_canvas must be random or ctc"):
+        build_recipe(model, seed_canvas="noise")
+
+
+def test_seeded_canvases_are_another_recipe(model):
+    assert build_recipe(model, seed_canvas="ctc").recipe_id != build_recipe(model).recipe_id
+    assert build_recipe(model, seed_canvas="random") == build_recipe(model)
+
+
 def test_the_recipes_id_changes_with_every_part(model):
     recipe = build_recipe(model)
     steps, weights = build_recipe(model, max_steps=4), replace(recipe, model=replace(recipe.model, digest="1" * 32))

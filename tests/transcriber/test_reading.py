@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dgasr.transcriber.encoding import SegmentEncoder
-from dgasr.transcriber.reading import ctc_ids, read_transcript
+from dgasr.transcriber.reading import ctc_ids, ctc_tokens, read_transcript
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,22 @@ def test_a_canvas_that_did_not_settle_or_hold_the_text_is_flagged(model, recipe,
     plain = read_transcript(model, recipe, encoded, ids, [0.9])
     doubted = read_transcript(model, recipe, encoded, ids, [0.9], is_settled=False, is_overflow=True)
     assert set(doubted.flags) - set(plain.flags) == {"unsettled", "overflow"}
+
+
+def test_a_ctc_token_is_as_probable_as_the_surest_embedding_of_its_run(model, encoded):
+    blank = model.config.blank_id
+    ids, probabilities = [blank, 9, 9, blank, 9, 10, 10], [0.9, 0.25, 0.5, 0.75, 0.375, 1.0, 0.125]
+    heard = replace(encoded, greedy_ids=torch.tensor(ids), greedy_log_probs=torch.tensor(probabilities).log())
+    tokens, found = zip(*ctc_tokens(model, heard), strict=True)
+    assert tokens == (9, 9, 10)
+    assert found == pytest.approx((0.5, 0.375, 1.0))
+
+
+def test_ctc_tokens_are_the_ctc_ids_with_probabilities(model, recipe, segments):
+    for encoded in SegmentEncoder(model, recipe, 4).encode(segments):
+        tokens = ctc_tokens(model, encoded)
+        assert [token for token, _ in tokens] == ctc_ids(model, encoded)
+        assert all(0 < probability <= 1 + 1e-6 for _, probability in tokens)
 
 
 def test_text_where_ctc_hears_nothing_is_flagged(model, recipe, encoded):

@@ -1,0 +1,20 @@
+import pytest
+
+from dgasr import transcriber
+from dgasr.stages.engine import start_engine
+from dgasr.stages.engine_config import EngineConfig
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What a recipe is built with when an engine starts, without a model."""
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(transcriber, "load", lambda name, **options: type("Model", (), {"device": "cpu"}))
+    monkeypatch.setattr(transcriber, "build_recipe", lambda model, **settings: asked.update(settings))
+    monkeypatch.setattr(transcriber, "Transcriber", lambda model, recipe, batch_size: None)
+    return asked
+
+
+def test_steps_language_and_seed_reach_the_recipe(asked: dict[str, object]):
+    start_engine.__wrapped__(EngineConfig(max_steps=3, language="de", seed_canvas="ctc"))
+    assert asked == {"max_steps": 3, "language": "de", "seed_canvas": "ctc"}
