@@ -90,6 +90,7 @@ def _pad(text: str, width: int, is_right: bool) -> str:
     """Bring a cell to its width; sentences lose their end, URIs and ids their middle."""
     if _width(text) > width:
         kept_end = "" if " " in text else text[-(width // 2) :]
+        text = text[: 4 * width]  # hours of speech are one cell; what follows cannot show, even after combining marks
         while _width(text) + _width(kept_end) > width - 1:
             text = text[:-1]
         text += "…" + kept_end

@@ -51,3 +51,9 @@ def test_nothing_is_shown_for_null_and_seconds_for_times():
 
 def test_tiny_numbers_keep_their_digits():
     assert lines(["p"], [(1.5e-7,), (0.25,)])[2:] == ["1.5e-07", "  0.250"]
+
+
+def test_a_cell_of_hours_of_speech_is_cut_like_a_short_one():
+    line = format_table(["text"], [["seven " * 300_000]], 40).splitlines()[-1]
+    assert line == format_table(["text"], [["seven " * 30]], 40).splitlines()[-1]
+    assert line.endswith("…")
