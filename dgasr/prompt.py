@@ -85,9 +85,9 @@ class Tokenizer:
         Raises:
             ConfigError: a word is not in the vocabulary.
         """
-        ids = self._tokenizer.encode(text, add_special_tokens=False)
+        ids = self.encode_template(text)
         if self._unknown_id is not None and self._unknown_id in ids:
-            unknown = sorted({word for word in text.split() if self._unknown_id in self._encode_plain(word)})
+            unknown = sorted({word for word in text.split() if self._unknown_id in self.encode_template(word)})
             raise ConfigError(
                 f"{text!r}: not in the model's vocabulary: {' '.join(unknown)}. "
                 "Change the text, or train a model that knows the words."
@@ -96,7 +96,7 @@ class Tokenizer:
 
     def encode_template(self, text: str) -> list[int]:
         """Turn part of a prompt into ids; special tokens in the text become theirs."""
-        return self._encode_plain(text)
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def decode(self, ids: list[int]) -> str:
         """Turn ids into text, without special tokens."""
@@ -125,9 +125,6 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files."""
         self._tokenizer.save_pretrained(folder)
-
-    def _encode_plain(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)
 
 
 def _token_at(ends: list[int], position: int) -> int:
@@ -164,9 +161,3 @@ def canvas_ids(text_ids: list[int], canvas_tokens: int, end_id: int, pad_id: int
     if len(text_ids) >= canvas_tokens:
         raise ConfigError(f"{len(text_ids)} tokens and the end of text do not fit a canvas of {canvas_tokens}.")
     return [*text_ids, end_id, *[pad_id] * (canvas_tokens - len(text_ids) - 1)]
-
-
-def text_ids(canvas: list[int], end_ids: tuple[int, ...]) -> list[int] | None:
-    """Cut a canvas at its end of text; `None` when it holds no end, so the text is longer than the canvas."""
-    end = next((position for position, token in enumerate(canvas) if token in end_ids), None)
-    return None if end is None else canvas[:end]

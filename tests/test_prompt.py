@@ -2,7 +2,7 @@ import pytest
 
 from dgasr.errors import ConfigError
 from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, full, tiny
-from dgasr.prompt import Tokenizer, build_prompt, canvas_ids, text_ids
+from dgasr.prompt import Tokenizer, build_prompt, canvas_ids
 from dgasr.training.vocabulary import write_word_tokenizer
 
 
@@ -77,11 +77,3 @@ def test_a_canvas_is_text_then_end_then_pads():
 def test_text_without_room_for_its_end_does_not_fit():
     with pytest.raises(ConfigError, match="do not fit"):
         canvas_ids([9, 10], 2, end_id=8, pad_id=0)
-
-
-def test_text_ends_at_the_first_end_token():
-    assert text_ids([9, 10, 1, 11, 8], end_ids=(8, 1)) == [9, 10]
-
-
-def test_a_canvas_without_an_end_is_an_overflow():
-    assert text_ids([9, 10], end_ids=(8, 1)) is None

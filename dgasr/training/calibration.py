@@ -15,9 +15,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.head import label_logits, log_partition
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.training.manifests import Utterance, num_samples
-
-VOCABULARY_CHUNK = 8192
-"""Vocabulary rows held at a time."""
+from dgasr.training.objective import VOCABULARY_CHUNK
 
 
 def fit_word_offsets(model: AsrModel, utterances: Sequence[Utterance]) -> tuple[float, float]:
