@@ -12,9 +12,9 @@ from dgasr.evaluation.report import Evaluation, check_request
 from dgasr.evaluation.scores import ScoredUtterance
 from dgasr.hypotheses import Transcribe, transcribe_utterances
 from dgasr.model.asr import AsrModel
-from dgasr.recipe import SEED_CANVAS, Recipe, SeedCanvas
+from dgasr.recipe import SEED_CANVAS, Recipe, SeedCanvas, build_recipe
 from dgasr.training.manifests import Utterance, read_manifest
-from dgasr.transcriber import Transcriber, build_recipe
+from dgasr.transcriber import Transcriber
 from dgasr.transcriber.comparison import transcribe_autoregressively, transcribe_by_ctc
 
 PATHS = ("diffusion", "ctc", "ar")
@@ -79,7 +79,7 @@ def evaluate(
     """
 
     def decoder(code: str) -> tuple[Recipe, Transcribe]:
-        recipe = build_recipe(model, max_steps=max_steps, language=code, seed_canvas=seed_canvas)
+        recipe = build_recipe(model.config, model.identity, max_steps=max_steps, language=code, seed_canvas=seed_canvas)
         if path == "ctc":
             return recipe, partial(transcribe_by_ctc, model, recipe, batch_size)
         if path == "ar":

@@ -8,8 +8,9 @@ from typing import ClassVar
 from dgasr.alignment.config import AlignmentConfig
 from dgasr.audio import AudioConfig
 from dgasr.diffusion.config import DecodeConfig, SeedCanvas
+from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
-from dgasr.model.presets import ModelIdentity
+from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.segmentation import SegmentationConfig
 
 REVISION = 1
@@ -46,3 +47,42 @@ class Recipe:
     def to_json(self) -> str:
         """Write all settings as JSON with sorted keys."""
         return json.dumps({"revision": REVISION, **asdict(self)}, sort_keys=True)
+
+
+def build_recipe(
+    config: AsrConfig,
+    identity: ModelIdentity,
+    *,
+    max_steps: int = 8,
+    language: str | None = None,
+    seed_canvas: SeedCanvas = SEED_CANVAS,
+) -> Recipe:
+    """Compose the recipe of a model.
+
+    Args:
+        config: its sizes; window, mel bins and timing calibration come from here.
+        identity: which weights; with `config` from `model.identity.identify`, or of a loaded model.
+        max_steps: denoising steps a canvas gets at most.
+        language: ISO 639-1 code; the model's first language when `None`.
+        seed_canvas: what canvases start from, `random` tokens or what `ctc` hears.
+
+    Raises:
+        ConfigError: the model does not know the language, or a setting makes no sense.
+    """
+    if language is not None and language not in config.languages:
+        raise ConfigError(
+            f"--language {language}: model {config.name} knows {', '.join(config.languages)}. Choose one of them."
+        )
+    return Recipe(
+        model=identity,
+        language=language or config.languages[0],
+        audio=AudioConfig(),
+        segmentation=SegmentationConfig(),
+        features=FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"]),
+        decode=DecodeConfig(max_steps=max_steps, seed_canvas=seed_canvas),
+        alignment=AlignmentConfig(
+            frame_samples=config.frame_samples,
+            start_offset_ms=config.start_offset_ms,
+            end_offset_ms=config.end_offset_ms,
+        ),
+    )

@@ -29,12 +29,11 @@ ARROWS: dict[str, set[str]] = {
     "samples": {"errors", "records"},
     "exports": set(),
     # compositions: where rooms meet
-    "recipe": {"alignment", "audio", "diffusion", "features", "model", "segmentation"},
+    "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
     "frontend": {"features", "recipe", "records", "segmentation"},
     "training": {"alignment", "audio", "diffusion", "errors", "features", "model", "prompt", "records"},
     "transcriber": {
         "alignment", "audio", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe", "records",
-        "segmentation",
     },
     "hypotheses": {"audio", "errors", "evaluation", "frontend", "recipe", "records", "training"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},

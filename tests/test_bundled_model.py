@@ -8,9 +8,9 @@ import soundfile
 
 from dgasr import build_recipe, load, transcribe
 from dgasr.evaluator import evaluate
+from dgasr.model.identity import model_folder
 from dgasr.training.corpora import ConnectedDigitsConfig, connected_digits
 from dgasr.transcriber import Transcriber
-from dgasr.transcriber.loading import model_folder
 
 RATE_HZ = 16_000
 
@@ -97,7 +97,7 @@ def test_text_and_words_are_the_same_in_batches_of_1_3_and_32_and_in_any_order(m
     from dgasr.audio import open_audio
     from dgasr.frontend import cut_recording
 
-    recipe = build_recipe(model)
+    recipe = build_recipe(model.config, model.identity)
     segments = []
     for path in sorted(Path(shared_data / "speech").glob("*.wav")):
         with path.open("rb") as file:

@@ -80,10 +80,11 @@ def run(options: argparse.Namespace) -> int:
     """Train, with a progress bar when a person is looking."""
     from tqdm import tqdm
 
+    from dgasr.model.identity import model_folder
     from dgasr.training.fit import FitConfig, fit
     from dgasr.training.manifests import read_manifest
     from dgasr.training.start import StartConfig, starting_model
-    from dgasr.transcriber.loading import choose_device, model_folder
+    from dgasr.transcriber.loading import choose_device
 
     if options.calibration and (options.lora or options.adapter):
         raise ConfigError("--calibration: word offsets go into a model's config; an adapter has none. Leave it out.")
@@ -117,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _calibrate(model: "AsrModel", options: argparse.Namespace) -> None:
-    from dgasr.model.checkpoint import CONFIG_FILE
+    from dgasr.model.identity import CONFIG_FILE
     from dgasr.training.calibration import fit_word_offsets
     from dgasr.training.manifests import read_manifest
 

@@ -4,7 +4,6 @@ A folder holds `adapter_config.json` and `adapter_model.safetensors`, which PEFT
 `projector.safetensors`. Knows no training.
 """
 
-import hashlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,10 @@ from torch import Tensor
 
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
+from dgasr.model.identity import ADAPTER_FILES, adapter_files, files_digest
 from dgasr.model.presets import LoraSize
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS = (
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "projector.safetensors",
-)
+ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS = ADAPTER_FILES
 
 TARGETS = r"model\.(encoder\.language_model|decoder)\.layers\.\d+\.self_attn\.[qkvo]_proj"
 """q, k, v and o of both attention copies; layers of full attention have no v."""
@@ -84,7 +80,8 @@ def load_adapter(model: AsrModel, source: str) -> str:
     """
     if has_lora(model):
         raise ConfigError(f"--adapter {source}: the model has LoRA already. Load it without.")
-    settings, lora, projector, files = _read_file(model, source) if Path(source).is_file() else _read_folder(source)
+    files = adapter_files(source)
+    settings, lora, projector = _read_file(model, source) if len(files) == 1 else _read_folder(files[0].parent)
     inject_adapter_in_model(settings, model.backbone)
     wanted = {
         name.replace(".default.", "."): parameter
@@ -93,27 +90,22 @@ def load_adapter(model: AsrModel, source: str) -> str:
     }
     _copy({name.removeprefix(PEFT_PREFIX): tensor for name, tensor in lora.items()}, wanted, source)
     _copy(projector, model.projector.state_dict(keep_vars=True), source)
-    digest = hashlib.blake2b(digest_size=16)
-    for path in files:
-        digest.update(hashlib.blake2b(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return files_digest(files)
 
 
-Stored = tuple[LoraConfig, dict[str, Tensor], dict[str, Tensor], list[Path]]
-"""LoRA settings, LoRA tensors, projector tensors, and the files they come from."""
+Stored = tuple[LoraConfig, dict[str, Tensor], dict[str, Tensor]]
+"""LoRA settings, LoRA tensors, projector tensors."""
 
 
-def _read_folder(source: str) -> Stored:
-    folder = _folder(source)
+def _read_folder(folder: Path) -> Stored:
     try:
         settings = LoraConfig.from_pretrained(str(folder))
-        lora, projector = load_file(folder / ADAPTER_WEIGHTS), load_file(folder / PROJECTOR_WEIGHTS)
+        return settings, load_file(folder / ADAPTER_WEIGHTS), load_file(folder / PROJECTOR_WEIGHTS)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ConfigError(
-            f"--adapter {source}: not an adapter ({error}). It needs {ADAPTER_CONFIG}, {ADAPTER_WEIGHTS} and "
+            f"--adapter {folder}: not an adapter ({error}). It needs {ADAPTER_CONFIG}, {ADAPTER_WEIGHTS} and "
             f"{PROJECTOR_WEIGHTS}, as `dgasr train --lora` writes them."
         ) from error
-    return settings, lora, projector, [folder / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS)]
 
 
 def _read_file(model: AsrModel, source: str) -> Stored:
@@ -128,22 +120,7 @@ def _read_file(model: AsrModel, source: str) -> Stored:
         ) from error
     size = model.config.lora  # the file has no scale; the one of this configuration is taken for its rank
     settings = LoraConfig(r=rank, lora_alpha=rank * size.alpha // size.rank, target_modules=TARGETS, bias="none")
-    return settings, lora, projector, [Path(source)]
-
-
-def _folder(source: str) -> Path:
-    if Path(source).exists() or source.startswith((".", "/")) or source.count("/") != 1:
-        return Path(source)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source))
-    except (OSError, HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise ConfigError(
-            f"--adapter {source}: neither a folder nor to be had from the Hub ({type(error).__name__}). "
-            "Give an adapter folder, or log in with `hf auth login` if it is private."
-        ) from error
+    return settings, lora, projector
 
 
 def _copy(stored: dict[str, Tensor], wanted: dict[str, Any], source: str) -> None:

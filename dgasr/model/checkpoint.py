@@ -4,7 +4,6 @@ Tied tensors are stored once, under their first name; every tensor in the file m
 be in the file.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from torch import Tensor
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.model.asr import AsrModel
+from dgasr.model.identity import CONFIG_FILE, WEIGHTS_FILE, folder_digest
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.prompt import Tokenizer
-
-CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 
 
 def unique_tensors(model: AsrModel) -> dict[str, Tensor]:
@@ -81,14 +79,3 @@ def load_model(folder: Path) -> AsrModel:
     model = AsrModel(config, Tokenizer.load(folder), identity)
     load_weights(model, folder / WEIGHTS_FILE)
     return model.eval().requires_grad_(False)
-
-
-def folder_digest(folder: Path) -> str:
-    """Fingerprint of a model folder: 32 hex digits over config, weights and tokenizer."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
-        try:
-            digest.update(hashlib.blake2b((folder / name).read_bytes()).digest())
-        except OSError as error:
-            raise ConfigError(f"{folder / name}: {error.strerror}. Give a folder written by `dgasr train`.") from error
-    return digest.hexdigest()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from dgasr.recipe import Recipe
+from dgasr.recipe import Recipe, build_recipe
 from dgasr.stages.engine_config import EngineConfig
 
 if TYPE_CHECKING:
@@ -29,9 +29,15 @@ def start_engine(config: EngineConfig) -> Engine:
         ConfigError: no such model, adapter, device or language.
     """
     # torch takes seconds to import, and who only plans or reads audio never needs it.
-    from dgasr.transcriber import Transcriber, build_recipe, load
+    from dgasr.transcriber import Transcriber, load
 
     model = load(config.model, adapter=config.adapter, device=config.device)
-    recipe = build_recipe(model, max_steps=config.max_steps, language=config.language, seed_canvas=config.seed_canvas)
+    recipe = build_recipe(
+        model.config,
+        model.identity,
+        max_steps=config.max_steps,
+        language=config.language,
+        seed_canvas=config.seed_canvas,
+    )
     device = str(model.device)
     return Engine(recipe=recipe, transcriber=Transcriber(model, recipe, config.batch_size), device=device)

@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader
 from dgasr.errors import ConfigError
 from dgasr.model.adapter import has_lora, save_adapter
 from dgasr.model.asr import AsrModel
-from dgasr.model.checkpoint import TOKENIZER_FILE, save_model
+from dgasr.model.checkpoint import save_model
+from dgasr.model.identity import TOKENIZER_FILE
 from dgasr.prompt import Tokenizer, build_prompt
 from dgasr.training.batches import Batch, Batches
 from dgasr.training.manifests import Utterance

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from dgasr.model.checkpoint import TOKENIZER_FILE
+from dgasr.model.identity import TOKENIZER_FILE
 
 
 def write_word_tokenizer(folder: Path, special_tokens: Sequence[str], words: Sequence[str]) -> None:

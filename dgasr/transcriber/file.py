@@ -10,9 +10,8 @@ from dgasr.audio import open_audio
 from dgasr.errors import ConfigError
 from dgasr.frontend import cut_recording
 from dgasr.model.asr import AsrModel
-from dgasr.recipe import Recipe
+from dgasr.recipe import Recipe, build_recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, Word, silent_transcript
-from dgasr.transcriber.loading import build_recipe
 from dgasr.transcriber.segments import Transcriber
 
 
@@ -48,7 +47,7 @@ def transcribe(
         ConfigError: the request is wrong.
         AudioError: the file cannot be used, or ends early.
     """
-    recipe = build_recipe(model, max_steps=max_steps, language=language)
+    recipe = build_recipe(model.config, model.identity, max_steps=max_steps, language=language)
     silent: list[SegmentTranscript] = []
     heard = list(Transcriber(model, recipe, batch_size).transcribe(_segments(Path(audio), recipe, silent)))
     segments = sorted([*heard, *silent], key=lambda transcript: transcript.segment.segment_index)

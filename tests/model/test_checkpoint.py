@@ -4,7 +4,8 @@ from safetensors.torch import load_file, save_file
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.model.asr import AsrModel
-from dgasr.model.checkpoint import WEIGHTS_FILE, folder_digest, load_weights, save_model, unique_tensors
+from dgasr.model.checkpoint import load_weights, save_model, unique_tensors
+from dgasr.model.identity import WEIGHTS_FILE, folder_digest
 from dgasr.model.presets import tiny
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from dgasr import transcriber
+from dgasr.stages import engine
 from dgasr.stages.engine import start_engine
 from dgasr.stages.engine_config import EngineConfig
 
@@ -9,8 +10,12 @@ from dgasr.stages.engine_config import EngineConfig
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """What a recipe is built with when an engine starts, without a model."""
     asked: dict[str, object] = {}
-    monkeypatch.setattr(transcriber, "load", lambda name, **options: type("Model", (), {"device": "cpu"}))
-    monkeypatch.setattr(transcriber, "build_recipe", lambda model, **settings: asked.update(settings))
+    monkeypatch.setattr(
+        transcriber,
+        "load",
+        lambda name, **options: type("Model", (), {"device": "cpu", "config": None, "identity": None}),
+    )
+    monkeypatch.setattr(engine, "build_recipe", lambda config, identity, **settings: asked.update(settings))
     monkeypatch.setattr(transcriber, "Transcriber", lambda model, recipe, batch_size: None)
     return asked
 

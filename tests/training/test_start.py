@@ -3,7 +3,8 @@ import torch
 
 from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, has_lora, save_adapter
-from dgasr.model.checkpoint import TOKENIZER_FILE, save_model
+from dgasr.model.checkpoint import save_model
+from dgasr.model.identity import TOKENIZER_FILE
 from dgasr.model.presets import LoraSize
 from dgasr.training.plan import Phase, Plan
 from dgasr.training.start import StartConfig, starting_model

@@ -11,10 +11,10 @@ from dgasr.features import segment_features
 from dgasr.model.asr import AsrModel
 from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, ModelIdentity, tiny
 from dgasr.prompt import Tokenizer
+from dgasr.recipe import build_recipe
 from dgasr.records import Segment
 from dgasr.training.initialise import initialise
 from dgasr.training.vocabulary import write_word_tokenizer
-from dgasr.transcriber import build_recipe
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def model(tmp_path_factory):
 def recipe(model):
     """With limits that let rows of the random network leave after differing numbers of steps."""
     decode = DecodeConfig(max_steps=6, confidence_threshold=1.4, entropy_bound=20.0, stability_threshold=0)
-    return replace(build_recipe(model), decode=decode)
+    return replace(build_recipe(model.config, model.identity), decode=decode)
 
 
 @pytest.fixture(scope="session")

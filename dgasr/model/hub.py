@@ -1,0 +1,108 @@
+"""Weights of others: a Hub id or a folder in, its revision and its files out. Torch-free; knows file names, no tensors.
+
+What lies in the Hub cache is used as it is: a newer revision is taken when a person downloads it, never in between.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from dgasr.errors import ConfigError
+
+WHOLE_BYTES = 64 * 2**20
+"""Files up to this size are hashed whole; larger ones by size, first bytes and samples."""
+
+SAMPLE_BYTES, NUM_SAMPLES = 64 * 1024, 64
+"""What is read of a larger file, evenly spread: seconds instead of minutes for 52 GB."""
+
+
+def revision_of(source: str, file: str = "config.json") -> str:
+    """Name the version of a checkpoint without reading its tensors.
+
+    Args:
+        source: Hub id, or a folder of published files.
+        file: one that every version of it has.
+
+    Returns:
+        The commit in the Hub cache, the Hub's own where nothing is cached, or a digest of a folder's files, 40 or 32
+        hex digits.
+
+    Raises:
+        ConfigError: the checkpoint is neither a folder nor in the cache nor to be had.
+    """
+    if is_folder(source):
+        return _folder_digest(Path(source))
+    import httpx
+    from huggingface_hub import model_info, try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(source, file)
+        if isinstance(cached, str):
+            return Path(cached).parent.name
+        return str(model_info(source).sha)
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        raise absent(source, error) from error
+
+
+def fetch(source: str, revision: str, patterns: Sequence[str]) -> Path:
+    """Bring a checkpoint's files here, where they are not yet.
+
+    Args:
+        source: Hub id or folder.
+        revision: from `revision_of`.
+        patterns: names of the wanted files, `*` for anything.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        ConfigError: they are absent or gated.
+    """
+    if is_folder(source):
+        return Path(source)
+    import httpx
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(patterns)))
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        raise absent(source, error) from error
+
+
+def is_folder(source: str) -> bool:
+    """Tell a folder from a Hub id, which has one slash and does not begin like a path."""
+    return Path(source).exists() or source.startswith((".", "/")) or source.count("/") != 1
+
+
+def absent(source: str, error: Exception) -> ConfigError:
+    """Say what to do about weights that are not there."""
+    first_line = str(error).strip().split("\n", 1)[0]
+    return ConfigError(
+        f"The weights of {source} are not to be had ({type(error).__name__}: {first_line}). Accept the licence at "
+        f"https://huggingface.co/{source}, run `hf auth login` and `hf download {source}`; a machine without a network "
+        "needs a copy of the Hub cache and HF_HUB_OFFLINE=1, or a model folder whose config.json names local folders."
+    )
+
+
+def _folder_digest(folder: Path) -> str:
+    paths = sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")])
+    if not paths:
+        raise ConfigError(f"{folder}: no checkpoint. It needs config.json and safetensors files, as the Hub has them.")
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + file_digest(path))
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> bytes:
+    """Fingerprint of a file; of a large one its size and samples of its content count."""
+    digest, num_bytes = hashlib.blake2b(), path.stat().st_size
+    with path.open("rb") as file:
+        if num_bytes <= WHOLE_BYTES:
+            digest.update(file.read())
+            return digest.digest()
+        digest.update(str(num_bytes).encode())
+        for index in range(NUM_SAMPLES):
+            file.seek((num_bytes - SAMPLE_BYTES) * index // (NUM_SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.digest()

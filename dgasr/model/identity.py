@@ -1,0 +1,127 @@
+"""Names of models and adapters in, sizes and identity out, without a tensor: any machine can name a recipe.
+
+`dgasr.transcriber.load` gives the model it loads the same identity.
+"""
+
+import hashlib
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+from dgasr.errors import ConfigError
+from dgasr.model.hub import fetch, is_folder, revision_of
+from dgasr.model.presets import AsrConfig, ModelIdentity, full
+
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
+"""A model folder."""
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "projector.safetensors")
+"""An adapter folder."""
+
+
+def identify(model: str, adapter: str | None = None) -> tuple[AsrConfig, ModelIdentity]:
+    """Say which weights a request means.
+
+    Args:
+        model: `tiny`, `full` or a model folder.
+        adapter: projector and LoRA on top: a folder, a Hub id or a `.pt` file; `None` for none.
+
+    Returns:
+        Sizes and ids, and the identity that goes into the recipe.
+
+    Raises:
+        ConfigError: no such model or adapter.
+    """
+    config = read_config(model)
+    if config.pretrained and adapter is None:
+        raise ConfigError(
+            f"--model {model} needs --adapter: its projector is trained, and none comes with the frozen weights."
+        )
+    identity = ModelIdentity(name=config.name, digest=_digest(model, config))
+    if adapter is not None:
+        identity = replace(identity, adapter_digest=files_digest(adapter_files(adapter)))
+    return config, identity
+
+
+def read_config(model: str) -> AsrConfig:
+    """Read the sizes of a model; folders that it names relatively are found from its own.
+
+    Raises:
+        ConfigError: no such model.
+    """
+    if model == "full":
+        return full()
+    folder = model_folder(model)
+    config = AsrConfig.load(folder / CONFIG_FILE)
+    return replace(config, pretrained={part: _found_from(folder, name) for part, name in config.pretrained.items()})
+
+
+def model_folder(model: str) -> Path:
+    """Find the folder of a model that is not `full`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = Path(str(resources.files("dgasr.model") / "tiny")) if model == "tiny" else Path(model)
+    if not folder.is_dir():
+        raise ConfigError(f"--model {model}: no such folder. Give `tiny`, `full`, or a folder made by `dgasr train`.")
+    return folder
+
+
+def pretrained_digest(config: AsrConfig) -> str:
+    """Join the revisions of a configuration's frozen parts: encoder, then backbone."""
+    return "+".join(revision_of(config.pretrained[part]) for part in ("encoder", "backbone"))
+
+
+def folder_digest(folder: Path) -> str:
+    """Fingerprint of a model folder: 32 hex digits over config, weights and tokenizer."""
+    return files_digest([folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)])
+
+
+def adapter_files(adapter: str) -> list[Path]:
+    """Find the files of an adapter, in the order in which they are fingerprinted.
+
+    Raises:
+        ConfigError: neither a file nor a whole adapter folder nor to be had from the Hub.
+    """
+    if Path(adapter).is_file():
+        return [Path(adapter)]
+    folder = Path(adapter) if is_folder(adapter) else _fetch_adapter(adapter)
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        raise ConfigError(
+            f"--adapter {adapter}: not an adapter ({', '.join(missing)} missing). It is a folder with "
+            f"{', '.join(ADAPTER_FILES)}, as `dgasr train --lora` writes them, or a `.pt` file of tensors."
+        )
+    return [folder / name for name in ADAPTER_FILES]
+
+
+def files_digest(paths: list[Path]) -> str:
+    """Fingerprint of whole files in this order, 32 hex digits.
+
+    Raises:
+        ConfigError: one of them cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        try:
+            digest.update(hashlib.blake2b(path.read_bytes()).digest())
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}. Give a folder written by `dgasr train`.") from error
+    return digest.hexdigest()
+
+
+def _found_from(folder: Path, source: str) -> str:
+    return str(folder / source) if is_folder(source) or (folder / source).is_dir() else source
+
+
+def _fetch_adapter(adapter: str) -> Path:
+    return fetch(adapter, revision_of(adapter, ADAPTER_FILES[0]), ADAPTER_FILES)
+
+
+def _digest(model: str, config: AsrConfig) -> str:
+    if not config.pretrained:
+        return folder_digest(model_folder(model))
+    if model == "full":
+        return pretrained_digest(config)
+    return f"{pretrained_digest(config)}+{files_digest([model_folder(model) / CONFIG_FILE])}"

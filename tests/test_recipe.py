@@ -1,0 +1,50 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from dgasr.errors import ConfigError
+from dgasr.model.presets import ModelIdentity, tiny
+from dgasr.recipe import build_recipe
+
+IDENTITY = ModelIdentity(name="tiny", digest="0" * 32)
+
+
+def test_an_unknown_language_is_refused_with_those_there_are():
+    with pytest.raises(ConfigError, match="--language xx: model tiny knows en"):
+        build_recipe(tiny(), IDENTITY, language="xx")
+
+
+def test_the_default_language_is_the_models_first():
+    assert build_recipe(replace(tiny(), languages=("de", "en")), IDENTITY).language == "de"
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(ConfigError, match="max_steps"):
+        build_recipe(tiny(), IDENTITY, max_steps=0)
+
+
+def test_window_and_timing_of_the_recipe_are_the_models():
+    recipe = build_recipe(replace(tiny(), start_offset_ms=-40.0, end_offset_ms=55.0), IDENTITY)
+    assert recipe.features.window_samples == 128_000
+    assert (recipe.alignment.start_offset_ms, recipe.alignment.end_offset_ms) == (-40.0, 55.0)
+
+
+def test_an_unknown_seed_is_refused():
+    with pytest.raises(ConfigError, match="seed_canvas must be random or ctc"):
+        build_recipe(tiny(), IDENTITY, seed_canvas="noise")
+
+
+def test_seeded_canvases_are_another_recipe():
+    assert build_recipe(tiny(), IDENTITY, seed_canvas="ctc").recipe_id != build_recipe(tiny(), IDENTITY).recipe_id
+    assert build_recipe(tiny(), IDENTITY, seed_canvas="random") == build_recipe(tiny(), IDENTITY)
+
+
+def test_the_recipes_id_changes_with_every_part():
+    recipe = build_recipe(tiny(), IDENTITY)
+    steps = build_recipe(tiny(), IDENTITY, max_steps=4)
+    weights = build_recipe(tiny(), replace(IDENTITY, digest="1" * 32))
+    adapter = build_recipe(tiny(), replace(IDENTITY, adapter_digest="1" * 32))
+    recipes = [recipe, steps, weights, adapter, replace(recipe, language="de")]
+    assert len({each.recipe_id for each in recipes}) == len(recipes)
+    assert json.loads(recipe.to_json())["decode"]["max_steps"] == 8
