@@ -1,9 +1,22 @@
-"""Sources in, recordings out: all that lie there, or those that the lake does not hold yet. Reads no audio."""
+"""Sources in, recordings out: all that lie there, each once, and which were seen. Reads neither audio nor lake."""
 
-from collections.abc import Container, Iterator, Sequence
+from array import array
+from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain, islice
+from os.path import isdir
+from urllib.parse import quote_from_bytes
 
+from dgasr.errors import ConfigError, ObjectError
 from dgasr.records import Recording
-from dgasr.store.objects import list_objects
+from dgasr.stages.selection import Selection
+from dgasr.store.locations import EPOCH, FILE_SCHEME, MISSING_ETAG, is_s3, local_path, local_uri
+from dgasr.store.objects import list_objects, read_bytes
+
+NAMED_AT_ONCE = 16
+"""Objects asked for by name that are looked up side by side; each costs a request."""
 
 
 def list_recordings(sources: Sequence[str]) -> Iterator[Recording]:
@@ -19,14 +32,102 @@ def list_recordings(sources: Sequence[str]) -> Iterator[Recording]:
         ConfigError: no such bucket or folder, or a source that no store understands.
         TransientError: the store does not answer.
     """
-    seen: set[str] = set()
-    for source in sources:
-        for recording in list_objects(source):
-            if len(sources) == 1:
-                yield recording
-            elif recording.recording_id not in seen:
-                seen.add(recording.recording_id)
-                yield recording
+    return iter(Listing(sources))
+
+
+def uri_hash(uri: str) -> int:
+    """Shorten a URI to 64 bits: among a million against a million others, two are alike once in ten million times."""
+    return int.from_bytes(blake2b(uri.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+
+
+def read_uri_list(uri: str) -> tuple[str, ...]:
+    """Read a text with the URI of an object on each line; empty lines are passed over.
+
+    Raises:
+        ConfigError: it cannot be read, is no text, or names nothing.
+        TransientError: the store does not answer.
+    """
+    try:
+        lines = read_bytes(uri).decode("utf-8-sig").split("\n")
+    except (ObjectError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{uri}: is no list of URIs ({error}). Give a text file with one URI a line."
+        ) from error
+    named = tuple(line.strip("\r\t ") for line in lines if line.strip("\r\t "))
+    if not named:
+        raise ConfigError(f"{uri}: names no recording. Put one URI on each line.")
+    return named
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scope:
+    """What a listing speaks about: where it found nothing, nothing lies."""
+
+    names: frozenset[str] = frozenset()
+    """URIs that were asked for by name."""
+    prefixes: tuple[str, ...] = ()
+    """What the URIs of all that was listed begin with."""
+
+    def covers(self, uri: str) -> bool:
+        """Say whether an object of this name would have been listed."""
+        return uri in self.names or uri.startswith(self.prefixes)
+
+
+class Listing:
+    """The recordings at some sources, each once, while they are listed."""
+
+    def __init__(self, sources: Sequence[str], uris: Sequence[str] = ()) -> None:
+        """Take note; nothing is listed yet.
+
+        Args:
+            sources: files, folders or `s3://bucket/prefix` URIs.
+            uris: objects by name, even if others' names begin with theirs.
+        """
+        self._sources = sources
+        self._uris = tuple(dict.fromkeys(map(_whole_uri, uris)))
+        self._names = set(self._uris)
+        self._prefixes: set[str] = set()
+        self.seen = array("Q")
+        """`uri_hash` of every URI where something lies, as far as the listing has come."""
+        self.is_complete = False
+        """Whether the listing came to its end without an error."""
+
+    @property
+    def scope(self) -> Scope:
+        """What the listing speaks about; settled once it is complete."""
+        return Scope(names=frozenset(self._names), prefixes=tuple(sorted(self._prefixes)))
+
+    def __iter__(self) -> Iterator[Recording]:
+        """List once; raises as `list_recordings` does."""
+        many = len(self._sources) + bool(self._uris) > 1
+        yielded: set[str] = set()
+        for recording in chain(*map(self._list_source, self._sources), _list_named(self._uris)):
+            if many and recording.recording_id in yielded:
+                continue
+            if many:
+                yielded.add(recording.recording_id)
+            if recording.etag != MISSING_ETAG:
+                self.seen.append(uri_hash(recording.uri))
+            yield recording
+        self.is_complete = True
+
+    def _list_source(self, source: str) -> Iterator[Recording]:
+        """List a source, and note whether it was an object's name or what many names begin with."""
+        whole = _whole_uri(source)
+        if not is_s3(source) and isdir(local_path(source)):
+            folder = local_path(source).rstrip("/").encode("utf-8", "surrogateescape")
+            self._prefixes |= {whole.rstrip("/") + "/", f"{FILE_SCHEME}{quote_from_bytes(folder)}/"}
+            yield from list_objects(source)
+            return
+        found = None
+        for found in list_objects(source):
+            if found.uri == whole:
+                self._names.add(whole)
+            else:
+                self._prefixes.add(whole)
+            yield found
+        if found is None:
+            self._prefixes.add(whole)
 
 
 class Backlog:
@@ -51,3 +152,37 @@ class Backlog:
                 self.num_held += 1
             else:
                 yield recording
+
+
+def list_selected(selection: Selection) -> Listing:
+    """Start listing where a selection says; what it leaves out there is for the caller to leave out.
+
+    Raises:
+        ConfigError: its list of URIs cannot be used.
+        TransientError: the store does not answer.
+    """
+    listed = () if selection.uri_list is None else read_uri_list(selection.uri_list)
+    return Listing(selection.sources, (*selection.uris, *listed))
+
+
+def _list_named(uris: Iterable[str]) -> Iterator[Recording]:
+    """Look objects up by name, some at a time, in order."""
+    remaining = iter(uris)
+    with ThreadPoolExecutor(NAMED_AT_ONCE) as pool:
+        while group := list(islice(remaining, 16 * NAMED_AT_ONCE)):
+            yield from pool.map(_named, group)
+
+
+def _named(uri: str) -> Recording:
+    # A store lists an object before those whose names begin with its own.
+    found = next(iter(list_objects(uri)), None)
+    if found is not None and found.uri == uri:
+        return found
+    return Recording(uri=uri, etag=MISSING_ETAG, size_bytes=0, modified_at=EPOCH)
+
+
+def _whole_uri(source: str) -> str:
+    """Write a URI as the store's listing does."""
+    if is_s3(source):
+        return source if "/" in source.removeprefix("s3://") else f"{source}/"
+    return local_uri(local_path(source))
