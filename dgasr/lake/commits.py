@@ -81,9 +81,9 @@ def part_key(table: str, recipe_id: str, day: date, shard_id: str) -> str:
     return f"{table}/{_directory(recipe_id)}/date={day.isoformat()}/{_checked(shard_id, 'shard_id')}.parquet"
 
 
-def run_key(run_id: str, day: date) -> str:
-    """Return where the row of an execution lies."""
-    return f"runs/date={day.isoformat()}/{_checked(run_id, 'run_id')}.parquet"
+def loose_key(table: str, run_id: str, day: date) -> str:
+    """Return where the rows lie that one execution wrote to a table without shards."""
+    return f"{table}/date={day.isoformat()}/{_checked(run_id, 'run_id')}.parquet"
 
 
 def parse_commit(data: bytes, where: str) -> Commit:

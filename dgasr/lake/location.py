@@ -12,8 +12,9 @@ from urllib.parse import unquote
 import pyarrow.fs
 
 from dgasr.errors import ConfigError, TransientError
+from dgasr.lake.schema import TABLES
 
-FOLDERS = ("commits", "recordings", "segments", "runs", "claims", "staging")
+FOLDERS = ("manifests", "commits", *TABLES, "claims", "staging")
 """What can stand at the top of a lake; `staging` is where a run keeps what is not committed yet."""
 
 

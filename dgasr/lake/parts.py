@@ -6,8 +6,9 @@ The store is passed in. The protocol and why it holds: docs/decisions/0002-commi
 import hashlib
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Protocol
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.parquet
 
 from dgasr.errors import ConfigError, IntegrityError, ObjectError, ObjectMissingError
 from dgasr.lake.checks import check_shard, partition_date
-from dgasr.lake.commits import Commit, Part, claim_key, commit_key, parse_commit, part_key, run_key
+from dgasr.lake.commits import Commit, Part, claim_key, commit_key, loose_key, parse_commit, part_key
 from dgasr.lake.location import lake_uri_of
 from dgasr.lake.rows import Row, ShardRows
 from dgasr.lake.schema import SCHEMA_VERSION, TABLES
@@ -106,8 +107,27 @@ def finish_shard(store: Store, lake_uri: str, recipe_id: str, shard_id: str) -> 
 
 def write_run(store: Store, lake_uri: str, row: Row) -> bool:
     """Write the row of an execution; returns False where one of this `run_id` lies already."""
-    key = run_key(row["run_id"], row["started_at"].astimezone(UTC).date())
-    return _write(store, f"{lake_uri_of(lake_uri)}/{key}", _parquet("runs", [row]))
+    return _write_loose(store, lake_uri, "runs", [row], row["started_at"])
+
+
+def write_evaluation(store: Store, lake_uri: str, row: Row) -> bool:
+    """Write the row of an evaluation; returns False where one of this `run_id` lies already."""
+    return _write_loose(store, lake_uri, "evaluations", [row], row["started_at"])
+
+
+def write_presence(store: Store, lake_uri: str, rows: Sequence[Row]) -> bool:
+    """Write what one run noticed of objects that are gone or back, all at once; nothing is written without rows.
+
+    Returns:
+        False where the run's rows lie already, or where there are none.
+    """
+    return bool(rows) and _write_loose(store, lake_uri, "presence", rows, rows[0]["noticed_at"])
+
+
+def _write_loose(store: Store, lake_uri: str, table: str, rows: Sequence[Row], at: datetime) -> bool:
+    """Write a part that one execution alone writes, in one PUT."""
+    key = loose_key(table, rows[0]["run_id"], at.astimezone(UTC).date())
+    return _write(store, f"{lake_uri_of(lake_uri)}/{key}", _parquet(table, rows))
 
 
 def _write(store: Store, uri: str, data: bytes) -> bool:
@@ -145,7 +165,7 @@ def _encode(rows: ShardRows) -> tuple[Commit, dict[str, bytes]]:
     return commit, files
 
 
-def _parquet(table: str, rows: list[Row]) -> bytes:
+def _parquet(table: str, rows: Sequence[Row]) -> bytes:
     """Encode rows as a Parquet file with the declared schema.
 
     Raises:
@@ -153,7 +173,7 @@ def _parquet(table: str, rows: list[Row]) -> bytes:
     """
     buffer = io.BytesIO()
     try:
-        pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=TABLES[table]), buffer, compression="zstd")
+        pyarrow.parquet.write_table(pa.Table.from_pylist(list(rows), schema=TABLES[table]), buffer, compression="zstd")
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
         raise IntegrityError(f"{table}: a value does not fit its column ({error}). Nothing was written.") from error
     return buffer.getvalue()

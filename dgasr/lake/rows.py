@@ -1,12 +1,12 @@
 """Records in, rows of the lake out. The only place where sample positions become seconds for good."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from dgasr.errors import Reason
-from dgasr.lake.schema import RecordingStatus
+from dgasr.lake.schema import PresenceEvent, RecordingStatus, RunStage
 from dgasr.records import AudioReport, Recording, SegmentTranscript, Word, seconds
 
 Row = dict[str, Any]
@@ -43,6 +43,9 @@ def recording_row(
     message: str | None = None,
     report: AudioReport | None = None,
     transcripts: Sequence[SegmentTranscript] = (),
+    audio_digest: str | None = None,
+    read_s: float | None = None,
+    take: int = 0,
 ) -> Row:
     """Make the row of one recording.
 
@@ -56,6 +59,9 @@ def recording_row(
         message: what, where, what now, where it is not `ok`.
         report: what the container claims against what was decoded; `None` where it could not be read.
         transcripts: all segments of the recording, silent ones too; none for a rejected one.
+        audio_digest: hash of the decoded audio, hex; `None` where none was decoded.
+        read_s: time it took to read it, s.
+        take: 0, or which redoing of the recording this is; readers see the highest.
 
     Returns:
         A row of `recordings`. Of a rejected recording nothing counts as decoded, whatever was read before the refusal.
@@ -86,6 +92,9 @@ def recording_row(
         "num_words": sum(len(t.words) for t in transcripts),
         "language": _main_language(transcripts),
         "transcribed_at": transcribed_at,
+        "audio_digest": audio_digest,
+        "read_s": read_s,
+        "take": take,
     }
 
 
@@ -127,8 +136,36 @@ def run_row(
     audio_s: float,
     wall_s: float,
     peak_memory_bytes: int,
+    stage: RunStage | None = None,
+    parent_run_id: str | None = None,
+    worker: str | None = None,
+    busy_share: float | None = None,
+    num_attempts: int | None = None,
+    gpu_hour_price: float | None = None,
 ) -> Row:
-    """Make the row of one execution; `recordings` counts what it committed, by status."""
+    """Make the row of one execution.
+
+    Args:
+        run_id: the execution; a child has a name of its own.
+        recipe_id: the recipe it followed.
+        recipe_json: that recipe.
+        versions_json: versions of Python and the libraries.
+        source: what was asked for.
+        device: where the model ran.
+        started_at: when it began, with a time zone.
+        recordings: what it committed, counted by status.
+        num_segments: segments it committed.
+        num_words: words it committed.
+        audio_s: audio it committed, s.
+        wall_s: time it took, s.
+        peak_memory_bytes: largest resident memory of its process.
+        stage: stage of a child run; `None` for the whole run.
+        parent_run_id: the whole run that a child belongs to.
+        worker: process that did it, `host:pid`.
+        busy_share: share of the time in which the model had work, in [0, 1].
+        num_attempts: child runs that were started for it.
+        gpu_hour_price: what an hour of its device costs, in whatever currency the run was told.
+    """
     return {
         "run_id": run_id,
         "recipe_id": recipe_id,
@@ -146,7 +183,75 @@ def run_row(
         "wall_s": wall_s,
         "rtfx": audio_s / wall_s if wall_s > 0 else 0.0,
         "peak_memory_bytes": peak_memory_bytes,
+        "stage": stage,
+        "parent_run_id": parent_run_id,
+        "worker": worker,
+        "busy_share": busy_share,
+        "num_attempts": num_attempts,
+        "gpu_hour_price": gpu_hour_price,
     }
+
+
+def evaluation_row(
+    figures: Mapping[str, Any],
+    *,
+    run_id: str,
+    recipe_id: str,
+    manifest: str,
+    manifest_digest: str,
+    started_at: datetime,
+) -> Row:
+    """Make the row of one evaluation.
+
+    Args:
+        figures: what `Evaluation.to_json` says.
+        run_id: the evaluation; each has a name of its own.
+        recipe_id: the recipe that was scored.
+        manifest: what it was scored on.
+        manifest_digest: hash of the manifest's bytes, hex.
+        started_at: when it began, with a time zone.
+    """
+    edits = figures["edits"]
+    return {
+        "run_id": run_id,
+        "recipe_id": recipe_id,
+        "manifest": manifest,
+        "manifest_digest": manifest_digest,
+        "path": figures["path"],
+        "max_steps": figures["steps"],
+        "normalizer": figures["normalizer"],
+        "metric": figures["metric"],
+        "wer": figures["wer"],
+        "cer": figures["cer"],
+        "num_substitutions": edits["substitutions"],
+        "num_deletions": edits["deletions"],
+        "num_insertions": edits["insertions"],
+        "num_reference_words": edits["reference_words"],
+        "num_utterances": figures["num_utterances"],
+        "num_flagged": figures["num_flagged"],
+        "num_failures": len(figures["failures"]),
+        "audio_s": figures["audio_s"],
+        "wall_s": figures["wall_s"],
+        "rtfx": figures["rtfx"],
+        "started_at": started_at,
+    }
+
+
+def presence_rows(
+    found: Iterable[tuple[str, str | None]], event: PresenceEvent, *, noticed_at: datetime, run_id: str
+) -> list[Row]:
+    """Make the rows of what a run noticed: objects that are gone, or that are back.
+
+    Args:
+        found: URI of each object, with the id of the version that lies there, or `None` where none does.
+        event: what was noticed of all of them.
+        noticed_at: when, with a time zone.
+        run_id: by which run.
+    """
+    return [
+        {"uri": uri, "recording_id": recording_id, "event": event, "noticed_at": noticed_at, "run_id": run_id}
+        for uri, recording_id in found
+    ]
 
 
 def _word(word: Word) -> Row:

@@ -16,6 +16,12 @@ RecordingStatus = Literal["ok", "partial", "rejected"]
 
 STATUSES: tuple[str, ...] = get_args(RecordingStatus)
 
+RunStage = Literal["prepare", "decode"]
+"""Stage of a child run."""
+
+PresenceEvent = Literal["deleted", "returned"]
+"""What a run noticed of an object that was there before."""
+
 
 def _column(name: str, kind: pa.DataType, comment: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
     """Declare a column; comment and unit travel in the file."""
@@ -63,6 +69,9 @@ RECORDINGS = _table(
     _column("num_words", pa.int32(), "words of this recording in segments"),
     _column("language", pa.string(), "language of most of the speech; null without speech", nullable=True),
     _column("transcribed_at", UTC, "when the row was made"),
+    _column("audio_digest", pa.string(), "hash of the decoded audio; equal for equal audio", nullable=True),
+    _column("read_s", pa.float64(), "time it took to read the recording", unit="s", nullable=True),
+    _column("take", pa.int32(), "how often it was asked for again; the highest counts; null is 0", nullable=True),
 )
 
 SEGMENTS = _table(
@@ -103,19 +112,73 @@ RUNS = _table(
     _column("wall_s", pa.float64(), "time from the run's begin to its end", unit="s"),
     _column("rtfx", pa.float64(), "audio_s / wall_s"),
     _column("peak_memory_bytes", pa.int64(), "largest resident memory of the run's process", unit="byte"),
+    _column("stage", pa.string(), "prepare | decode: a child run; null: the whole run", nullable=True),
+    _column("parent_run_id", pa.string(), "the whole run that a child belongs to", nullable=True),
+    _column("worker", pa.string(), "process that did it, host:pid; null where there were several", nullable=True),
+    _column("busy_share", pa.float64(), "share of its time in which the model had work, in [0, 1]", nullable=True),
+    _column("num_attempts", pa.int32(), "child runs that were started for it, dead ones too", nullable=True),
+    _column("gpu_hour_price", pa.float64(), "what an hour of its device was said to cost", nullable=True),
+)
+
+EVALUATIONS = _table(
+    "evaluations",
+    _column("run_id", pa.string(), "identity of the evaluation"),
+    _column("recipe_id", pa.string(), "the recipe that was scored"),
+    _column("manifest", pa.string(), "what it was scored on"),
+    _column("manifest_digest", pa.string(), "hash of the manifest; figures compare only where it is equal"),
+    _column("path", pa.string(), "how the text was found: diffusion | ctc | ar"),
+    _column("max_steps", pa.int32(), "denoising steps allowed a canvas"),
+    _column("normalizer", pa.string(), "what was made equal before counting: whisper | basic"),
+    _column("metric", pa.string(), "what the evaluation leads with: wer | cer"),
+    _column("wer", pa.float64(), "word errors / words of the reference; null without words", nullable=True),
+    _column("cer", pa.float64(), "character errors / characters of the reference; null without", nullable=True),
+    _column("num_substitutions", pa.int64(), "words that were recognised as others"),
+    _column("num_deletions", pa.int64(), "words that were missed"),
+    _column("num_insertions", pa.int64(), "words that nobody said"),
+    _column("num_reference_words", pa.int64(), "words of the reference"),
+    _column("num_utterances", pa.int64(), "utterances of the manifest"),
+    _column("num_flagged", pa.int64(), "of these, with a reason to doubt them"),
+    _column("num_failures", pa.int64(), "of these, that could not be read as a whole"),
+    _column("audio_s", pa.float64(), "audio that was decoded", unit="s"),
+    _column("wall_s", pa.float64(), "from the first byte of audio to the last word", unit="s"),
+    _column("rtfx", pa.float64(), "audio_s / wall_s"),
+    _column("started_at", UTC, "when the evaluation began"),
+)
+
+PRESENCE = _table(
+    "presence",
+    _column("uri", pa.string(), "where the audio lay"),
+    _column("recording_id", pa.string(), "version that lies there again; null where none does", nullable=True),
+    _column("event", pa.string(), "deleted: nothing lies there any more | returned: something does again"),
+    _column("noticed_at", UTC, "when a run noticed it"),
+    _column("run_id", pa.string(), "the run that noticed it"),
 )
 
 RECIPE_ID = _column("recipe_id", pa.string(), "fingerprint of all that changes text or times; partition column")
-DATE = _column("date", pa.date32(), "UTC date of modified_at (in runs: of started_at); partition column")
+DATE = _column("date", pa.date32(), "UTC date of modified_at (else of started_at, noticed_at); partition column")
 
 PARTITIONS: dict[str, tuple[pa.Field, ...]] = {
     "recordings": (RECIPE_ID, DATE),
     "segments": (RECIPE_ID, DATE),
     "runs": (DATE,),
+    "evaluations": (DATE,),
+    "presence": (DATE,),
 }
 """Columns that are read from a part's path, by table, in the order in which they stand in it."""
 
-TABLES: dict[str, pa.Schema] = {"recordings": RECORDINGS, "segments": SEGMENTS, "runs": RUNS}
+TABLES: dict[str, pa.Schema] = {
+    "recordings": RECORDINGS,
+    "segments": SEGMENTS,
+    "runs": RUNS,
+    "evaluations": EVALUATIONS,
+    "presence": PRESENCE,
+}
+
+SHARD_TABLES = ("recordings", "segments")
+"""Tables whose parts are visible once a shard's commit is."""
+
+LOOSE_TABLES = ("runs", "evaluations", "presence")
+"""Tables whose parts are each written by one execution, in one PUT, and are visible at once."""
 
 
 def table_schema(table: str) -> pa.Schema:

@@ -1,9 +1,14 @@
 """Records become rows."""
 
+import pyarrow.parquet as pq
+import pytest
+
 from dgasr.errors import Reason
-from dgasr.lake.rows import recording_row, run_row
-from dgasr.lake.schema import RECORDINGS, RUNS, SEGMENTS
+from dgasr.lake.parts import write_evaluation, write_presence
+from dgasr.lake.rows import evaluation_row, presence_rows, recording_row, run_row
+from dgasr.lake.schema import EVALUATIONS, PRESENCE, RECORDINGS, RUNS, SEGMENTS
 from dgasr.records import AudioReport
+from dgasr.store import objects
 
 
 def test_rows_have_exactly_the_declared_columns(three_recordings):
@@ -56,3 +61,45 @@ def test_a_run_counts_recordings_by_status(day):
     )
     assert list(row) == RUNS.names
     assert (row["num_recordings"], row["num_partial"], row["num_rejected"], row["rtfx"]) == (5, 0, 1, 15.0)
+
+
+FIGURES = {
+    "wer": 0.1,
+    "cer": 0.05,
+    "edits": {"substitutions": 1, "deletions": 2, "insertions": 3, "reference_words": 60},
+    "num_utterances": 9,
+    "num_flagged": 1,
+    "failures": [{"audio_filepath": "a.wav", "message": "m"}],
+    "audio_s": 30.0,
+    "wall_s": 2.0,
+    "rtfx": 15.0,
+    "steps": 8,
+    "path": "diffusion",
+    "normalizer": "basic",
+    "metric": "wer",
+}
+
+
+@pytest.fixture
+def evaluated(day):
+    identity = {"run_id": "e1", "recipe_id": "f00d", "manifest": "m.jsonl", "manifest_digest": "00"}
+    return evaluation_row(FIGURES, **identity, started_at=day)
+
+
+def test_an_evaluation_has_exactly_the_declared_columns(evaluated):
+    assert list(evaluated) == EVALUATIONS.names
+    assert (evaluated["num_insertions"], evaluated["num_failures"], evaluated["max_steps"]) == (3, 1, 8)
+
+
+def test_an_evaluation_is_written_once(tmp_path, evaluated):
+    assert [write_evaluation(objects, str(tmp_path), evaluated) for _ in range(2)] == [True, False]
+    (path,) = tmp_path.glob("evaluations/date=2026-01-02/e1.parquet")
+    assert pq.read_table(path).column("wer").to_pylist() == [0.1]
+
+
+def test_what_a_run_noticed_is_written_once_and_nothing_without_rows(tmp_path, day):
+    rows = presence_rows([("/a/one", None), ("/a/two", None)], "deleted", noticed_at=day, run_id="r")
+    assert [list(row) for row in rows] == [PRESENCE.names] * 2
+    assert [write_presence(objects, str(tmp_path), found) for found in ([], rows, rows)] == [False, True, False]
+    (path,) = tmp_path.rglob("*.parquet")
+    assert pq.read_table(path).column("uri").to_pylist() == ["/a/one", "/a/two"]
