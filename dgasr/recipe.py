@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dgasr.alignment.config import AlignmentConfig
 from dgasr.audio import AudioConfig
@@ -47,6 +47,37 @@ class Recipe:
     def to_json(self) -> str:
         """Write all settings as JSON with sorted keys."""
         return json.dumps({"revision": REVISION, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: code of another revision wrote it, or fields are unknown or missing.
+        """
+        try:
+            settings = json.loads(text)
+            revision = settings.pop("revision")
+            rooms = {name: room(**settings.pop(name)) for name, room in _ROOMS.items()}
+            if revision == REVISION:
+                return cls(**rooms, **settings)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"Not a recipe of this dgasr ({error!r}). Run one version on all machines.") from error
+        raise ConfigError(
+            f"The recipe is of revision {revision}, and this dgasr works by revision {REVISION}: its text would differ. "
+            "Run one version on all machines."
+        )
+
+
+_ROOMS: dict[str, Any] = {
+    "model": ModelIdentity,
+    "audio": AudioConfig,
+    "segmentation": SegmentationConfig,
+    "features": FeatureConfig,
+    "decode": DecodeConfig,
+    "alignment": AlignmentConfig,
+}
+"""Fields of `Recipe` that are settings of a room."""
 
 
 def build_recipe(

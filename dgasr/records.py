@@ -132,3 +132,5 @@ class Shard:
 
     shard_id: str
     recordings: tuple[Recording, ...]
+    take: int = 0
+    """Counts how often these recordings were asked for anew; of several takes of a recording the highest is shown."""

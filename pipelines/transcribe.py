@@ -17,15 +17,16 @@ from prefect.states import Completed
 from dgasr.errors import ConfigError
 from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.location import lake_uri_of
-from dgasr.stages.assignment import read_assignment, write_assignments
+from dgasr.stages.assignment import AssignmentConfig, read_assignment, write_assignments
 from dgasr.stages.decode import decode_shard
 from dgasr.stages.discover import Backlog
-from dgasr.stages.embedded import new_run_id, staged_uri_of
+from dgasr.stages.embedded import new_run_id
 from dgasr.stages.engine import start_engine
 from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.plan import ShardConfig, plan_shards
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.report import RunSummary, commit_run, rejections, summarise
+from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.staging import sweep_staging
 from dgasr.store import objects
 from pipelines.retries import is_transient
@@ -84,7 +85,8 @@ async def plan(
     backlog = Backlog(sources, await asyncio.to_thread(committed_recordings, lake_uri, recipe_id))
     shards = plan_shards(backlog, recipe_id, shard)
     folder_uri = f"{lake_uri}/staging/{recipe_id}/assignments/{run_id}"
-    uris = await asyncio.to_thread(lambda: list(write_assignments(shards, folder_uri, SHARDS_PER_ASSIGNMENT)))
+    config = AssignmentConfig(max_shards=SHARDS_PER_ASSIGNMENT)
+    uris = await asyncio.to_thread(lambda: [uri for uri, _ in write_assignments(shards, folder_uri, config)])
     if not uris and not backlog.num_held:
         raise ConfigError(f"{', '.join(sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
     get_run_logger().info("%d recordings in the lake already, %d assignments to do", backlog.num_held, len(uris))
@@ -95,7 +97,7 @@ async def plan(
 async def prepare(assignment_uri: str, lake_uri: str, engine: EngineConfig) -> None:
     """Read the audio of an assignment and stage its features."""
     recipe = start_engine(engine).recipe
-    for shard in await asyncio.to_thread(read_assignment, assignment_uri):
+    for shard in (await asyncio.to_thread(read_assignment, assignment_uri)).shards:
         staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
         prepared = await asyncio.to_thread(prepare_shard, shard, recipe, staged_uri)
         get_run_logger().info(prepared.line())
@@ -105,7 +107,7 @@ async def prepare(assignment_uri: str, lake_uri: str, engine: EngineConfig) -> N
 async def decode(assignment_uri: str, lake_uri: str, engine: EngineConfig, run_id: str) -> None:
     """Turn the staged features of an assignment into text and commit it, shard by shard."""
     started = start_engine(engine)
-    for shard in await asyncio.to_thread(read_assignment, assignment_uri):
+    for shard in (await asyncio.to_thread(read_assignment, assignment_uri)).shards:
         staged_uri = staged_uri_of(lake_uri, started.recipe.recipe_id, shard)
         decoded = await asyncio.to_thread(
             decode_shard, shard, started.recipe, staged_uri, lake_uri, started.transcriber, run_id

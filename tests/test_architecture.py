@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "hypotheses": {"audio", "errors", "evaluation", "frontend", "recipe", "records", "training"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
-    "stages": {"audio", "errors", "frontend", "lake", "recipe", "records", "store", "transcriber"},
+    "stages": {"audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "transcriber"},
     # whoever asks
     "__init__": {"transcriber"},
     "doctor": {"errors", "model", "store"},

@@ -5,7 +5,7 @@ import pytest
 
 from dgasr.errors import ConfigError
 from dgasr.model.presets import ModelIdentity, tiny
-from dgasr.recipe import build_recipe
+from dgasr.recipe import Recipe, build_recipe
 
 IDENTITY = ModelIdentity(name="tiny", digest="0" * 32)
 
@@ -48,3 +48,20 @@ def test_the_recipes_id_changes_with_every_part():
     recipes = [recipe, steps, weights, adapter, replace(recipe, language="de")]
     assert len({each.recipe_id for each in recipes}) == len(recipes)
     assert json.loads(recipe.to_json())["decode"]["max_steps"] == 8
+
+
+def test_a_recipe_comes_back_from_its_json():
+    recipe = build_recipe(tiny(), IDENTITY, max_steps=4)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_a_recipe_of_another_revision_is_refused():
+    text = build_recipe(tiny(), IDENTITY).to_json().replace('"revision": ', '"revision": 9')
+    with pytest.raises(ConfigError, match="Run one version on all machines"):
+        Recipe.from_json(text)
+
+
+def test_a_recipe_with_an_unknown_setting_is_refused():
+    text = build_recipe(tiny(), IDENTITY).to_json().replace('"max_steps"', '"most_steps"')
+    with pytest.raises(ConfigError, match="most_steps"):
+        Recipe.from_json(text)

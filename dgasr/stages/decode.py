@@ -13,7 +13,11 @@ from dgasr.lake.parts import commit_shard, finish_shard
 from dgasr.lake.rows import Row, ShardRows, recording_row, segment_row
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
+from dgasr.stages.assignment import read_assignment
+from dgasr.stages.beat import Beating
+from dgasr.stages.engine import Engine
 from dgasr.stages.outcome import Outcome
+from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.staging import delete_part, read_outcomes, read_segments
 from dgasr.store import objects
 
@@ -56,6 +60,94 @@ class DecodedShard:
             f"{self.num_partial} partial), {self.audio_s / 3600:.2f} h of audio, {self.num_words} words, "
             f"decoded at RTFx {self.audio_s / max(self.wall_s, 1e-9):.0f}"
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedAssignment:
+    """Counts of a decoded assignment."""
+
+    num_shards: int
+    num_held: int
+    """Of these, committed by somebody else."""
+    num_recordings: int
+    num_partial: int
+    num_rejected: int
+    num_segments: int
+    num_words: int
+    audio_s: float
+    """Audio that was decoded, s."""
+    speech_s: float
+    """Of it, what went through the model, s."""
+    wall_s: float
+    """Time it took, loading the model included, s."""
+    busy_share: float | None
+    """Share of the time from the first segment to the last in which the model did not wait for features or commits;
+    `None` where there was no speech."""
+
+    def line(self) -> str:
+        """Say it in one line."""
+        held = f", {self.num_held} shards were committed already" if self.num_held else ""
+        busy = "" if self.busy_share is None else f", model busy {self.busy_share:.0%} of the time"
+        return (
+            f"{self.num_shards} shards: {self.num_recordings} recordings ({self.num_rejected} rejected, "
+            f"{self.num_partial} partial), {self.audio_s / 3600:.2f} h of audio in {self.wall_s:.1f} s{busy}{held}"
+        )
+
+
+def decode_assignment(
+    assignment_uri: str,
+    recipe: Recipe,
+    engine: Callable[[], Engine],
+    lake_uri: str,
+    run_id: str,
+    *,
+    beating: Beating,
+    isolated: frozenset[str] = frozenset(),
+) -> DecodedAssignment:
+    """Turn the staged features of an assignment into committed shards, with one model for all of them.
+
+    Args:
+        assignment_uri: the assignment.
+        recipe: how to transcribe.
+        engine: loads the model, `partial(start_engine, config)`; also called in a spawned process for a shard that
+            must be kept apart, so it has to be picklable then.
+        lake_uri: lake to commit to.
+        run_id: the run that does it.
+        beating: told how far the work is; it counts segments, and names the shards in work.
+        isolated: ids of shards that already cost two processes.
+
+    Returns:
+        Counts.
+
+    Raises:
+        ConfigError: the engine follows another recipe.
+        TransientError: the storage failed in a way that may pass, or a shard is not staged.
+        IntegrityError: rows contradict each other; nothing is written of their shard.
+    """
+    started = time.monotonic()
+    shards = read_assignment(assignment_uri).shards
+    done: list[DecodedShard] = []
+    for shard in shards:
+        beating.begin(shard.shard_id)
+        staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
+        transcriber = engine().transcriber
+        done.append(
+            decode_shard(shard, recipe, staged_uri, lake_uri, transcriber, run_id, lambda segment: beating.advance())
+        )
+        beating.end(shard.shard_id)
+    return DecodedAssignment(
+        num_shards=len(shards),
+        num_held=sum(not shard.is_new for shard in done),
+        num_recordings=sum(shard.num_recordings for shard in done),
+        num_partial=sum(shard.num_partial for shard in done),
+        num_rejected=sum(shard.num_rejected for shard in done),
+        num_segments=sum(shard.num_segments for shard in done),
+        num_words=sum(shard.num_words for shard in done),
+        audio_s=sum(shard.audio_s for shard in done),
+        speech_s=sum(shard.speech_s for shard in done),
+        wall_s=time.monotonic() - started,
+        busy_share=None,
+    )
 
 
 def decode_shard(

@@ -16,6 +16,7 @@ from dgasr.stages.outcome import Outcome
 from dgasr.stages.plan import ShardConfig, plan_shards
 from dgasr.stages.prepare import PreparedShard, prepare_shard
 from dgasr.stages.report import RunSummary, commit_run, summarise
+from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.staging import sweep_staging
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,6 @@ class Watcher(Protocol):
 def new_run_id() -> str:
     """Name an execution: when it began, and a few random digits."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-
-
-def staged_uri_of(lake_uri: str, recipe_id: str, shard: Shard) -> str:
-    """Say where a shard's staged part lies."""
-    return f"{lake_uri}/staging/{recipe_id}/{shard.shard_id}"
 
 
 def transcribe_sources(

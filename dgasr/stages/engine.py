@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from dgasr.model.identity import identify
+from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.recipe import Recipe, build_recipe
 from dgasr.stages.engine_config import EngineConfig
 
@@ -21,6 +23,16 @@ class Engine:
     """Where the model runs, `cpu` or `cuda:0`."""
 
 
+def recipe_of(config: EngineConfig) -> Recipe:
+    """Name the recipe that an engine would follow, without loading it.
+
+    Raises:
+        ConfigError: no such model, adapter or language.
+    """
+    model, identity = identify(config.model, config.adapter)
+    return _recipe(model, identity, config)
+
+
 @lru_cache(maxsize=1)
 def start_engine(config: EngineConfig) -> Engine:
     """Load the model, or return the one that this process has loaded.
@@ -32,12 +44,12 @@ def start_engine(config: EngineConfig) -> Engine:
     from dgasr.transcriber import Transcriber, load
 
     model = load(config.model, adapter=config.adapter, device=config.device)
-    recipe = build_recipe(
-        model.config,
-        model.identity,
-        max_steps=config.max_steps,
-        language=config.language,
-        seed_canvas=config.seed_canvas,
-    )
+    recipe = _recipe(model.config, model.identity, config)
     device = str(model.device)
     return Engine(recipe=recipe, transcriber=Transcriber(model, recipe, config.batch_size), device=device)
+
+
+def _recipe(model: AsrConfig, identity: ModelIdentity, config: EngineConfig) -> Recipe:
+    return build_recipe(
+        model, identity, max_steps=config.max_steps, language=config.language, seed_canvas=config.seed_canvas
+    )

@@ -50,7 +50,7 @@ class ShardConfig:
             )
 
 
-def plan_shards(recordings: Iterable[Recording], recipe_id: str, config: ShardConfig) -> Iterator[Shard]:
+def plan_shards(recordings: Iterable[Recording], recipe_id: str, config: ShardConfig, take: int = 0) -> Iterator[Shard]:
     """Group recordings of one day into shards.
 
     A shard is closed by its own recordings and never by what follows. So a run that was stopped, or a second one on
@@ -60,6 +60,7 @@ def plan_shards(recordings: Iterable[Recording], recipe_id: str, config: ShardCo
         recordings: what is to be transcribed, in the store's order; taken lazily.
         recipe_id: fingerprint of the recipe.
         config: how large a shard is.
+        take: 0, or one more than the highest take of rows that are to be replaced.
 
     Yields:
         Shards whose recordings were all modified on one UTC day; every recording is in exactly one.
@@ -72,10 +73,10 @@ def plan_shards(recordings: Iterable[Recording], recipe_id: str, config: ShardCo
         members.append(recording)
         estimates_s[day] = estimates_s.get(day, 0.0) + estimate_s(recording)
         if estimates_s[day] >= config.target_s or len(members) >= config.max_recordings:
-            yield _shard(members, recipe_id)
+            yield _shard(members, recipe_id, take)
             del open_days[day], estimates_s[day]
     for day in sorted(open_days):
-        yield _shard(open_days[day], recipe_id)
+        yield _shard(open_days[day], recipe_id, take)
 
 
 def estimate_s(recording: Recording) -> float:
@@ -84,7 +85,9 @@ def estimate_s(recording: Recording) -> float:
     return recording.size_bytes / BYTES_PER_SECOND.get(suffix, OTHER_BYTES_PER_SECOND)
 
 
-def _shard(members: list[Recording], recipe_id: str) -> Shard:
-    """Name a shard after its recipe and its recordings, so that equal work has an equal name everywhere."""
-    key = "\0".join([recipe_id, *(recording.recording_id for recording in members)])
-    return Shard(shard_id=hashlib.blake2b(key.encode(), digest_size=12).hexdigest(), recordings=tuple(members))
+def _shard(members: list[Recording], recipe_id: str, take: int) -> Shard:
+    """Name a shard after its recipe, take and recordings, so that equal work has an equal name everywhere."""
+    # No recording's id looks like a take, and without a take a shard is named as it always was.
+    key = "\0".join([recipe_id, *([f"take {take}"] if take else []), *(member.recording_id for member in members)])
+    shard_id = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+    return Shard(shard_id=shard_id, recordings=tuple(members), take=take)

@@ -13,10 +13,15 @@ import numpy as np
 from dgasr.audio import open_audio
 from dgasr.errors import RecordingError, TruncatedError
 from dgasr.frontend import cut_recording
+from dgasr.lake.parts import finish_shard
 from dgasr.recipe import Recipe
 from dgasr.records import AudioReport, Recording, Shard, seconds
+from dgasr.stages.assignment import read_assignment
+from dgasr.stages.beat import Beating
 from dgasr.stages.outcome import Outcome
+from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.staging import StagedPart, read_outcomes
+from dgasr.store import objects
 from dgasr.store.objects import open_object
 
 logger = logging.getLogger(__name__)
@@ -42,6 +47,69 @@ class PreparedShard:
             f"shard {self.shard_id}: {self.num_recordings} recordings read ({self.num_rejected} rejected), "
             f"{self.num_segments} segments, {self.audio_s / 3600:.2f} h of audio in {self.wall_s:.1f} s"
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedAssignment:
+    """Counts of a prepared assignment."""
+
+    num_shards: int
+    num_held: int
+    """Of these, committed before, so that nothing was read for them."""
+    num_recordings: int
+    num_rejected: int
+    num_segments: int
+    audio_s: float
+    """Audio that was decoded, s."""
+    wall_s: float
+    """Time it took, s."""
+
+    def line(self) -> str:
+        """Say it in one line."""
+        held = f", {self.num_held} shards were committed already" if self.num_held else ""
+        return (
+            f"{self.num_shards} shards: {self.num_recordings} recordings read ({self.num_rejected} rejected), "
+            f"{self.audio_s / 3600:.2f} h of audio in {self.wall_s:.1f} s{held}"
+        )
+
+
+def prepare_assignment(
+    assignment_uri: str, recipe: Recipe, lake_uri: str, *, num_processes: int, beating: Beating
+) -> PreparedAssignment:
+    """Stage the features of an assignment's shards, but of those that are committed.
+
+    Args:
+        assignment_uri: the assignment.
+        recipe: how to read and cut.
+        lake_uri: lake that is staged for.
+        num_processes: processes that read audio at once.
+        beating: told how far the work is; it counts what moves on, and names the shards in work.
+
+    Returns:
+        Counts.
+
+    Raises:
+        TransientError: the storage failed in a way that may pass.
+    """
+    started = time.monotonic()
+    shards = read_assignment(assignment_uri).shards
+    todo = [s for s in shards if finish_shard(objects, lake_uri, recipe.recipe_id, s.shard_id) is None]
+    done: list[PreparedShard] = []
+    for shard in todo:
+        beating.begin(shard.shard_id)
+        staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
+        done.append(prepare_shard(shard, recipe, staged_uri, lambda outcome: beating.advance()))
+        beating.end(shard.shard_id)
+        beating.say(f"{len(done)} of {len(todo)} shards read")
+    return PreparedAssignment(
+        num_shards=len(shards),
+        num_held=len(shards) - len(todo),
+        num_recordings=sum(shard.num_recordings for shard in done),
+        num_rejected=sum(shard.num_rejected for shard in done),
+        num_segments=sum(shard.num_segments for shard in done),
+        audio_s=sum(shard.audio_s for shard in done),
+        wall_s=time.monotonic() - started,
+    )
 
 
 def prepare_shard(

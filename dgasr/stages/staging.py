@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from dgasr.errors import ObjectMissingError
-from dgasr.records import Segment, SegmentFeatures
+from dgasr.records import Recording, Segment, SegmentFeatures
 from dgasr.stages.outcome import Outcome, outcomes_from_json, outcomes_to_json
 from dgasr.store import objects
 
@@ -23,7 +23,7 @@ CHUNK_BYTES = 16 * 2**20
 """Features in one object of a part: bounds the memory of both sides."""
 
 KEPT = timedelta(days=2)
-"""How long after its last object was written a part may still be in use; far more than any assignment takes."""
+"""How long after its last object was written a part or a run's folder may still be in use; a run beats far oftener."""
 
 STAGED_SEGMENT = pa.schema(
     [
@@ -128,12 +128,18 @@ def sweep_staging(lake_uri: str, now: datetime) -> None:
 
     Args:
         lake_uri: the lake that is staged for.
-        now: parts that were last written to longer before than `KEPT` are removed, with a time zone.
+        now: parts and folders of runs that were last written to longer before than `KEPT` are removed, with a time
+            zone.
     """
     folder = f"{lake_uri}/staging/"
     if next(iter(objects.list_uris(folder)), None) is None:
         return
-    for _, listed in groupby(objects.list_objects(folder), key=lambda found: found.uri.rpartition("/")[0]):
+
+    def owner(found: Recording) -> list[str]:
+        """Shard or run that an object belongs to: a long run's oldest assignment is as new as its newest beat."""
+        return found.uri.rpartition("/staging/")[2].split("/")[:2]
+
+    for _, listed in groupby(objects.list_objects(folder), key=owner):
         members = list(listed)
         if max(member.modified_at for member in members) < now - KEPT:
             for member in reversed(members):

@@ -7,7 +7,6 @@ from dgasr.errors import TransientError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.records import Shard
-from dgasr.stages.assignment import read_assignment, write_assignments
 from dgasr.stages.decode import decode_shard
 from dgasr.stages.discover import Backlog, list_recordings
 from dgasr.stages.prepare import prepare_shard
@@ -61,12 +60,6 @@ def test_staged_segments_cover_each_recording_exactly(shard: Shard, recipe: Reci
         assert segment.start_sample == ends.get(segment.recording_id, 0)
         ends[segment.recording_id] = segment.end_sample
     assert len(ends) == 3
-
-
-def test_assignments_come_back_as_they_were_written(shard: Shard, tmp_path: Path):
-    shards = [Shard(shard_id=f"s{n}", recordings=shard.recordings[n : n + 1]) for n in range(3)]
-    uris = list(write_assignments(shards, f"{tmp_path}/assignments", 2))
-    assert [read_assignment(uri) for uri in uris] == [shards[:2], shards[2:]]
 
 
 def test_a_backlog_leaves_out_what_is_held_and_counts_it(archive: Path):

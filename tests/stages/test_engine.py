@@ -2,7 +2,7 @@ import pytest
 
 from dgasr import transcriber
 from dgasr.stages import engine
-from dgasr.stages.engine import start_engine
+from dgasr.stages.engine import recipe_of, start_engine
 from dgasr.stages.engine_config import EngineConfig
 
 
@@ -23,3 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 def test_steps_language_and_seed_reach_the_recipe(asked: dict[str, object]):
     start_engine.__wrapped__(EngineConfig(max_steps=3, language="de", seed_canvas="ctc"))
     assert asked == {"max_steps": 3, "language": "de", "seed_canvas": "ctc"}
+
+
+def test_a_recipe_is_named_without_loading_the_model_and_is_the_engines():
+    assert recipe_of(EngineConfig(max_steps=4)) == start_engine(EngineConfig(max_steps=4, device="cpu")).recipe

@@ -1,3 +1,4 @@
+import hashlib
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -58,3 +59,16 @@ def test_durations_are_guessed_by_container():
 def test_shards_that_hold_nothing_are_refused():
     with pytest.raises(ConfigError, match="max_recordings"):
         ShardConfig(max_recordings=0)
+
+
+def test_a_take_gives_equal_recordings_a_shard_of_another_name():
+    plans = [list(plan_shards([recording("a")], "recipe", CONFIG, take=take)) for take in (0, 1, 2)]
+    assert len({shard.shard_id for (shard,) in plans}) == 3
+    assert [shard.take for (shard,) in plans] == [0, 1, 2]
+
+
+def test_a_shard_without_a_take_keeps_the_name_it_always_had():
+    (shard,) = plan_shards([recording("a")], "recipe", CONFIG)
+    assert (
+        shard.shard_id == hashlib.blake2b(f"recipe\0{recording('a').recording_id}".encode(), digest_size=12).hexdigest()
+    )

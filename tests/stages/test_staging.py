@@ -130,6 +130,18 @@ def test_a_part_is_as_old_as_what_was_written_to_it_last(tmp_path: Path):
     assert len(list(read_segments(f"{tmp_path}/staging/recipe/part"))) == 4
 
 
+def test_a_long_runs_assignments_are_kept_as_long_as_it_beats(tmp_path: Path):
+    run = tmp_path / "staging" / "runs" / "r1"
+    for name in ("assignments/00000.json", "beats/parent.json"):
+        objects.write_bytes(f"{run}/{name}", b"{}")
+    age(run / "assignments", KEPT + timedelta(hours=1))
+    sweep_staging(str(tmp_path), datetime.now(UTC))
+    assert (run / "assignments" / "00000.json").exists()
+    age(run / "beats", KEPT + timedelta(hours=1))
+    sweep_staging(str(tmp_path), datetime.now(UTC))
+    assert not [path for path in run.rglob("*") if path.is_file()]
+
+
 def test_parts_in_s3_are_swept_away_likewise(s3_endpoint: str):
     boto3.client("s3").create_bucket(Bucket="sweep")
     write_part("s3://sweep/lake/staging/recipe/part")
