@@ -1,6 +1,7 @@
 """Arguments that several commands take alike. Each default of a setting stays with the dataclass that owns it."""
 
 import argparse
+from dataclasses import fields
 
 from dgasr.stages.engine_config import EngineConfig
 
@@ -34,3 +35,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", "segments at once (default: %(default)s)", metavar="N", type=positive_int)
     add("--device", "default: %(default)s", choices=("auto", "cpu", "cuda"))
     add("--language", "language that is spoken (default: the model's own)", metavar="CODE")
+
+
+def engine_config(options: argparse.Namespace) -> EngineConfig:
+    """Make settings of an engine from what `add_model_arguments` added."""
+    return EngineConfig(**{field.name: getattr(options, field.name) for field in fields(EngineConfig)})

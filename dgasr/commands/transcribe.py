@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dgasr.commands.arguments import add_model_arguments
+from dgasr.commands.arguments import add_model_arguments, engine_config
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ def run(options: argparse.Namespace) -> int:
     from dgasr.stages.discover import list_recordings
     from dgasr.stages.embedded import transcribe_sources
     from dgasr.stages.engine import start_engine
-    from dgasr.stages.engine_config import EngineConfig
     from dgasr.stages.transcripts import read_transcripts
 
     lake_uri = lake_uri_of(options.lake)
@@ -47,8 +46,7 @@ def run(options: argparse.Namespace) -> int:
     ids = [recording.recording_id for recording in list_recordings(options.sources)]
     if not ids:
         raise ConfigError(f"{', '.join(options.sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
-    names = ("model", "adapter", "device", "max_steps", "seed_canvas", "batch_size", "language")
-    engine = start_engine(EngineConfig(**{name: getattr(options, name) for name in names}))
+    engine = start_engine(engine_config(options))
     summary = transcribe_sources(
         options.sources, lake_uri, engine.recipe, engine.transcriber, engine.device, Progress()
     )

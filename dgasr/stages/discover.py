@@ -1,11 +1,10 @@
-"""Sources in, recordings out: all that lie there, each once, and which were seen. Reads neither audio nor lake."""
+"""Sources in, recordings out: all that lie there, each once, and where it was looked. Reads neither audio nor lake."""
 
-from array import array
 from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import chain, islice
+from os import fsencode
 from os.path import isdir
 from urllib.parse import quote_from_bytes
 
@@ -33,11 +32,6 @@ def list_recordings(sources: Sequence[str]) -> Iterator[Recording]:
         TransientError: the store does not answer.
     """
     return iter(Listing(sources))
-
-
-def uri_hash(uri: str) -> int:
-    """Shorten a URI to 64 bits: among a million against a million others, two are alike once in ten million times."""
-    return int.from_bytes(blake2b(uri.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
 def read_uri_list(uri: str) -> tuple[str, ...]:
@@ -87,10 +81,14 @@ class Listing:
         self._uris = tuple(dict.fromkeys(map(_whole_uri, uris)))
         self._names = set(self._uris)
         self._prefixes: set[str] = set()
-        self.seen = array("Q")
-        """`uri_hash` of every URI where something lies, as far as the listing has come."""
         self.is_complete = False
         """Whether the listing came to its end without an error."""
+
+    @property
+    def bounds(self) -> Scope:
+        """What the listing can speak about at most; known before it begins."""
+        names = [name for source in self._sources for name in _spellings(source)]
+        return Scope(names=frozenset(self._uris), prefixes=tuple(names))
 
     @property
     def scope(self) -> Scope:
@@ -106,8 +104,6 @@ class Listing:
                 continue
             if many:
                 yielded.add(recording.recording_id)
-            if recording.etag != MISSING_ETAG:
-                self.seen.append(uri_hash(recording.uri))
             yield recording
         self.is_complete = True
 
@@ -115,8 +111,7 @@ class Listing:
         """List a source, and note whether it was an object's name or what many names begin with."""
         whole = _whole_uri(source)
         if not is_s3(source) and isdir(local_path(source)):
-            folder = local_path(source).rstrip("/").encode("utf-8", "surrogateescape")
-            self._prefixes |= {whole.rstrip("/") + "/", f"{FILE_SCHEME}{quote_from_bytes(folder)}/"}
+            self._prefixes |= {name.rstrip("/") + "/" for name in _spellings(source)}
             yield from list_objects(source)
             return
         found = None
@@ -179,6 +174,13 @@ def _named(uri: str) -> Recording:
     if found is not None and found.uri == uri:
         return found
     return Recording(uri=uri, etag=MISSING_ETAG, size_bytes=0, modified_at=EPOCH)
+
+
+def _spellings(source: str) -> tuple[str, ...]:
+    """Write a source in both ways that its recordings' URIs may begin: file names that are no text are encoded."""
+    if is_s3(source):
+        return (_whole_uri(source),)
+    return _whole_uri(source), FILE_SCHEME + quote_from_bytes(fsencode(local_path(source)))
 
 
 def _whole_uri(source: str) -> str:

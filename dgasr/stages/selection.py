@@ -67,6 +67,11 @@ class Selection:
         return self
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What was asked for, for messages and the run's row: sources, single objects, and the list by its own name."""
+        return (*self.sources, *self.uris, *([] if self.uri_list is None else [self.uri_list]))
+
+    @property
     def redoes(self) -> bool:
         """Whether anything that the lake holds is transcribed again."""
         return self.force or bool(self.reasons) or self.redo_before is not None
