@@ -2,12 +2,17 @@
 
 import io
 import os
+import random
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, BinaryIO
 
 import boto3
 import botocore.config
+import botocore.exceptions
+from urllib3.exceptions import HTTPError
 
 from dgasr.errors import ConfigError, ObjectMissingError, TransientError
 from dgasr.records import Recording
@@ -16,6 +21,12 @@ from dgasr.store.s3_errors import CHANGED_CODES, DENIED_CODES, S3_ERRORS, error_
 
 READ_BUFFER_BYTES = 4 * 2**20
 """Bytes of one ranged GET: decoders read a few kilobytes at a time."""
+
+BODY_ATTEMPTS = 5
+"""How often a body that breaks off is asked for. botocore tries requests again, but never the body of an answer."""
+
+BROKEN_BODY = (botocore.exceptions.ResponseStreamingError, botocore.exceptions.IncompleteReadError, HTTPError)
+"""What reading a body raises; `HTTPError` where it is the body of an error."""
 
 
 def list_s3(source: str) -> Iterator[Recording]:
@@ -56,9 +67,8 @@ def open_s3(recording: Recording) -> BinaryIO:
 
 def read_s3(uri: str) -> bytes:
     """Read a whole object."""
-    bucket, key = split_s3(uri)
     try:
-        return bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read())
+        return _body(uri)
     except S3_ERRORS as error:
         raise_translated(error, uri)
 
@@ -124,17 +134,23 @@ class _RangedObject(io.RawIOBase):
         return len(data)
 
     def _range(self, start: int, end: int) -> bytes:
-        bucket, key = split_s3(self._recording.uri)
         try:
-            response = _client().get_object(
-                Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}", IfMatch=f'"{self._recording.etag}"'
-            )
-            data = bytes(response["Body"].read())
+            data = _body(self._recording.uri, Range=f"bytes={start}-{end - 1}", IfMatch=f'"{self._recording.etag}"')
         except S3_ERRORS as error:
             raise_translated(error, self._recording.uri)
         if len(data) != end - start:
             raise TransientError(f"{self._recording.uri}: a read of {end - start} bytes gave {len(data)}. Try again.")
         return data
+
+
+def _body(uri: str, **request: str) -> bytes:
+    """GET an object or a range of it, again with growing pauses where the connection breaks in the middle."""
+    bucket, key = split_s3(uri)
+    for attempt in range(1, BODY_ATTEMPTS):
+        with suppress(*BROKEN_BODY):
+            return bytes(_client().get_object(Bucket=bucket, Key=key, **request)["Body"].read())
+        time.sleep(random.uniform(0.0, 0.1 * 2**attempt))
+    return bytes(_client().get_object(Bucket=bucket, Key=key, **request)["Body"].read())
 
 
 def _pages(prefix: str) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,192 @@
+"""A whole installation on loopback: S3 endpoint, fault proxy, Prefect server, work pools, workers; all processes.
+
+    with Theatre(folder, seed=0) as theatre:
+        theatre.start_prefect()
+        theatre.start_worker("cpu-1", "cpu")
+
+It ends with the block, whoever started what in it. While it is open, `AWS_*` of this process point at the proxy.
+"""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import psutil
+
+from tests.proofs.faults import CONTROL_PATH
+from tests.proofs.processes import WAIT_S, Company
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+BUCKET = "archive"
+TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+
+
+class Theatre:
+    """What there is to prove things in; used in a `with` block."""
+
+    def __init__(self, folder: Path, *, seed: int, **environment: str) -> None:
+        """Find free ports; nothing is started yet.
+
+        Args:
+            folder: for logs, Prefect's home and the archive; made if need be.
+            seed: of the faults.
+            environment: what all processes get besides what they need.
+        """
+        self.folder, self.seed = folder, seed
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        ports = _free_ports(3)
+        self.store_url, self.proxy_url = (f"http://127.0.0.1:{port}" for port in ports[:2])
+        self.api_url = f"http://127.0.0.1:{ports[2]}/api"
+        self._s3 = _s3_environment(self.proxy_url)
+        self._before = {name: os.environ.get(name) for name in self._s3}
+        prefect = _prefect_environment(folder / "prefect", self.api_url)
+        self.company = Company(folder / "logs", {**self._s3, **prefect, "PYTHONPATH": str(ROOT), **environment})
+
+    def __enter__(self) -> "Theatre":
+        try:
+            self._start_store()
+        except BaseException:
+            self.company.end()
+            raise
+        os.environ.update(self._s3)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.company.end()
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    def upload(self, paths: Iterable[Path], prefix: str) -> str:
+        """Put files into the bucket, past the proxy; returns the URI of the prefix, with a slash at its end."""
+        client = boto3.client("s3", endpoint_url=self.store_url)
+
+        def put(path: Path) -> None:
+            client.put_object(Bucket=BUCKET, Key=f"{prefix}/{path.name}", Body=path.read_bytes())
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(put, paths))
+        return f"s3://{BUCKET}/{prefix}/"
+
+    def inject(self, rates: dict[str, float] | None = None, outage_s: float = 0.0) -> None:
+        """Let the store fail: shares of requests by kind (`None`: as before), and altogether for a while."""
+        httpx.post(f"{self.proxy_url}{CONTROL_PATH}", json={"rates": rates, "outage_s": outage_s}).raise_for_status()
+
+    def fault_counts(self) -> dict[str, int]:
+        """Return how many requests there were, and how many of them went wrong, by kind."""
+        return dict(httpx.get(f"{self.proxy_url}{CONTROL_PATH}").raise_for_status().json())
+
+    def start_prefect(self) -> None:
+        """Start the server, or start it again on the same database."""
+        port = self.api_url.rpartition(":")[2].partition("/")[0]
+        command = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
+        self.company.start("server", command)
+        self.company.wait_until(lambda: _answers(f"{self.api_url}/health"), "Prefect's server", "server")
+
+    def server_cost(self) -> tuple[float, int]:
+        """Return what the Prefect server has used so far: CPU seconds, and bytes of its database."""
+        servers = [p for p in self.company.members() if "prefect.server" in " ".join(_command(p))]
+        files = (self.folder / "prefect").glob("prefect.db*")
+        return sum(sum(p.cpu_times()[:2]) for p in servers), sum(file.stat().st_size for file in files)
+
+    def start_run(self, deployment: str, parameters: dict[str, Any]) -> str:
+        """Schedule a run of `flow/deployment` for now; returns its id."""
+        with httpx.Client(timeout=60) as client:
+            found = client.get(f"{self.api_url}/deployments/name/{deployment}").raise_for_status().json()
+            url = f"{self.api_url}/deployments/{found['id']}/create_flow_run"
+            return str(client.post(url, json={"parameters": parameters}).raise_for_status().json()["id"])
+
+    def state_of(self, flow_run_id: str) -> tuple[str, str]:
+        """Return type and message of a run's state; an empty type while the server does not answer."""
+        try:
+            run = httpx.get(f"{self.api_url}/flow_runs/{flow_run_id}", timeout=30).raise_for_status().json()
+        except httpx.HTTPError:
+            return "", ""
+        return run["state"]["type"], run["state"].get("message") or ""
+
+    def wait_for_run(self, flow_run_id: str, timeout_s: float) -> tuple[str, str]:
+        """Wait until a run ended; type and message of its last state, whatever it is."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            state = self.state_of(flow_run_id)
+            if state[0] in TERMINAL:
+                return state
+            time.sleep(10 * WAIT_S)
+        return self.state_of(flow_run_id)
+
+    def _start_store(self) -> None:
+        host, port = self.store_url.removeprefix("http://").split(":")
+        self.company.start("store", [str(BIN / "moto_server"), "-H", host, "-p", port])
+        self.company.wait_until(lambda: _answers(self.store_url), "the S3 endpoint", "store")
+        arguments = [
+            "--upstream",
+            self.store_url,
+            "--port",
+            self.proxy_url.rpartition(":")[2],
+            "--seed",
+            str(self.seed),
+        ]
+        self.company.start("faults", [sys.executable, "-m", "tests.proofs.faults", *arguments])
+        self.company.wait_until(lambda: _answers(f"{self.proxy_url}{CONTROL_PATH}"), "the fault proxy", "faults")
+        boto3.client("s3", endpoint_url=self.store_url, **_KEYS).create_bucket(Bucket=BUCKET)
+
+
+_KEYS = {"aws_access_key_id": "proof", "aws_secret_access_key": "proof", "region_name": "us-east-1"}
+
+
+def _s3_environment(url: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": _KEYS["aws_access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": _KEYS["aws_secret_access_key"],
+        "AWS_DEFAULT_REGION": _KEYS["region_name"],
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+
+
+def _prefect_environment(home: Path, api_url: str) -> dict[str, str]:
+    return {
+        "PREFECT_HOME": str(home),
+        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+        "PREFECT_API_URL": api_url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
+
+
+def _free_ports(number: int) -> list[int]:
+    """Find ports that nobody listens on; all are held until the last is found, so that they differ."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [found.getsockname()[1] for found in sockets]
+    for found in sockets:
+        found.close()
+    return ports
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code < 500
+    except httpx.HTTPError:
+        return False
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
