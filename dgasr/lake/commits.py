@@ -5,12 +5,10 @@ A part that no commit names does not exist for a reader (docs/decisions/0002-com
 
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
 
 from dgasr.errors import ConfigError, IntegrityError
-from dgasr.lake.location import Lake
 from dgasr.lake.schema import SCHEMA_VERSION
 
 READ_THREADS = 16
@@ -22,21 +20,21 @@ SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A Parquet file that a commit names.
+    """A Parquet file that holds rows of a table.
 
     Attributes:
         table: the table its rows belong to.
         key: where it lies, from the lake's root.
-        num_rows: rows in it.
+        num_rows: rows in it; `None` where nobody has noted it.
         size_bytes: its length.
-        sha256: digest of its bytes, hex.
+        sha256: digest of its bytes, hex; `None` where nobody has noted it.
     """
 
     table: str
     key: str
-    num_rows: int
+    num_rows: int | None
     size_bytes: int
-    sha256: str
+    sha256: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +62,11 @@ class Commit:
     def to_json(self) -> bytes:
         """Return the bytes of the commit object."""
         return json.dumps(asdict(self), indent=1).encode()
+
+
+def commit_folder(recipe_id: str | None) -> str:
+    """Return where the commits of a recipe lie, or of all recipes where it is `None`."""
+    return "commits" if recipe_id is None else f"commits/{_directory(recipe_id)}"
 
 
 def commit_key(recipe_id: str, shard_id: str) -> str:
@@ -105,38 +108,6 @@ def parse_commit(data: bytes, where: str) -> Commit:
             f"{where}: is no commit of a lake ({error!r}). Remove the file if a stranger put it there; "
             "otherwise restore it from a copy."
         ) from error
-
-
-def read_commits(lake: Lake, recipe_id: str | None) -> list[Commit]:
-    """Read the commits of a recipe, or of all recipes where `recipe_id` is `None`.
-
-    Raises:
-        IntegrityError: an object under `commits/` is none, or a newer dgasr wrote it.
-    """
-    folder = "commits" if recipe_id is None else f"commits/{_directory(recipe_id)}"
-    keys = [key for key in lake.list_sizes(folder) if key.endswith(".json")]
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        objects = pool.map(lake.read, keys)
-        return [parse_commit(data, f"{lake.uri}/{key}") for key, data in zip(keys, objects, strict=True)]
-
-
-def check_parts(lake: Lake, commits: list[Commit], table: str) -> list[Part]:
-    """Return the parts of a table that readers may see, having looked that each is there in its full length.
-
-    Raises:
-        IntegrityError: a part is missing or has another length than its commit says.
-    """
-    parts = [part for commit in commits for part in commit.parts if part.table == table]
-    sizes = lake.list_sizes(table) if parts else {}
-    for part in parts:
-        if sizes.get(part.key) != part.size_bytes:
-            found = f"has {sizes[part.key]} bytes" if part.key in sizes else "is missing"
-            raise IntegrityError(
-                f"{lake.uri}/{part.key}: {found}, and its commit names {part.size_bytes} bytes. "
-                "Someone changed the lake after the commit: restore the file from a copy, "
-                "or delete the shard's commit and parts and transcribe its recordings again."
-            )
-    return parts
 
 
 def _directory(recipe_id: str) -> str:

@@ -50,17 +50,17 @@ class Lake:
         try:
             found = self.filesystem.get_file_info(selector)
         except OSError as error:
-            raise _storage_error(self.uri, error) from error
+            raise storage_error(self.uri, error) from error
         sizes = {info.path[len(self.root) + 1 :]: info.size for info in found if info.is_file}
         return dict(sorted(sizes.items()))
 
     def read(self, key: str) -> bytes:
         """Read an object of the lake whole; raises as `list_sizes` does."""
         try:
-            with self.filesystem.open_input_stream(self.path(key)) as stream:
+            with self.filesystem.open_input_stream(self.path(key), compression=None) as stream:
                 return stream.read()
         except OSError as error:
-            raise _storage_error(self.uri, error) from error
+            raise storage_error(self.uri, error) from error
 
 
 def lake_uri_of(lake: str) -> str:
@@ -98,7 +98,7 @@ def open_lake(lake: str) -> Lake:
     except ValueError as error:
         raise ConfigError(f"{lake}: is no lake ({error}). Give a folder or s3://bucket/prefix.") from error
     except OSError as error:
-        raise _storage_error(lake, error) from error
+        raise storage_error(lake, error) from error
     return Lake(uri=uri, filesystem=filesystem, root=root)
 
 
@@ -117,7 +117,7 @@ def open_existing_lake(lake: str) -> Lake:
             f"{lake}: no lake lies here. Check the URI, or write one with `dgasr transcribe SOURCE --lake {lake}`."
         ) from error
     except OSError as error:
-        raise _storage_error(lake, error) from error
+        raise storage_error(lake, error) from error
     names = {entry.base_name for entry in entries if not entry.base_name.startswith(".")}
     if names and not names & set(FOLDERS):
         raise ConfigError(
@@ -127,7 +127,7 @@ def open_existing_lake(lake: str) -> Lake:
     return found
 
 
-def _storage_error(where: str, error: OSError) -> ConfigError | TransientError:
+def storage_error(where: str, error: OSError) -> ConfigError | TransientError:
     """Sort a storage failure by who has to act."""
     text = str(error)
     is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)

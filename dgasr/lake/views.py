@@ -5,19 +5,15 @@ DuckDB extension, and pushes filters and columns down to the files.
 """
 
 import re
-from collections.abc import Sequence
-from datetime import date
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
-import pyarrow.dataset
 
 from dgasr.errors import ConfigError
-from dgasr.lake.commits import check_parts, read_commits
-from dgasr.lake.location import Lake, open_existing_lake
-from dgasr.lake.schema import PARTITIONS, table_schema
+from dgasr.lake.datasets import dataset_of
+from dgasr.lake.location import open_existing_lake
+from dgasr.lake.snapshot import snapshot
 
 SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
 """The views, one a file; it stands beside the package in a checkout and in an editable installation."""
@@ -30,7 +26,14 @@ SETTINGS = (
     "set lock_configuration = true",
 )
 
-PARTITION_VALUE = re.compile(r"/(recipe_id|date)=([^/]+)")
+REGISTERED = {
+    "recording_parts": "recordings",
+    "segment_parts": "segments",
+    "runs": "runs",
+    "evaluations": "evaluations",
+    "presence": "presence",
+}
+"""Tables as the views find them, by the name they have there."""
 
 
 def connect(lake_uri: str) -> duckdb.DuckDBPyConnection:
@@ -40,7 +43,7 @@ def connect(lake_uri: str) -> duckdb.DuckDBPyConnection:
         lake_uri: a folder or `s3://` prefix.
 
     Returns:
-        A connection in memory, with what was committed by now as `recording_parts`, `segment_parts` and `runs`, and
+        A connection in memory, with what was committed by now as the tables of `REGISTERED`, and
         the views of `sql/` on top. An unread result blocks the next statement.
 
     Raises:
@@ -48,13 +51,10 @@ def connect(lake_uri: str) -> duckdb.DuckDBPyConnection:
         IntegrityError: commits and parts contradict each other, or a newer dgasr wrote them.
         TransientError: the store does not answer.
     """
-    lake = open_existing_lake(lake_uri)
-    commits = read_commits(lake, None)
+    found = snapshot(open_existing_lake(lake_uri))
     connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
-    for name, table in (("recording_parts", "recordings"), ("segment_parts", "segments")):
-        connection.register(name, _dataset(lake, table, [part.key for part in check_parts(lake, commits, table)]))
-    run_keys = [key for key in lake.list_sizes("runs") if key.endswith(".parquet")]
-    connection.register("runs", _dataset(lake, "runs", run_keys))
+    for name, table in REGISTERED.items():
+        connection.register(name, dataset_of(found, table))
     for statement in (*view_statements().values(), *SETTINGS):
         connection.execute(statement)
     return connection
@@ -80,28 +80,3 @@ def _sources(statement: str) -> list[str]:
     """Return the tables and views that a view's header names."""
     header = re.search(r"^-- sources: *(.+)$", statement, re.MULTILINE)
     return re.findall(r"\w+", header[1]) if header else []
-
-
-def _dataset(lake: Lake, table: str, keys: Sequence[str]) -> pyarrow.dataset.Dataset | pa.Table:
-    """Make a dataset of the parts of a table, each with the partition columns that its key says."""
-    schema = table_schema(table)
-    if not keys:
-        return schema.empty_table()
-    return pyarrow.dataset.FileSystemDataset.from_paths(
-        [lake.path(key) for key in keys],
-        schema=schema,
-        format=pyarrow.dataset.ParquetFileFormat(),
-        filesystem=lake.filesystem,
-        partitions=[_partition(table, key) for key in keys],
-    )
-
-
-def _partition(table: str, key: str) -> pyarrow.dataset.Expression:
-    """Return what a part's key says of all its rows."""
-    values = dict(PARTITION_VALUE.findall(key))
-    expression = pyarrow.dataset.scalar(True)
-    for field in PARTITIONS[table]:
-        text = values[field.name]
-        value = date.fromisoformat(text) if pa.types.is_date(field.type) else text
-        expression &= pyarrow.dataset.field(field.name) == pa.scalar(value, field.type)
-    return expression
