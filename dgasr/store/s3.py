@@ -6,12 +6,15 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, BinaryIO
 
 import boto3
 import botocore.config
 import botocore.exceptions
+import botocore.session
+import botocore.utils
 from urllib3.exceptions import HTTPError
 
 from dgasr.errors import ConfigError, ObjectMissingError, TransientError
@@ -181,6 +184,17 @@ def _client_of(process_id: int) -> Any:
         response_checksum_validation="when_required",
     )
     try:
-        return boto3.client("s3", config=config)
+        core = botocore.session.get_session()
+        core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+        return boto3.Session(botocore_session=core).client("s3", config=config)
     except (*S3_ERRORS, ValueError) as error:
         raise ConfigError(f"S3 cannot be set up ({error}). Check the AWS_* variables and ~/.aws/config.") from error
+
+
+def _timestamp(value: Any) -> datetime:
+    """Parse a time as S3 writes it; botocore's own parser takes three quarters of the time of a listing."""
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return botocore.utils.parse_timestamp(value)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

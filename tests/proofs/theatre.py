@@ -42,10 +42,10 @@ class Theatre:
         """
         self.folder, self.seed = folder, seed
         (folder / "logs").mkdir(parents=True, exist_ok=True)
-        ports = _free_ports(3)
+        ports = free_ports(3)
         self.store_url, self.proxy_url = (f"http://127.0.0.1:{port}" for port in ports[:2])
         self.api_url = f"http://127.0.0.1:{ports[2]}/api"
-        self._s3 = _s3_environment(self.proxy_url)
+        self._s3 = s3_environment(self.proxy_url)
         self._before = {name: os.environ.get(name) for name in self._s3}
         prefect = _prefect_environment(folder / "prefect", self.api_url)
         self.company = Company(folder / "logs", {**self._s3, **prefect, "PYTHONPATH": str(ROOT), **environment})
@@ -91,7 +91,7 @@ class Theatre:
         port = self.api_url.rpartition(":")[2].partition("/")[0]
         command = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
         self.company.start("server", command)
-        self.company.wait_until(lambda: _answers(f"{self.api_url}/health"), "Prefect's server", "server")
+        self.company.wait_until(lambda: answers(f"{self.api_url}/health"), "Prefect's server", "server")
 
     def server_cost(self) -> tuple[float, int]:
         """Return what the Prefect server has used so far: CPU seconds, and bytes of its database."""
@@ -127,7 +127,7 @@ class Theatre:
     def _start_store(self) -> None:
         host, port = self.store_url.removeprefix("http://").split(":")
         self.company.start("store", [str(BIN / "moto_server"), "-H", host, "-p", port])
-        self.company.wait_until(lambda: _answers(self.store_url), "the S3 endpoint", "store")
+        self.company.wait_until(lambda: answers(self.store_url), "the S3 endpoint", "store")
         arguments = [
             "--upstream",
             self.store_url,
@@ -137,14 +137,14 @@ class Theatre:
             str(self.seed),
         ]
         self.company.start("faults", [sys.executable, "-m", "tests.proofs.faults", *arguments])
-        self.company.wait_until(lambda: _answers(f"{self.proxy_url}{CONTROL_PATH}"), "the fault proxy", "faults")
+        self.company.wait_until(lambda: answers(f"{self.proxy_url}{CONTROL_PATH}"), "the fault proxy", "faults")
         boto3.client("s3", endpoint_url=self.store_url, **_KEYS).create_bucket(Bucket=BUCKET)
 
 
 _KEYS = {"aws_access_key_id": "proof", "aws_secret_access_key": "proof", "region_name": "us-east-1"}
 
 
-def _s3_environment(url: str) -> dict[str, str]:
+def s3_environment(url: str) -> dict[str, str]:
     return {
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": _KEYS["aws_access_key_id"],
@@ -169,7 +169,7 @@ def _prefect_environment(home: Path, api_url: str) -> dict[str, str]:
     }
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
     """Find ports that nobody listens on; all are held until the last is found, so that they differ."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
     ports = [found.getsockname()[1] for found in sockets]
@@ -178,7 +178,7 @@ def _free_ports(number: int) -> list[int]:
     return ports
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5).status_code < 500
     except httpx.HTTPError:
