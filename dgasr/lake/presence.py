@@ -1,24 +1,34 @@
-"""Which objects of an archive are gone, by what runs noticed of them: a lake in, URIs out. Knows no source."""
+"""Which objects of an archive the lake knows, and which of them are gone, by what runs noticed. Knows no source."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pyarrow as pa
-import pyarrow.parquet
 
-from dgasr.errors import IntegrityError
-from dgasr.lake.location import Lake, open_lake
+from dgasr.lake.commits import READ_THREADS
+from dgasr.lake.datasets import read_part
+from dgasr.lake.location import open_lake
+from dgasr.lake.snapshot import snapshot
 
 
-def absent_uris(lake_uri: str) -> set[str]:
-    """List the objects that were last noticed to be gone.
+def known_rows(lake_uri: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Read some columns of the recordings of all recipes, part by part; a recording may come several times.
 
     Args:
         lake_uri: the lake; nothing need lie there yet.
+        columns: columns of `recordings` that are wanted.
 
     Raises:
-        IntegrityError: a part cannot be read.
+        IntegrityError: commits and parts contradict each other.
         TransientError: the store does not answer.
     """
-    lake = open_lake(lake_uri)
-    tables = [_events(lake, key) for key in lake.list_sizes("presence") if key.endswith(".parquet")]
+    yield from _read(lake_uri, "recordings", columns)
+
+
+def absent_uris(lake_uri: str) -> set[str]:
+    """List the objects that were last noticed to be gone; raises as `known_rows` does."""
+    tables = list(_read(lake_uri, "presence", ("uri", "event", "noticed_at")))
     if not tables:
         return set()
     events = pa.concat_tables(tables).sort_by("noticed_at")
@@ -26,9 +36,7 @@ def absent_uris(lake_uri: str) -> set[str]:
     return {uri for uri, event in last.items() if event == "deleted"}
 
 
-def _events(lake: Lake, key: str) -> pa.Table:
-    try:
-        source = pa.BufferReader(lake.read(key))
-        return pyarrow.parquet.read_table(source, columns=["uri", "event", "noticed_at"])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise IntegrityError(f"{lake.uri}/{key}: cannot be read ({error}). Restore it from a copy.") from error
+def _read(lake_uri: str, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    found = snapshot(open_lake(lake_uri), (table,))
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        yield from pool.map(partial(read_part, found.lake, columns=columns), found.parts[table])

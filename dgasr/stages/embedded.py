@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from dgasr.lake.ledger import committed_recordings
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, Shard
+from dgasr.stages.backlog import Backlog, find_backlog
 from dgasr.stages.decode import DecodedShard, TranscribesSegments, decode_shard
-from dgasr.stages.discover import Backlog
 from dgasr.stages.outcome import Outcome
 from dgasr.stages.plan import ShardConfig, plan_shards
 from dgasr.stages.prepare import PreparedShard, prepare_shard
 from dgasr.stages.report import RunSummary, commit_run, summarise
 from dgasr.stages.run_folder import staged_uri_of
+from dgasr.stages.selection import Selection
 from dgasr.stages.staging import sweep_staging
 
 logger = logging.getLogger(__name__)
@@ -71,17 +71,56 @@ def transcribe_sources(
         TransientError: the storage failed in a way that may pass; what is committed stays.
         IntegrityError: the lake contradicts itself.
     """
+    backlog = find_backlog(Selection(sources=tuple(sources)), lake_uri, recipe.recipe_id)
+    return transcribe_backlog(backlog, lake_uri, recipe, transcriber, device, watcher)
+
+
+def transcribe_backlog(
+    backlog: Backlog,
+    lake_uri: str,
+    recipe: Recipe,
+    transcriber: TranscribesSegments,
+    device: str,
+    watcher: Watcher,
+) -> RunSummary:
+    """Transcribe a backlog shard by shard, and note the run and which objects are gone.
+
+    Args:
+        backlog: what is to be transcribed; used up by this.
+        lake_uri: lake to commit to, absolute; the one that the backlog was looked up in.
+        recipe: how to transcribe; the one that the backlog was looked up for.
+        transcriber: a transcriber that follows the recipe.
+        device: where its model runs.
+        watcher: told how far it is.
+
+    Returns:
+        What was done.
+
+    Raises:
+        As `transcribe_sources`.
+    """
     run_id, started_at, started = new_run_id(), datetime.now(UTC), time.monotonic()
     sweep_staging(lake_uri, started_at)
-    backlog = Backlog(sources, committed_recordings(lake_uri, recipe.recipe_id))
-    for shard in plan_shards(backlog, recipe.recipe_id, ShardConfig()):
+    for shard in plan_shards(backlog, recipe.recipe_id, ShardConfig(), backlog.take):
         staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
         watcher.begin_shard(shard)
         watcher.begin_decoding(prepare_shard(shard, recipe, staged_uri, watcher.recording_read))
         watcher.end_shard(
             decode_shard(shard, recipe, staged_uri, lake_uri, transcriber, run_id, watcher.segment_decoded)
         )
-    summary = summarise(lake_uri, run_id, recipe.recipe_id, backlog.num_held, time.monotonic() - started)
-    commit_run(lake_uri, summary, recipe, sources, device, started_at)
+    backlog.note_presence(run_id)
+    wall_s = time.monotonic() - started
+    if not backlog.num_new + backlog.num_again:
+        return idle_summary(run_id, recipe.recipe_id, backlog.num_held, wall_s)
+    summary = summarise(lake_uri, run_id, recipe.recipe_id, backlog.num_held, wall_s)
+    commit_run(lake_uri, summary, recipe, backlog.selection.names, device, started_at)
     logger.info("run %s: %s", run_id, summary.line())
     return summary
+
+
+def idle_summary(run_id: str, recipe_id: str, num_held: int, wall_s: float) -> RunSummary:
+    """Say of a run that found nothing to do what it did; the lake need not be there."""
+    return RunSummary(
+        run_id=run_id, recipe_id=recipe_id, num_held=num_held, num_recordings=0, num_partial=0, num_rejected=0,
+        num_segments=0, num_words=0, audio_s=0.0, speech_s=0.0, wall_s=wall_s,
+    )  # fmt: skip

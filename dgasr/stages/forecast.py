@@ -1,0 +1,157 @@
+"""What a backfill would do and cost: a backlog in, counts, hours and money out. Writes nothing, loads no model."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dgasr.errors import ConfigError
+from dgasr.lake.presence import known_rows
+from dgasr.lake.views import connect
+from dgasr.stages.backlog import Backlog
+from dgasr.stages.plan import estimate_s
+from dgasr.store.objects import list_uris
+
+MEASURED = """
+    select sum(audio_s), sum(wall_s), count(*), string_agg(distinct device, ', ' order by device), bool_and(is_decode)
+    from (select *, stage is not distinct from 'decode' as is_decode from runs where recipe_id = ? and audio_s > 0)
+    where is_decode or stage is null
+    group by is_decode
+    order by is_decode desc
+    limit 1
+"""
+"""Audio and wall seconds of the recipe's decode runs, or of its whole runs where no pool decoded anything yet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForecastConfig:
+    """What a forecast takes on trust.
+
+    Attributes:
+        assumed_rtfx: audio seconds that a GPU decodes in a second, where the lake holds no run of the recipe. 54 is
+            Voxtral-Small-24B's on an A100, the published figure of the size class closest to `full`.
+        gpu_hour_price: what a GPU costs an hour, in any currency; 0 leaves the cost out.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    assumed_rtfx: float = 54.0
+    gpu_hour_price: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no GPU does."""
+        if self.assumed_rtfx <= 0 or self.gpu_hour_price < 0:
+            raise ConfigError(
+                f"ForecastConfig: assumed_rtfx={self.assumed_rtfx} must be above 0 "
+                f"and gpu_hour_price={self.gpu_hour_price} not below it."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """What would be done, and what it would take."""
+
+    num_listed: int
+    """Recordings at the sources."""
+    num_held: int
+    """Of these, in the lake already."""
+    num_new: int
+    """Of these, to be transcribed for the first time under the recipe."""
+    num_again: int
+    """Of these, to be transcribed again."""
+    size_bytes: int
+    """What the objects to be transcribed weigh."""
+    known_s: float
+    """Audio of those whose duration the lake knows, from whatever recipe, s."""
+    num_known: int
+    estimated_s: float
+    """Audio of the others, guessed from size and file ending, s."""
+    rtfx: float
+    """Audio seconds decoded in a second of GPU time."""
+    rtfx_origin: str
+    """Where that figure comes from."""
+    gpu_hour_price: float
+
+    @property
+    def num_recordings(self) -> int:
+        """Recordings to be transcribed."""
+        return self.num_new + self.num_again
+
+    @property
+    def audio_s(self) -> float:
+        """Audio to be transcribed, s."""
+        return self.known_s + self.estimated_s
+
+    @property
+    def gpu_s(self) -> float:
+        """Time of one GPU, s."""
+        return self.audio_s / self.rtfx
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Say it as names and values, for a terminal or an artifact."""
+        num_out = self.num_listed - self.num_held - self.num_recordings
+        num_guessed = self.num_recordings - self.num_known
+        cost = self.gpu_s / 3600 * self.gpu_hour_price
+        return [
+            ("at the sources", f"{self.num_listed:,} recordings"),
+            ("not selected", f"{num_out:,}"),
+            ("in the lake already", f"{self.num_held:,}"),
+            ("to transcribe", f"{self.num_recordings:,} ({self.num_new:,} new, {self.num_again:,} again)"),
+            ("size", f"{self.size_bytes / 1e9:,.3f} GB"),
+            ("audio, known from the lake", f"{self.known_s / 3600:,.2f} h in {self.num_known:,} recordings"),
+            ("audio, estimated from sizes", f"{self.estimated_s / 3600:,.2f} h in {num_guessed:,} recordings"),
+            ("GPU time, estimated", f"{self.gpu_s / 3600:,.2f} h at RTFx {self.rtfx:,.0f} ({self.rtfx_origin})"),
+            (
+                "cost, estimated",
+                f"{cost:,.2f} at {self.gpu_hour_price:g} an hour" if self.gpu_hour_price else "no price was given",
+            ),
+        ]
+
+
+def forecast(backlog: Backlog, lake_uri: str, recipe_id: str, config: ForecastConfig) -> Forecast:
+    """Walk through a backlog without transcribing any of it.
+
+    Args:
+        backlog: what is to be transcribed; used up by this.
+        lake_uri: the lake; nothing need lie there.
+        recipe_id: the recipe that would be used.
+        config: what to assume.
+
+    Raises:
+        ConfigError: no such bucket or folder.
+        TransientError: the store does not answer.
+    """
+    durations_s = _known_durations(lake_uri)
+    known_s = estimated_s = 0.0
+    num_known = size_bytes = 0
+    for recording in backlog:
+        duration_s = durations_s.get(bytes.fromhex(recording.recording_id))
+        num_known += duration_s is not None
+        known_s += duration_s or 0.0
+        estimated_s += estimate_s(recording) if duration_s is None else 0.0
+        size_bytes += recording.size_bytes
+    rtfx, origin = _throughput(lake_uri, recipe_id, config)
+    return Forecast(
+        num_listed=backlog.num_listed, num_held=backlog.num_held, num_new=backlog.num_new, num_again=backlog.num_again,
+        size_bytes=size_bytes, known_s=known_s, num_known=num_known, estimated_s=estimated_s,
+        rtfx=rtfx, rtfx_origin=origin, gpu_hour_price=config.gpu_hour_price,
+    )  # fmt: skip
+
+
+def _known_durations(lake_uri: str) -> dict[bytes, float]:
+    """Read how long recordings are that some recipe has decoded, in s; of a rejected one that is not known."""
+    durations_s: dict[bytes, float] = {}
+    for rows in known_rows(lake_uri, ("recording_id", "decoded_s")):
+        pairs = zip(rows["recording_id"].to_pylist(), rows["decoded_s"].to_pylist(), strict=True)
+        durations_s |= {bytes.fromhex(recording_id): decoded_s for recording_id, decoded_s in pairs if decoded_s > 0}
+    return durations_s
+
+
+def _throughput(lake_uri: str, recipe_id: str, config: ForecastConfig) -> tuple[float, str]:
+    """Find out how fast the recipe is: from the lake's runs, or assumed; and which of the two it was."""
+    if next(iter(list_uris(f"{lake_uri}/runs/")), None) is not None:
+        with connect(lake_uri) as connection:
+            found = connection.execute(MEASURED, [recipe_id]).fetchall()
+        if found:
+            audio_s, wall_s, num_runs, devices, is_decode = found[0]
+            kind = "decode runs" if is_decode else "whole runs"
+            return audio_s / wall_s, f"measured: {num_runs} {kind} of this recipe on {devices}"
+    return config.assumed_rtfx, "assumed: the lake holds no run of this recipe"
