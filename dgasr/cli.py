@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from dgasr.errors import ConfigError, DgasrError
 
-COMMANDS = ("transcribe", "sql", "evaluate", "train", "corpora", "bench", "doctor", "demo")
+COMMANDS = ("transcribe", "backfill", "sql", "evaluate", "train", "adapter", "corpora", "bench", "doctor", "demo")
 """Modules of `dgasr.commands`, in the order of `dgasr --help`; each has `add_parser` and, for the work, `run`."""
 
 

@@ -1,32 +1,28 @@
 """What training adds to a frozen model: LoRA on the backbone's attention, and the projector. Put on, saved, loaded.
 
-A folder holds `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads by itself onto the backbone, and
-`projector.safetensors`. Knows no training.
+Knows no training, and no file: `stored_adapter.py` does.
 """
 
-import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from peft.utils.save_and_load import get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
-from dgasr.model.identity import ADAPTER_FILES, adapter_files, files_digest
+from dgasr.model.identity import adapter_files, files_digest
+from dgasr.model.lora_layout import Linears
 from dgasr.model.presets import LoraSize
-
-ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS = ADAPTER_FILES
+from dgasr.model.projector import Projector
+from dgasr.model.stored_adapter import PEFT_PREFIX, StoredAdapter, read_adapter, write_folder
 
 TARGETS = r"model\.(encoder\.language_model|decoder)\.layers\.\d+\.self_attn\.[qkvo]_proj"
 """q, k, v and o of both attention copies; layers of full attention have no v."""
-
-PEFT_PREFIX = "base_model.model."
-"""What PEFT puts before module names in its files."""
 
 
 def add_lora(model: AsrModel, size: LoraSize) -> None:
@@ -50,27 +46,36 @@ def has_lora(model: AsrModel) -> bool:
     return any("lora_" in name for name, _ in model.backbone.named_parameters())
 
 
+def linear_layers(model: AsrModel) -> Linears:
+    """List the backbone's linear layers that LoRA can be put on: outputs and inputs by name."""
+    return {
+        name: (module.out_features, module.in_features)
+        for name, module in model.backbone.named_modules()
+        if isinstance(module, nn.Linear) and ".layers." in name
+    }
+
+
 def save_adapter(model: AsrModel, folder: Path) -> None:
     """Write projector and LoRA; the frozen weights stay where they came from."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lora = get_peft_model_state_dict(model.backbone, adapter_name="default")
-    save_file(
-        {PEFT_PREFIX + name.removeprefix(PEFT_PREFIX): tensor.cpu().contiguous() for name, tensor in lora.items()},
-        folder / ADAPTER_WEIGHTS,
-    )
     backbone: Any = model.backbone
-    backbone.peft_config["default"].save_pretrained(folder)
-    projector = {name: tensor.cpu().contiguous() for name, tensor in model.projector.state_dict().items()}
-    save_file(projector, folder / PROJECTOR_WEIGHTS)
+    lora = get_peft_model_state_dict(backbone, adapter_name="default")
+    write_folder(
+        StoredAdapter(
+            layout=model.config.projector,
+            projector=model.projector.state_dict(),
+            settings=backbone.peft_config["default"],
+            lora={name.removeprefix(PEFT_PREFIX): tensor for name, tensor in lora.items()},
+        ),
+        folder,
+    )
 
 
 def load_adapter(model: AsrModel, source: str) -> str:
-    """Put a saved projector and LoRA on a model, in place.
+    """Put a saved projector and LoRA on a model, in place; the projector takes the layout that was saved.
 
     Args:
         model: without LoRA so far.
-        source: adapter folder, the Hub id of one, or a `.pt` file as the reference publishes it:
-            `{"projector": state_dict, "lora": state_dict}`, with the tensor names of this project.
+        source: adapter folder, the Hub id of one, or a `.pt` file as the reference publishes it.
 
     Returns:
         A digest of the adapter's files, 32 hex digits.
@@ -80,47 +85,45 @@ def load_adapter(model: AsrModel, source: str) -> str:
     """
     if has_lora(model):
         raise ConfigError(f"--adapter {source}: the model has LoRA already. Load it without.")
-    files = adapter_files(source)
-    settings, lora, projector = _read_file(model, source) if len(files) == 1 else _read_folder(files[0].parent)
-    inject_adapter_in_model(settings, model.backbone)
+    stored = read_adapter(source, model.config, linear_layers(model), model.config.lora.scale)
+    if stored.layout != model.config.projector:
+        _replace_projector(model, stored)
+    inject_adapter_in_model(stored.settings, model.backbone)
     wanted = {
         name.replace(".default.", "."): parameter
         for name, parameter in model.backbone.named_parameters()
         if "lora_" in name
     }
-    _copy({name.removeprefix(PEFT_PREFIX): tensor for name, tensor in lora.items()}, wanted, source)
-    _copy(projector, model.projector.state_dict(keep_vars=True), source)
-    return files_digest(files)
+    _copy(stored.lora, wanted, source)
+    _copy(stored.projector, model.projector.state_dict(keep_vars=True), source)
+    return files_digest(adapter_files(source))
 
 
-Stored = tuple[LoraConfig, dict[str, Tensor], dict[str, Tensor]]
-"""LoRA settings, LoRA tensors, projector tensors."""
+@torch.no_grad()
+def merge_lora(model: AsrModel) -> None:
+    """Add LoRA into the weights it is on, in place, so that inference multiplies once instead of three times.
+
+    The encoder's and the decoder's attention share their weights and not their LoRA, so each gets a copy of its own:
+    2.2 GB more in bfloat16 at the full size. Sums are rounded to the weights' type.
+    """
+    layers = [(name, layer) for name, layer in model.backbone.named_modules() if isinstance(layer, LoraLayer)]
+    for name, layer in layers:
+        plain = layer.get_base_layer()
+        assert isinstance(plain, nn.Linear)
+        lora: Any = layer
+        delta = lora.get_delta_weight("default")
+        merged = nn.Linear(plain.in_features, plain.out_features, bias=plain.bias is not None, device="meta")
+        merged.weight = nn.Parameter((plain.weight.float() + delta.float()).to(plain.weight.dtype), requires_grad=False)
+        merged.bias = plain.bias
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.backbone.get_submodule(parent), attribute, merged)
 
 
-def _read_folder(folder: Path) -> Stored:
-    try:
-        settings = LoraConfig.from_pretrained(str(folder))
-        return settings, load_file(folder / ADAPTER_WEIGHTS), load_file(folder / PROJECTOR_WEIGHTS)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise ConfigError(
-            f"--adapter {folder}: not an adapter ({error}). It needs {ADAPTER_CONFIG}, {ADAPTER_WEIGHTS} and "
-            f"{PROJECTOR_WEIGHTS}, as `dgasr train --lora` writes them."
-        ) from error
-
-
-def _read_file(model: AsrModel, source: str) -> Stored:
-    try:
-        stored = torch.load(source, map_location="cpu", weights_only=True)
-        lora, projector = stored["lora"], stored["projector"]
-        rank = next(tensor.shape[0] for name, tensor in lora.items() if "lora_A" in name)
-    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, StopIteration) as error:
-        raise ConfigError(
-            f"--adapter {source}: not an adapter ({type(error).__name__}: {error}). The file must hold tensors as "
-            '{"projector": …, "lora": …}; code in a pickle is never run.'
-        ) from error
-    size = model.config.lora  # the file has no scale; the one of this configuration is taken for its rank
-    settings = LoraConfig(r=rank, lora_alpha=rank * size.alpha // size.rank, target_modules=TARGETS, bias="none")
-    return settings, lora, projector
+def _replace_projector(model: AsrModel, stored: StoredAdapter) -> None:
+    weight = model.projector.output.weight
+    model.config = replace(model.config, projector=stored.layout)
+    model.projector = Projector(stored.layout, model.config.encoder["d_model"], model.config.backbone["hidden_size"])
+    model.projector.to(weight.device, weight.dtype).train(model.training)
 
 
 def _copy(stored: dict[str, Tensor], wanted: dict[str, Any], source: str) -> None:

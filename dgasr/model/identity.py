@@ -4,19 +4,25 @@
 """
 
 import hashlib
+import json
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from dgasr.errors import ConfigError
 from dgasr.model.hub import fetch, is_folder, revision_of
-from dgasr.model.presets import AsrConfig, ModelIdentity, full
+from dgasr.model.presets import AsrConfig, ModelIdentity, full, tuples
+from dgasr.model.projector_config import ProjectorConfig
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 """A model folder."""
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "projector.safetensors")
 """An adapter folder."""
+
+PROJECTOR_CONFIG = "projector.json"
+"""Layout of its projector; without it, the layout is the model's."""
 
 
 def identify(model: str, adapter: str | None = None) -> tuple[AsrConfig, ModelIdentity]:
@@ -27,7 +33,8 @@ def identify(model: str, adapter: str | None = None) -> tuple[AsrConfig, ModelId
         adapter: projector and LoRA on top: a folder, a Hub id or a `.pt` file; `None` for none.
 
     Returns:
-        Sizes and ids, and the identity that goes into the recipe.
+        Sizes and ids, and the identity that goes into the recipe. The projector's layout in a `.pt` file is found out
+        when it is loaded; until then it is the model's.
 
     Raises:
         ConfigError: no such model or adapter.
@@ -39,7 +46,10 @@ def identify(model: str, adapter: str | None = None) -> tuple[AsrConfig, ModelId
         )
     identity = ModelIdentity(name=config.name, digest=_digest(model, config))
     if adapter is not None:
-        identity = replace(identity, adapter_digest=files_digest(adapter_files(adapter)))
+        files = adapter_files(adapter)
+        layout = read_projector_config(files[0].parent) if len(files) > 1 else None
+        config = replace(config, projector=layout or config.projector)
+        identity = replace(identity, adapter_digest=files_digest(files))
     return config, identity
 
 
@@ -93,7 +103,24 @@ def adapter_files(adapter: str) -> list[Path]:
             f"--adapter {adapter}: not an adapter ({', '.join(missing)} missing). It is a folder with "
             f"{', '.join(ADAPTER_FILES)}, as `dgasr train --lora` writes them, or a `.pt` file of tensors."
         )
-    return [folder / name for name in ADAPTER_FILES]
+    layout = [folder / PROJECTOR_CONFIG] if (folder / PROJECTOR_CONFIG).is_file() else []
+    return [*(folder / name for name in ADAPTER_FILES), *layout]
+
+
+def read_projector_config(folder: Path) -> ProjectorConfig | None:
+    """Read the layout of an adapter folder's projector; `None` where it states none.
+
+    Raises:
+        ConfigError: the file is no layout.
+    """
+    path = folder / PROJECTOR_CONFIG
+    if not path.is_file():
+        return None
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return ProjectorConfig(**tuples(fields))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: not a projector's layout ({error}). Write it by `dgasr adapter import`.") from error
 
 
 def files_digest(paths: list[Path]) -> str:
@@ -116,7 +143,7 @@ def _found_from(folder: Path, source: str) -> str:
 
 
 def _fetch_adapter(adapter: str) -> Path:
-    return fetch(adapter, revision_of(adapter, ADAPTER_FILES[0]), ADAPTER_FILES)
+    return fetch(adapter, revision_of(adapter, ADAPTER_FILES[0]), (*ADAPTER_FILES, PROJECTOR_CONFIG))
 
 
 def _digest(model: str, config: AsrConfig) -> str:

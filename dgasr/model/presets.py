@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dgasr.errors import ConfigError
+from dgasr.model.projector_config import ProjectorConfig
 from dgasr.prompt import PromptConfig
 
 HOP_SAMPLES = 160
@@ -16,29 +17,6 @@ HOP_SAMPLES = 160
 
 ENCODER_STRIDE = 2
 """Mel frames per encoder frame: the stride of Whisper's second convolution."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProjectorConfig:
-    """Convolutions that shorten the encoder's output, then two linear layers to the backbone's width.
-
-    channels: output channels of each stride-2 convolution; their number sets the subsampling (3 give 8x).
-    kernel_size: odd, in frames; padding keeps `ceil(frames / 2)`.
-    """
-
-    channels: tuple[int, ...]
-    kernel_size: int = 3
-
-    def __post_init__(self) -> None:
-        if not self.channels or self.kernel_size % 2 == 0:
-            raise ConfigError(
-                f"projector: needs channels and an odd kernel_size, got {self.channels}, {self.kernel_size}."
-            )
-
-    @property
-    def subsampling(self) -> int:
-        """Encoder frames per audio embedding."""
-        return 2 ** len(self.channels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +51,11 @@ class LoraSize:
 
     rank: int = 16
     alpha: int = 32
+
+    @property
+    def scale(self) -> float:
+        """What the update is multiplied by."""
+        return self.alpha / self.rank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,9 +136,9 @@ class AsrConfig:
         """
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            fields["projector"] = ProjectorConfig(**_tuples(fields["projector"]))
-            fields["prompt"] = PromptConfig(**_tuples(fields["prompt"]))
-            fields["canvas"] = CanvasConfig(**_tuples(fields["canvas"]))
+            fields["projector"] = ProjectorConfig(**tuples(fields["projector"]))
+            fields["prompt"] = PromptConfig(**tuples(fields["prompt"]))
+            fields["canvas"] = CanvasConfig(**tuples(fields["canvas"]))
             fields["lora"] = LoraSize(**fields["lora"])
             return cls(**{**fields, "languages": tuple(fields["languages"])})
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -164,7 +147,8 @@ class AsrConfig:
             ) from error
 
 
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+def tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """Turn the lists that JSON made of tuples back."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 

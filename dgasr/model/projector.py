@@ -5,14 +5,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from dgasr.model.presets import ProjectorConfig
+from dgasr.model.projector_config import ProjectorConfig
+
+NORM_EPSILON = 1e-6
+"""Gemma's."""
 
 
 class Projector(nn.Module):
-    """Stride-2 convolutions and a two-layer MLP.
+    """Stride-2 convolutions or stacked frames, and one or two linear layers.
 
     Args:
-        config: channels and kernel size.
+        config: layout.
         encoder_width: features per encoder frame.
         hidden_size: width of the backbone.
 
@@ -23,13 +26,21 @@ class Projector(nn.Module):
 
     def __init__(self, config: ProjectorConfig, encoder_width: int, hidden_size: int) -> None:
         super().__init__()
-        widths = (encoder_width, *config.channels)
+        self.config = config
+        widths = config.widths(encoder_width, hidden_size)
+        biased = {name: name not in config.unbiased for name in config.layers}
+        kernel = config.kernel_size
         self.convs = nn.ModuleList(
-            nn.Conv1d(before, after, config.kernel_size, stride=2, padding=config.kernel_size // 2)
-            for before, after in pairwise(widths)
+            nn.Conv1d(before, after, kernel, stride=2, padding=kernel // 2, bias=biased[f"convs.{index}"])
+            for index, (before, after) in enumerate(pairwise((encoder_width, *config.channels)))
         )
-        self.hidden = nn.Linear(widths[-1], hidden_size)
-        self.output = nn.Linear(hidden_size, hidden_size)
+        before = widths["hidden"] if config.has_hidden else widths["stacked"]
+        hidden = nn.Linear(widths["stacked"], before, bias=biased["hidden"]) if config.has_hidden else None
+        self.hidden: nn.Linear | None = hidden
+        self.output = nn.Linear(before, hidden_size, bias=biased["output"])
+        self.norms = nn.ModuleDict(
+            {_key(place): _norm(kind, widths[place]) for place, kind in config.norm_kinds.items()}
+        )
 
     def forward(self, frames: Tensor) -> Tensor:
         """Project encoder output to audio embeddings.
@@ -38,13 +49,23 @@ class Projector(nn.Module):
             frames: encoder output.  [batch, frames, encoder_width]
 
         Returns:
-            Audio embeddings, one for every 2^convolutions frames, rounded up.  [batch, ceil(frames / 8), hidden]
+            Audio embeddings, one for every `subsampling` frames, rounded up.  [batch, ceil(frames / 8), hidden]
         """
-        states = frames.transpose(1, 2)  # [batch, width, frames]
-        for conv in self.convs:
-            states = nn.functional.gelu(conv(states))
-        states = states.transpose(1, 2)  # [batch, ceil(frames / 8), channels]
-        return self.output(nn.functional.gelu(self.hidden(states)))
+        states = self._norm("input", frames)
+        for index, conv in enumerate(self.convs):
+            states = conv(states.transpose(1, 2)).transpose(1, 2)  # [batch, ceil(frames / 2), channels]
+            states = self._activate(f"convs.{index}", states)
+        states = self._norm("stacked", _stack(states, self.config.stack))
+        if self.hidden is not None:
+            states = self._activate("hidden", self.hidden(states))
+        return self._norm("output", self.output(states))
+
+    def _activate(self, name: str, states: Tensor) -> Tensor:
+        return self._norm(name, nn.functional.gelu(self._norm(f"{name}.linear", states)))
+
+    def _norm(self, place: str, states: Tensor) -> Tensor:
+        key = _key(place)
+        return self.norms[key](states) if key in self.norms else states
 
     def forward_shifted(self, frames: Tensor, subsampling: int) -> Tensor:
         """Project the encoder output shifted by 0 … subsampling - 1 frames, so that every encoder frame gets a value.
@@ -67,3 +88,20 @@ class Projector(nn.Module):
         projected = self(shifted.reshape(batch * subsampling, num_frames, width))
         projected = projected.view(batch, subsampling, projected.shape[1], projected.shape[2])
         return projected.transpose(1, 2).reshape(batch, -1, projected.shape[-1])  # [batch, frames, hidden]
+
+
+def _stack(states: Tensor, count: int) -> Tensor:
+    """Lay `count` frames side by side, zeros after the last one.  [batch, ceil(frames / count), count * width]"""
+    if count == 1:
+        return states
+    padded = nn.functional.pad(states, (0, 0, 0, -states.shape[1] % count))
+    return padded.unflatten(1, (-1, count)).flatten(2)
+
+
+def _norm(kind: str, width: int) -> nn.Module:
+    return nn.LayerNorm(width, eps=NORM_EPSILON) if kind == "layer" else nn.RMSNorm(width, eps=NORM_EPSILON)
+
+
+def _key(place: str) -> str:
+    # A module's name must hold no dot.
+    return place.replace(".", "_")

@@ -49,10 +49,9 @@ def initialise(model: AsrModel, log_mel: Tensor, seed: int) -> None:
 
 
 def _standardise(model: AsrModel, log_mel: Tensor) -> None:
-    modules: list[nn.Module] = [
-        model.encoder.conv1, model.encoder.conv2, *model.projector.convs,
-        model.projector.hidden, model.projector.output,
-    ]  # fmt: skip
+    projector = model.projector
+    linear = [layer for layer in (projector.hidden, projector.output) if layer is not None]
+    modules: list[nn.Module] = [model.encoder.conv1, model.encoder.conv2, *projector.convs, *linear]
     handles = [module.register_forward_hook(_rescale) for module in modules]
     try:
         model.projector(model.encode_audio(log_mel))
