@@ -85,11 +85,24 @@ class Forecast:
         """Time of one GPU, s."""
         return self.audio_s / self.rtfx
 
+    @property
+    def cost(self) -> float:
+        """What that time costs, in the price's currency."""
+        return self.gpu_s / 3600 * self.gpu_hour_price
+
+    def line(self) -> str:
+        """Say it in one line."""
+        cost = f", cost {self.cost:,.2f}" if self.gpu_hour_price else ""
+        return (
+            f"{self.num_recordings:,} of {self.num_listed:,} recordings, {self.audio_s / 3600:,.2f} h of audio "
+            f"({self.estimated_s / 3600:,.2f} h of it estimated from sizes), {self.gpu_s / 3600:,.2f} h of a GPU at "
+            f"RTFx {self.rtfx:,.0f} ({self.rtfx_origin}){cost}"
+        )
+
     def rows(self) -> list[tuple[str, str]]:
         """Say it as names and values, for a terminal or an artifact."""
         num_out = self.num_listed - self.num_held - self.num_recordings
         num_guessed = self.num_recordings - self.num_known
-        cost = self.gpu_s / 3600 * self.gpu_hour_price
         return [
             ("at the sources", f"{self.num_listed:,} recordings"),
             ("not selected", f"{num_out:,}"),
@@ -101,7 +114,7 @@ class Forecast:
             ("GPU time, estimated", f"{self.gpu_s / 3600:,.2f} h at RTFx {self.rtfx:,.0f} ({self.rtfx_origin})"),
             (
                 "cost, estimated",
-                f"{cost:,.2f} at {self.gpu_hour_price:g} an hour" if self.gpu_hour_price else "no price was given",
+                f"{self.cost:,.2f} at {self.gpu_hour_price:g} an hour" if self.gpu_hour_price else "no price was given",
             ),
         ]
 
