@@ -49,7 +49,9 @@ class Entry:
     reason: str | None
 
 
-def make_archive(folder: Path, num_recordings: int, *, seed: int, is_withheld: bool, num_words: int = 6) -> list[Entry]:
+def make_archive(
+    folder: Path, num_recordings: int, *, seed: int, is_withheld: bool, num_words: int = 6, has_bad: bool = True
+) -> list[Entry]:
     """Write an archive.
 
     Args:
@@ -58,6 +60,7 @@ def make_archive(folder: Path, num_recordings: int, *, seed: int, is_withheld: b
         seed: the same files come from the same seed.
         is_withheld: also write objects that the fault proxy lists and does not give.
         num_words: most words in a recording.
+        has_bad: one in ten is bad; otherwise none.
 
     Returns:
         What each file is.
@@ -67,7 +70,7 @@ def make_archive(folder: Path, num_recordings: int, *, seed: int, is_withheld: b
     entries = []
     for number in range(num_recordings):
         generator = np.random.default_rng([seed, number])
-        if number % BAD_EVERY == BAD_EVERY - 1:
+        if has_bad and number % BAD_EVERY == BAD_EVERY - 1:
             entries.append(_write_bad(folder, number, bad))
         else:
             entries.append(_write_good(folder, number, spoken, num_words, generator))

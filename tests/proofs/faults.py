@@ -23,6 +23,8 @@ KINDS = ("error_500", "slow_down", "reset_before", "reset_after", "cut_body", "s
 """`reset_before`: the connection is reset and the store never hears of the request; `reset_after`: the store has done
 what was asked, and its answer is lost; `cut_body`: half of the answer, then a reset; `slow_body`: in drops."""
 
+LAKE_FOLDERS = ("claims", "segments", "recordings", "commits", "runs")
+
 CONTROL_PATH = "/_faults"
 
 SLOW_S = 2.0
@@ -69,6 +71,12 @@ class Faults:
                 self.counts[kind] += 1
             return kind
 
+    def note_refusal(self, path: str) -> None:
+        """Count a conditional write that the store refused: someone had written the same object before."""
+        folder = next((name for name in LAKE_FOLDERS if f"/{name}/" in path), "other")
+        with self._lock:
+            self.counts[f"refused writes under {folder}/"] += 1
+
     def _choose(self, method: str, path: str) -> str | None:
         if time.monotonic() < self._outage_until:
             return "outage"
@@ -107,6 +115,8 @@ class Relay(BaseHTTPRequestHandler):
             self._reset()
         else:
             status, headers, data = self._ask(body)
+            if self.command == "PUT" and status == 412:
+                self.faults.note_refusal(self.path)
             if kind == "reset_after":
                 self._reset()
             else:

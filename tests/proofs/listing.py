@@ -25,8 +25,9 @@ from dgasr.lake.parts import commit_shard
 from dgasr.lake.rows import ShardRows, recording_row
 from dgasr.records import Recording, Shard
 from dgasr.stages.assignment import AssignmentConfig, write_assignments
-from dgasr.stages.discover import Backlog
+from dgasr.stages.backlog import find_backlog
 from dgasr.stages.plan import ShardConfig, plan_shards
+from dgasr.stages.selection import Selection
 from dgasr.store import objects
 from tests.proofs import figures, theatre
 from tests.proofs.processes import Company, end_on_signals
@@ -93,13 +94,10 @@ def list_only(lake: str) -> dict[str, int]:
 def plan_all(lake: str) -> dict[str, int]:
     """List, plan and write down a first run, where nothing is held."""
     with tempfile.TemporaryDirectory() as folder:
-        shards = plan_shards(Backlog([SOURCE], set()), RECIPE_ID, ShardConfig())
-        counts = [
-            (len(found.shards), sum(len(shard.recordings) for shard in found.shards))
-            for _, found in write_assignments(shards, folder, AssignmentConfig())
-        ]
-    shards_written, recordings = (sum(values) for values in zip(*counts, strict=True))
-    return {"assignments": len(counts), "shards": shards_written, "recordings": recordings}
+        backlog = find_backlog(Selection(sources=(SOURCE,)), f"{folder}/lake", RECIPE_ID)
+        shards = plan_shards(backlog, RECIPE_ID, ShardConfig())
+        counts = [len(found.shards) for _, found in write_assignments(shards, folder, AssignmentConfig())]
+    return {"assignments": len(counts), "shards": sum(counts), "recordings": backlog.num_new}
 
 
 def read_ledger(lake: str) -> dict[str, int]:
@@ -108,10 +106,11 @@ def read_ledger(lake: str) -> dict[str, int]:
 
 
 def plan_none(lake: str) -> dict[str, int]:
-    """Read the ledger, list and plan where everything is held: what the daily run costs."""
-    backlog = Backlog([SOURCE], committed_recordings(lake, RECIPE_ID))
+    """Read the ledger, list, plan, and note what is gone where everything is held: what the daily run costs."""
+    backlog = find_backlog(Selection(sources=(SOURCE,)), lake, RECIPE_ID)
     shards = list(plan_shards(backlog, RECIPE_ID, ShardConfig()))
-    return {"held": backlog.num_held, "shards": len(shards)}
+    gone, back = backlog.note_presence("listing")
+    return {"held": backlog.num_held, "shards": len(shards), "gone or back": gone + back}
 
 
 MEASURED: dict[str, Callable[[str], dict[str, int]]] = {

@@ -26,6 +26,7 @@ from tests.proofs.processes import WAIT_S, Company
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 BUCKET = "archive"
+SERVER_COMMAND = "prefect server start"
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
 
@@ -95,7 +96,7 @@ class Theatre:
 
     def server_cost(self) -> tuple[float, int]:
         """Return what the Prefect server has used so far: CPU seconds, and bytes of its database."""
-        servers = [p for p in self.company.members() if "prefect.server" in " ".join(_command(p))]
+        servers = [p for p in self.company.members() if SERVER_COMMAND in command_of(p)]
         files = (self.folder / "prefect").glob("prefect.db*")
         return sum(sum(p.cpu_times()[:2]) for p in servers), sum(file.stat().st_size for file in files)
 
@@ -105,6 +106,13 @@ class Theatre:
             found = client.get(f"{self.api_url}/deployments/name/{deployment}").raise_for_status().json()
             url = f"{self.api_url}/deployments/{found['id']}/create_flow_run"
             return str(client.post(url, json={"parameters": parameters}).raise_for_status().json()["id"])
+
+    def try_to_start_run(self, deployment: str, parameters: dict[str, Any]) -> str | None:
+        """Schedule a run; `None` while the server does not answer."""
+        try:
+            return self.start_run(deployment, parameters)
+        except httpx.TransportError:
+            return None
 
     def state_of(self, flow_run_id: str) -> tuple[str, str]:
         """Return type and message of a run's state; an empty type while the server does not answer."""
@@ -185,8 +193,9 @@ def answers(url: str) -> bool:
         return False
 
 
-def _command(process: psutil.Process) -> list[str]:
+def command_of(process: psutil.Process) -> str:
+    """Return a process's command line; empty for one that is gone."""
     try:
-        return process.cmdline()
+        return " ".join(process.cmdline())
     except psutil.Error:
-        return []
+        return ""

@@ -1,0 +1,236 @@
+"""Thirty kills and a failing store: the lake ends row for row as an undisturbed run leaves it.
+
+    python -m tests.proofs.chaos --kills 30 --seed 0
+
+Whatever runs is killed with SIGKILL at random moments: workers, flow runs, the processes they read audio with, and
+Prefect's server once. Dead workers and the dead server are started again, as a supervisor does; dead runs are not: the
+schedule, a new run whenever the last one has ended, is all that brings them back.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.proofs import figures
+from tests.proofs.installation import (
+    WORKERS,
+    build_archive,
+    install,
+    keep_logs,
+    parameters,
+    run_embedded,
+    start_worker,
+)
+from tests.proofs.lakes import check_entries, count_rows, differences
+from tests.proofs.processes import WAIT_S, end_on_signals, kill
+from tests.proofs.theatre import SERVER_COMMAND, TERMINAL, Theatre, command_of
+
+UNDISTURBED, DISTURBED = "s3://archive/undisturbed", "s3://archive/disturbed"
+
+RATES = {
+    "error_500": 0.02, "slow_down": 0.02, "reset_before": 0.02, "reset_after": 0.02, "cut_body": 0.01,
+    "slow_body": 0.01,
+}  # fmt: skip
+"""Share of the requests to S3 that go wrong while there are kills."""
+
+OUTAGE_S = 5.0
+"""How long the store is out altogether, once."""
+
+WEIGHTS = {"decode": 4, "prepare": 3, "pool process": 3, "transcribe": 2, "worker": 2}
+"""How often each kind is chosen, of those that run; the server is chosen once."""
+
+PATIENCE = {
+    "start_deadline_s": 90.0,
+    "beat_deadline_s": 60.0,
+    "stall_deadline_s": 300.0,
+    "cancel_deadline_s": 10.0,
+    "server_deadline_s": 240.0,
+    "max_attempts": 8,
+}
+"""Deadlines shorter than at work, so that a proof ends within minutes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kill:
+    """One SIGKILL."""
+
+    after_s: float
+    """From the beginning of the disturbed run, s."""
+    victim: str
+    process_id: int
+
+
+class Schedule:
+    """Starts the next run whenever the last one has ended: what a cron schedule does, with less patience."""
+
+    def __init__(self, theatre: Theatre, settings: dict[str, Any]) -> None:
+        self._theatre, self._settings = theatre, settings
+        self._current: str | None = None
+        self.ends: list[tuple[str, str]] = []
+        """Type and message of the last state of each run that ended."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last run found nothing to do any more, or did all there was."""
+        return bool(self.ends) and self.ends[-1][0] == "COMPLETED"
+
+    def turn(self) -> None:
+        """Look once."""
+        if self._current is not None:
+            state = self._theatre.state_of(self._current)
+            if state[0] not in TERMINAL:
+                return
+            self.ends.append(state)
+            self._current = None
+        if not self.is_done:
+            self.begin()
+
+    def begin(self) -> None:
+        """Start a run, unless the server is silent just now."""
+        self._current = self._theatre.try_to_start_run("transcribe/daily", self._settings)
+
+
+class Killer:
+    """Kills at random moments until it has killed enough."""
+
+    def __init__(self, theatre: Theatre, *, seed: int, kills: int, pause_s: float) -> None:
+        self._theatre, self._wanted, self._pause_s = theatre, kills, pause_s
+        self._random = random.Random(seed)
+        self._started = self._next = time.monotonic()
+        self._server_at = self._random.randrange(kills // 3, 2 * kills // 3 + 1)
+        self.kills: list[Kill] = []
+        self._draw()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has killed enough."""
+        return len(self.kills) >= self._wanted
+
+    def turn(self) -> None:
+        """Kill someone if it is time."""
+        if self.is_done or time.monotonic() < self._next:
+            return
+        victims = self._victims()
+        if len(self.kills) == self._server_at:
+            self._kill("server", victims["server"])
+            self._theatre.inject(outage_s=OUTAGE_S)
+        elif kinds := [kind for kind in WEIGHTS if victims[kind]]:
+            (kind,) = self._random.choices(kinds, [WEIGHTS[kind] for kind in kinds])
+            self._kill(kind, [self._random.choice(victims[kind])])
+        self._draw()
+
+    def _kill(self, kind: str, victims: list[psutil.Process]) -> None:
+        for victim in victims:
+            if kill(victim.pid):
+                after_s = round(time.monotonic() - self._started, 1)
+                self.kills.append(Kill(after_s=after_s, victim=kind, process_id=victim.pid))
+
+    def _draw(self) -> None:
+        self._next = time.monotonic() + self._random.expovariate(1 / self._pause_s)
+
+    def _victims(self) -> dict[str, list[psutil.Process]]:
+        found: dict[str, list[psutil.Process]] = {kind: [] for kind in (*WEIGHTS, "server", "")}
+        for process in self._theatre.company.members():
+            found[kind_of(process)].append(process)
+        return found
+
+
+def kind_of(process: psutil.Process) -> str:
+    """Name what a process is; "" for what is left alone."""
+    command = command_of(process)
+    if SERVER_COMMAND in command:
+        return "server"
+    if "prefect worker start" in command:
+        return "worker"
+    if "multiprocessing.spawn" in command or "multiprocessing.forkserver" in command:
+        return "pool process"
+    try:
+        entrypoint = process.environ().get("PREFECT__FLOW_ENTRYPOINT", "")
+    except psutil.Error:
+        return ""
+    return next((kind for kind in ("decode", "prepare", "transcribe") if entrypoint.endswith(f":{kind}")), "")
+
+
+def main() -> int:
+    """Run the proof and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    figures.add_arguments(parser, 120)
+    parser.add_argument("--kills", type=int, default=30, help="SIGKILLs, the server's included (30)")
+    parser.add_argument("--pause", type=float, default=6.0, help="between two kills on average, s (6)")
+    parser.add_argument("--timeout", type=float, default=1500.0, help="for all of it, s (1500)")
+    options = parser.parse_args()
+    print(f"seed {options.seed}")
+    end_on_signals()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dgasr-chaos-") as folder:
+        with Theatre(Path(folder), seed=options.seed, OMP_NUM_THREADS="1") as theatre:
+            try:
+                found, failures = play(theatre, options)
+            finally:
+                keep_logs(theatre, options.out / "chaos-logs")
+        found["whole proof, s"] = time.monotonic() - started
+        return figures.finish("chaos", options, found, failures)
+
+
+def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """Run undisturbed and disturbed; figures, and what is not as it should be."""
+    install(theatre)
+    source, entries = build_archive(theatre, options.recordings, num_words=24)
+    run_embedded(theatre, source, UNDISTURBED)
+    settings = parameters(source, DISTURBED, max_recordings=5, max_shards=4, **PATIENCE)
+    schedule = Schedule(theatre, settings)
+    killer = Killer(theatre, seed=options.seed, kills=options.kills, pause_s=options.pause)
+    theatre.inject(RATES)
+    disturb(theatre, schedule, killer, options.timeout)
+    theatre.inject({})
+    kills = Counter(kill.victim for kill in killer.kills)
+    faults = theatre.fault_counts()
+    found: dict[str, Any] = {
+        "kills": len(killer.kills),
+        **{f"killed: {victim}": count for victim, count in sorted(kills.items())},
+        "runs that the schedule started": len(schedule.ends),
+        "how they ended": dict(Counter(state for state, _ in schedule.ends)),
+        **{f"store: {kind}": count for kind, count in sorted(faults.items())},
+        "all kills": [asdict(kill) for kill in killer.kills],
+    }
+    if not schedule.is_done or not killer.is_done:
+        return found, [f"not done after {options.timeout:.0f} s; the runs ended {schedule.ends}"]
+    edits, failures = check_entries(DISTURBED, source, entries)
+    failures += differences(UNDISTURBED, DISTURBED)
+    counts = count_rows(DISTURBED)
+    found |= {
+        "recordings / segments": f"{counts['recordings']} / {counts['segments']}",
+        "recordings committed in two shards": counts["recordings_in_two_shards"],
+        "WER": edits.rate,
+    }
+    return found, failures
+
+
+def disturb(theatre: Theatre, schedule: Schedule, killer: Killer, timeout_s: float) -> None:
+    """Let schedule, supervisor and killer take turns until the archive is done after the last kill."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        killer.turn()
+        if not theatre.company.is_running("server"):
+            theatre.start_prefect()
+        for name, pool in WORKERS.items():
+            if not theatre.company.is_running(name):
+                start_worker(theatre, name, pool)
+        if schedule.is_done:
+            if killer.is_done:
+                return
+            schedule.begin()
+        schedule.turn()
+        time.sleep(5 * WAIT_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The whole installation in its theatre: server, pools, deployments, workers; and both ways through an archive.
+
+What differs from an installation for work is small here and stands here: pauses and deadlines.
+"""
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.proofs.archive import Entry, make_archive, write_entries
+from tests.proofs.theatre import BIN, ROOT, Theatre
+
+WORKERS = {"control-1": "control", "cpu-1": "cpu", "cpu-2": "cpu", "gpu-1": "gpu"}
+"""Workers and their pools. The GPU's is one by its role: its model runs on the CPU."""
+
+FAST: dict[str, Any] = {
+    "mode": "pools",
+    "prepare_processes": 2,
+    "max_prepare_runs": 2,
+    "max_decode_runs": 2,
+    "poll_s": 1.0,
+}
+"""Settings of the pools; the parent looks at its child runs every second instead of every quarter of a minute."""
+
+
+def install(theatre: Theatre, workers: dict[str, str] | None = None) -> None:
+    """Start Prefect's server, deploy, and start workers: name and pool."""
+    theatre.start_prefect()
+    done = subprocess.run(
+        ["make", "deploy"], cwd=ROOT, env=theatre.company.environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"make deploy failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    for name, pool in (WORKERS if workers is None else workers).items():
+        start_worker(theatre, name, pool)
+
+
+def start_worker(theatre: Theatre, name: str, pool: str) -> None:
+    """Start a worker, or start it again under its name."""
+    command = [str(BIN / "prefect"), "worker", "start", "--pool", pool, "--name", name]
+    theatre.company.start(name, command)
+
+
+def build_archive(theatre: Theatre, num_recordings: int, num_words: int) -> tuple[str, list[Entry]]:
+    """Write an archive and put it into the store; the URI of its prefix, and what it holds."""
+    folder = theatre.folder / "archive"
+    entries = make_archive(folder, num_recordings, seed=theatre.seed, is_withheld=True, num_words=num_words)
+    write_entries(theatre.folder / "entries.jsonl", entries)
+    return theatre.upload([folder / entry.name for entry in entries], "recordings"), entries
+
+
+def run_embedded(theatre: Theatre, source: str, lake: str) -> float:
+    """Transcribe undisturbed, in one process without any server; the time it took, s."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [str(BIN / "dgasr"), "transcribe", source, "--lake", lake, "--format", "txt"],
+        env=theatre.company.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode not in (0, 3):  # 3: some recordings could not be used
+        raise RuntimeError(f"the embedded run failed:\n{done.stderr[-3000:]}")
+    return time.monotonic() - started
+
+
+def parameters(source: str, lake: str, *, max_recordings: int, max_shards: int, **pools: Any) -> dict[str, Any]:
+    """Make the parameters of a run on the pools.
+
+    Args:
+        source: prefix of the archive.
+        lake: lake to commit to.
+        max_recordings: most recordings in a shard.
+        max_shards: most shards in an assignment.
+        pools: what differs from `FAST`.
+    """
+    return {
+        "source": source,
+        "lake": lake,
+        "engine": {"model": "tiny", "device": "cpu"},
+        "shard": {"max_recordings": max_recordings},
+        "pools": FAST | {"assignment": {"max_shards": max_shards}} | pools,
+    }
+
+
+def keep_logs(theatre: Theatre, folder: Path) -> None:
+    """Copy the logs out of the theatre's folder before it vanishes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for log in (theatre.folder / "logs").iterdir():
+        (folder / log.name).write_bytes(log.read_bytes())
