@@ -153,10 +153,10 @@ def kind_of(process: psutil.Process) -> str:
     if "multiprocessing.spawn" in command or "multiprocessing.forkserver" in command:
         return "pool process"
     try:
-        entrypoint = process.environ().get("PREFECT__FLOW_ENTRYPOINT", "")
+        flow = process.environ().get("PREFECT__FLOW_NAME", "")
     except psutil.Error:
         return ""
-    return next((kind for kind in ("decode", "prepare", "transcribe") if entrypoint.endswith(f":{kind}")), "")
+    return flow if flow in WEIGHTS else ""
 
 
 def main() -> int:
@@ -185,7 +185,7 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
     install(theatre)
     source, entries = build_archive(theatre, options.recordings, num_words=24)
     run_embedded(theatre, source, UNDISTURBED)
-    settings = parameters(source, DISTURBED, max_recordings=5, max_shards=4, **PATIENCE)
+    settings = parameters({"source": source}, DISTURBED, max_recordings=5, max_shards=4, **PATIENCE)
     schedule = Schedule(theatre, settings)
     killer = Killer(theatre, seed=options.seed, kills=options.kills, pause_s=options.pause)
     theatre.inject(RATES)

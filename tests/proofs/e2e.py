@@ -54,7 +54,7 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
     embedded_s = run_embedded(theatre, source, EMBEDDED)
     cpu_before, bytes_before = theatre.server_cost()
     started = time.monotonic()
-    settings = parameters(source, POOLS, max_recordings=options.shard, max_shards=options.assignment)
+    settings = parameters({"source": source}, POOLS, max_recordings=options.shard, max_shards=options.assignment)
     state, message = theatre.wait_for_run(theatre.start_run("transcribe/daily", settings), TIMEOUT_S)
     pools_s = time.monotonic() - started
     cpu_after, bytes_after = theatre.server_cost()

@@ -62,18 +62,19 @@ def run_embedded(theatre: Theatre, source: str, lake: str) -> float:
     return time.monotonic() - started
 
 
-def parameters(source: str, lake: str, *, max_recordings: int, max_shards: int, **pools: Any) -> dict[str, Any]:
+def parameters(
+    what: dict[str, Any], lake: str, *, max_recordings: int, max_shards: int, **pools: Any
+) -> dict[str, Any]:
     """Make the parameters of a run on the pools.
 
     Args:
-        source: prefix of the archive.
+        what: the parameter that says which recordings.
         lake: lake to commit to.
         max_recordings: most recordings in a shard.
         max_shards: most shards in an assignment.
         pools: what differs from `FAST`.
     """
-    return {
-        "source": source,
+    return what | {
         "lake": lake,
         "engine": {"model": "tiny", "device": "cpu"},
         "shard": {"max_recordings": max_recordings},
