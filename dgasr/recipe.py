@@ -62,9 +62,9 @@ class Recipe:
             if revision == REVISION:
                 return cls(**rooms, **settings)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"Not a recipe of this dgasr ({error!r}). Run one version on all machines.") from error
+            raise ConfigError(f"No recipe of this dgasr: {error!r}. Run one version on all machines.") from error
         raise ConfigError(
-            f"The recipe is of revision {revision}, and this dgasr works by revision {REVISION}: its text would differ. "
+            f"The recipe is of revision {revision}, and this dgasr works by revision {REVISION}: text would differ. "
             "Run one version on all machines."
         )
 

@@ -6,7 +6,6 @@ Knows neither what is worked on nor who reads. A beat is never worth failing for
 import json
 import logging
 import threading
-from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -50,7 +49,7 @@ class Beating:
         self._thread = threading.Thread(target=self._keep_writing, name="beat", daemon=True)
         self._sequence = 0
         self._num_done = 0
-        self._shard_ids: Counter[str] = Counter()
+        self._shard_ids: set[str] = set()
         self._line = "begins"
 
     def __enter__(self) -> "Beating":
@@ -76,14 +75,13 @@ class Beating:
     def begin(self, shard_id: str) -> None:
         """Name a shard that is in work from now on, at once: if it kills this process, its name must lie there."""
         with self._state:
-            self._shard_ids[shard_id] += 1
+            self._shard_ids.add(shard_id)
         self.write()
 
     def end(self, shard_id: str) -> None:
-        """Take back a shard's name once it can do no harm any more."""
+        """Take back a shard's name once it can do no harm any more; seen with the next beat."""
         with self._state:
-            self._shard_ids[shard_id] -= 1
-        self.write()
+            self._shard_ids.discard(shard_id)
 
     def write(self) -> None:
         """Write a beat now."""
@@ -101,7 +99,7 @@ class Beating:
             return Beat(
                 sequence=self._sequence,
                 num_done=self._num_done,
-                shard_ids=tuple(sorted(+self._shard_ids)),
+                shard_ids=tuple(sorted(self._shard_ids)),
                 at=datetime.now(UTC),
                 line=self._line,
             )

@@ -1,153 +1,86 @@
-"""A staged part in, a committed shard out: text, words and times. The transcriber is passed in; loads no model."""
+"""Staged parts in, committed shards out: text, words and times, with one model for a whole assignment."""
 
-import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
-from dgasr.errors import TransientError
-from dgasr.lake.parts import commit_shard, finish_shard
-from dgasr.lake.rows import Row, ShardRows, recording_row, segment_row
+from dgasr.errors import ConfigError
+from dgasr.lake.parts import finish_shard
 from dgasr.recipe import Recipe
-from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
+from dgasr.records import Segment, Shard
 from dgasr.stages.assignment import read_assignment
 from dgasr.stages.beat import Beating
-from dgasr.stages.engine import Engine
-from dgasr.stages.outcome import Outcome
+from dgasr.stages.counts import DecodedAssignment, DecodedShard, add_decoded
+from dgasr.stages.isolation import Processes, note_progress, settle
 from dgasr.stages.run_folder import staged_uri_of
-from dgasr.stages.staging import delete_part, read_outcomes, read_segments
+from dgasr.stages.staging import read_segments
+from dgasr.stages.stream import ShardStream, StreamWatcher, TranscribesSegments
 from dgasr.store import objects
 
-logger = logging.getLogger(__name__)
 
+class Decodes(Protocol):
+    """What this asks of an engine; `dgasr.stages.engine.Engine` is one."""
 
-class TranscribesSegments(Protocol):
-    """What this stage asks of a transcriber; `dgasr.transcriber.Transcriber` is one."""
+    @property
+    def recipe(self) -> Recipe:
+        """What it follows."""
+        ...
 
-    def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
-        """Yield one transcript for each segment, in any order."""
+    @property
+    def transcriber(self) -> TranscribesSegments:
+        """Its transcriber."""
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodedShard:
-    """Counts of a committed shard; counts of several shards add."""
-
-    shard_id: str
-    is_new: bool
-    """Whether this call committed it; where another worker or an earlier attempt did, nothing else is counted."""
-    num_recordings: int = 0
-    num_partial: int = 0
-    num_rejected: int = 0
-    num_segments: int = 0
-    num_words: int = 0
-    audio_s: float = 0.0
-    """Audio that was decoded, s."""
-    speech_s: float = 0.0
-    """Of it, what went through the model, s."""
-    wall_s: float = 0.0
-    """Time it took, s."""
-
-    def line(self) -> str:
-        """Say it in one line."""
-        if not self.is_new:
-            return f"shard {self.shard_id}: committed already"
-        return (
-            f"shard {self.shard_id}: {self.num_recordings} recordings ({self.num_rejected} rejected, "
-            f"{self.num_partial} partial), {self.audio_s / 3600:.2f} h of audio, {self.num_words} words, "
-            f"decoded at RTFx {self.audio_s / max(self.wall_s, 1e-9):.0f}"
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodedAssignment:
-    """Counts of a decoded assignment."""
-
-    num_shards: int
-    num_held: int
-    """Of these, committed by somebody else."""
-    num_recordings: int
-    num_partial: int
-    num_rejected: int
-    num_segments: int
-    num_words: int
-    audio_s: float
-    """Audio that was decoded, s."""
-    speech_s: float
-    """Of it, what went through the model, s."""
-    wall_s: float
-    """Time it took, loading the model included, s."""
-    busy_share: float | None
-    """Share of the time from the first segment to the last in which the model did not wait for features or commits;
-    `None` where there was no speech."""
-
-    def line(self) -> str:
-        """Say it in one line."""
-        held = f", {self.num_held} shards were committed already" if self.num_held else ""
-        busy = "" if self.busy_share is None else f", model busy {self.busy_share:.0%} of the time"
-        return (
-            f"{self.num_shards} shards: {self.num_recordings} recordings ({self.num_rejected} rejected, "
-            f"{self.num_partial} partial), {self.audio_s / 3600:.2f} h of audio in {self.wall_s:.1f} s{busy}{held}"
-        )
+StartEngine = Callable[[], Decodes]
+"""Loads the model, `partial(start_engine, config)`. Also called in spawned processes, so it must be picklable."""
 
 
 def decode_assignment(
     assignment_uri: str,
     recipe: Recipe,
-    engine: Callable[[], Engine],
+    engine: StartEngine,
     lake_uri: str,
     run_id: str,
     *,
     beating: Beating,
     isolated: frozenset[str] = frozenset(),
 ) -> DecodedAssignment:
-    """Turn the staged features of an assignment into committed shards, with one model for all of them.
+    """Turn the staged features of an assignment into committed shards.
 
     Args:
         assignment_uri: the assignment.
         recipe: how to transcribe.
-        engine: loads the model, `partial(start_engine, config)`; also called in a spawned process for a shard that
-            must be kept apart, so it has to be picklable then.
+        engine: loads the model; called once, and not at all where everything is committed already.
         lake_uri: lake to commit to.
         run_id: the run that does it.
         beating: told how far the work is; it counts segments, and names the shards in work.
-        isolated: ids of shards that already cost two processes.
+        isolated: ids of shards that already cost two processes. They are decoded in spawned ones, before this process
+            loads its model, and recordings that end their process are rejected.
 
     Returns:
         Counts.
 
     Raises:
-        ConfigError: the engine follows another recipe.
-        TransientError: the storage failed in a way that may pass, or a shard is not staged.
+        ConfigError: the engine follows another recipe, or processes die without having transcribed anything.
+        TransientError: the storage failed in a way that may pass, or a shard is not staged; whatever else could be
+            done is committed.
         IntegrityError: rows contradict each other; nothing is written of their shard.
     """
     started = time.monotonic()
     shards = read_assignment(assignment_uri).shards
+    watcher = _BeatingWatcher(beating, len(shards))
     done: list[DecodedShard] = []
-    for shard in shards:
-        beating.begin(shard.shard_id)
-        staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
-        transcriber = engine().transcriber
-        done.append(
-            decode_shard(shard, recipe, staged_uri, lake_uri, transcriber, run_id, lambda segment: beating.advance())
-        )
-        beating.end(shard.shard_id)
-    return DecodedAssignment(
-        num_shards=len(shards),
-        num_held=sum(not shard.is_new for shard in done),
-        num_recordings=sum(shard.num_recordings for shard in done),
-        num_partial=sum(shard.num_partial for shard in done),
-        num_rejected=sum(shard.num_rejected for shard in done),
-        num_segments=sum(shard.num_segments for shard in done),
-        num_words=sum(shard.num_words for shard in done),
-        audio_s=sum(shard.audio_s for shard in done),
-        speech_s=sum(shard.speech_s for shard in done),
-        wall_s=time.monotonic() - started,
-        busy_share=None,
-    )
+    with Processes(1, beating.advance) as alone:
+        for shard in shards:
+            if shard.shard_id in isolated:
+                done.append(_settle(shard, recipe, engine, lake_uri, run_id, alone))
+                watcher.end_shard(done[-1])
+    staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
+    stream = ShardStream(recipe, lambda: _transcriber(engine, recipe), lake_uri, staged_uris, run_id, watcher)
+    done += stream.run(shard for shard in shards if shard.shard_id not in isolated)
+    return add_decoded(done, stream.busy_share, time.monotonic() - started)
 
 
 def decode_shard(
@@ -177,90 +110,87 @@ def decode_shard(
         TransientError: the storage failed in a way that may pass, or the part is gone.
         IntegrityError: the rows contradict each other; nothing is written.
     """
-    started = time.monotonic()
-    if finish_shard(objects, lake_uri, recipe.recipe_id, shard.shard_id) is not None:
-        delete_part(staged_uri)
-        return DecodedShard(shard_id=shard.shard_id, is_new=False)
-    outcomes = read_outcomes(staged_uri)
-    if outcomes is None:
-        raise TransientError(f"{staged_uri}: no whole part lies here. Prepare shard {shard.shard_id} again.")
-    transcripts = _transcribe(outcomes, staged_uri, transcriber, recipe.language, on_segment)
-    rows = _shard_rows(shard, recipe.recipe_id, run_id, outcomes, transcripts)
-    result = commit_shard(objects, lake_uri, rows)
-    delete_part(staged_uri)
-    if not result.is_mine:
-        return DecodedShard(shard_id=shard.shard_id, is_new=False)
-    decoded = _counts(rows, time.monotonic() - started)
-    logger.info(decoded.line())
+    watcher = _SegmentWatcher(on_segment)
+    stream = ShardStream(recipe, lambda: transcriber, lake_uri, lambda shard: staged_uri, run_id, watcher)
+    (decoded,) = stream.run([shard])
     return decoded
 
 
-def _transcribe(
-    outcomes: list[Outcome],
-    staged_uri: str,
-    transcriber: TranscribesSegments,
-    language: str,
-    on_segment: Callable[[Segment], None],
-) -> dict[str, list[SegmentTranscript]]:
-    """Transcribe what is kept, by recording, in order; segments read before a recording was refused are left out."""
-    kept = {outcome.recording.recording_id for outcome in outcomes if outcome.status != "rejected"}
-    transcripts: dict[str, list[SegmentTranscript]] = defaultdict(list)
+class _BeatingWatcher(StreamWatcher):
+    """Passes on to a beat how far the stream is."""
 
-    def speech() -> Iterator[SegmentFeatures]:
-        for segment, features in read_segments(staged_uri):
-            if segment.recording_id in kept and features is None:
-                transcripts[segment.recording_id].append(silent_transcript(segment, language))
-                on_segment(segment)
-            elif segment.recording_id in kept and features is not None:
-                yield features
+    def __init__(self, beating: Beating, num_shards: int) -> None:
+        self._beating, self._num_shards, self._num_done = beating, num_shards, 0
 
-    for transcript in transcriber.transcribe(speech()):
-        transcripts[transcript.segment.recording_id].append(transcript)
-        on_segment(transcript.segment)
-    for members in transcripts.values():
-        members.sort(key=lambda transcript: transcript.segment.segment_index)
-    return transcripts
+    def begin_shard(self, shard_id: str) -> None:
+        self._beating.begin(shard_id)
+
+    def segment_decoded(self, segment: Segment) -> None:
+        self._beating.advance()
+
+    def end_shard(self, decoded: DecodedShard) -> None:
+        self._num_done += 1
+        self._beating.say(f"{self._num_done} of {self._num_shards} shards committed")
+        self._beating.end(decoded.shard_id)
 
 
-def _shard_rows(
-    shard: Shard, recipe_id: str, run_id: str, outcomes: list[Outcome], transcripts: dict[str, list[SegmentTranscript]]
-) -> ShardRows:
-    now = datetime.now(UTC)
-    recordings: list[Row] = [
-        recording_row(
-            outcome.recording,
-            shard_id=shard.shard_id,
-            run_id=run_id,
-            transcribed_at=now,
-            status=outcome.status,
-            reason=outcome.reason,
-            message=outcome.message,
-            report=outcome.report,
-            transcripts=transcripts.get(outcome.recording.recording_id, []),
+class _SegmentWatcher(StreamWatcher):
+    """Tells one function of every segment."""
+
+    def __init__(self, on_segment: Callable[[Segment], None]) -> None:
+        self._on_segment = on_segment
+
+    def segment_decoded(self, segment: Segment) -> None:
+        self._on_segment(segment)
+
+
+def _transcriber(engine: StartEngine, recipe: Recipe) -> TranscribesSegments:
+    """Load the model, and make sure that it is the one that was asked for."""
+    started = engine()
+    if started.recipe != recipe:
+        raise ConfigError(
+            f"The model on this machine follows recipe {started.recipe.recipe_id}, the run {recipe.recipe_id}. "
+            "Give all workers the same version of dgasr and the same model and adapter files."
         )
-        for outcome in outcomes
-    ]
-    segments = [
-        segment_row(transcript, shard_id=shard.shard_id)
-        for outcome in outcomes
-        for transcript in transcripts.get(outcome.recording.recording_id, [])
-    ]
-    return ShardRows(
-        recipe_id=recipe_id, shard_id=shard.shard_id, run_id=run_id, recordings=recordings, segments=segments
+    return started.transcriber
+
+
+def _settle(
+    shard: Shard, recipe: Recipe, engine: StartEngine, lake_uri: str, run_id: str, alone: Processes
+) -> DecodedShard:
+    """Decode a shard that ended processes, in one of its own."""
+    if finish_shard(objects, lake_uri, recipe.recipe_id, shard.shard_id) is not None:
+        return DecodedShard(shard_id=shard.shard_id, is_new=False)
+    staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
+    return settle(
+        shard,
+        lambda crashing: alone.run(_decode_apart, shard, recipe, engine, lake_uri, run_id, crashing),
+        lambda recordings: (
+            alone.run(_try_recordings, [r.recording_id for r in recordings], recipe, engine, staged_uri) is not None
+        ),
     )
 
 
-def _counts(rows: ShardRows, wall_s: float) -> DecodedShard:
-    statuses = [row["status"] for row in rows.recordings]
-    return DecodedShard(
-        shard_id=rows.shard_id,
-        is_new=True,
-        num_recordings=len(statuses),
-        num_partial=statuses.count("partial"),
-        num_rejected=statuses.count("rejected"),
-        num_segments=len(rows.segments),
-        num_words=sum(row["num_words"] for row in rows.recordings),
-        audio_s=sum(row["decoded_s"] for row in rows.recordings),
-        speech_s=sum(row["speech_s"] for row in rows.recordings),
-        wall_s=wall_s,
+def _decode_apart(
+    shard: Shard, recipe: Recipe, engine: StartEngine, lake_uri: str, run_id: str, crashing: frozenset[str]
+) -> DecodedShard:
+    """Decode a shard in a spawned process."""
+    watcher = _SegmentWatcher(lambda segment: note_progress())
+    staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
+    stream = ShardStream(recipe, lambda: _transcriber(engine, recipe), lake_uri, staged_uris, run_id, watcher, crashing)
+    (decoded,) = stream.run([shard])
+    return decoded
+
+
+def _try_recordings(recording_ids: list[str], recipe: Recipe, engine: StartEngine, staged_uri: str) -> int:
+    """Transcribe recordings of a staged part and keep nothing; how many segments they had."""
+    speech = (
+        features
+        for segment, features in read_segments(staged_uri)
+        if features is not None and segment.recording_id in recording_ids
     )
+    num_segments = 0
+    for _ in _transcriber(engine, recipe).transcribe(speech):
+        num_segments += 1
+        note_progress()
+    return num_segments

@@ -26,10 +26,14 @@ class Outcome:
     """Segments it was cut into; 0 for a rejected recording."""
     report: AudioReport | None = None
     """What the container claims and what was decoded; `None` for a rejected recording."""
+    audio_digest: str | None = None
+    """Fingerprint of the decoded audio, see `audio.digest`; `None` for a rejected recording."""
+    read_s: float | None = None
+    """Time it took to read, s; `None` where it was not tried."""
 
 
 def outcomes_to_json(outcomes: Sequence[Outcome]) -> bytes:
-    """Write outcomes as JSON; equal outcomes give equal bytes."""
+    """Write outcomes as JSON."""
     rows = [dataclasses.asdict(outcome) | {"recording": recording_to_json(outcome.recording)} for outcome in outcomes]
     return json.dumps(rows, indent=1).encode()
 
@@ -57,4 +61,6 @@ def _outcome(row: dict[str, Any]) -> Outcome:
         message=row["message"],
         num_segments=row["num_segments"],
         report=AudioReport(**row["report"]) if row["report"] else None,
+        audio_digest=row["audio_digest"],
+        read_s=row["read_s"],
     )

@@ -1,23 +1,26 @@
-"""A shard's audio in, its staged part out: segments cut at silence with their log-mel features. Needs no model.
+"""Audio in, staged parts out: segments cut at silence with their log-mel features. Needs no model.
 
-What is wrong with a recording becomes its outcome; only storage that may work next time stops the shard.
+What is wrong with a recording becomes its outcome, even if it ends the process that reads it; only storage that may
+work next time stops the work.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from dgasr.audio import open_audio
-from dgasr.errors import RecordingError, TruncatedError
+from dgasr.audio.digest import WaveformDigest
+from dgasr.errors import DgasrError, Reason, RecordingError, TruncatedError
 from dgasr.frontend import cut_recording
 from dgasr.lake.parts import finish_shard
 from dgasr.recipe import Recipe
-from dgasr.records import AudioReport, Recording, Shard, seconds
+from dgasr.records import Recording, Segment, SegmentFeatures, Shard, seconds
 from dgasr.stages.assignment import read_assignment
 from dgasr.stages.beat import Beating
+from dgasr.stages.counts import PreparedAssignment, PreparedShard, add_prepared
+from dgasr.stages.isolation import Processes, crash_message, note_progress, settle
 from dgasr.stages.outcome import Outcome
 from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.staging import StagedPart, read_outcomes
@@ -26,51 +29,8 @@ from dgasr.store.objects import open_object
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreparedShard:
-    """Counts of a prepared shard; counts of several shards add."""
-
-    shard_id: str
-    num_recordings: int
-    num_rejected: int
-    num_segments: int
-    """Segments of the recordings that are kept."""
-    audio_s: float
-    """Audio that was decoded, s."""
-    wall_s: float
-    """Time it took, s."""
-
-    def line(self) -> str:
-        """Say it in one line."""
-        return (
-            f"shard {self.shard_id}: {self.num_recordings} recordings read ({self.num_rejected} rejected), "
-            f"{self.num_segments} segments, {self.audio_s / 3600:.2f} h of audio in {self.wall_s:.1f} s"
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreparedAssignment:
-    """Counts of a prepared assignment."""
-
-    num_shards: int
-    num_held: int
-    """Of these, committed before, so that nothing was read for them."""
-    num_recordings: int
-    num_rejected: int
-    num_segments: int
-    audio_s: float
-    """Audio that was decoded, s."""
-    wall_s: float
-    """Time it took, s."""
-
-    def line(self) -> str:
-        """Say it in one line."""
-        held = f", {self.num_held} shards were committed already" if self.num_held else ""
-        return (
-            f"{self.num_shards} shards: {self.num_recordings} recordings read ({self.num_rejected} rejected), "
-            f"{self.audio_s / 3600:.2f} h of audio in {self.wall_s:.1f} s{held}"
-        )
+Stage = Callable[[Segment, SegmentFeatures | None], None]
+"""Takes a segment that has been read."""
 
 
 def prepare_assignment(
@@ -83,37 +43,52 @@ def prepare_assignment(
         recipe: how to read and cut.
         lake_uri: lake that is staged for.
         num_processes: processes that read audio at once.
-        beating: told how far the work is; it counts what moves on, and names the shards in work.
+        beating: told how far the work is; it counts segments, and names the shards in work.
 
     Returns:
         Counts.
 
     Raises:
+        ConfigError: processes die without having read anything.
         TransientError: the storage failed in a way that may pass.
     """
     started = time.monotonic()
     shards = read_assignment(assignment_uri).shards
     todo = [s for s in shards if finish_shard(objects, lake_uri, recipe.recipe_id, s.shard_id) is None]
     done: list[PreparedShard] = []
-    for shard in todo:
-        beating.begin(shard.shard_id)
-        staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
-        done.append(prepare_shard(shard, recipe, staged_uri, lambda outcome: beating.advance()))
-        beating.end(shard.shard_id)
+
+    def finish(prepared: PreparedShard) -> None:
+        done.append(prepared)
+        beating.end(prepared.shard_id)
         beating.say(f"{len(done)} of {len(todo)} shards read")
-    return PreparedAssignment(
-        num_shards=len(shards),
-        num_held=len(shards) - len(todo),
-        num_recordings=sum(shard.num_recordings for shard in done),
-        num_rejected=sum(shard.num_rejected for shard in done),
-        num_segments=sum(shard.num_segments for shard in done),
-        audio_s=sum(shard.audio_s for shard in done),
-        wall_s=time.monotonic() - started,
-    )
+        logger.info(prepared.line())
+
+    def calls() -> Iterator[tuple[Shard, Recipe, str]]:
+        for shard in todo:
+            beating.begin(shard.shard_id)
+            yield shard, recipe, staged_uri_of(lake_uri, recipe.recipe_id, shard)
+
+    suspects: list[Shard] = []
+    with Processes(min(num_processes, max(1, len(todo))), beating.advance) as processes:
+        for (shard, *_), prepared in processes.run_each(_prepare_apart, calls()):
+            if prepared is None:
+                suspects.append(shard)
+            else:
+                finish(prepared)
+    with Processes(1, beating.advance) as alone:
+        for shard in suspects:
+            finish(_settle(shard, recipe, staged_uri_of(lake_uri, recipe.recipe_id, shard), alone))
+    return add_prepared(done, len(shards) - len(todo), time.monotonic() - started)
 
 
 def prepare_shard(
-    shard: Shard, recipe: Recipe, staged_uri: str, on_recording: Callable[[Outcome], None] = lambda outcome: None
+    shard: Shard,
+    recipe: Recipe,
+    staged_uri: str,
+    on_recording: Callable[[Outcome], None] = lambda outcome: None,
+    *,
+    on_segment: Callable[[], None] = lambda: None,
+    crashing: frozenset[str] = frozenset(),
 ) -> PreparedShard:
     """Write the staged part of a shard, unless a whole one lies there.
 
@@ -122,6 +97,8 @@ def prepare_shard(
         recipe: how to read and cut it.
         staged_uri: folder for the part.
         on_recording: told of every recording once it is read; for progress.
+        on_segment: called for every segment.
+        crashing: ids of recordings that end the process that reads them; they are rejected unread.
 
     Returns:
         Counts.
@@ -134,44 +111,86 @@ def prepare_shard(
     if outcomes is None:
         outcomes = []
         with StagedPart(staged_uri) as part:
+
+            def stage(segment: Segment, features: SegmentFeatures | None) -> None:
+                part.add(segment, features)
+                on_segment()
+
             for recording in shard.recordings:
-                outcomes.append(_prepare_recording(recording, recipe, part))
+                is_read = recording.recording_id not in crashing
+                outcomes.append(_read(recording, recipe, stage) if is_read else _crashed(recording))
                 part.finish(outcomes[-1])
                 on_recording(outcomes[-1])
     return _counts(shard.shard_id, outcomes, time.monotonic() - started)
 
 
-def _prepare_recording(recording: Recording, recipe: Recipe, part: StagedPart) -> Outcome:
+def _prepare_apart(
+    shard: Shard, recipe: Recipe, staged_uri: str, crashing: frozenset[str] = frozenset()
+) -> PreparedShard:
+    """Prepare a shard in a spawned process."""
+    return prepare_shard(shard, recipe, staged_uri, on_segment=note_progress, crashing=crashing)
+
+
+def _settle(shard: Shard, recipe: Recipe, staged_uri: str, alone: Processes) -> PreparedShard:
+    """Prepare a shard that may have ended a process, in one of its own."""
+    return settle(
+        shard,
+        lambda crashing: alone.run(_prepare_apart, shard, recipe, staged_uri, crashing),
+        lambda recordings: alone.run(_try_recordings, recordings, recipe) is not None,
+    )
+
+
+def _try_recordings(recordings: Sequence[Recording], recipe: Recipe) -> int:
+    """Read recordings and keep nothing of them; how many they were."""
+    for recording in recordings:
+        _read(recording, recipe, lambda segment, features: note_progress())
+    return len(recordings)
+
+
+def _read(recording: Recording, recipe: Recipe, stage: Stage) -> Outcome:
+    """Read a recording, stage its segments and say what became of it."""
+    started = time.monotonic()
     truncations: list[TruncatedError] = []
+    digest = WaveformDigest()
+    num_segments = 0
     try:
-        num_segments, report = _stage_segments(recording, recipe, part, truncations)
+        with open_object(recording) as file:
+            stream = open_audio(file, recording.uri, recipe.audio)
+            blocks = digest.passing(_until_truncation(stream.blocks(), truncations))
+            for segment, features in cut_recording(blocks, recording.recording_id, recipe):
+                stage(segment, features)
+                num_segments += 1
+            report = stream.report()
     except RecordingError as error:
         logger.debug("rejected: %s", error)
-        return Outcome(recording=recording, status="rejected", reason=error.reason, message=str(error))
-    if truncations:
-        return Outcome(
-            recording=recording,
-            status="partial",
-            reason=truncations[0].reason,
-            message=str(truncations[0]),
-            num_segments=num_segments,
-            report=report,
+        return _rejected(recording, error.reason, str(error), time.monotonic() - started)
+    except (DgasrError, MemoryError):
+        raise
+    except Exception as error:
+        logger.exception("%s: reading it fails in a way that nobody foresaw", recording.uri)
+        message = (
+            f"{recording.uri}: reading it fails in a way that nobody foresaw ({error!r}). "
+            "Convert it to FLAC and transcribe that, and report the fault with the worker's log."
         )
-    return Outcome(recording=recording, status="ok", num_segments=num_segments, report=report)
+        return _rejected(recording, Reason.CRASHES_DECODER, message, time.monotonic() - started)
+    return Outcome(
+        recording=recording,
+        status="partial" if truncations else "ok",
+        reason=truncations[0].reason if truncations else None,
+        message=str(truncations[0]) if truncations else None,
+        num_segments=num_segments,
+        report=report,
+        audio_digest=digest.hexdigest(),
+        read_s=time.monotonic() - started,
+    )
 
 
-def _stage_segments(
-    recording: Recording, recipe: Recipe, part: StagedPart, truncations: list[TruncatedError]
-) -> tuple[int, AudioReport]:
-    """Cut a recording and stage its segments; how many there are, and what the container said."""
-    num_segments = 0
-    with open_object(recording) as file:
-        stream = open_audio(file, recording.uri, recipe.audio)
-        blocks = _until_truncation(stream.blocks(), truncations)
-        for segment, features in cut_recording(blocks, recording.recording_id, recipe):
-            part.add(segment, features)
-            num_segments += 1
-        return num_segments, stream.report()
+def _crashed(recording: Recording) -> Outcome:
+    return _rejected(recording, Reason.CRASHES_DECODER, crash_message(recording.uri, "read"), None)
+
+
+def _rejected(recording: Recording, reason: Reason, message: str, read_s: float | None) -> Outcome:
+    return Outcome(recording=recording, status="rejected", reason=reason, message=message, read_s=read_s)
 
 
 def _until_truncation(blocks: Iterator[np.ndarray], truncations: list[TruncatedError]) -> Iterator[np.ndarray]:

@@ -1,7 +1,7 @@
 """The staged feature part: segments with their features on the way from `prepare` to `decode`. Knows no audio.
 
 A part is a folder of Arrow IPC streams of bounded size, numbered, and `outcomes.json`, which is written last: where it
-exists, the part is whole. The bytes depend on audio and recipe only, so that two workers on one shard write the same.
+exists, the part is whole. Its streams depend on audio and recipe only, so that two workers on one shard write the same.
 Whoever is killed leaves a part behind: the next run on the shard writes it anew, and any later run sweeps it away.
 """
 

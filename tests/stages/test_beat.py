@@ -10,13 +10,14 @@ def test_a_worker_that_has_not_begun_has_no_beat(tmp_path: Path):
     assert read_beat(f"{tmp_path}/beat.json") is None
 
 
-def test_a_shard_is_named_before_its_work_begins_and_no_longer_than_it_lasts(tmp_path: Path):
+def test_a_shard_is_named_before_its_work_begins_and_until_a_beat_after_its_end(tmp_path: Path):
     uri = f"{tmp_path}/beat.json"
     with Beating(uri, interval_s=60) as beating:
         beating.begin("s1")
         beating.begin("s2")
         assert read_beat(uri).shard_ids == ("s1", "s2")
         beating.end("s1")
+        beating.write()
         assert read_beat(uri).shard_ids == ("s2",)
 
 

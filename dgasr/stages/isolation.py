@@ -1,0 +1,227 @@
+"""Work that may kill the process it runs in: done in spawned ones, and narrowed down to the recording that does it.
+
+Functions and arguments in, results out, or `None` where the process died of it. Knows neither audio nor model.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from types import TracebackType
+from typing import Any, TypeVar
+
+from dgasr.errors import ConfigError, DgasrError, TransientError
+from dgasr.records import Recording, Shard
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+TICK_S = 2.0
+"""How often progress in the processes is looked at, s."""
+
+_shared: Any = None
+"""In a spawned process: counter and stop mark that it shares with its parent; `None` in any other."""
+
+
+class Processes:
+    """Spawned processes that work side by side; those that die are replaced, and all end with their parent.
+
+    Args:
+        count: how many work at once; 1 for work that must be alone.
+        on_progress: told every few seconds how far the work went on, in calls of `note_progress`.
+    """
+
+    def __init__(self, count: int, on_progress: Callable[[int], None]) -> None:
+        if count < 1:
+            raise ConfigError(f"num_processes is {count}: give the number of processes that read audio, 1 or more.")
+        self._count = count
+        self._on_progress = on_progress
+        self._context = multiprocessing.get_context("spawn")
+        self._shared = self._context.RawArray("q", 2)  # counter, stop mark
+        self._num_seen = 0
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._shared[1] = 1
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def run(self, function: Callable[..., Result], *arguments: Any) -> Result | None:
+        """Do one piece of work and wait for it; see `run_each`."""
+        return next(result for _, result in self.run_each(function, [arguments]))
+
+    def run_each(
+        self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]
+    ) -> Iterator[tuple[tuple[Any, ...], Result | None]]:
+        """Do pieces of work.
+
+        Args:
+            function: what to do; must be importable by name, and never return `None`.
+            calls: its arguments for each piece, taken when a process is free.
+
+        Yields:
+            Arguments and result as they are done; `None` where it ended the process or raised what nobody foresaw, or
+            where a neighbour did, with which it shared the pool.
+
+        Raises:
+            DgasrError: what the function raised.
+        """
+        waiting = iter(calls)
+        running: dict[Future[Result], tuple[tuple[Any, ...], ProcessPoolExecutor]] = {}
+        while True:
+            for arguments in islice(waiting, self._count - len(running)):
+                future, pool = self._submit(function, arguments)
+                running[future] = arguments, pool
+            if not running:
+                return
+            finished, _ = wait(running, timeout=TICK_S, return_when=FIRST_COMPLETED)
+            self._report()
+            for future in finished:
+                arguments, pool = running.pop(future)
+                yield arguments, self._result(future, pool)
+
+    def _submit(
+        self, function: Callable[..., Result], arguments: tuple[Any, ...]
+    ) -> tuple[Future[Result], ProcessPoolExecutor]:
+        for _ in range(2):
+            pool = self._pool or self._start()
+            try:
+                return pool.submit(function, *arguments), pool
+            except BrokenProcessPool:
+                self._give_up(pool)
+        raise TransientError("Processes die as soon as they start. Look for lack of memory, and try again.")
+
+    def _start(self) -> ProcessPoolExecutor:
+        self._pool = ProcessPoolExecutor(
+            self._count, mp_context=self._context, initializer=_begin_process, initargs=(self._shared,)
+        )
+        return self._pool
+
+    def _give_up(self, pool: ProcessPoolExecutor) -> None:
+        if self._pool is pool:
+            self._pool = None
+            pool.shutdown(wait=False)
+
+    def _result(self, future: Future[Result], pool: ProcessPoolExecutor) -> Result | None:
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            logger.warning("a process died at its work")
+            self._give_up(pool)
+        except DgasrError:
+            raise
+        except Exception:
+            logger.warning("a process failed in a way that nobody foresaw", exc_info=True)
+        return None
+
+    def _report(self) -> None:
+        num_done = self._shared[0]
+        self._on_progress(num_done - self._num_seen)
+        self._num_seen = num_done
+
+
+def note_progress() -> None:
+    """Count a step of the work that this process does for another; without effect where it does none.
+
+    Raises:
+        KeyboardInterrupt: the other one has stopped waiting.
+    """
+    if _shared is not None:
+        if _shared[1]:
+            raise KeyboardInterrupt
+        _shared[0] += 1  # processes may overwrite each other's count: it only shows that something moves
+
+
+def settle(
+    shard: Shard, work: Callable[[frozenset[str]], Result | None], survives: Callable[[Sequence[Recording]], bool]
+) -> Result:
+    """Do the work of a shard that cost a process, if need be without the recordings that do so.
+
+    Args:
+        shard: the shard.
+        work: does it alone in a process, without the recordings of these ids; `None` where the process died.
+        survives: whether a process survives these recordings of it.
+
+    Returns:
+        What the work returned.
+
+    Raises:
+        ConfigError: processes die without any recording.
+        TransientError: the shard costs its process, but no recording of it does when tried alone.
+    """
+    result = work(frozenset())
+    if result is None:
+        result = work(frozenset(recording.recording_id for recording in find_crashing(shard.recordings, survives)))
+    if result is None:
+        raise TransientError(
+            f"shard {shard.shard_id}: costs its process, and no recording of it does when tried alone. "
+            "Give the worker more memory, or let it run fewer processes."
+        )
+    return result
+
+
+def find_crashing(
+    recordings: Sequence[Recording], survives: Callable[[Sequence[Recording]], bool]
+) -> Iterator[Recording]:
+    """Split recordings that ended a process until those stand alone that do it, and do it twice.
+
+    Args:
+        recordings: what was worked on.
+        survives: whether a process survives these.
+
+    Yields:
+        The culprits.
+
+    Raises:
+        ConfigError: a process dies without any recording, so that none can be blamed.
+    """
+    if not survives(()):
+        raise ConfigError(
+            "A process dies before it has touched a recording: look for lack of memory or a broken installation "
+            "with `dgasr doctor` on this machine."
+        )
+    yield from _culprits(recordings, survives)
+
+
+def crash_message(uri: str, work: str) -> str:
+    """Say of a recording that it ended the process that did this `work` with it."""
+    return (
+        f"{uri}: ended the process that {work} it, each time it was tried alone. "
+        "Convert it to FLAC and transcribe that, or remove it."
+    )
+
+
+def _culprits(group: Sequence[Recording], survives: Callable[[Sequence[Recording]], bool]) -> Iterator[Recording]:
+    """Yield the culprits of a group that ended a process."""
+    if len(group) == 1:
+        if not survives(group):
+            yield group[0]
+        return
+    middle = len(group) // 2
+    for half in (group[:middle], group[middle:]):
+        if not survives(half):
+            yield from _culprits(half, survives)
+
+
+def _begin_process(shared: Any) -> None:
+    """Set up a spawned process: it leaves Ctrl-C to its parent, and ends when that has died."""
+    global _shared
+    _shared = shared
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is a spawned process"
+    parent.join()
+    os._exit(1)

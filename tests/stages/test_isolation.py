@@ -1,0 +1,112 @@
+"""Processes that are really spawned and really killed."""
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dgasr.errors import ConfigError, TransientError
+from dgasr.records import Recording, Shard
+from dgasr.stages.isolation import Processes, find_crashing, settle
+from tests.stages import deadly
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    with Processes(2, lambda count: None) as processes:
+        yield processes
+
+
+def test_work_whose_process_dies_has_no_result_and_the_rest_is_done(processes: Processes):
+    found = list(processes.run_each(deadly.double_or_die, [(n,) for n in (1, -1, 2, 3)]))
+    assert len(found) == 4
+    results = {arguments: result for (arguments,), result in found}
+    assert results[-1] is None
+    # At most the one neighbour went down with it.
+    assert sum(result is None for result in results.values()) <= 2
+    assert all(result in (None, 2 * number) for number, result in results.items())
+
+
+def test_a_fault_that_nobody_foresaw_counts_like_a_death(processes: Processes):
+    assert processes.run(deadly.fail, 1) is None
+    assert processes.run(deadly.double, 1) == 2
+
+
+def test_what_the_work_raises_on_purpose_is_raised(processes: Processes):
+    with pytest.raises(ConfigError, match="no such"):
+        processes.run(refuse)
+
+
+def refuse() -> int:
+    raise ConfigError("no such thing")
+
+
+def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path):
+    pid_file = tmp_path / "pid"
+    program = (
+        "from dgasr.stages.isolation import Processes\nfrom tests.stages import deadly\n"
+        "with Processes(1, lambda count: print(count, flush=True)) as processes:\n"
+        f"    processes.run(deadly.count_for_ever, {str(pid_file)!r})\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
+    while parent.stdout.readline().strip() in (b"", b"0"):
+        pass  # the child has begun to count
+    child = os.pidfd_open(int(pid_file.read_text()))
+    parent.kill()
+    parent.wait()
+    assert select.select([child], [], [], 20)[0], "the child goes on without its parent"
+
+
+def test_processes_are_stopped_where_one_of_them_finds_that_it_is_no_use(tmp_path: Path):
+    with pytest.raises(ConfigError), Processes(2, lambda count: None) as processes:  # noqa: PT012
+        calls = iter([(f"{tmp_path}/pid",), ("refuse",)])
+        for _ in processes.run_each(count_or_refuse, calls):
+            pass
+
+
+def count_or_refuse(what: str) -> int:
+    return refuse() if what == "refuse" else deadly.count_for_ever(what)
+
+
+def recordings(count: int) -> list[Recording]:
+    now = datetime.now(UTC)
+    return [Recording(uri=f"s3://a/{n}.wav", etag="e", size_bytes=1, modified_at=now) for n in range(count)]
+
+
+def test_all_culprits_are_found_and_nobody_else():
+    everything = recordings(23)
+    culprits = {everything[n] for n in (0, 7, 8, 22)}
+    assert set(find_crashing(everything, lambda group: not culprits & set(group))) == culprits
+
+
+def test_a_recording_must_end_two_processes_to_be_blamed():
+    everything, tries = recordings(4), []
+
+    def survives(group) -> bool:
+        tries.append(group)
+        return everything[2] not in group or tries.count([everything[2]]) > 1
+
+    assert list(find_crashing(everything, survives)) == []
+
+
+def test_nobody_is_blamed_where_processes_die_of_nothing():
+    with pytest.raises(ConfigError, match="before it has touched a recording"):
+        list(find_crashing(recordings(3), lambda group: False))
+
+
+def test_a_shard_that_dies_without_any_culprit_may_work_next_time():
+    shard = Shard(shard_id="s1", recordings=tuple(recordings(2)))
+    with pytest.raises(TransientError, match="more memory"):
+        settle(shard, lambda crashing: None, lambda group: True)
+
+
+def test_no_processes_are_refused():
+    with pytest.raises(ConfigError, match="num_processes"):
+        Processes(0, lambda count: None)

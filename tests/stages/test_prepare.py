@@ -1,0 +1,147 @@
+"""Preparing an assignment in spawned processes, some of which are really killed by what they read."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from dgasr.errors import Reason, TransientError
+from dgasr.lake.parts import commit_shard
+from dgasr.recipe import Recipe
+from dgasr.records import SAMPLE_RATE_HZ, Shard
+from dgasr.stages import prepare
+from dgasr.stages.assignment import AssignmentConfig, write_assignments
+from dgasr.stages.beat import Beating, read_beat
+from dgasr.stages.discover import list_recordings
+from dgasr.stages.outcome import Outcome
+from dgasr.stages.prepare import prepare_assignment, prepare_shard
+from dgasr.stages.run_folder import staged_uri_of
+from dgasr.stages.shard_transcripts import ShardTranscripts
+from dgasr.stages.staging import read_outcomes, read_segments
+from dgasr.store import objects
+from tests.stages import deadly
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def lake_uri(tmp_path: Path) -> str:
+    return f"{tmp_path}/lake"
+
+
+@pytest.fixture
+def shards(archive: Path) -> list[Shard]:
+    """Two shards of two recordings each."""
+    found = list(list_recordings([str(archive)]))
+    return [Shard(shard_id=f"s{n}", recordings=tuple(found[2 * n : 2 * n + 2])) for n in range(2)]
+
+
+def assign(shards: list[Shard], lake_uri: str) -> str:
+    ((uri, _),) = write_assignments(shards, f"{lake_uri}/staging/runs/r1/assignments", AssignmentConfig())
+    return uri
+
+
+def run(shards: list[Shard], recipe: Recipe, lake_uri: str, num_processes: int = 2):
+    with Beating(f"{lake_uri}/beat.json", interval_s=60) as beating:
+        return prepare_assignment(
+            assign(shards, lake_uri), recipe, lake_uri, num_processes=num_processes, beating=beating
+        )
+
+
+def outcomes_of(shard: Shard, recipe: Recipe, lake_uri: str) -> dict[str, Outcome]:
+    found = read_outcomes(staged_uri_of(lake_uri, recipe.recipe_id, shard))
+    return {Path(outcome.recording.uri).name: outcome for outcome in found}
+
+
+def test_an_assignment_is_staged_as_its_shards_are_one_by_one(shards: list[Shard], recipe: Recipe, lake_uri: str):
+    prepared = run(shards, recipe, lake_uri)
+    assert (prepared.num_shards, prepared.num_held, prepared.num_recordings, prepared.num_rejected) == (2, 0, 4, 1)
+    for shard in shards:
+        prepare_shard(shard, recipe, f"{lake_uri}/alone/{shard.shard_id}")
+        staged = staged_uri_of(lake_uri, recipe.recipe_id, shard)
+        alone = [segment for segment, _ in read_segments(f"{lake_uri}/alone/{shard.shard_id}")]
+        assert [segment for segment, _ in read_segments(staged)] == alone
+    beat = read_beat(f"{lake_uri}/beat.json")
+    assert (beat.line, beat.shard_ids, beat.num_done > 0) == ("2 of 2 shards read", (), True)
+
+
+def test_nothing_is_read_of_a_shard_that_is_committed(shards: list[Shard], recipe: Recipe, lake_uri: str):
+    prepare_shard(shards[1], recipe, f"{lake_uri}/part")
+    rejected = [outcome for outcome in read_outcomes(f"{lake_uri}/part") if outcome.status == "rejected"]
+    only = Shard(shard_id="s9", recordings=(rejected[0].recording,))
+    now = only.recordings[0].modified_at
+    commit_shard(objects, lake_uri, ShardTranscripts(only, rejected).rows(recipe, "r0", now))
+    prepared = run([only], recipe, lake_uri)
+    assert (prepared.num_shards, prepared.num_held, prepared.num_recordings) == (1, 1, 0)
+
+
+def test_a_recording_that_ends_its_process_is_rejected_and_its_neighbours_are_not(
+    archive: Path, recipe: Recipe, lake_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(deadly.DEADLY_AUDIO)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/hook{os.pathsep}{ROOT}")
+    (archive / "a.flac").rename(archive / "deadly.flac")
+    found = {Path(r.uri).name: r for r in list_recordings([str(archive)])}
+    culprit = Shard(shard_id="s1", recordings=(found["b.wav"], found["deadly.flac"]))
+    neighbour = Shard(shard_id="s2", recordings=(found["cut.wav"],))
+    prepared = run([culprit, neighbour], recipe, lake_uri)
+    assert (prepared.num_shards, prepared.num_recordings, prepared.num_rejected) == (2, 3, 1)
+    outcomes = outcomes_of(culprit, recipe, lake_uri)
+    assert outcomes["b.wav"].status == "ok"
+    rejected = outcomes["deadly.flac"]
+    assert (rejected.status, rejected.reason) == ("rejected", Reason.CRASHES_DECODER)
+    assert "each time it was tried alone. Convert it to FLAC" in rejected.message
+    assert outcomes_of(neighbour, recipe, lake_uri)["cut.wav"].status == "partial"
+
+
+def test_a_recording_whose_reading_fails_as_nobody_foresaw_is_rejected_with_the_fault_in_its_message(
+    shards: list[Shard], recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+):
+    open_audio = prepare.open_audio
+
+    def fail(file, name, config):
+        if name.endswith("a.flac"):
+            raise ZeroDivisionError("no samples a second")
+        return open_audio(file, name, config)
+
+    monkeypatch.setattr(prepare, "open_audio", fail)
+    prepare_shard(shards[0], recipe, f"{tmp_path}/part")
+    bad, good = read_outcomes(f"{tmp_path}/part")
+    assert (bad.status, bad.reason, good.status) == ("rejected", Reason.CRASHES_DECODER, "ok")
+    assert "ZeroDivisionError('no samples a second')" in bad.message
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TransientError("no answer")])
+def test_lack_of_memory_and_failing_storage_are_no_fault_of_a_recording(
+    shards: list[Shard], recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def fail(recording):
+        raise error
+
+    monkeypatch.setattr(prepare, "open_object", fail)
+    with pytest.raises(type(error)):
+        prepare_shard(shards[0], recipe, f"{tmp_path}/part")
+    assert read_outcomes(f"{tmp_path}/part") is None
+
+
+def test_equal_audio_has_an_equal_digest_in_another_container(tmp_path: Path, recipe: Recipe, make_audio: Callable):
+    audio, folder = (make_audio(2.0) * 32767).astype("<i2"), tmp_path / "archive"
+    folder.mkdir()
+    for name in ("a.wav", "b.flac", "c.aiff"):
+        soundfile.write(folder / name, audio, SAMPLE_RATE_HZ)
+    soundfile.write(folder / "d.wav", -audio, SAMPLE_RATE_HZ)
+    soundfile.write(folder / "e.wav", audio[:-1], SAMPLE_RATE_HZ)
+    prepare_shard(Shard(shard_id="s", recordings=tuple(list_recordings([str(folder)]))), recipe, f"{tmp_path}/part")
+    digests = [outcome.audio_digest for outcome in read_outcomes(f"{tmp_path}/part")]
+    assert digests[0] == digests[1] == digests[2]
+    assert len(set(digests)) == 3
+    assert len(digests[0]) == 32
+
+
+def test_the_time_to_read_a_recording_is_kept(shards: list[Shard], recipe: Recipe, tmp_path: Path):
+    prepare_shard(shards[0], recipe, f"{tmp_path}/part")
+    assert all(0 < outcome.read_s < 60 for outcome in read_outcomes(f"{tmp_path}/part"))
