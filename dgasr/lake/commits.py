@@ -5,6 +5,7 @@ A part that no commit names does not exist for a reader (docs/decisions/0002-com
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
 
@@ -12,10 +13,13 @@ from dgasr.errors import ConfigError, IntegrityError
 from dgasr.lake.schema import SCHEMA_VERSION
 
 READ_THREADS = 16
-"""Commit objects fetched at once: each is small, and on S3 nearly all of its time is waiting."""
+"""Small objects fetched at once: on S3 nearly all of their time is waiting."""
 
 SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """What recipe and shard ids may consist of, so that they can stand in a key."""
+
+
+CLAIM_NAME = re.compile(r"claims/recipe_id=([A-Za-z0-9_-]+)/([A-Za-z0-9_-]+)\.zip")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +81,11 @@ def commit_key(recipe_id: str, shard_id: str) -> str:
 def claim_key(recipe_id: str, shard_id: str) -> str:
     """Return where the rows of a shard lie while they are being committed."""
     return f"claims/{_directory(recipe_id)}/{_checked(shard_id, 'shard_id')}.zip"
+
+
+def claimed_shards(keys: Iterable[str]) -> list[tuple[str, str]]:
+    """Return recipe and shard of the claims among some keys; a claim that is only being written is none."""
+    return [(match[1], match[2]) for key in keys if (match := CLAIM_NAME.fullmatch(key))]
 
 
 def part_key(table: str, recipe_id: str, day: date, shard_id: str) -> str:

@@ -57,16 +57,20 @@ def read_part(lake: Lake, part: Part, columns: Sequence[str]) -> pa.Table:
         IntegrityError: the part is no Parquet file of this table.
         TransientError: the store does not answer.
     """
-    data = lake.read(part.key) if part.size_bytes <= WHOLE_BYTES else None
+    if part.size_bytes <= WHOLE_BYTES:
+        return decode_part(lake, part, lake.read(part.key), columns)
     try:
-        with pyarrow.parquet.ParquetFile(
-            lake.path(part.key) if data is None else pa.BufferReader(data),
-            filesystem=lake.filesystem if data is None else None,
-            pre_buffer=True,
-        ) as file:
-            present = [name for name in columns if name in file.schema_arrow.names]
-            found = file.read(columns=present)
-        return _completed(found, part, columns)
+        with pyarrow.parquet.ParquetFile(lake.path(part.key), filesystem=lake.filesystem, pre_buffer=True) as file:
+            return _read(file, part, columns)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(lake, part.key, error) from error
+
+
+def decode_part(lake: Lake, part: Part, data: bytes, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of a part whose bytes are there already; raises as `read_part` does."""
+    try:
+        with pyarrow.parquet.ParquetFile(pa.BufferReader(data)) as file:
+            return _read(file, part, columns)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(lake, part.key, error) from error
 
@@ -101,8 +105,9 @@ def partition_values(table: str, key: str) -> dict[str, Any]:
         ) from error
 
 
-def _completed(found: pa.Table, part: Part, columns: Sequence[str]) -> pa.Table:
-    """Give a table all columns that were asked for: partition columns from the key, later ones as null."""
+def _read(file: pyarrow.parquet.ParquetFile, part: Part, columns: Sequence[str]) -> pa.Table:
+    """Read the columns that were asked for: partition columns from the key, those that came later as null."""
+    found = file.read(columns=[name for name in columns if name in file.schema_arrow.names])
     schema, values = table_schema(part.table), partition_values(part.table, part.key)
     arrays = [
         found[name]

@@ -37,10 +37,14 @@ class Lake:
         return f"{self.root}/{key}"
 
     def list_sizes(self, folder: str) -> dict[str, int]:
-        """List the files under a folder of the lake.
+        """List the files under a folder of the lake: size in bytes by key, in order; raises as `list_files` does."""
+        return {key: info.size for key, info in self.list_files(folder).items()}
+
+    def list_files(self, folder: str) -> dict[str, pyarrow.fs.FileInfo]:
+        """List the files under a folder of the lake with their size and the time they were written at.
 
         Returns:
-            Size in bytes by key, sorted by key; empty where the folder is missing.
+            By key, sorted by key; empty where the folder is missing.
 
         Raises:
             ConfigError: access is denied.
@@ -51,11 +55,11 @@ class Lake:
             found = self.filesystem.get_file_info(selector)
         except OSError as error:
             raise storage_error(self.uri, error) from error
-        sizes = {info.path[len(self.root) + 1 :]: info.size for info in found if info.is_file}
-        return dict(sorted(sizes.items()))
+        files = {info.path[len(self.root) + 1 :]: info for info in found if info.is_file}
+        return dict(sorted(files.items()))
 
     def read(self, key: str) -> bytes:
-        """Read an object of the lake whole; raises as `list_sizes` does."""
+        """Read an object of the lake whole; raises as `list_files` does."""
         try:
             with self.filesystem.open_input_stream(self.path(key), compression=None) as stream:
                 return stream.read()

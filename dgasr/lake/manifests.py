@@ -10,24 +10,15 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from dgasr.errors import IntegrityError
 from dgasr.lake.commits import Part
 from dgasr.lake.location import Lake, lake_uri_of
+from dgasr.lake.parts import Store, write_once
 from dgasr.lake.schema import SCHEMA_VERSION
 
 MANIFEST_NAME = re.compile(r"manifests/(\d{8})\.json\.gz")
-
-
-class WritesOnce(Protocol):
-    """What publishing asks of the object store; `dgasr.store.objects` has it."""
-
-    def read_bytes(self, uri: str) -> bytes:
-        """Read an object whole."""
-
-    def write_if_absent(self, uri: str, data: bytes) -> bool:
-        """Write an object whole unless one lies there; return whether it was written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +115,7 @@ def read_manifest(lake: Lake) -> Manifest:
     return parse_manifest(lake.read(key), f"{lake.uri}/{key}")
 
 
-def publish_manifest(store: WritesOnce, lake_uri: str, manifest: Manifest) -> bool:
+def publish_manifest(store: Store, lake_uri: str, manifest: Manifest) -> bool:
     """Make a manifest the one that readers follow, unless its number is taken.
 
     Returns:
@@ -132,9 +123,10 @@ def publish_manifest(store: WritesOnce, lake_uri: str, manifest: Manifest) -> bo
         must be looked at anew.
 
     Raises:
+        ConfigError: the lake cannot be written.
         TransientError: the store failed, and may or may not hold the manifest.
     """
     uri = f"{lake_uri_of(lake_uri)}/{manifest_key(manifest.number)}"
     data = manifest.to_bytes()
     # A store that lost its first answer is asked a second time, and finds what it wrote itself.
-    return store.write_if_absent(uri, data) or store.read_bytes(uri) == data
+    return write_once(store, uri, data) or store.read_bytes(uri) == data

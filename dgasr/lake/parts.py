@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-import pyarrow as pa
-import pyarrow.parquet
-
 from dgasr.errors import ConfigError, IntegrityError, ObjectError, ObjectMissingError
 from dgasr.lake.checks import check_shard, partition_date
 from dgasr.lake.commits import Commit, Part, claim_key, commit_key, loose_key, parse_commit, part_key
+from dgasr.lake.encoding import encode_rows
 from dgasr.lake.location import lake_uri_of
 from dgasr.lake.rows import Row, ShardRows
-from dgasr.lake.schema import SCHEMA_VERSION, TABLES
+from dgasr.lake.schema import SCHEMA_VERSION
 
 
 class Store(Protocol):
@@ -69,7 +67,7 @@ def commit_shard(store: Store, lake_uri: str, rows: ShardRows) -> CommitResult:
     claim_uri = f"{lake_uri_of(lake_uri)}/{claim_key(rows.recipe_id, rows.shard_id)}"
     visible = finish_shard(store, lake_uri, rows.recipe_id, rows.shard_id)
     if visible is None:
-        _write(store, claim_uri, _pack(commit, files))
+        write_once(store, claim_uri, _pack(commit, files))
         visible = finish_shard(store, lake_uri, rows.recipe_id, rows.shard_id)
     if visible is None:
         raise IntegrityError(f"{claim_uri}: vanished without a commit. Keep other programs out of the lake.")
@@ -127,11 +125,19 @@ def write_presence(store: Store, lake_uri: str, rows: Sequence[Row]) -> bool:
 def _write_loose(store: Store, lake_uri: str, table: str, rows: Sequence[Row], at: datetime) -> bool:
     """Write a part that one execution alone writes, in one PUT."""
     key = loose_key(table, rows[0]["run_id"], at.astimezone(UTC).date())
-    return _write(store, f"{lake_uri_of(lake_uri)}/{key}", _parquet(table, rows))
+    return write_once(store, f"{lake_uri_of(lake_uri)}/{key}", encode_rows(table, rows))
 
 
-def _write(store: Store, uri: str, data: bytes) -> bool:
-    """Write an object of the lake unless one lies there; that the lake is closed to us is for a person to cure."""
+def write_once(store: Store, uri: str, data: bytes) -> bool:
+    """Write an object of the lake unless one lies there.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        ConfigError: the lake is closed to us, for a person to cure.
+        TransientError: storage failed.
+    """
     try:
         return store.write_if_absent(uri, data)
     except ObjectError as error:
@@ -148,7 +154,7 @@ def _encode(rows: ShardRows) -> tuple[Commit, dict[str, bytes]]:
     parts, files = [], {}
     for table, table_rows in tables.items():
         if table_rows:
-            key, data = part_key(table, rows.recipe_id, day, rows.shard_id), _parquet(table, table_rows)
+            key, data = part_key(table, rows.recipe_id, day, rows.shard_id), encode_rows(table, table_rows)
             digest = hashlib.sha256(data).hexdigest()
             parts.append(Part(table=table, key=key, num_rows=len(table_rows), size_bytes=len(data), sha256=digest))
             files[key] = data
@@ -163,20 +169,6 @@ def _encode(rows: ShardRows) -> tuple[Commit, dict[str, bytes]]:
         parts=tuple(parts),
     )
     return commit, files
-
-
-def _parquet(table: str, rows: Sequence[Row]) -> bytes:
-    """Encode rows as a Parquet file with the declared schema.
-
-    Raises:
-        IntegrityError: a value does not fit its column.
-    """
-    buffer = io.BytesIO()
-    try:
-        pyarrow.parquet.write_table(pa.Table.from_pylist(list(rows), schema=TABLES[table]), buffer, compression="zstd")
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
-        raise IntegrityError(f"{table}: a value does not fit its column ({error}). Nothing was written.") from error
-    return buffer.getvalue()
 
 
 def _pack(commit: Commit, files: dict[str, bytes]) -> bytes:
@@ -198,9 +190,9 @@ def _publish(store: Store, lake_uri: str, claim: bytes, claim_uri: str) -> Commi
         raise IntegrityError(f"{claim_uri}: is no claim of a shard ({error}). Delete it and run again.") from error
     commit = parse_commit(data, claim_uri)
     for key, part in objects.items():
-        _write(store, f"{lake_uri}/{key}", part)
+        write_once(store, f"{lake_uri}/{key}", part)
     commit_uri = f"{lake_uri}/{commit_key(commit.recipe_id, commit.shard_id)}"
-    _write(store, commit_uri, data)
+    write_once(store, commit_uri, data)
     return parse_commit(store.read_bytes(commit_uri), commit_uri)
 
 

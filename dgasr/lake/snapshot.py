@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from dgasr.errors import IntegrityError
-from dgasr.lake.commits import READ_THREADS, Commit, Part, commit_folder, parse_commit
+from dgasr.lake.commits import READ_THREADS, SAFE_ID, Commit, Part, commit_folder, parse_commit
 from dgasr.lake.location import Lake
 from dgasr.lake.manifests import Manifest, read_manifest
 from dgasr.lake.schema import LOOSE_TABLES, SHARD_TABLES, TABLES
@@ -58,13 +58,14 @@ def snapshot(lake: Lake, tables: Sequence[str] = tuple(TABLES), recipe_id: str |
         sizes = {table: pool.submit(lake.list_sizes, table) for table in tables}
         manifest = reading.result()
         keys = [key for key in (listing.result() if listing else {}) if key.endswith(".json")]
-        keys = [key for key in keys if key not in manifest.covers and _recipe_of(key) not in manifest.dropped]
+        keys = [key for key in keys if key not in manifest.covers and recipe_of(key) not in manifest.dropped]
         commits = tuple(
             parse_commit(data, f"{lake.uri}/{key}") for key, data in zip(keys, pool.map(lake.read, keys), strict=True)
         )
-    committed = [*manifest.parts, *(part for commit in commits for part in commit.parts)]
+    noted = [part for part in manifest.parts if recipe_of(part.key) not in manifest.dropped]
+    committed = [*noted, *(part for commit in commits for part in commit.parts)]
     if recipe_id is not None:
-        committed = [part for part in committed if _recipe_of(part.key) in (None, recipe_id)]
+        committed = [part for part in committed if recipe_of(part.key) in (None, recipe_id)]
     parts = {}
     for table in tables:
         named = [part for part in committed if part.table == table]
@@ -106,15 +107,16 @@ def _loose_parts(table: str, sizes: dict[str, int], named: list[Part], covers: f
     return [
         Part(table=table, key=key, num_rows=None, size_bytes=size, sha256=None)
         for key, size in sizes.items()
-        if is_part(key) and key not in merged and key not in covers
+        if is_own_part(key) and key not in merged and key not in covers
     ]
 
 
-def is_part(key: str) -> bool:
-    """Say whether a file is a whole part by its name: not one that is only being written, nor of another kind."""
-    return key.endswith(".parquet") and not key.rpartition("/")[2].startswith(".")
+def is_own_part(key: str) -> bool:
+    """Say whether a file is by its name a part that a shard or run wrote, whole: no merged part, and no stranger."""
+    name, dot, ending = key.rpartition("/")[2].partition(".")
+    return bool(SAFE_ID.fullmatch(name)) and dot + ending == ".parquet"
 
 
-def _recipe_of(key: str) -> str | None:
+def recipe_of(key: str) -> str | None:
     """Return the recipe that a key names, `None` where it names none."""
     return next((piece.removeprefix("recipe_id=") for piece in key.split("/") if piece.startswith("recipe_id=")), None)
