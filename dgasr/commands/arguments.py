@@ -33,7 +33,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     start = "what denoising starts from: noise, or what CTC hears (default: %(default)s)"
     add("--seed-canvas", start, choices=("random", "ctc"))
     add("--batch-size", "segments at once (default: %(default)s)", metavar="N", type=positive_int)
-    add("--device", "default: %(default)s", choices=("auto", "cpu", "cuda"))
+    add("--device", "default: %(default)s", metavar="auto|cpu|cuda|cuda:N")
     add("--language", "language that is spoken (default: the model's own)", metavar="CODE")
 
 

@@ -188,9 +188,14 @@ def build_backbone(config: AsrConfig) -> DiffusionGemmaForBlockDiffusion:
         )
     )
     drop_vision_tower(backbone)
-    if config.backbone["num_experts"] <= EVERY_EXPERT_LIMIT:
-        backbone.set_experts_implementation(EVERY_EXPERT)
+    choose_experts(backbone)
     return backbone
+
+
+def choose_experts(backbone: DiffusionGemmaForBlockDiffusion) -> None:
+    """Let every expert see every token where they are few, in place."""
+    if backbone.config.get_text_config().num_experts <= EVERY_EXPERT_LIMIT:
+        backbone.set_experts_implementation(EVERY_EXPERT)
 
 
 def drop_vision_tower(backbone: DiffusionGemmaForBlockDiffusion) -> None:

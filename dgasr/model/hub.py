@@ -77,17 +77,23 @@ def is_folder(source: str) -> bool:
 def absent(source: str, error: Exception) -> ConfigError:
     """Say what to do about weights that are not there."""
     first_line = str(error).strip().split("\n", 1)[0]
+    problem = f"The weights of {source} are not to be had ({type(error).__name__}: {first_line})."
+    if is_folder(source):
+        return ConfigError(
+            f"{problem} The folder needs config.json and safetensors files, as the Hub has them: accept the licence on "
+            f"the model's page, run `hf auth login` and `hf download MODEL --local-dir {source}`."
+        )
     return ConfigError(
-        f"The weights of {source} are not to be had ({type(error).__name__}: {first_line}). Accept the licence at "
-        f"https://huggingface.co/{source}, run `hf auth login` and `hf download {source}`; a machine without a network "
-        "needs a copy of the Hub cache and HF_HUB_OFFLINE=1, or a model folder whose config.json names local folders."
+        f"{problem} Accept the licence at https://huggingface.co/{source}, run `hf auth login` and `hf download "
+        f"{source}`; a machine without a network needs a copy of the Hub cache and HF_HUB_OFFLINE=1, or a model folder "
+        "whose config.json names local folders."
     )
 
 
 def _folder_digest(folder: Path) -> str:
     paths = sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")])
     if not paths:
-        raise ConfigError(f"{folder}: no checkpoint. It needs config.json and safetensors files, as the Hub has them.")
+        raise absent(str(folder), FileNotFoundError("no checkpoint lies there"))
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
         digest.update(path.name.encode() + b"\0" + file_digest(path))

@@ -1,5 +1,7 @@
 """Names of models and devices in, a model out."""
 
+import re
+
 import torch
 
 from dgasr.errors import ConfigError
@@ -16,10 +18,10 @@ def load(model: str = "tiny", *, adapter: str | None = None, device: str = "auto
     Args:
         model: `tiny` (bundled), `full` (DiffusionGemma 26B and whisper-small from the Hub cache), or a model folder.
         adapter: projector and LoRA to put on top, or `None`.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`.
 
     Returns:
-        The model, in evaluation mode.
+        The model, in evaluation mode; what was put on frozen weights has their type.
 
     Raises:
         ConfigError: no such model, adapter or device.
@@ -27,23 +29,38 @@ def load(model: str = "tiny", *, adapter: str | None = None, device: str = "auto
     """
     where = choose_device(device)
     config, identity = identify(model, adapter)
-    loaded = load_pretrained(config) if config.pretrained else load_model(model_folder(model))
+    loaded = load_pretrained(config, device=where) if config.pretrained else load_model(model_folder(model))
     if adapter is not None:
         load_adapter(loaded, adapter)
     loaded.identity = identity
+    if config.pretrained:
+        _take_weights_type(loaded)
     return loaded.to(where).eval().requires_grad_(False)
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn `auto`, `cpu` or `cuda` into a device.
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device.
 
     Raises:
         ConfigError: another name, or no GPU where one was asked for.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: torch sees no GPU. Use `--device cpu`, or see `dgasr doctor`.")
-    if name not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {name}: choose auto, cpu or cuda.")
-    return torch.device(name)
+    if name == "cpu":
+        return torch.device(name)
+    if re.fullmatch(r"cuda(:\d+)?", name) is None:
+        raise ConfigError(f"--device {name}: choose auto, cpu, cuda or cuda:N.")
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if num_gpus == 0:
+        raise ConfigError(f"--device {name}: torch sees no GPU. Use `--device cpu`, or see `dgasr doctor`.")
+    device = torch.device(name)
+    if (device.index or 0) >= num_gpus:
+        raise ConfigError(f"--device {name}: torch sees {num_gpus} GPUs, cuda:0 to cuda:{num_gpus - 1}.")
+    return device
+
+
+def _take_weights_type(model: AsrModel) -> None:
+    """Give projector and LoRA the type of the frozen weights; buffers, among them rotary frequencies, keep theirs."""
+    dtype = model.head_weight.dtype
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)

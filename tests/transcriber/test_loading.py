@@ -71,9 +71,9 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         load(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["tpu", "cuda:7", ""])
+@pytest.mark.parametrize("name", ["tpu", "cuda:x", ""])
 def test_an_unknown_device_is_refused(name):
-    with pytest.raises(ConfigError, match="choose auto, cpu or cuda"):
+    with pytest.raises(ConfigError, match="choose auto, cpu, cuda or cuda:N"):
         choose_device(name)
 
 
@@ -82,3 +82,11 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match="torch sees no GPU"):
         choose_device("cuda")
     assert choose_device("auto").type == "cpu"
+
+
+def test_one_gpu_of_several_is_chosen_by_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ConfigError, match="torch sees 2 GPUs, cuda:0 to cuda:1"):
+        choose_device("cuda:2")
