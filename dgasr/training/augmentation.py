@@ -13,6 +13,12 @@ import soxr
 from dgasr.errors import ConfigError
 from dgasr.records import SAMPLE_RATE_HZ
 
+MEL_MASKS, MEL_MASK = 2, 8
+"""Bands that a row may lose, and the widest one in mels."""
+
+FRAMES_PER_MASK, FRAME_MASK = 80, 10
+"""Mel frames for each stretch that a row may lose, and the longest stretch in frames."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentationConfig:
@@ -23,7 +29,7 @@ class AugmentationConfig:
     colour_probability: share of rows that get a random frequency response (tilt, and often a low-pass).
     reverb_probability: share of rows that get a synthetic room.
     noise_probability: share of rows that get noise at `snr_db` (low, high), dB.
-    mask_probability: share of rows whose features get a time and a mel-band mask.
+    mask_probability: chance of each mask that a row's features may get.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -34,7 +40,7 @@ class AugmentationConfig:
     reverb_probability: float = 0.25
     noise_probability: float = 0.5
     snr_db: tuple[float, float] = (6.0, 40.0)
-    mask_probability: float = 0.3
+    mask_probability: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.speed < 0.5:
@@ -95,13 +101,27 @@ def coloured_noise(num_samples: int, exponent: float, rng: np.random.Generator) 
     return noise / (np.sqrt(np.mean(noise**2)) + 1e-12)
 
 
-def mask_features(log_mel: np.ndarray, fill: float, rng: np.random.Generator) -> None:
-    """Blank up to 120 ms and up to 8 mels in place (SpecAugment, Park et al. 2019).  [mels, frames]"""
+def mask_features(log_mel: np.ndarray, fill: float, probability: float, rng: np.random.Generator) -> None:
+    """Blank, each with a probability, two bands of up to 8 mels, and in every 0.8 s up to 100 ms, in place.
+
+    Args:
+        log_mel: features, changed.  [mels, frames]
+        fill: value of what is blanked.
+        probability: chance of each mask, in [0, 1].
+        rng: source of all choices.
+
+    Source:
+        SpecAugment (Park et al. 2019), with masks short enough that no word of 0.3 s is lost.
+    """
     num_mels, num_frames = log_mel.shape
-    start = rng.integers(0, max(1, num_frames - 12))
-    log_mel[:, start : start + rng.integers(1, 13)] = fill
-    band = rng.integers(0, num_mels - 8)
-    log_mel[band : band + rng.integers(1, 9)] = fill
+    for _ in range(MEL_MASKS):
+        if rng.random() < probability:
+            band = rng.integers(0, num_mels - MEL_MASK)
+            log_mel[band : band + rng.integers(1, MEL_MASK + 1)] = fill
+    for _ in range(max(1, num_frames // FRAMES_PER_MASK)):
+        if rng.random() < probability:
+            start = rng.integers(0, max(1, num_frames - FRAME_MASK))
+            log_mel[:, start : start + rng.integers(1, FRAME_MASK + 1)] = fill
 
 
 def _hum(num_samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -214,8 +214,7 @@ class Batches(Dataset[Batch]):
 
     def _log_mel(self, row: _Row, rng: np.random.Generator, strength: float) -> np.ndarray:
         features, pad_value = log_mel(row.waveform, self._features)
-        if rng.random() < self._augmentation.mask_probability * strength:
-            mask_features(features, float(features.mean()), rng)
+        mask_features(features, float(features.mean()), self._augmentation.mask_probability * strength, rng)
         window = np.full((features.shape[0], self._features.window_frames), pad_value, dtype=np.float32)
         window[:, : features.shape[1]] = features
         return window

@@ -148,6 +148,7 @@ class _PhaseRun:
             optimizer.load_state_dict(state.optimizer)
         batches = self._loader(done)
         self._model.train()
+        _set_dropout(self._model, self._phase.dropout)
         for step in range(done, self._phase.steps):
             started = time.perf_counter()
             for group in optimizer.param_groups:
@@ -167,7 +168,9 @@ class _PhaseRun:
     def _step(
         self, step: int, batches: Iterator[Batch], optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
     ) -> dict[str, float]:
-        generator = torch.Generator().manual_seed(_mixed(self._config.seed, self._index, step))
+        seed = _mixed(self._config.seed, self._index, step)
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)  # of dropout, which takes no generator
         sums: dict[str, float] = {}
         for _ in range(self._phase.grad_accumulation):
             batch = next(batches).to(self._config.device)
@@ -255,6 +258,12 @@ def _check_parts(model: AsrModel, plan: Plan) -> None:
         )
     if "lora" in trained and not has_lora(model):
         raise ConfigError("train: the plan trains lora, and the model has none. Add it with --lora or --adapter.")
+
+
+def _set_dropout(model: AsrModel, share: float) -> None:
+    """Set what the audio encoder drops while it learns; transformers' layers read this number at every call."""
+    for module in (model.encoder, *model.encoder.layers):
+        module.dropout = share
 
 
 def _choose_trainable(model: AsrModel, parts: tuple[str, ...]) -> list[nn.Parameter]:

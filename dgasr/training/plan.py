@@ -31,6 +31,7 @@ class Phase:
     noise: what the diffusion loss denoises.
     batches: how rows are put together.
     strength: augmentation strength at the phase's first and last step.
+    dropout: share of the audio encoder's activations that each step leaves out.
     grad_accumulation: batches per optimizer step.
     """
 
@@ -45,11 +46,14 @@ class Phase:
     noise: CanvasNoiseConfig = field(default_factory=CanvasNoiseConfig)
     batches: BatchConfig = field(default_factory=BatchConfig)
     strength: tuple[float, float] = (1.0, 1.0)
+    dropout: float = 0.0
     grad_accumulation: int = 1
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.learning_rate <= 0 or self.grad_accumulation < 1:
             raise ConfigError(f"a phase needs steps, learning_rate and grad_accumulation above 0, got {self}.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"a phase's dropout must lie in [0, 1), got {self.dropout}.")
         unknown = set(self.train) - set(PARTS)
         if unknown or not self.train:
             raise ConfigError(f"train: {sorted(unknown) or 'nothing'} is not among {', '.join(PARTS)}.")

@@ -105,14 +105,20 @@ def test_every_kind_of_non_speech_is_finite_and_as_long_as_asked_for(rng):
     assert min(map(level_db, waveforms)) < -70 < -20 < max(map(level_db, waveforms))
 
 
-@pytest.mark.parametrize("num_frames", [1, 12, 300])
-def test_masks_are_at_most_120_ms_and_8_mels(rng, num_frames):
+@pytest.mark.parametrize(("num_frames", "most_frames"), [(1, 1), (90, 10), (300, 30)])
+def test_masks_are_two_bands_of_8_mels_and_100_ms_in_every_800(rng, num_frames, most_frames):
     for _ in range(20):
         features = np.zeros((80, num_frames), dtype=np.float32)
-        mask_features(features, -1.0, rng)
+        mask_features(features, -1.0, 1.0, rng)
         masked_frames, masked_mels = (features == -1).all(axis=0).sum(), (features == -1).all(axis=1).sum()
-        assert 1 <= masked_frames <= 12
-        assert 1 <= masked_mels <= (80 if num_frames <= 12 else 8)
+        assert 1 <= masked_frames <= most_frames
+        assert 1 <= masked_mels <= (80 if masked_frames == num_frames else 16)
+
+
+def test_without_a_chance_nothing_is_masked(rng):
+    features = np.zeros((80, 300), dtype=np.float32)
+    mask_features(features, -1.0, 0.0, rng)
+    assert not features.any()
 
 
 @pytest.mark.parametrize("speed", [-0.1, 0.5])

@@ -52,6 +52,14 @@ def test_losses_fall(train, fresh_model):
     assert rows[-1]["total"] < 0.6 * rows[0]["total"]
 
 
+def test_dropout_changes_what_is_learned(train, fresh_model, tmp_path):
+    plain, dropped = (
+        train(fresh_model(), replace(PHASE, dropout=share), out=tmp_path / str(share))[0]["total"]
+        for share in (0.0, 0.3)
+    )
+    assert plain != dropped
+
+
 def test_every_step_has_its_losses_in_the_metrics_and_is_reported(train, fresh_model):
     reported = []
     rows = train(fresh_model(), on_step=lambda step, losses: reported.append((step, losses["total"])))

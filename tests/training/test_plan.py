@@ -73,6 +73,7 @@ def test_a_missing_plan_is_refused(tmp_path):
         {"steps": 0},
         {"learning_rate": 0},
         {"grad_accumulation": 0},
+        {"dropout": 1},
         {"train": ["head"]},
         {"train": []},
         {"losses": {"ctc": -1}},

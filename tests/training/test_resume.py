@@ -33,7 +33,7 @@ PLAN = Plan(
         ),
         Phase(
             steps=4, learning_rate=1e-3, warmup_steps=1, train=("projector", "backbone"), batches=BATCHES,
-            noise=CanvasNoiseConfig(own_steps=0.5, draws=2), grad_accumulation=2,
+            noise=CanvasNoiseConfig(own_steps=0.5, draws=2), grad_accumulation=2, dropout=0.1,
         ),
     )
 )  # fmt: skip
