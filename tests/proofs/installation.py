@@ -4,6 +4,7 @@ What differs from an installation for work is small here and stands here: pauses
 """
 
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,19 @@ def install(theatre: Theatre, workers: dict[str, str] | None = None) -> None:
     """Start Prefect's server, deploy, and start workers: name and pool."""
     theatre.start_prefect()
     done = subprocess.run(
-        ["make", "deploy"], cwd=ROOT, env=theatre.company.environment, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "pipelines.deploy"], cwd=ROOT, env=theatre.company.environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"make deploy failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"nothing was deployed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     for name, pool in (WORKERS if workers is None else workers).items():
         start_worker(theatre, name, pool)
 
 
 def start_worker(theatre: Theatre, name: str, pool: str) -> None:
     """Start a worker, or start it again under its name."""
-    command = [str(BIN / "prefect"), "worker", "start", "--pool", pool, "--name", name]
+    limit = "10" if pool == "control" else "1"
+    command = [str(BIN / "prefect"), "worker", "start", "--pool", pool, "--name", name, "--limit", limit]
     theatre.company.start(name, command)
 
 
