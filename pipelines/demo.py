@@ -51,9 +51,12 @@ def run_demo(lake: Path) -> None:
 def _run_flow(source: str, lake: Path) -> None:
     from dgasr.stages.engine_config import EngineConfig
     from dgasr.stages.plan import ShardConfig
+    from pipelines.pools import PoolsConfig
     from pipelines.transcribe import transcribe
 
-    asyncio.run(transcribe(source=source, lake=str(lake), engine=EngineConfig(), shard=ShardConfig()))
+    asyncio.run(
+        transcribe(source=source, lake=str(lake), engine=EngineConfig(), shard=ShardConfig(), pools=PoolsConfig())
+    )
 
 
 def _clear(lake: Path) -> None:

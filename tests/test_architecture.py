@@ -41,13 +41,13 @@ ARROWS: dict[str, set[str]] = {
     # whoever asks
     "__init__": {"transcriber"},
     "doctor": {"errors", "model", "store"},
-    "bench": {"audio", "errors", "features", "records", "samples", "segmentation", "stages"},
+    "bench": {"audio", "errors", "features", "lake", "records", "samples", "segmentation", "stages", "store"},
     "commands": {
         "__init__", "doctor", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records", "stages",
         "store", "training", "transcriber",
     },
     "cli": {"errors"},
-    "pipelines": {"errors", "evaluation", "lake", "records", "samples", "stages", "store", "training"},
+    "pipelines": {"errors", "evaluation", "lake", "recipe", "records", "samples", "stages", "store", "training"},
 }  # fmt: skip
 """Room → rooms it may import, inside functions too."""
 

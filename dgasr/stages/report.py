@@ -28,12 +28,8 @@ COUNTS = """
     where run_id = ?
 """
 
-REJECTIONS = """
-    select uri, status, reason, message
-    from recordings
-    where run_id = ? and status <> 'ok'
-    order by status desc, reason, uri
-    limit ?
+DEVICES = """
+    select string_agg(distinct device, ', ' order by device) from runs where parent_run_id = ? and stage = 'decode'
 """
 
 
@@ -73,21 +69,6 @@ class RunSummary:
             f"{self.audio_s / 60:.1f} min of audio in {self.wall_s:.1f} s, RTFx {self.rtfx:.1f}{held}"
         )
 
-    def markdown(self) -> str:
-        """Say it as a table, for an artifact."""
-        share = self.speech_s / self.audio_s if self.audio_s else 0.0
-        rows = {
-            "recordings": f"{self.num_recordings} (+ {self.num_held} in the lake before)",
-            "rejected / partial": f"{self.num_rejected} / {self.num_partial}",
-            "segments / words": f"{self.num_segments} / {self.num_words}",
-            "audio": f"{self.audio_s / 3600:.3f} h, {share:.0%} of it speech",
-            "wall time": f"{self.wall_s:.1f} s",
-            "RTFx": f"{self.rtfx:.1f}",
-            "recipe": f"`{self.recipe_id}`",
-        }
-        lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-        return f"## Run `{self.run_id}`\n\n| what | value |\n|---|---|\n{lines}\n"
-
 
 def summarise(lake_uri: str, run_id: str, recipe_id: str, num_held: int, wall_s: float) -> RunSummary:
     """Ask the lake what a run committed, so that retries and other workers count as they should.
@@ -111,7 +92,16 @@ def summarise(lake_uri: str, run_id: str, recipe_id: str, num_held: int, wall_s:
 
 
 def commit_run(
-    lake_uri: str, summary: RunSummary, recipe: Recipe, sources: Sequence[str], device: str, started_at: datetime
+    lake_uri: str,
+    summary: RunSummary,
+    recipe: Recipe,
+    sources: Sequence[str],
+    device: str,
+    started_at: datetime,
+    *,
+    busy_share: float | None = None,
+    num_attempts: int | None = None,
+    gpu_hour_price: float | None = None,
 ) -> None:
     """Write the run's row, unless it did nothing.
 
@@ -122,6 +112,9 @@ def commit_run(
         sources: what was asked for.
         device: where the model ran.
         started_at: when the run began, with a time zone.
+        busy_share: share of the time in which the model had work, where this process decoded.
+        num_attempts: child runs that were started; `None` where there were none.
+        gpu_hour_price: what an hour of the device costs, where it is known.
     """
     if not summary.num_recordings:
         return
@@ -130,7 +123,7 @@ def commit_run(
         run_id=summary.run_id,
         recipe_id=summary.recipe_id,
         recipe_json=recipe.to_json(),
-        versions_json=json.dumps({"python": platform.python_version()} | {p: version(p) for p in REPORTED_PACKAGES}),
+        versions_json=versions_json(),
         source=" ".join(sources),
         device=device,
         started_at=started_at,
@@ -140,14 +133,21 @@ def commit_run(
         audio_s=summary.audio_s,
         wall_s=summary.wall_s,
         peak_memory_bytes=peak_memory_bytes(),
+        busy_share=busy_share,
+        num_attempts=num_attempts,
+        gpu_hour_price=gpu_hour_price,
     )
     write_run(objects, lake_uri, row)
 
 
-def rejections(lake_uri: str, run_id: str, limit: int) -> list[dict[str, str]]:
-    """List what a run could not use as a whole: uri, status, reason and message of at most `limit` recordings."""
-    rows = connect(lake_uri).execute(REJECTIONS, [run_id, limit]).fetchall()
-    return [dict(zip(("uri", "status", "reason", "message"), row, strict=True)) for row in rows]
+def decoding_devices(lake_uri: str, run_id: str) -> str:
+    """Name the devices on which a run's children decoded; `none` where none did."""
+    return connect(lake_uri).execute(DEVICES, [run_id]).fetchall()[0][0] or "none"
+
+
+def versions_json() -> str:
+    """Name the versions of Python and of all packages that can change text or times, as JSON."""
+    return json.dumps({"python": platform.python_version()} | {p: version(p) for p in REPORTED_PACKAGES})
 
 
 def peak_memory_bytes() -> int:

@@ -1,28 +1,69 @@
-import importlib.util
+import importlib
 import inspect
-from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-ROOT = Path(__file__).parents[2]
-DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+from pipelines.deploy import DEPLOYMENTS as DEPLOYMENTS_FILE
+from pipelines.deploy import POOLS as POOLS_FILE
+from pipelines.pools import PoolsConfig
+
+DEPLOYMENTS = yaml.safe_load(DEPLOYMENTS_FILE.read_text())["deployments"]
+POOLS = yaml.safe_load(POOLS_FILE.read_text())
+
+
+CHILDREN = {"prepare/cpu", "decode/gpu"}
+"""Deployments that are started by parents only, which know the rest of their parameters."""
 
 
 def flow_of(deployment: dict):
-    path, name = deployment["entrypoint"].split(":")
-    spec = importlib.util.spec_from_file_location(name, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, name)
+    module, name = deployment["entrypoint"].rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)
+
+
+def name_of(deployment: dict) -> str:
+    return f"{flow_of(deployment).name}/{deployment['name']}"
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_an_entrypoint_takes_the_parameters_that_it_is_given(deployment: dict):
     flow = flow_of(deployment)
-    inspect.signature(flow.fn).bind(**deployment["parameters"])
-    flow.validate_parameters(deployment["parameters"])
+    signature = inspect.signature(flow.fn)
+    if name_of(deployment) in CHILDREN:
+        signature.bind_partial(**deployment["parameters"])
+    else:
+        signature.bind(**deployment["parameters"])
+        flow.validate_parameters(deployment["parameters"])
+
+
+def test_parents_look_for_their_children_where_they_are_deployed():
+    pools = PoolsConfig()
+    assert {pools.prepare_deployment, pools.decode_deployment} == CHILDREN <= {name_of(d) for d in DEPLOYMENTS}
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_a_deployment_waits_in_a_queue_that_is_made_says_what_it_is_for_and_is_tagged(deployment: dict):
+    queues = {pool["name"]: {queue["name"] for queue in pool["queues"]} for pool in POOLS}
+    assert deployment["work_pool"]["work_queue_name"] in queues[deployment["work_pool"]["name"]]
+    assert deployment["description"]
+    assert "dgasr" in deployment["tags"]
+
+
+def test_a_child_finds_the_queue_of_its_parent_in_its_own_pool():
+    daily = next(d for d in DEPLOYMENTS if d["name"] == "daily")
+    assert all(daily["parameters"]["pools"]["queue"] in {q["name"] for q in pool["queues"]} for pool in POOLS)
+
+
+def test_the_daily_run_is_served_before_a_backfill_in_every_pool():
+    for pool in POOLS:
+        priority = {queue["name"]: queue["priority"] for queue in pool["queues"]}
+        assert priority["daily"] < priority["backfill"]
+
+
+def test_parents_wait_in_a_pool_that_no_child_uses():
+    used = {name_of(d): d["work_pool"]["name"] for d in DEPLOYMENTS}
+    assert not {used[name] for name in CHILDREN} & {pool for name, pool in used.items() if name not in CHILDREN}
 
 
 def test_a_misspelt_setting_is_refused():

@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 import soundfile
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.sorting import FlowRunSort
 
 from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, silent_transcript
+from dgasr.stages.assignment import AssignmentConfig
 from dgasr.stages.engine import Engine
 from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.plan import ShardConfig
-from pipelines import transcribe as module
+from pipelines import execution, here, request
+from pipelines.pools import PoolsConfig
+from pipelines.transcribe import transcribe
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
@@ -32,8 +37,10 @@ class SilentTranscriber:
 @pytest.fixture(autouse=True)
 def engine(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Engine(recipe=recipe, transcriber=SilentTranscriber(), device="cpu")
-    monkeypatch.setattr(module, "start_engine", lambda config: fake)
-    monkeypatch.setattr(module, "SHARDS_PER_ASSIGNMENT", 2)
+    for room in (here, execution):
+        monkeypatch.setattr(room, "start_engine", lambda config: fake)
+    monkeypatch.setattr(request, "recipe_of", lambda config: recipe)
+    monkeypatch.setattr(execution, "ASSIGNMENT_HERE", AssignmentConfig(max_shards=2))
 
 
 @pytest.fixture
@@ -49,7 +56,9 @@ def archive(tmp_path: Path) -> Path:
 
 def run(archive: Path, shard: ShardConfig = ShardConfig(max_recordings=1)) -> dict:  # noqa: B008
     lake = str(archive.parent / "lake")
-    return asyncio.run(module.transcribe(source=str(archive), lake=lake, engine=EngineConfig(), shard=shard))
+    return asyncio.run(
+        transcribe(source=str(archive), lake=lake, engine=EngineConfig(), shard=shard, pools=PoolsConfig())
+    )
 
 
 def ask(archive: Path, query: str) -> list[tuple]:
@@ -73,8 +82,9 @@ def test_a_run_of_several_assignments_gives_every_recording_its_row_and_shows_it
 async def check_server(run_id: str) -> None:
     """What a person sees in Prefect: one useful line, a report, a table; and no task run for a file."""
     async with get_client() as client:
-        (flow_run,) = await client.read_flow_runs()
-        task_runs = await client.read_task_runs()
+        (flow_run,) = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+        only = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+        task_runs = await client.read_task_runs(flow_run_filter=only)
         artifacts = {artifact.key: artifact for artifact in await client.read_artifacts()}
     assert flow_run.state.message.startswith("6 recordings (1 rejected, 0 partial)")
     assert len(task_runs) == 1 + 2 * 3 + 1  # plan, three assignments prepared and decoded, report
@@ -84,7 +94,7 @@ async def check_server(run_id: str) -> None:
 
 def test_storage_that_fails_for_a_while_only_delays_a_run(archive: Path, monkeypatch: pytest.MonkeyPatch):
     failures = iter([TransientError("the store does not answer"), TransientError("still not")])
-    prepare_shard = module.prepare_shard
+    prepare_shard = here.prepare_shard
 
     def fail_twice(*arguments):
         error = next(failures, None)
@@ -92,8 +102,8 @@ def test_storage_that_fails_for_a_while_only_delays_a_run(archive: Path, monkeyp
             raise error
         return prepare_shard(*arguments)
 
-    monkeypatch.setattr(module, "prepare_shard", fail_twice)
-    monkeypatch.setattr(module, "prepare", module.prepare.with_options(retry_delay_seconds=0))
+    monkeypatch.setattr(here, "prepare_shard", fail_twice)
+    monkeypatch.setattr(here, "prepare_here", here.prepare_here.with_options(retry_delay_seconds=0))
     assert run(archive)["num_recordings"] == 6
 
 
@@ -104,7 +114,7 @@ def test_a_wrong_request_fails_at_once(archive: Path, monkeypatch: pytest.Monkey
         calls.append(arguments)
         raise ConfigError("no such bucket")
 
-    monkeypatch.setattr(module, "committed_recordings", refuse)
+    monkeypatch.setattr(execution, "find_backlog", refuse)
     with pytest.raises(ConfigError, match="no such bucket"):
         run(archive)
     assert len(calls) == 1

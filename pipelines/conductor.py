@@ -1,0 +1,253 @@
+"""Sees a run's assignments through the work pools: prepare, then decode, each as a child run that may die at any time.
+
+One loop, one question to the server per turn. What a child run did lies in the lake and in the store; here only how it
+stands is known. A child run that crashed, never started, or stopped beating is ended and submitted anew.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from dgasr.errors import ConfigError, IntegrityError, TransientError
+from dgasr.stages.run_folder import Stage
+from pipelines.course import Child, Course, Planned
+from pipelines.dispatch import Condition, Dispatch, Sighting
+from pipelines.pools import PoolsConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tally:
+    """How far a run is; numbers of assignments but for the last."""
+
+    num_assignments: int
+    num_done: int
+    num_failed: int
+    """Given up after all their attempts; the next run takes them up again."""
+    num_preparing: int
+    num_prepared: int
+    """Staged and waiting for a decoder."""
+    num_decoding: int
+    num_attempts: int
+    """Child runs that were submitted so far."""
+
+    def line(self) -> str:
+        """Say it in one line."""
+        failed = f", {self.num_failed} given up" if self.num_failed else ""
+        return (
+            f"{self.num_done} of {self.num_assignments} assignments done{failed}; {self.num_preparing} being read, "
+            f"{self.num_prepared} waiting for a decoder, {self.num_decoding} being decoded"
+        )
+
+
+async def _ignore(tally: Tally) -> None:
+    """Tell nobody."""
+
+
+class Conductor:
+    """Sees assignments through."""
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        config: PoolsConfig,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_turn: Callable[[Tally], Awaitable[None]] = _ignore,
+    ) -> None:
+        """Get ready.
+
+        Args:
+            dispatch: starts child runs and looks after them.
+            config: limits and deadlines.
+            now: a clock that never goes back, s.
+            sleep: waits for so many seconds.
+            on_turn: told how far the run is after every turn.
+        """
+        self._dispatch = dispatch
+        self._config = config
+        self._now = now
+        self._sleep = sleep
+        self._on_turn = on_turn
+        self._fresh: deque[Course] = deque()
+        self._prepared: deque[Course] = deque()
+        self._children: dict[str, Child] = {}
+        self._warned: set[str] = set()
+        self._num_assignments = self._num_done = self._num_attempts = 0
+        self._silent_since: float | None = None
+        self.failures: dict[int, str] = {}
+        """Assignments that were given up, by number, with what happened last."""
+
+    async def conduct(self, assignments: Sequence[Planned]) -> Tally:
+        """See every assignment through, or give it up.
+
+        Returns:
+            How it ended; `failures` says why for those that were given up.
+
+        Raises:
+            ConfigError: a child run says that the request is wrong; the others were asked to end.
+            IntegrityError: a child run found a contradiction; likewise.
+            TransientError: the server was silent for too long; child runs that run go on and commit what they finish.
+        """
+        self._fresh.extend(Course(planned=planned) for planned in assignments)
+        self._num_assignments = len(self._fresh)
+        try:
+            while self._fresh or self._prepared or self._children:
+                await self._turn()
+        except TransientError:
+            raise
+        except Exception:
+            await self._end_all()
+            raise
+        return self.tally()
+
+    def tally(self) -> Tally:
+        """Count how far the run is."""
+        stages = [child.order.stage for child in self._children.values()]
+        return Tally(
+            num_assignments=self._num_assignments,
+            num_done=self._num_done,
+            num_failed=len(self.failures),
+            num_preparing=stages.count("prepare"),
+            num_prepared=len(self._prepared),
+            num_decoding=stages.count("decode"),
+            num_attempts=self._num_attempts,
+        )
+
+    async def _turn(self) -> None:
+        """Submit what fits, wait, and look; a silent server only makes turns longer, up to its deadline."""
+        began_at = self._now()
+        try:
+            await self._submit_what_fits()
+            await self._sleep(self._config.poll_s)
+            await self._look()
+        except TransientError as error:
+            self._silent_since = began_at if self._silent_since is None else self._silent_since
+            silent_s = self._now() - self._silent_since
+            if silent_s > self._config.server_deadline_s:
+                raise TransientError(
+                    f"no answer for {silent_s:.0f} s ({error}). What was committed stays; the next run goes on there."
+                ) from error
+            logger.warning("no answer for %.0f s, going on: %s", silent_s, error)
+            await self._sleep(self._config.poll_s)
+            for child in self._children.values():
+                child.forgive(self._now() - began_at)
+            return
+        self._silent_since = None
+        await self._on_turn(self.tally())
+
+    async def _submit_what_fits(self) -> None:
+        """Fill the slots: what is staged first, since it takes space."""
+        while self._prepared and self._num("decode") < self._config.max_decode_runs:
+            await self._submit(self._prepared[0], "decode")
+            self._prepared.popleft()
+        while self._fresh and self._num("prepare") < self._config.max_prepare_runs and self._has_space():
+            await self._submit(self._fresh[0], "prepare")
+            self._fresh.popleft()
+
+    def _num(self, stage: Stage) -> int:
+        return sum(child.order.stage == stage for child in self._children.values())
+
+    def _has_space(self) -> bool:
+        """Say whether the next assignment's features may be staged; one assignment always may."""
+        staged = [*(course for course in self._prepared), *(child.course for child in self._children.values())]
+        taken = sum(course.planned.staged_bytes for course in staged)
+        return not staged or taken + self._fresh[0].planned.staged_bytes <= self._config.max_staged_bytes
+
+    async def _submit(self, course: Course, stage: Stage) -> None:
+        order = course.order(stage)
+        handle = await self._dispatch.submit(order)
+        course.begin(order)
+        self._num_attempts += 1
+        self._children[handle] = Child(course=course, order=order, changed_at=self._now())
+
+    async def _look(self) -> None:
+        """See how the child runs stand and draw the consequences."""
+        if not self._children:
+            return
+        sightings = await self._dispatch.look({handle: child.order for handle, child in self._children.items()})
+        for handle, child in list(self._children.items()):
+            child.see(sightings[handle], self._now())
+            if child.seen.condition.is_final:
+                del self._children[handle]
+                self._conclude(child)
+            elif child.given_up:
+                await self._insist(handle, child)
+            elif reason := child.overdue(self._config, self._now()):
+                await self._dispatch.cancel(handle)
+                logger.warning("%s: %s; it is asked to end", _name(child), reason)
+                child.given_up, child.given_up_at = reason, self._now()
+            else:
+                self._warn_of_queue(handle, child)
+
+    def _conclude(self, child: Child) -> None:
+        """Decide what follows from a child run that ended."""
+        course, seen = child.course, child.seen
+        if seen.condition == Condition.REFUSED:
+            raise ConfigError(f"{_name(child)}: {seen.message}")
+        if seen.condition == Condition.CONTRADICTED:
+            raise IntegrityError(f"{_name(child)}: {seen.message}")
+        if seen.condition == Condition.DONE:
+            if child.order.stage == "prepare":
+                self._prepared.append(course)
+            else:
+                self._num_done += 1
+            return
+        if seen.condition == Condition.LOST and child.order.stage == "decode":
+            course.deaths.update(set(seen.shard_ids))
+        self._try_again(child)
+
+    def _try_again(self, child: Child) -> None:
+        """Give an assignment its next attempt, or give it up."""
+        course, seen = child.course, child.seen
+        reason = child.given_up or seen.message or seen.condition.value
+        # A decoder that failed may have missed its features: preparing again costs little where they lie.
+        stage: Stage = "decode" if child.order.stage == "decode" and seen.condition == Condition.LOST else "prepare"
+        if max(course.attempts[stage], course.attempts[child.order.stage]) >= self._config.max_attempts:
+            logger.error("%s: %s; given up after %d attempts", _name(child), reason, self._config.max_attempts)
+            self.failures[course.planned.number] = reason
+            return
+        logger.warning("%s: %s; trying again", _name(child), reason)
+        (self._prepared if stage == "decode" else self._fresh).appendleft(course)
+
+    async def _insist(self, handle: str, child: Child) -> None:
+        """Bury a child run that does not end though it was asked to."""
+        if self._now() - child.given_up_at > self._config.cancel_deadline_s:
+            await self._dispatch.bury(handle)
+            del self._children[handle]
+            child.see(_lost(child.seen), self._now())
+            self._conclude(child)
+
+    def _warn_of_queue(self, handle: str, child: Child) -> None:
+        """Say once that a child run waits for a worker; it may be that none was started."""
+        waited_s = self._now() - child.changed_at
+        if child.seen.condition == Condition.QUEUED and waited_s > self._config.start_deadline_s:
+            if handle not in self._warned:
+                logger.warning("%s waits for a worker for %.0f s: is one running?", _name(child), waited_s)
+            self._warned.add(handle)
+
+    async def _end_all(self) -> None:
+        """Ask every child run to end; those that cannot be asked end by themselves."""
+        for handle in self._children:
+            try:
+                await self._dispatch.cancel(handle)
+            except TransientError as error:
+                logger.warning("a child run was not ended: %s", error)
+
+
+def _lost(seen: Sighting) -> Sighting:
+    """Turn the last sighting of a child run into its end."""
+    return Sighting(
+        condition=Condition.LOST, message=seen.message, sequence=seen.sequence, num_done=seen.num_done,
+        shard_ids=seen.shard_ids,
+    )  # fmt: skip
+
+
+def _name(child: Child) -> str:
+    """Name a child run for a person."""
+    return f"{child.order.stage} of assignment {child.order.number}, attempt {child.order.attempt}"

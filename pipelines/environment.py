@@ -1,0 +1,45 @@
+"""Environment of servers, workers and what they start. Prefect reads it when it is imported, so it is set before."""
+
+from collections.abc import Mapping
+
+EVERYWHERE = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+"""Nothing that runs here reports to anyone unless someone asks it to."""
+
+HERE = EVERYWHERE | {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""Of a process that imports the flows: a busy machine may take its time to start the temporary server of a run without
+one, and torch's threads must not spin, which starves the others of that machine."""
+
+SERVER = EVERYWHERE | {
+    "PREFECT_SERVER_METRICS_ENABLED": "true",
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "10",
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "60",
+}
+"""Prometheus reads `/api/metrics`; children of a cancelled run are told within 10 s, and given up after 60 s."""
+
+WORKER = EVERYWHERE | {
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "PREFECT_WORKER_QUERY_SECONDS": "5",
+    "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
+    "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "30",
+    "PREFECT_CLIENT_MAX_RETRIES": "7",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "dgasr,pipelines",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""Of workers and their flow runs.
+
+The automation `dgasr: a run without a heartbeat has crashed` counts on the heartbeat every 30 s. Seven retries bridge a
+server that is away for four minutes. The library's log lines are shown in Prefect, but not those of threads that
+belong to no flow run.
+"""
+
+
+def complete(environment: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment with what is wanted and not set in it; whoever sets a variable keeps it."""
+    return {**wanted, **environment}

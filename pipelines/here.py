@@ -1,0 +1,82 @@
+"""A run whose work is done in the parent's own process: for one machine, a demo, or a test. No child runs, no beats."""
+
+import asyncio
+from collections.abc import Awaitable, Iterator, Sequence
+from functools import partial
+
+from prefect import get_run_logger
+
+from dgasr.errors import TransientError
+from dgasr.stages.assignment import read_assignment
+from dgasr.stages.beat import Beating
+from dgasr.stages.decode import decode_assignment
+from dgasr.stages.engine import start_engine
+from dgasr.stages.prepare import prepare_shard
+from dgasr.stages.run_folder import staged_uri_of
+from pipelines.course import Planned
+from pipelines.request import RunRequest
+from pipelines.retries import storage_task
+
+
+async def work_here(assignments: Sequence[Planned], request: RunRequest, beating: Beating) -> list[str]:
+    """Decode one assignment while the next one's audio is read.
+
+    Returns:
+        What was not done since the storage failed again and again, one line for each assignment.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+        IntegrityError: the lake contradicts itself.
+    """
+    failures: list[str] = []
+    reads = (prepare_here(planned.uri, request) for planned in assignments)
+    reading = asyncio.create_task(_read_next(reads))
+    try:
+        for planned in assignments:
+            error = await reading
+            reading = asyncio.create_task(_read_next(reads))
+            error = error or await _failure(decode_here(planned.uri, request, beating))
+            if error is not None:
+                failures.append(f"assignment {planned.number}: {error}")
+    finally:
+        reading.cancel()
+    return failures
+
+
+async def _read_next(reads: Iterator[Awaitable[None]]) -> TransientError | None:
+    """Read the next assignment; nothing where there is none."""
+    following = next(reads, None)
+    return None if following is None else await _failure(following)
+
+
+async def _failure(work: Awaitable[None]) -> TransientError | None:
+    """Wait for work, and return the error that ended it if a later run may do better."""
+    try:
+        await work
+    except TransientError as error:
+        return error
+    return None
+
+
+@storage_task
+async def prepare_here(assignment_uri: str, request: RunRequest) -> None:
+    """Read the audio of an assignment and stage its features."""
+    for shard in (await asyncio.to_thread(read_assignment, assignment_uri)).shards:
+        staged_uri = staged_uri_of(request.lake_uri, request.recipe.recipe_id, shard)
+        prepared = await asyncio.to_thread(prepare_shard, shard, request.recipe, staged_uri)
+        get_run_logger().info(prepared.line())
+
+
+@storage_task
+async def decode_here(assignment_uri: str, request: RunRequest, beating: Beating) -> None:
+    """Turn the staged features of an assignment into text and commit it, shard by shard."""
+    decoded = await asyncio.to_thread(
+        decode_assignment,
+        assignment_uri,
+        request.recipe,
+        partial(start_engine, request.engine),
+        request.lake_uri,
+        request.run_id,
+        beating=beating,
+    )
+    get_run_logger().info(decoded.line())
