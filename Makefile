@@ -13,10 +13,10 @@ TORCH_PIN := $(shell sed -n 's/^torch==//p' requirements.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo bench samples checkpoint lock clean
+.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench samples checkpoint lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## install everything into .venv (TORCH=cuda for a GPU build)
 
@@ -49,6 +49,23 @@ test: setup ## every test, WORKERS side by side
 
 demo: setup ## audio in S3 to words in SQL, on this machine
 	$(BIN)/dgasr demo
+
+server deploy worker-control worker-cpu worker-gpu: export PREFECT_API_URL ?= http://127.0.0.1:4200/api
+
+server: setup ## Prefect's server on this machine, with its UI on http://127.0.0.1:4200 (stays)
+	exec $(BIN)/python -m pipelines.start server
+
+deploy: setup ## pools, queues, deployments and automations on the server that PREFECT_API_URL names (this machine)
+	$(BIN)/python -m pipelines.deploy
+
+worker-control: setup ## a worker for parent runs (stays)
+	exec $(BIN)/python -m pipelines.start control
+
+worker-cpu: setup ## a worker that reads audio (stays)
+	exec $(BIN)/python -m pipelines.start cpu
+
+worker-gpu: setup ## a worker that decodes, one for each GPU (stays)
+	exec $(BIN)/python -m pipelines.start gpu
 
 bench: setup ## speed of the front end and of the whole path
 	$(BIN)/dgasr bench

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextvars
-import os
-import socket
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -65,8 +63,3 @@ async def in_thread(function: Callable[P, Result], *args: P.args, **kwargs: P.kw
 
     threading.Thread(target=work, name=getattr(function, "__name__", "work"), daemon=True).start()
     return await future
-
-
-def worker_name() -> str:
-    """Name this process among all machines: host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"

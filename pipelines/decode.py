@@ -13,7 +13,7 @@ from dgasr.stages.decode import decode_assignment
 from dgasr.stages.engine import start_engine
 from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.run_folder import RunFolder
-from pipelines.children import ended, in_thread, worker_name
+from pipelines.children import ended, in_thread
 from pipelines.retries import storage_task
 
 
@@ -45,7 +45,7 @@ async def decode(
     """
     child = ChildRun(
         lake_uri=lake_uri_of(lake), parent_run_id=run_id, stage="decode", number=number, attempt=attempt,
-        assignment_uri=assignment, worker=worker_name(), started_at=datetime.now(UTC),
+        assignment_uri=assignment, started_at=datetime.now(UTC),
     )  # fmt: skip
     return await ended(commit_transcripts(child, engine, frozenset(isolated), gpu_hour_price))
 

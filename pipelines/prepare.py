@@ -10,7 +10,7 @@ from dgasr.stages.beat import Beating
 from dgasr.stages.child_run import ChildRun, commit_prepare_run
 from dgasr.stages.prepare import prepare_assignment
 from dgasr.stages.run_folder import RunFolder
-from pipelines.children import ended, in_thread, worker_name
+from pipelines.children import ended, in_thread
 from pipelines.retries import storage_task
 
 
@@ -31,7 +31,7 @@ async def prepare(assignment: str, lake: str, run_id: str, number: int, attempt:
     """
     child = ChildRun(
         lake_uri=lake_uri_of(lake), parent_run_id=run_id, stage="prepare", number=number, attempt=attempt,
-        assignment_uri=assignment, worker=worker_name(), started_at=datetime.now(UTC),
+        assignment_uri=assignment, started_at=datetime.now(UTC),
     )  # fmt: skip
     return await ended(stage_features(child, num_processes))
 

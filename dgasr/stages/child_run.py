@@ -9,7 +9,7 @@ from dgasr.lake.rows import run_row
 from dgasr.recipe import Recipe
 from dgasr.stages.decode import DecodedAssignment
 from dgasr.stages.prepare import PreparedAssignment
-from dgasr.stages.report import peak_memory_bytes, versions_json
+from dgasr.stages.process import peak_memory_bytes, versions_json, worker_name
 from dgasr.stages.run_folder import Stage
 from dgasr.store import objects
 
@@ -25,7 +25,6 @@ class ChildRun:
         number: the assignment's position among those of its run.
         attempt: which attempt this is, from 1.
         assignment_uri: the assignment.
-        worker: process that does it, `host:pid`.
         started_at: when it began, with a time zone.
     """
 
@@ -35,7 +34,6 @@ class ChildRun:
     number: int
     attempt: int
     assignment_uri: str
-    worker: str
     started_at: datetime
 
     @property
@@ -97,7 +95,7 @@ def _commit(child: ChildRun, recipe: Recipe, **figures: Any) -> None:
         peak_memory_bytes=peak_memory_bytes(),
         stage=child.stage,
         parent_run_id=child.parent_run_id,
-        worker=child.worker,
+        worker=worker_name(),
         num_attempts=child.attempt,
         **figures,
     )

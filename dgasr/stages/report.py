@@ -1,23 +1,15 @@
 """What a run did: the lake's rows of it in, a row of the lake and a few lines for a person out."""
 
-import json
-import platform
-import resource
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
 
 from dgasr.lake.parts import write_run
 from dgasr.lake.rows import run_row
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
+from dgasr.stages.process import peak_memory_bytes, versions_json
 from dgasr.store import objects
-
-REPORTED_PACKAGES = ("dgasr", "torch", "transformers", "numpy", "soundfile", "av", "soxr")
-"""Packages that can change text or times, and so belong in a run's row."""
-
 
 COUNTS = """
     select
@@ -143,14 +135,3 @@ def commit_run(
 def decoding_devices(lake_uri: str, run_id: str) -> str:
     """Name the devices on which a run's children decoded; `none` where none did."""
     return connect(lake_uri).execute(DEVICES, [run_id]).fetchall()[0][0] or "none"
-
-
-def versions_json() -> str:
-    """Name the versions of Python and of all packages that can change text or times, as JSON."""
-    return json.dumps({"python": platform.python_version()} | {p: version(p) for p in REPORTED_PACKAGES})
-
-
-def peak_memory_bytes() -> int:
-    """Return the largest resident memory this process has had."""
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
