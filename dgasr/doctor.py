@@ -6,7 +6,6 @@ The one exception: asked about an S3 prefix, it writes a probe object there and 
 import importlib.metadata
 import os
 import platform
-import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ def examine(s3_uri: str | None = None) -> Iterator[Finding]:
     yield from (_tiny_model(), *_full_model(), _codecs())
     yield from (_disk(), _s3_settings())
     if s3_uri is not None:
-        yield from _s3_probe(s3_uri)
+        yield _s3_probe(s3_uri)
     yield _prefect()
 
 
@@ -167,27 +166,16 @@ def _s3_settings() -> Finding:
     return Finding(name="s3", level="ok", message=message)
 
 
-def _s3_probe(s3_uri: str) -> Iterator[Finding]:
-    """Write an object, write it again on the condition that it is absent, read it, and delete it."""
-    from dgasr.store import objects
+def _s3_probe(s3_uri: str) -> Finding:
+    """Try what a lake at this URI would rely on."""
+    from dgasr.store.probe import probe_store
 
-    probe_uri = f"{s3_uri.rstrip('/')}/dgasr-doctor-{secrets.token_hex(8)}"
     try:
-        first, second = objects.write_if_absent(probe_uri, b"first"), objects.write_if_absent(probe_uri, b"second")
-        kept = objects.read_bytes(probe_uri)
-        objects.delete(probe_uri)
+        probe_store(s3_uri.rstrip("/"))
     except DgasrError as error:
-        yield Finding(name="s3 probe", level="fail", message=str(error), remedy="Correct the URI, endpoint or rights.")
-        return
-    if first and not second and kept == b"first":
-        yield Finding(
-            name="s3 probe", level="ok", message=f"{s3_uri}: written, read, deleted; If-None-Match is honoured"
-        )
-    else:
-        remedy = "Keep the lake on another store: this one ignores If-None-Match, and two writers could mix their rows."
-        yield Finding(
-            name="s3 probe", level="fail", message=f"{s3_uri}: a conditional write was overwritten", remedy=remedy
-        )
+        return Finding(name="s3 probe", level="fail", message=str(error), remedy="Correct the URI, endpoint or rights.")
+    message = f"{s3_uri}: written, read, listed, deleted; If-None-Match is honoured"
+    return Finding(name="s3 probe", level="ok", message=message)
 
 
 def _prefect() -> Finding:

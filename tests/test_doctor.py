@@ -60,7 +60,7 @@ def test_a_store_that_ignores_conditions_fails_the_probe(s3_endpoint: str, monke
     monkeypatch.setattr(objects, "write_if_absent", overwrite)
     found = findings("s3://careless/lake")["s3 probe"]
     assert found.level == "fail"
-    assert "If-None-Match" in found.remedy
+    assert "ignores `If-None-Match" in found.message
 
 
 def test_a_bucket_that_is_not_there_fails_the_probe(s3_endpoint: str):

@@ -45,7 +45,7 @@ class RunFolder:
         return f"{self.uri}/beats/parent.json"
 
     def beat_uri(self, stage: Stage, number: int, attempt: int) -> str:
-        """Say where the beat of a child lies: its stage, its assignment's number, and which attempt it is, from 0."""
+        """Say where the beat of a child lies: its stage, its assignment's number, and which attempt it is."""
         return f"{self.uri}/beats/{stage}-{number:05d}-{attempt}.json"
 
     def write_recipe(self, recipe: Recipe) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dgasr.errors import ObjectMissingError
+from dgasr.errors import ConfigError, ObjectError, ObjectMissingError
 from dgasr.records import Recording, Segment, SegmentFeatures
 from dgasr.stages.outcome import Outcome, outcomes_from_json, outcomes_to_json
 from dgasr.store import objects
@@ -64,7 +64,7 @@ class StagedPart:
         if error is None:
             self._flush()
             self._delete_leftovers()
-            objects.write_bytes(f"{self._uri}/outcomes.json", outcomes_to_json(self._outcomes))
+            _write(f"{self._uri}/outcomes.json", outcomes_to_json(self._outcomes))
 
     def add(self, segment: Segment, features: SegmentFeatures | None) -> None:
         """Append a segment; `features` is `None` for a silent one."""
@@ -97,7 +97,7 @@ class StagedPart:
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, STAGED_SEGMENT) as writer:
                 writer.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=STAGED_SEGMENT))
-            objects.write_bytes(f"{self._uri}/{self._num_chunks:05d}.arrow", sink.getvalue().to_pybytes())
+            _write(f"{self._uri}/{self._num_chunks:05d}.arrow", sink.getvalue().to_pybytes())
             self._rows, self._num_bytes, self._num_chunks = [], 0, self._num_chunks + 1
 
 
@@ -144,6 +144,14 @@ def sweep_staging(lake_uri: str, now: datetime) -> None:
         if max(member.modified_at for member in members) < now - KEPT:
             for member in reversed(members):
                 objects.delete(member.uri)
+
+
+def _write(uri: str, data: bytes) -> None:
+    try:
+        objects.write_bytes(uri, data)
+    except ObjectError as error:
+        # No fault of the recording that is being read.
+        raise ConfigError(f"{uri}: the lake cannot be written ({error}). Check its permissions.") from error
 
 
 def _segment(row: dict[str, Any]) -> tuple[Segment, SegmentFeatures | None]:

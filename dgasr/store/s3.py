@@ -15,6 +15,7 @@ import botocore.config
 import botocore.exceptions
 import botocore.session
 import botocore.utils
+from boto3.s3.transfer import TransferConfig
 from urllib3.exceptions import HTTPError
 
 from dgasr.errors import ConfigError, ObjectMissingError, TransientError
@@ -24,6 +25,11 @@ from dgasr.store.s3_errors import CHANGED_CODES, DENIED_CODES, S3_ERRORS, error_
 
 READ_BUFFER_BYTES = 4 * 2**20
 """Bytes of one ranged GET: decoders read a few kilobytes at a time."""
+
+MULTIPART_BYTES = 64 * 2**20
+"""Objects from here up are written in parts, but not where a write is conditional: that must be a single PUT."""
+
+MULTIPART = TransferConfig(multipart_threshold=MULTIPART_BYTES, multipart_chunksize=16 * 2**20)
 
 BODY_ATTEMPTS = 5
 """How often a body that breaks off is asked for. botocore tries requests again, but never the body of an answer."""
@@ -80,7 +86,10 @@ def write_s3(uri: str, data: bytes) -> None:
     """Write a whole object, or replace it."""
     bucket, key = split_s3(uri)
     try:
-        _client().put_object(Bucket=bucket, Key=key, Body=data)
+        if len(data) < MULTIPART_BYTES:
+            _client().put_object(Bucket=bucket, Key=key, Body=data)
+        else:
+            _client().upload_fileobj(io.BytesIO(data), bucket, key, Config=MULTIPART)
     except S3_ERRORS as error:
         raise_translated(error, uri)
 

@@ -1,5 +1,6 @@
 """What boto3 raises, sorted by who has to act."""
 
+import re
 from typing import NoReturn
 
 import botocore.exceptions as boto_errors
@@ -10,11 +11,27 @@ from dgasr.errors import ChangedDuringReadError, ConfigError, ObjectError, Objec
 S3_ERRORS = (boto_errors.BotoCoreError, boto_errors.ClientError, HTTPError)
 """Everything that a call may raise; `HTTPError` comes from reading a body."""
 
-CONFIG_CODES = ("NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidBucketName", "ExpiredToken")
+CONFIG_CODES = (
+    "NoSuchBucket", "InvalidBucketName", "PermanentRedirect", "AuthorizationHeaderMalformed", "NotImplemented",
+    "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "ExpiredTokenException",
+    "TokenRefreshRequired", "RequestExpired", "RequestTimeTooSkewed",
+)  # fmt: skip
+REMEDY = "Check the bucket's name and the credentials."
+REMEDIES = {
+    "NotImplemented": "The lake needs a store that knows conditional PUT, such as Amazon S3, MinIO or Ceph.",
+    "RequestTimeTooSkewed": "Set this machine's clock, for example with chrony.",
+    "ExpiredToken": "Renew the credentials, or use a role that renews them, and run again.",
+    "PermanentRedirect": "Set AWS_DEFAULT_REGION to the bucket's region.",
+}
+"""What to do, by code, where the bucket's name and the credentials are not to blame."""
+
 MISSING_CODES = ("NoSuchKey", "404", "NotFound")
 CHANGED_CODES = ("PreconditionFailed", "412", "InvalidRange", "416")
 PASSING_CODES = ("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequestsException")
 PASSING_STATUS = (408, 409, 425, 429)
+SECRET_IN_URL = re.compile(r"//[^/@\s]*@")
+"""User and password in the URL of an endpoint, which boto3 quotes in its messages."""
+
 DENIED_CODES = ("AccessDenied", "403", "AllAccessDisabled")
 
 
@@ -33,6 +50,7 @@ def raise_translated(error: Exception, uri: str) -> NoReturn:
     """
     if isinstance(error, boto_errors.ClientError):
         raise _of_response(error, uri) from error
+    text = SECRET_IN_URL.sub("//", str(error))
     if isinstance(
         error,
         boto_errors.NoCredentialsError
@@ -42,15 +60,15 @@ def raise_translated(error: Exception, uri: str) -> NoReturn:
         | boto_errors.SSLError
         | boto_errors.UnauthorizedSSOTokenError,
     ):
-        raise ConfigError(f"{uri}: S3 refuses the request ({error}). Set AWS_* variables or ~/.aws/config.") from error
-    raise TransientError(f"{uri}: S3 does not answer ({error}). Try again later, or check AWS_ENDPOINT_URL.") from error
+        raise ConfigError(f"{uri}: S3 refuses the request ({text}). Set AWS_* variables or ~/.aws/config.") from error
+    raise TransientError(f"{uri}: S3 does not answer ({text}). Try again later, or check AWS_ENDPOINT_URL.") from error
 
 
 def _of_response(error: boto_errors.ClientError, uri: str) -> Exception:
     code = error_code(error)
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in CONFIG_CODES:
-        return ConfigError(f"{uri}: S3 refuses the request ({code}). Check the bucket's name and the credentials.")
+        return ConfigError(f"{uri}: S3 refuses the request ({code}). {REMEDIES.get(code, REMEDY)}")
     if code in MISSING_CODES:
         return ObjectMissingError(f"{uri}: there is no such object. Check the key, or list the prefix again.")
     if code in CHANGED_CODES:

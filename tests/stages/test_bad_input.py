@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.errors import Reason
+from dgasr.errors import ConfigError, Reason
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.records import Shard
@@ -172,3 +172,11 @@ def test_a_pipe_is_no_file(tmp_path: Path, rows_of):
 
 def test_a_missing_object_is_a_row(tmp_path: Path, rows_of):
     assert rows_of(str(tmp_path / "missing.wav"))[0][1:3] == ("rejected", "object_missing")
+
+
+def test_a_lake_that_cannot_be_written_is_no_fault_of_a_recording(tmp_path: Path, recipe: Recipe):
+    soundfile.write(tmp_path / "file.wav", SOUND, RATE_HZ)
+    shard = Shard(shard_id="s", recordings=tuple(list_objects(str(tmp_path / "file.wav"))))
+    (tmp_path / "staged").touch()
+    with pytest.raises(ConfigError, match="the lake cannot be written"):
+        prepare_shard(shard, recipe, f"{tmp_path}/staged/part")

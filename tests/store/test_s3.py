@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import pytest
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
 
 from dgasr.errors import ChangedDuringReadError, ConfigError, ObjectMissingError, TransientError
 from dgasr.records import Recording
@@ -173,3 +175,23 @@ def test_errors_of_the_service_say_who_acts(s3_endpoint, monkeypatch, code, stat
     recording = Recording(uri="s3://b/a", etag="0", size_bytes=9, modified_at=EPOCH)
     with pytest.raises(expected):
         open_object(recording).read()
+
+
+def test_a_large_object_is_written_in_parts(bucket, monkeypatch):
+    monkeypatch.setattr(s3, "MULTIPART_BYTES", 2**20)
+    monkeypatch.setattr(s3, "MULTIPART", TransferConfig(multipart_threshold=2**20, multipart_chunksize=5 * 2**20))
+    data = bytes(range(256)) * 2**15  # 8 MiB
+    write_bytes(f"s3://{bucket}/large", data)
+    (recording,) = list_objects(f"s3://{bucket}/large")
+    assert recording.etag.endswith("-2")
+    assert open_object(recording).read(len(data)) == data
+
+
+def test_a_password_in_the_endpoints_url_is_not_said(s3_endpoint, monkeypatch):
+    client = boto3.client(
+        "s3", endpoint_url="http://someone:hunter2@127.0.0.1:1", config=Config(retries={"total_max_attempts": 1})
+    )
+    monkeypatch.setattr(s3, "_client", lambda: client)
+    with pytest.raises(TransientError) as failure:
+        read_bytes("s3://bucket/a")
+    assert "hunter2" not in str(failure.value)

@@ -1,0 +1,119 @@
+import threading
+import uuid
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import boto3
+import pytest
+
+from dgasr.errors import ConfigError
+from dgasr.store import objects, probe, s3
+from dgasr.store.probe import probe_store
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str) -> str:
+    name = f"bucket-{uuid.uuid4().hex}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return name
+
+
+def test_a_folder_that_is_not_there_yet_will_do_and_nothing_is_left_in_it(tmp_path: Path):
+    probe_store(f"{tmp_path}/lake")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_bucket_will_do_and_nothing_is_left_in_it(bucket: str):
+    probe_store(f"s3://{bucket}/lake")
+    assert not list(objects.list_uris(f"s3://{bucket}/"))
+
+
+def test_a_bucket_that_is_missing_is_named(s3_endpoint: str):
+    with pytest.raises(ConfigError, match=r"s3://no-such-bucket/lake.*NoSuchBucket"):
+        probe_store("s3://no-such-bucket/lake")
+
+
+def test_a_folder_that_may_not_be_written_is_refused(tmp_path: Path):
+    (tmp_path / "lake").touch()
+    with pytest.raises(ConfigError, match="no lake can be written there"):
+        probe_store(f"{tmp_path}/lake")
+
+
+def test_a_store_that_overwrites_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def ignore_condition(uri: str, data: bytes) -> bool:
+        objects.write_bytes(uri, data)
+        return True
+
+    monkeypatch.setattr(objects, "write_if_absent", ignore_condition)
+    with pytest.raises(ConfigError, match="ignores `If-None-Match"):
+        probe_store(f"{tmp_path}/lake")
+
+
+def test_an_answer_that_got_lost_is_no_sign_of_a_bad_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_if_absent = objects.write_if_absent
+    monkeypatch.setattr(objects, "write_if_absent", lambda uri, data: write_if_absent(uri, data) and False)
+    probe_store(f"{tmp_path}/lake")
+
+
+def test_a_clock_that_is_wrong_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(probe, "MOST_SKEW", timedelta(seconds=-1))
+    with pytest.raises(ConfigError, match="Set the clock that is wrong"):
+        probe_store(f"{tmp_path}/lake")
+
+
+@pytest.fixture
+def refusing_endpoint(monkeypatch: pytest.MonkeyPatch):
+    """An S3 server that answers every request with the error whose status and code stand in its `answer`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        answer = (501, "NotImplemented")
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, code = self.answer
+            body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    secret = uuid.uuid4().hex
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", secret),
+        ("AWS_SESSION_TOKEN", secret),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    s3._client_of.cache_clear()
+    Handler.secret = secret
+    yield Handler
+    s3._client_of.cache_clear()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "remedy"),
+    [
+        ((501, "NotImplemented"), "conditional PUT"),
+        ((400, "ExpiredToken"), "Renew the credentials"),
+        ((403, "InvalidAccessKeyId"), "credentials"),
+        ((403, "AccessDenied"), "Allow to write, read, list and delete"),
+        ((403, "RequestTimeTooSkewed"), "Set this machine's clock"),
+    ],
+)
+def test_a_store_that_refuses_is_told_apart_and_no_secret_is_said(refusing_endpoint, answer, remedy):
+    refusing_endpoint.answer = answer
+    with pytest.raises(ConfigError, match=remedy) as refusal:
+        probe_store("s3://bucket/lake")
+    assert answer[1] in str(refusal.value)
+    assert refusing_endpoint.secret not in str(refusal.value)
