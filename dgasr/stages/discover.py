@@ -1,6 +1,6 @@
 """Sources in, recordings out: all that lie there, each once, and where it was looked. Reads neither audio nor lake."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -123,30 +123,6 @@ class Listing:
             yield found
         if found is None:
             self._prefixes.add(whole)
-
-
-class Backlog:
-    """What lies at the sources and is not in the lake yet; counts while it is walked through."""
-
-    def __init__(self, sources: Sequence[str], held: Container[bytes]) -> None:
-        """Take note; nothing is listed yet.
-
-        Args:
-            sources: as for `list_recordings`.
-            held: ids of the recordings that the lake's ledger holds for the recipe, 16 bytes each.
-        """
-        self._sources = sources
-        self._held = held
-        self.num_held = 0
-        """Recordings passed over so far because the lake holds them."""
-
-    def __iter__(self) -> Iterator[Recording]:
-        """List the recordings that are to be transcribed; raises as `list_recordings` does."""
-        for recording in list_recordings(self._sources):
-            if bytes.fromhex(recording.recording_id) in self._held:
-                self.num_held += 1
-            else:
-                yield recording
 
 
 def list_selected(selection: Selection) -> Listing:

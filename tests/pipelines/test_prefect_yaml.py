@@ -51,8 +51,9 @@ def test_a_deployment_waits_in_a_queue_that_is_made_says_what_it_is_for_and_is_t
 
 
 def test_a_child_finds_the_queue_of_its_parent_in_its_own_pool():
-    daily = next(d for d in DEPLOYMENTS if d["name"] == "daily")
-    assert all(daily["parameters"]["pools"]["queue"] in {q["name"] for q in pool["queues"]} for pool in POOLS)
+    asked = {d["parameters"]["pools"]["queue"] for d in DEPLOYMENTS if "pools" in d["parameters"]}
+    assert asked == {"daily", "backfill"}
+    assert all(asked <= {queue["name"] for queue in pool["queues"]} for pool in POOLS)
 
 
 def test_the_daily_run_is_served_before_a_backfill_in_every_pool():
@@ -62,8 +63,9 @@ def test_the_daily_run_is_served_before_a_backfill_in_every_pool():
 
 
 def test_parents_wait_in_a_pool_that_no_child_uses():
-    used = {name_of(d): d["work_pool"]["name"] for d in DEPLOYMENTS}
-    assert not {used[name] for name in CHILDREN} & {pool for name, pool in used.items() if name not in CHILDREN}
+    children = {d["work_pool"]["name"] for d in DEPLOYMENTS if name_of(d) in CHILDREN}
+    parents = {d["work_pool"]["name"] for d in DEPLOYMENTS if "pools" in d["parameters"]}
+    assert not parents & children
 
 
 def test_a_misspelt_setting_is_refused():

@@ -8,7 +8,7 @@ from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.records import Shard
 from dgasr.stages.decode import decode_shard
-from dgasr.stages.discover import Backlog, list_recordings
+from dgasr.stages.discover import list_recordings
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import read_segments
 
@@ -61,13 +61,6 @@ def test_staged_segments_cover_each_recording_exactly(shard: Shard, recipe: Reci
         assert segment.start_sample == ends.get(segment.recording_id, 0)
         ends[segment.recording_id] = segment.end_sample
     assert len(ends) == 3
-
-
-def test_a_backlog_leaves_out_what_is_held_and_counts_it(archive: Path):
-    everything = list(list_recordings([str(archive)]))
-    backlog = Backlog([str(archive)], {bytes.fromhex(everything[1].recording_id)})
-    assert list(backlog) == [everything[0], *everything[2:]]
-    assert backlog.num_held == 1
 
 
 def test_a_file_that_was_written_to_again_is_a_new_recording(archive: Path):

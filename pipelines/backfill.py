@@ -1,0 +1,108 @@
+"""The flow `backfill`: a selection of an archive, transcribed in the background or only counted; and how it is begun.
+
+Where the work is done, and that a daily run comes first, is said by the deployment's pools and queues.
+"""
+
+import asyncio
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from prefect import flow, get_run_logger
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.deployments import arun_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Completed
+
+from dgasr.errors import ConfigError
+from dgasr.stages.backlog import find_backlog
+from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
+from dgasr.stages.plan import ShardConfig
+from dgasr.stages.selection import Selection
+from pipelines.execution import carry_out
+from pipelines.pools import PoolsConfig
+from pipelines.request import RunRequest, new_request
+
+DEPLOYMENT = "backfill/archive"
+
+
+@flow(name="backfill", persist_result=False)
+async def backfill(
+    selection: Selection,
+    lake: str,
+    engine: EngineConfig,
+    shard: ShardConfig,
+    pools: PoolsConfig,
+    dry_run: bool = False,
+) -> Any:
+    """Transcribe the recordings of a selection that the lake does not hold for this recipe, or holds and is to redo.
+
+    Args:
+        selection: which recordings, and which of them again.
+        lake: folder or `s3://bucket/prefix` of the lake.
+        engine: which model transcribes, and how.
+        shard: how much is committed at once.
+        pools: where the work is done: in this process, or on the work pools.
+        dry_run: only count, and say what it would take and cost; touches nothing.
+
+    Returns:
+        What the run did, the fields of `RunSummary`; of a dry run, the fields of `Forecast`.
+    """
+    # The same for every attempt of this flow run: what an attempt has redone, the next one leaves alone.
+    selection = selection.starting_at(flow_run.scheduled_start_time or datetime.now(UTC))
+    if selection.redo_before is not None:
+        again = selection.redo_before.isoformat()
+        get_run_logger().info("transcribed before %s: again. If stopped, go on with redo_before=%s", again, again)
+    request = new_request(selection, lake, engine, shard, pools)
+    if dry_run:
+        found = await asyncio.to_thread(_forecast, request)
+        await acreate_markdown_artifact(_markdown(found), key="backfill-forecast", description=found.line())
+        return Completed(message=f"dry run: {found.line()}", data=asdict(found))
+    summary = await carry_out(request)
+    return Completed(message=summary.line(), data=asdict(summary))
+
+
+def submit(selection: Selection, lake_uri: str, engine: EngineConfig | None) -> str:
+    """Hand a backfill to the deployment of the server that PREFECT_API_URL names, and do not wait for it.
+
+    Args:
+        selection: which recordings.
+        lake_uri: the lake, as the workers find it.
+        engine: which model transcribes, and how; `None` for the deployment's own.
+
+    Returns:
+        Lines for a person: what was started, with which engine, and how to stop it.
+
+    Raises:
+        ConfigError: there is no server, or no such deployment on it.
+    """
+    server = PREFECT_API_URL.value()
+    if not server:
+        raise ConfigError("--pools: PREFECT_API_URL names no server. Set it, for example http://127.0.0.1:4200/api.")
+    parameters = {"selection": selection, "lake": lake_uri} | ({} if engine is None else {"engine": engine})
+    try:
+        started = asyncio.run(arun_deployment(DEPLOYMENT, parameters=parameters, timeout=0, as_subflow=False))
+    except ObjectNotFound as error:
+        raise ConfigError(f"{DEPLOYMENT}: no such deployment on {server}. Run `make deploy` against it.") from error
+    except httpx.TransportError as error:
+        raise ConfigError(f"{server}: no Prefect server answers ({error!r}). Check PREFECT_API_URL.") from error
+    return (
+        f"{started.name} ({started.id}) waits for a worker on {server}\n"
+        f"engine: {started.parameters['engine']}\n"
+        f"stop it: prefect flow-run cancel {started.id}\n"
+    )
+
+
+def _forecast(request: RunRequest) -> Forecast:
+    backlog = find_backlog(request.selection, request.lake_uri, request.recipe.recipe_id)
+    config = ForecastConfig(gpu_hour_price=request.pools.gpu_hour_price)
+    return forecast(backlog, request.lake_uri, request.recipe.recipe_id, config)
+
+
+def _markdown(found: Forecast) -> str:
+    lines = "\n".join(f"| {name} | {value} |" for name, value in found.rows())
+    return f"| what | value |\n|---|---|\n{lines}\n"

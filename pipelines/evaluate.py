@@ -1,0 +1,132 @@
+"""The flow `evaluate`: a recipe scored on a fixed manifest, once; the score becomes a row of the lake.
+
+Scheduled, it does nothing until the recipe or the manifest changes, and then says by how much the error rate moved.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.states import Completed
+
+from dgasr.errors import ConfigError
+from dgasr.evaluation.normalise import Normalizer
+from dgasr.lake.evaluations import evaluations_of
+from dgasr.lake.location import lake_uri_of
+from dgasr.lake.parts import write_evaluation
+from dgasr.lake.rows import Row, evaluation_row
+from dgasr.samples import MANIFEST
+from dgasr.stages.embedded import new_run_id
+from dgasr.stages.engine import recipe_of
+from dgasr.stages.engine_config import EngineConfig
+from dgasr.store import objects
+from pipelines.retries import storage_task
+
+OWN_MANIFEST = "samples"
+"""Name of the manifest that comes with the package."""
+
+
+@flow(name="evaluate", persist_result=False)
+async def evaluate(
+    lake: str, engine: EngineConfig, manifest: str = OWN_MANIFEST, normalizer: Normalizer = "basic"
+) -> Any:
+    """Score a recipe on a manifest, unless the lake holds its score.
+
+    Args:
+        lake: folder or `s3://bucket/prefix` of the lake that the score goes to.
+        engine: which model is scored, and how it decodes.
+        manifest: JSONL file on the worker, or `samples` for the recordings that come with the package.
+        normalizer: what is made equal before words are compared, `basic` or `whisper`.
+
+    Returns:
+        The row of `evaluations`.
+    """
+    lake_uri, path = lake_uri_of(lake), MANIFEST if manifest == OWN_MANIFEST else Path(manifest)
+    recipe_id, digest = recipe_of(engine).recipe_id, manifest_digest(path)
+    held = [row for row in await earlier(lake_uri, digest) if row["normalizer"] == normalizer]
+    known = next((row for row in held if row["recipe_id"] == recipe_id), None)
+    if known is not None:
+        return Completed(message=f"scored already: {line(known, held)}", data=known)
+    row = await score(lake_uri, engine, path, digest, normalizer)
+    await acreate_markdown_artifact(table([*held, row]), key="evaluation", description=line(row, held))
+    return Completed(message=line(row, held), data=row)
+
+
+@storage_task
+async def earlier(lake_uri: str, digest: str) -> list[Row]:
+    """Look up what was scored on this manifest before."""
+    return await asyncio.to_thread(evaluations_of, lake_uri, digest)
+
+
+@storage_task
+async def score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
+    """Load the model, score it, and write its row."""
+    return await asyncio.to_thread(_score, lake_uri, engine, manifest, digest, normalizer)
+
+
+def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
+    # torch takes seconds to import: a flow that finds the score in the lake does not need it.
+    from dgasr import load
+    from dgasr.evaluator import evaluate as evaluate_model
+
+    started_at = datetime.now(UTC)
+    evaluation = evaluate_model(
+        manifest,
+        load(engine.model, adapter=engine.adapter, device=engine.device),
+        max_steps=engine.max_steps,
+        normalizer=normalizer,
+        metric="wer",
+        language=engine.language,
+        batch_size=engine.batch_size,
+        seed_canvas=engine.seed_canvas,
+    )
+    row = evaluation_row(
+        evaluation.to_json(),
+        run_id=new_run_id(),
+        recipe_id=recipe_of(engine).recipe_id,
+        manifest=str(manifest),
+        manifest_digest=digest,
+        started_at=started_at,
+    )
+    write_evaluation(objects, lake_uri, row)
+    return row
+
+
+def manifest_digest(manifest: Path) -> str:
+    """Fingerprint a manifest: 32 hex digits over its bytes; not over the audio that it names.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return blake2b(manifest.read_bytes(), digest_size=16).hexdigest()
+    except OSError as error:
+        raise ConfigError(
+            f"{manifest}: cannot be read ({error.strerror}). Name a manifest that lies on the worker's machine, "
+            f"or {OWN_MANIFEST!r}."
+        ) from error
+
+
+def line(row: Row, held: list[Row]) -> str:
+    """Say a score in one line, beside the one that another recipe reached before it."""
+    before = [other for other in held if other["recipe_id"] != row["recipe_id"]]
+    change = f", {_percent(before[-1]['wer'])} under recipe {before[-1]['recipe_id']}" if before else ""
+    return f"WER {_percent(row['wer'])} over {row['num_reference_words']} words, recipe {row['recipe_id']}{change}"
+
+
+def table(rows: list[Row]) -> str:
+    """Lay scores out below each other, in Markdown."""
+    lines = [
+        f"| {row['started_at']:%F %H:%M} | `{row['recipe_id']}` | {_percent(row['wer'])} | {_percent(row['cer'])} "
+        f"| {row['num_reference_words']} | {row['rtfx']:.1f} |"
+        for row in rows
+    ]
+    return "\n".join(["| scored at | recipe | WER | CER | words | RTFx |", "|---|---|---|---|---|---|", *lines, ""])
+
+
+def _percent(rate: float | None) -> str:
+    return "unknown" if rate is None else f"{rate:.2%}"
