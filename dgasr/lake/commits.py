@@ -75,12 +75,17 @@ def commit_folder(recipe_id: str | None) -> str:
 
 def commit_key(recipe_id: str, shard_id: str) -> str:
     """Return where the commit of a shard lies."""
-    return f"commits/{_directory(recipe_id)}/{_checked(shard_id, 'shard_id')}.json"
+    return f"{commit_folder(recipe_id)}/{_checked(shard_id, 'shard_id')}.json"
+
+
+def claim_folder(recipe_id: str) -> str:
+    """Return where the claims of a recipe lie."""
+    return f"claims/{_directory(recipe_id)}"
 
 
 def claim_key(recipe_id: str, shard_id: str) -> str:
     """Return where the rows of a shard lie while they are being committed."""
-    return f"claims/{_directory(recipe_id)}/{_checked(shard_id, 'shard_id')}.zip"
+    return f"{claim_folder(recipe_id)}/{_checked(shard_id, 'shard_id')}.zip"
 
 
 def claimed_shards(keys: Iterable[str]) -> list[tuple[str, str]]:

@@ -252,7 +252,6 @@ def _merge(example: Part, rows: list[pa.Table], name: str) -> tuple[Part, bytes]
     data = encode_merged(example.table, table)
     part = Part(
         table=example.table,
-        # The dot keeps it apart from every shard and run: their ids have none.
         key=f"{example.key.rpartition('/')[0]}/merged.{name}.parquet",
         num_rows=table.num_rows,
         size_bytes=len(data),

@@ -3,6 +3,7 @@
 The highest manifest says most of it, in one object; commits that it does not cover, and loose parts, are added.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from dgasr.lake.commits import READ_THREADS, SAFE_ID, Commit, Part, commit_folde
 from dgasr.lake.location import Lake
 from dgasr.lake.manifests import Manifest, read_manifest
 from dgasr.lake.schema import LOOSE_TABLES, SHARD_TABLES, TABLES
+
+MERGED_NAME = re.compile(r"merged\.[0-9a-f-]+\.parquet")
+"""The dot keeps merged parts apart from those of shards and runs: their ids have none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +119,11 @@ def is_own_part(key: str) -> bool:
     """Say whether a file is by its name a part that a shard or run wrote, whole: no merged part, and no stranger."""
     name, dot, ending = key.rpartition("/")[2].partition(".")
     return bool(SAFE_ID.fullmatch(name)) and dot + ending == ".parquet"
+
+
+def is_merged_part(key: str) -> bool:
+    """Say whether a file is by its name a part that a compaction wrote."""
+    return bool(MERGED_NAME.fullmatch(key.rpartition("/")[2]))
 
 
 def recipe_of(key: str) -> str | None:
