@@ -16,6 +16,7 @@ from dgasr.recipe import SEED_CANVAS, Recipe, SeedCanvas, build_recipe
 from dgasr.training.manifests import Utterance, read_manifest
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber.comparison import transcribe_autoregressively, transcribe_by_ctc
+from dgasr.transcriber.memory import fitting_batch_size
 
 PATHS = ("diffusion", "ctc", "ar")
 """Ways from a segment to its text: the product, the likeliest CTC labels, and token after token."""
@@ -69,7 +70,7 @@ def evaluate(
         normalizer: `whisper` or `basic`.
         metric: `wer` or `cer`; what the table leads with.
         language: code for every utterance, or `None` for the one in its manifest row.
-        batch_size: segments decoded together, of any utterances.
+        batch_size: segments decoded together, of any utterances; 0 for as many as fit the memory.
         path: the model's way to text, one of `PATHS`.
         seed_canvas: what a canvas starts from, `random` tokens or what `ctc` hears.
         on_utterance: told when an utterance's audio has been read; for progress.
@@ -80,11 +81,12 @@ def evaluate(
 
     def decoder(code: str) -> tuple[Recipe, Transcribe]:
         recipe = build_recipe(model.config, model.identity, max_steps=max_steps, language=code, seed_canvas=seed_canvas)
+        num_rows = batch_size or fitting_batch_size(model, recipe)
         if path == "ctc":
-            return recipe, partial(transcribe_by_ctc, model, recipe, batch_size)
+            return recipe, partial(transcribe_by_ctc, model, recipe, num_rows)
         if path == "ar":
-            return recipe, partial(transcribe_autoregressively, model, recipe, batch_size)
-        return recipe, Transcriber(model, recipe, batch_size).transcribe
+            return recipe, partial(transcribe_autoregressively, model, recipe, num_rows)
+        return recipe, Transcriber(model, recipe, num_rows).transcribe
 
     config = EvaluationConfig(
         normalizer=normalizer, metric=metric, max_steps=max_steps, language=language, path=path, seed_canvas=seed_canvas

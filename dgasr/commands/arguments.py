@@ -19,6 +19,11 @@ def positive_int(text: str) -> int:
     return value
 
 
+def batch_size(text: str) -> int:
+    """Read how many segments go at once; `auto` is 0, as in `EngineConfig`."""
+    return 0 if text == "auto" else positive_int(text)
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what chooses the model and how it decodes."""
     group = parser.add_argument_group("model")
@@ -29,10 +34,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
     add("--model", "preset or model folder (default: %(default)s)", metavar="tiny|full|DIR")
     add("--adapter", "projector and LoRA to put on the model", metavar="FILE|DIR|HUB_ID")
+    add("--merge-adapter", "add LoRA into the weights: faster, and another recipe", action="store_true")
     add("--max-steps", "denoising steps (default: %(default)s)", metavar="N", type=positive_int)
     start = "what denoising starts from: noise, or what CTC hears (default: %(default)s)"
     add("--seed-canvas", start, choices=("random", "ctc"))
-    add("--batch-size", "segments at once (default: %(default)s)", metavar="N", type=positive_int)
+    add("--batch-size", "segments at once; auto: what fits (default: %(default)s)", metavar="N|auto", type=batch_size)
     add("--device", "default: %(default)s", metavar="auto|cpu|cuda|cuda:N")
     add("--language", "language that is spoken (default: the model's own)", metavar="CODE")
 

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
     from dgasr import load
 
-    model = load(options.model, adapter=options.adapter, device=options.device)
+    model = load(options.model, adapter=options.adapter, device=options.device, merge_adapter=options.merge_adapter)
     table, figures = (_compare if options.compare else _score)(options, model)
     sys.stdout.write(table.rstrip("\n") + "\n")
     if options.json:

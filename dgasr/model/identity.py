@@ -25,12 +25,17 @@ PROJECTOR_CONFIG = "projector.json"
 """Layout of its projector; without it, the layout is the model's."""
 
 
-def identify(model: str, adapter: str | None = None) -> tuple[AsrConfig, ModelIdentity]:
+MERGED = "+merged"
+"""After the digest of an adapter whose LoRA was added into the weights: rounded otherwise, it is another recipe."""
+
+
+def identify(model: str, adapter: str | None = None, *, merge_adapter: bool = False) -> tuple[AsrConfig, ModelIdentity]:
     """Say which weights a request means.
 
     Args:
         model: `tiny`, `full` or a model folder.
         adapter: projector and LoRA on top: a folder, a Hub id or a `.pt` file; `None` for none.
+        merge_adapter: LoRA is added into the weights, which rounds otherwise.
 
     Returns:
         Sizes and ids, and the identity that goes into the recipe. The projector's layout in a `.pt` file is found out
@@ -49,7 +54,7 @@ def identify(model: str, adapter: str | None = None) -> tuple[AsrConfig, ModelId
         files = adapter_files(adapter)
         layout = read_projector_config(files[0].parent) if len(files) > 1 else None
         config = replace(config, projector=layout or config.projector)
-        identity = replace(identity, adapter_digest=files_digest(files))
+        identity = replace(identity, adapter_digest=files_digest(files) + (MERGED if merge_adapter else ""))
     return config, identity
 
 

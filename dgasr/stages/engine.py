@@ -29,7 +29,7 @@ def recipe_of(config: EngineConfig) -> Recipe:
     Raises:
         ConfigError: no such model, adapter or language.
     """
-    model, identity = identify(config.model, config.adapter)
+    model, identity = identify(config.model, config.adapter, merge_adapter=config.merge_adapter)
     return _recipe(model, identity, config)
 
 
@@ -42,11 +42,13 @@ def start_engine(config: EngineConfig) -> Engine:
     """
     # torch takes seconds to import, and who only plans or reads audio never needs it.
     from dgasr.transcriber import Transcriber, load
+    from dgasr.transcriber.memory import fitting_batch_size
 
-    model = load(config.model, adapter=config.adapter, device=config.device)
+    model = load(config.model, adapter=config.adapter, device=config.device, merge_adapter=config.merge_adapter)
     recipe = _recipe(model.config, model.identity, config)
     device = str(model.device)
-    return Engine(recipe=recipe, transcriber=Transcriber(model, recipe, config.batch_size), device=device)
+    batch_size = config.batch_size or fitting_batch_size(model, recipe)
+    return Engine(recipe=recipe, transcriber=Transcriber(model, recipe, batch_size), device=device)
 
 
 def _recipe(model: AsrConfig, identity: ModelIdentity, config: EngineConfig) -> Recipe:

@@ -9,10 +9,14 @@ from torch import Tensor
 
 from dgasr.features import pad_features
 from dgasr.model.asr import AsrModel, keys_values
-from dgasr.model.head import Bias, scan_vocabulary
+from dgasr.model.head import Bias, VocabularyScan, scan_vocabulary
 from dgasr.prompt import build_prompt
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures
+
+SCANNED_POSITIONS = 16_384
+"""Audio embeddings whose logits are held at once: the vocabulary is read 8 times as finely as it is decoded, and a
+batch of 64 windows has 96,000 of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -81,9 +85,7 @@ class SegmentEncoder:
         # The unshifted embeddings are among these; a pass of their own would sum in another order for a batch of one.
         embeddings = model.prompt_embeddings(self._prompt_ids, fine[:, ::subsampling])
         prompt_states, cache = model.prefill(embeddings)
-        scan = scan_vocabulary(
-            fine, model.head_weight, model.config.softcap, recipe.decode.vocabulary_chunk, self.blank
-        )
+        scan = self._scan(fine)
         for row, item in enumerate(batch):
             num_frames = -(-item.segment.num_samples // recipe.alignment.frame_samples)
             yield EncodedSegment(
@@ -95,3 +97,12 @@ class SegmentEncoder:
                 greedy_ids=scan.ids[row, ::subsampling],
                 greedy_log_probs=(scan.top_logit[row] - scan.log_partition[row])[::subsampling],
             )
+
+    def _scan(self, fine: Tensor) -> VocabularyScan:
+        """Read the vocabulary at every audio embedding, a few rows at a time."""
+        num_rows = max(SCANNED_POSITIONS // fine.shape[1], 1)
+        chunk, softcap = self._recipe.decode.vocabulary_chunk, self._model.config.softcap
+        parts = [
+            scan_vocabulary(rows, self._model.head_weight, softcap, chunk, self.blank) for rows in fine.split(num_rows)
+        ]
+        return VocabularyScan(*map(torch.cat, zip(*parts, strict=True)))

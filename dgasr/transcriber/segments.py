@@ -1,22 +1,29 @@
 """The one composition of the rooms: segments' features in, transcripts with word times, confidence and flags out.
 
 Three waves, each in a batch of one fixed shape: encode (audio → prompt cache and CTC posteriors), denoise (canvases
-come and go), read. A segment's result depends on the segment, the recipe and the type of device, nothing else.
+come and go), read. A segment's result depends on the segment, the recipe and the type of device, nothing else; that is
+why a batch that does not fit the memory can be halved, and its segments done again.
 """
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from itertools import chain
 
 from dgasr.diffusion.canvas import Canvas, CanvasJob, CanvasSeed
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.noise import segment_key
 from dgasr.diffusion.vocabulary_tail import VocabularyHead
-from dgasr.errors import ConfigError
+from dgasr.errors import ConfigError, TransientError
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import Recipe
-from dgasr.records import SegmentFeatures, SegmentTranscript, seconds
+from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, seconds
 from dgasr.transcriber.decoder import CachedDecoder
 from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
+from dgasr.transcriber.memory import is_out_of_memory, release_memory
 from dgasr.transcriber.reading import ctc_tokens, read_transcript
+
+logger = logging.getLogger(__name__)
 
 
 class Transcriber:
@@ -34,8 +41,7 @@ class Transcriber:
     def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int) -> None:
         if batch_size < 1:
             raise ConfigError(f"--batch-size {batch_size}: must be at least 1.")
-        self._model, self._recipe, self._batch_size = model, recipe, batch_size
-        self._encoder = SegmentEncoder(model, recipe, batch_size)
+        self._model, self._recipe, self.batch_size = model, recipe, batch_size
         self._head = VocabularyHead(
             weight=model.head_weight, softcap=model.config.softcap, embed_scale=model.embed_scale
         )
@@ -43,17 +49,53 @@ class Transcriber:
     def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
         """Transcribe segments, pulled a few batches ahead.
 
+        Where the memory does not hold a batch, the segments that were in it are done again in batches of half its
+        size, and so is everything after them; `batch_size` says so.
+
         Args:
             features: segments with speech.
 
         Yields:
             One transcript for each, in the order in which they finish.
+
+        Raises:
+            TransientError: the memory does not hold a single segment.
         """
+        pulled = _Pulled(features)
+        while True:
+            with closing(self._transcribe(pulled)) as transcripts:
+                try:
+                    for transcript in transcripts:
+                        pulled.done(transcript.segment)
+                        yield transcript
+                    return
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self._halve(error)
+            # Only here, where nothing holds the failed batch's tensors any longer, is its memory free.
+            pulled.put_back()
+            release_memory()
+
+    def _halve(self, error: RuntimeError) -> None:
+        reason = str(error).strip().split("\n", 1)[0]
+        if self.batch_size == 1:
+            raise TransientError(
+                f"{self._model.device}: a single segment does not fit the memory ({reason}). Free what other processes "
+                "hold there (`nvidia-smi` lists them), or take a larger device."
+            )
+        logger.warning(
+            "%s: out of memory with %d segments at once, going on with %d (%s)",
+            self._model.device, self.batch_size, self.batch_size // 2, reason,
+        )  # fmt: skip
+        self.batch_size //= 2
+
+    def _transcribe(self, features: Iterator[SegmentFeatures]) -> Generator[SegmentTranscript]:
         canvases = denoise(
-            CachedDecoder(self._model, self._batch_size),
+            CachedDecoder(self._model, self.batch_size),
             self._head,
             self._jobs(features),
-            num_rows=self._batch_size,
+            num_rows=self.batch_size,
             buckets=self._model.config.canvas.buckets,
             end_token_ids=self._model.config.prompt.end_text_ids,
             config=self._recipe.decode,
@@ -61,8 +103,8 @@ class Transcriber:
         for canvas in canvases:
             yield self._read(canvas)
 
-    def _jobs(self, features: Iterable[SegmentFeatures]) -> Iterator[CanvasJob]:
-        for encoded in self._encoder.encode(features):
+    def _jobs(self, features: Iterator[SegmentFeatures]) -> Iterator[CanvasJob]:
+        for encoded in SegmentEncoder(self._model, self._recipe, self.batch_size).encode(features):
             segment = encoded.features.segment
             seed = self._seed(encoded) if self._recipe.decode.seed_canvas == "ctc" else None
             yield CanvasJob(
@@ -101,3 +143,32 @@ class Transcriber:
             is_settled=canvas.is_settled,
             is_overflow=canvas.is_overflowed,
         )
+
+
+class _Pulled:
+    """Segments as they are pulled, each kept until it is done, so that a failed batch loses none."""
+
+    def __init__(self, source: Iterable[SegmentFeatures]) -> None:
+        self._source = iter(source)
+        self._unfinished: dict[Segment, list[SegmentFeatures]] = {}
+
+    def __iter__(self) -> Iterator[SegmentFeatures]:
+        return self
+
+    def __next__(self) -> SegmentFeatures:
+        features = next(self._source)
+        self._unfinished.setdefault(features.segment, []).append(features)
+        return features
+
+    def done(self, segment: Segment) -> None:
+        """Forget one."""
+        same = self._unfinished[segment]
+        same.pop()
+        if not same:
+            del self._unfinished[segment]
+
+    def put_back(self) -> None:
+        """Put those that are not done before the ones to come."""
+        again = [features for same in self._unfinished.values() for features in same]
+        self._unfinished = {}
+        self._source = chain(again, self._source)

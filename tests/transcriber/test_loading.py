@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dgasr.errors import ConfigError
-from dgasr.model.adapter import add_lora, save_adapter
+from dgasr.model.adapter import add_lora, has_lora, save_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import save_model
 from dgasr.model.identity import identify
@@ -90,3 +90,10 @@ def test_one_gpu_of_several_is_chosen_by_number(monkeypatch):
     assert choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ConfigError, match="torch sees 2 GPUs, cuda:0 to cuda:1"):
         choose_device("cuda:2")
+
+
+def test_a_merged_adapter_is_another_recipe_without_lora(folder, adapter):
+    merged = load(str(folder), adapter=str(adapter), merge_adapter=True)
+    assert not has_lora(merged)
+    assert merged.identity == identify(str(folder), str(adapter), merge_adapter=True)[1]
+    assert merged.identity != identify(str(folder), str(adapter))[1]
