@@ -18,6 +18,7 @@ from dgasr.stages.plan import plan_shards
 from dgasr.stages.report import RunSummary, commit_run, decoding_devices, summarise
 from dgasr.stages.run_report import rejections, run_report
 from dgasr.stages.staging import sweep_staging
+from dgasr.store.probe import probe_store
 from pipelines.conductor import Conductor
 from pipelines.course import Planned
 from pipelines.deployments import PrefectDispatch
@@ -78,6 +79,7 @@ async def plan(request: RunRequest) -> tuple[int, list[Planned]]:
 
 
 def _plan(request: RunRequest) -> tuple[int, list[Planned]]:
+    probe_store(request.lake_uri)
     sweep_staging(request.lake_uri, datetime.now(UTC))
     recipe_id = request.recipe.recipe_id
     backlog = find_backlog(request.selection, request.lake_uri, recipe_id)

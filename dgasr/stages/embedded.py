@@ -18,6 +18,7 @@ from dgasr.stages.report import RunSummary, commit_run, summarise
 from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.selection import Selection
 from dgasr.stages.staging import sweep_staging
+from dgasr.store.probe import probe_store
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ def transcribe_backlog(
         As `transcribe_sources`.
     """
     run_id, started_at, started = new_run_id(), datetime.now(UTC), time.monotonic()
+    probe_store(lake_uri)
     sweep_staging(lake_uri, started_at)
     for shard in plan_shards(backlog, recipe.recipe_id, ShardConfig(), backlog.take):
         staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
