@@ -5,6 +5,7 @@ A child run is linked to its parent, so that the server ends it when the parent 
 
 import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -179,6 +180,10 @@ class PrefectDispatch:
         except httpx.TransportError as error:
             raise TransientError(f"{self._client.api_url}: Prefect's server does not answer ({error!r}).") from error
         except PrefectHTTPStatusError as error:
-            if error.response.status_code < 500 and error.response.status_code not in (408, 429):
-                raise
-            raise TransientError(f"{self._client.api_url}: Prefect's server answers {error}.") from error
+            code = error.response.status_code
+            if code >= 500 or code in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS):
+                raise TransientError(f"{self._client.api_url}: Prefect's server answers {error}.") from error
+            raise ConfigError(
+                f"{self._client.api_url}: Prefect's server refuses what this version of dgasr asks for ({error}). "
+                "Run `make deploy` after every upgrade, and upgrade the workers too."
+            ) from error
