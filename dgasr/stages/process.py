@@ -7,6 +7,7 @@ import resource
 import socket
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 REPORTED_PACKAGES = ("dgasr", "torch", "transformers", "numpy", "soundfile", "av", "soxr")
 """Packages that can change text or times, and so belong in a run's row."""
@@ -24,5 +25,10 @@ def versions_json() -> str:
 
 def peak_memory_bytes() -> int:
     """Return the largest resident memory this process has had."""
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    try:
+        # Linux hands `ru_maxrss` on to whatever a process starts: a small child of a large parent would seem large.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -45,7 +45,7 @@ OUTAGE_S = 5.0
 """How long the store is out altogether, once."""
 
 WEIGHTS = {"decode": 4, "prepare": 3, "pool process": 3, "transcribe": 2, "worker": 2}
-"""How often each kind is chosen, of those that run; the server is chosen once."""
+"""How often each kind is chosen; where none runs just then nobody is killed. The server is killed once."""
 
 PATIENCE = {
     "start_deadline_s": 90.0,
@@ -89,6 +89,7 @@ class Schedule:
             if state[0] not in TERMINAL:
                 return
             self.ends.append(state)
+            print(f"run {len(self.ends)} ended {state[0]}: {state[1][:150]}", flush=True)
             self._current = None
         if not self.is_done:
             self.begin()
@@ -122,9 +123,10 @@ class Killer:
         if len(self.kills) == self._server_at:
             self._kill("server", victims["server"])
             self._theatre.inject(outage_s=OUTAGE_S)
-        elif kinds := [kind for kind in WEIGHTS if victims[kind]]:
-            (kind,) = self._random.choices(kinds, [WEIGHTS[kind] for kind in kinds])
-            self._kill(kind, [self._random.choice(victims[kind])])
+        else:
+            (kind,) = self._random.choices(list(WEIGHTS), WEIGHTS.values())
+            if victims[kind]:
+                self._kill(kind, [self._random.choice(victims[kind])])
         self._draw()
 
     def _kill(self, kind: str, victims: list[psutil.Process]) -> None:
@@ -132,6 +134,7 @@ class Killer:
             if kill(victim.pid):
                 after_s = round(time.monotonic() - self._started, 1)
                 self.kills.append(Kill(after_s=after_s, victim=kind, process_id=victim.pid))
+                print(f"{after_s:7.1f} s  kill {len(self.kills)}: {kind}", flush=True)
 
     def _draw(self) -> None:
         self._next = time.monotonic() + self._random.expovariate(1 / self._pause_s)
@@ -164,7 +167,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     figures.add_arguments(parser, 120)
     parser.add_argument("--kills", type=int, default=30, help="SIGKILLs, the server's included (30)")
-    parser.add_argument("--pause", type=float, default=6.0, help="between two kills on average, s (6)")
+    parser.add_argument(
+        "--pause", type=float, default=4.0, help="between two shots on average, s; not every one hits (4)"
+    )
     parser.add_argument("--timeout", type=float, default=1500.0, help="for all of it, s (1500)")
     options = parser.parse_args()
     print(f"seed {options.seed}")

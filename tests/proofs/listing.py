@@ -9,7 +9,6 @@ Each measurement runs in a process of its own, so that its peak of memory is its
 import argparse
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from dgasr.records import Recording, Shard
 from dgasr.stages.assignment import AssignmentConfig, write_assignments
 from dgasr.stages.backlog import find_backlog
 from dgasr.stages.plan import ShardConfig, plan_shards
+from dgasr.stages.process import peak_memory_bytes
 from dgasr.stages.selection import Selection
 from dgasr.store import objects
 from tests.proofs import figures, theatre
@@ -187,7 +187,7 @@ def _measure(name: str, lake: str) -> dict[str, object]:
     return counts | {
         "wall, s": time.monotonic() - started,
         "CPU, s": time.process_time() - cpu_started,
-        "peak memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak memory, MB": peak_memory_bytes() / 1e6,
     }
 
 

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import psutil
 import soundfile
 
 from dgasr.samples import SAMPLES
+from dgasr.stages.process import peak_memory_bytes
 from tests.proofs import figures
 from tests.proofs.archive import make_archive
 from tests.proofs.processes import end_on_signals
@@ -139,7 +139,7 @@ def main() -> int:
     if options.measure:
         name, source, lake = options.measure
         found = MEASURED[name](Path(source), lake)
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak_mb = peak_memory_bytes() / 1e6
         sys.stderr.write("\n" + json.dumps(found | {"peak memory, MB": peak_mb}) + "\n")
         return 0
     end_on_signals()

@@ -108,10 +108,14 @@ class Theatre:
             return str(client.post(url, json={"parameters": parameters}).raise_for_status().json()["id"])
 
     def try_to_start_run(self, deployment: str, parameters: dict[str, Any]) -> str | None:
-        """Schedule a run; `None` while the server does not answer."""
+        """Schedule a run; `None` while the server does not answer, or is too busy to."""
         try:
             return self.start_run(deployment, parameters)
         except httpx.TransportError:
+            return None
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code < 500:
+                raise
             return None
 
     def state_of(self, flow_run_id: str) -> tuple[str, str]:
