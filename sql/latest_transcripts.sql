@@ -1,7 +1,8 @@
 -- What each recording says.
--- grain: one row per URI: its newest version in its newest transcription; text is empty where nothing was said
+-- grain: one row per URI: its newest version, by the preferred recipe; text is empty where nothing was said
 -- sources: recordings_latest, segments_latest
 -- units: *_s seconds; confidence: mean of the segments' confidences, weighted by their length
+-- cost: a full scan of the text, unless it is asked for a uri
 -- example: s3://archive/a.flac | ok | 'one two three four' | confidence 0.97 | num_flagged 0 | decoded_s 12.48
 create or replace view latest_transcripts as
 with spoken as (

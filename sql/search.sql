@@ -1,62 +1,109 @@
--- Where something was said: `select * from search('forty two')`, with the neighbouring text.
--- grain: one row per segment that holds at least one of the words asked for, best first
--- sources: segments_latest, words
--- units: start_s seconds from the recording's first sample, of the first word that matches; score: share of the asked
---        words that the segment holds, plus 1 where they stand in it as asked; the more often and surer, the higher
--- example: s3://archive/a.flac | 31.2 | score 2.0 | 'eight nine' | 'one forty two' | 'three'
-create or replace macro search(query) as table
-with asked as (
-    select distinct
-        unnest(regexp_extract_all(lower(query), '[\p{L}\p{N}'']+')) as term
+-- Where something was said, best first: `from search('forty two')`, `from search('forty two', max_results := 5)`.
+-- grain: one row per segment that holds at least one of the words asked for, the best `max_results` (50) of them
+-- sources: segment_parts, recordings_latest
+-- units: *_s seconds from the recording's first sample, end exclusive; score: BM25 of the words asked for, and once more the
+--        weight of all of them where they stand in the segment as asked (Robertson and Zaragoza 2009, section 3.2, k1 = 1.2,
+--        b = 0.75, lengths in words; the phrase's weight is ours)
+-- cost: reads the text of every segment; `phrase` finds the exact time of words
+-- example: s3://archive/a.flac | 31.2–34.0 | score 9.7 | 'eight nine' | 'one forty two' | 'three'
+create or replace macro search(query, max_results := 50) as table
+with latest as materialized (
+    select recipe_id, "date", recording_id, shard_id, uri, num_segments, num_words
+    from recordings_latest
 ),
-spelled as (
+-- The pattern is one constant, so that each text is looked through once for all words. Its \b knows ASCII only: other
+-- texts are split into words instead, which takes five times as long.
+heard as materialized (
     select
-        uri,
-        segment_index,
-        start_s,
-        unnest(regexp_extract_all(lower(word), '[\p{L}\p{N}'']+')) as term
-    from words
-),
-heard as (
-    select
-        uri,
-        segment_index,
-        min(start_s) as start_s,
-        count(*) as num_matches,
-        count(distinct term) as num_terms
-    from spelled
-    join asked using (term)
-    group by uri, segment_index
-),
-neighbours as (
-    select
-        uri,
+        latest.uri,
+        recipe_id,
+        recording_id,
+        shard_id,
         segment_index,
         confidence,
+        length(text) - length(replace(text, ' ', '')) + 1 as num_words,
+        if(
+            strlen(text) = length(text),
+            regexp_extract_all(
+                text, '(?i)\b(?:' || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '|') || ')\b'
+            ),
+            list_filter(
+                regexp_extract_all(text, '[\p{L}\p{N}]+'),
+                lambda word: list_contains(regexp_extract_all(lower(query), '[\p{L}\p{N}]+'), lower(word))
+            )
+        ) as matches,
+        regexp_matches(
+            text,
+            '(?i)(?:^|[^\p{L}\p{N}])'
+            || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '[^\p{L}\p{N}]+')
+            || '(?:$|[^\p{L}\p{N}])'
+        ) as has_phrase
+    from segment_parts
+    join latest using (recipe_id, "date", recording_id, shard_id)
+    where
+        regexp_matches(query, '[\p{L}\p{N}]')
+        and regexp_matches(text, '(?i)' || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '|'))
+),
+asked as (
+    select
+        term,
+        ln(1 + (any_value(corpus.num_segments) - count(*) + 0.5) / (count(*) + 0.5)) as weight
+    from (select unnest(list_distinct(list_transform(matches, lambda word: lower(word)))) as term from heard)
+    cross join (select sum(num_segments) as num_segments from latest) as corpus
+    group by term
+),
+weights as materialized (
+    select
+        list({term: term, weight: weight}) as terms,
+        sum(weight) as phrase_weight,
+        (select sum(num_words) / sum(num_segments) from latest) as mean_words
+    from asked
+),
+best as materialized (
+    select
+        heard.* exclude (matches, num_words, has_phrase),
+        list_sum(
+            [
+                asked.weight * len(list_filter(matches, lambda word: lower(word) = asked.term)) * 2.2
+                / (
+                    len(list_filter(matches, lambda word: lower(word) = asked.term))
+                    + 1.2 * (0.25 + 0.75 * num_words / mean_words)
+                )
+                for asked in weights.terms
+            ]
+        ) + if(has_phrase, phrase_weight, 0) as score
+    from heard
+    cross join weights
+    where len(matches) > 0
+    order by score desc, confidence desc, uri, segment_index
+    limit max_results
+),
+nearby as (
+    select
+        recipe_id,
+        recording_id,
+        shard_id,
+        segment_index,
+        start_s,
+        end_s,
         text,
         lag(text, 1, '') over recording as text_before,
-        lead(text, 1, '') over recording as text_after,
-        concat(' ', trim(regexp_replace(lower(text), '[^\p{L}\p{N}'']+', ' ', 'g')), ' ') as plain_text
-    from segments_latest
+        lead(text, 1, '') over recording as text_after
+    from segment_parts
+    semi join best using (recipe_id, recording_id, shard_id)
     where text <> ''
-    window recording as (partition by uri order by segment_index)
+    window recording as (partition by recipe_id, recording_id, shard_id order by segment_index)
 )
 select
-    heard.uri,
-    heard.start_s,
-    heard.num_terms / nullif((select count(*) from asked), 0) + if(
-        contains(
-            neighbours.plain_text,
-            concat(' ', trim(regexp_replace(lower(query), '[^\p{L}\p{N}'']+', ' ', 'g')), ' ')
-        ),
-        1,
-        0
-    ) as score,
-    neighbours.text_before,
-    neighbours.text,
-    neighbours.text_after,
-    neighbours.confidence,
-    heard.segment_index
-from heard
-join neighbours using (uri, segment_index)
-order by score desc, heard.num_matches desc, neighbours.confidence desc, heard.uri, heard.start_s;
+    best.uri,
+    nearby.start_s,
+    nearby.end_s,
+    best.score,
+    nearby.text_before,
+    nearby.text,
+    nearby.text_after,
+    best.confidence,
+    best.segment_index
+from best
+join nearby using (recipe_id, recording_id, shard_id, segment_index)
+order by best.score desc, best.confidence desc, best.uri, best.segment_index;

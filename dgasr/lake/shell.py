@@ -1,40 +1,109 @@
-"""The work behind `dgasr sql`: a question and a lake in, rows as a table, CSV or JSON out."""
+"""The work behind `dgasr sql`: questions and a lake in, answers out. Reads the lake and nothing else."""
 
-import csv
-import json
+import contextlib
 import re
-import shutil
-from collections.abc import Iterator, Sequence
-from datetime import date, datetime
-from decimal import Decimal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import BinaryIO, TextIO
 
 import duckdb
 
-from dgasr.errors import ConfigError, DgasrError, IntegrityError
-from dgasr.lake.table import format_table
-from dgasr.lake.views import connect
+from dgasr.errors import ConfigError, DgasrError
+from dgasr.lake.answers import FORMATS, write_answer, write_parquet
+from dgasr.lake.views import open_questions
 
-FORMATS = ("table", "csv", "json")
-
-TABLE_ROWS = 1000
-"""Rows that a table shows: it must be measured before it is printed. CSV and JSON stream all of them."""
-
-PIPE_WIDTH = 120
-"""Characters a line of a table has where nobody's terminal says otherwise."""
-
-Rows = Iterator[Sequence[Any]]
+SHOWN_ONE_BY_ONE = ("table", "md")
+"""Formats in which the answers of several questions can follow each other."""
 
 
-def run_sql(query_or_file: str, lake_uri: str, format: str, out: TextIO) -> None:
+class Questions:
+    """A lake that is open for questions; `with` closes it."""
+
+    def __init__(self, lake_uri: str, preferred_recipe: str = "") -> None:
+        """Open the lake; raises as `dgasr.lake.views.connect` does."""
+        self._connection, self._files = open_questions(lake_uri, preferred_recipe)
+
+    def __enter__(self) -> "Questions":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def names(self) -> list[str]:
+        """List the tables, views and macros."""
+        found = self._connection.execute(
+            "select table_name from information_schema.tables union "
+            "select function_name || '(…)' from duckdb_functions() "
+            "where function_type = 'table_macro' and not internal order by all"
+        )
+        return [name for (name,) in found.fetchall()]
+
+    def columns(self, name: str) -> list[tuple[str, str]]:
+        """List a table's columns with their types; raises `ConfigError` where there is no such table."""
+        with self._errors():
+            return self._connection.execute(f'select column_name, column_type from (describe "{name}")').fetchall()
+
+    def answer(self, sql: str, format: str, out: TextIO) -> None:
+        """Answer one question or several.
+
+        Args:
+            sql: statements; what they set or create lasts until the lake is closed.
+            format: one of `FORMATS`.
+            out: where the answers go; `parquet` goes to its `buffer`.
+
+        Raises:
+            ConfigError: the SQL is wrong, holds no question, or holds several where the format has room for one.
+            IntegrityError: a part of the lake cannot be read.
+            TransientError: the store does not answer.
+        """
+        with self._errors():
+            statements = self._connection.extract_statements(sql)
+            asking = [s for s in statements if s.type in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)]
+            if not statements:
+                raise ConfigError("sql: holds no question. Write a `select …`, or name a view.")
+            if len(asking) > 1 and format not in SHOWN_ONE_BY_ONE:
+                raise ConfigError(
+                    f"sql: --format {format} has room for one answer, and these are {len(asking)} questions."
+                )
+            for statement in statements:
+                cursor = self._connection.execute(statement)
+                if statement not in asking:
+                    continue
+                if format == "parquet":
+                    write_parquet(cursor, _binary(out))
+                else:
+                    write_answer(cursor, format, out)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn errors of DuckDB into ours, by who has to act."""
+        try:
+            yield
+        except duckdb.Error as error:
+            raise self._files.sort_error(error) or self._wrong(error) from error
+
+    def _wrong(self, error: duckdb.Error) -> DgasrError:
+        """Say what is wrong with a question."""
+        text = str(error).strip()
+        if isinstance(error, duckdb.PermissionException) or "PermissionError" in text:
+            return ConfigError(
+                f"sql: {text.splitlines()[-1]}\nA question reads the lake and nothing else: use --out FILE."
+            )
+        if isinstance(error, duckdb.CatalogException):
+            text += f"\nTables and views: {', '.join(self.names())}."
+        return ConfigError(f"sql: {text}")
+
+
+def run_sql(question: str, lake_uri: str, format: str, out: TextIO, preferred_recipe: str = "") -> None:
     """Answer a question about a lake.
 
     Args:
-        query_or_file: SQL, a file of SQL (its name ends in `.sql`), or the name of a table or view.
+        question: SQL, a file of SQL (its name ends in `.sql`), or the name of a table or view.
         lake_uri: a folder or `s3://` prefix.
-        format: `table`, `csv` or `json` (one array of objects).
+        format: one of `FORMATS`; `json` is one array of objects.
         out: where the answer goes.
+        preferred_recipe: recipe whose transcripts count as the latest; empty for the newest.
 
     Raises:
         ConfigError: the format, the file, the lake or the SQL is wrong.
@@ -43,20 +112,14 @@ def run_sql(query_or_file: str, lake_uri: str, format: str, out: TextIO) -> None
     """
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: is none of {', '.join(FORMATS)}.")
-    query = _query(query_or_file)
-    with connect(lake_uri) as connection:
-        try:
-            cursor = connection.execute(query)
-            if cursor is None or cursor.description is None:  # nothing but comments; a statement without rows
-                raise ConfigError("sql: holds no question. Write a `select …`, or name a view.")
-            _write(format, [column[0] for column in cursor.description], _fetch(cursor), out)
-        except duckdb.Error as error:
-            raise _sql_error(error, lake_uri, connection) from error
+    sql = read_question(question)
+    with Questions(lake_uri, preferred_recipe) as questions:
+        questions.answer(sql, format, out)
 
 
-def _query(query_or_file: str) -> str:
-    """Return the SQL that an argument stands for."""
-    text = query_or_file.strip()
+def read_question(question: str) -> str:
+    """Return the SQL that an argument stands for: itself, a file's, or that of a view's name."""
+    text = question.strip()
     if re.fullmatch(r"[A-Za-z_]\w*", text):
         return f'select * from "{text}"'
     if not text.endswith(".sql"):
@@ -67,74 +130,9 @@ def _query(query_or_file: str) -> str:
         raise ConfigError(f"{text}: the file cannot be read ({error}). Give SQL or a file that holds it.") from error
 
 
-def _fetch(cursor: duckdb.DuckDBPyConnection) -> Rows:
-    """Yield a result's rows without holding all of them."""
-    while rows := cursor.fetchmany(1000):
-        yield from rows
-
-
-def _write(format: str, columns: list[str], rows: Rows, out: TextIO) -> None:
-    """Write a result in one of `FORMATS`."""
-    if format == "csv":
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_csv_value(value) for value in row] for row in rows)
-    elif format == "json":
-        _write_json(columns, rows, out)
-    else:
-        _write_table(columns, rows, out)
-
-
-def _write_json(columns: list[str], rows: Rows, out: TextIO) -> None:
-    """Write one array, one object a line."""
-    separator = "[\n"
-    for row in rows:
-        record = dict(zip(columns, map(_plain, row), strict=True))
-        out.write(separator + json.dumps(record, ensure_ascii=False))
-        separator = ",\n"
-    out.write("[]\n" if separator == "[\n" else "\n]\n")
-
-
-def _write_table(columns: list[str], rows: Rows, out: TextIO) -> None:
-    """Write what fits into a table, and say where that is not all."""
-    shown = [row for _, row in zip(range(TABLE_ROWS), rows, strict=False)]
-    width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if out.isatty() else PIPE_WIDTH
-    out.write(format_table(columns, shown, width))
-    if next(rows, None) is not None:
-        out.write(f"… the first {TABLE_ROWS} rows. Add a `limit`, or take --format csv for all of them.\n")
-    else:
-        out.write(f"{len(shown)} row{'' if len(shown) == 1 else 's'}\n")
-
-
-def _plain(value: Any) -> Any:
-    """Turn a value into what JSON can hold."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | Decimal):
-        number = float(value)
-        return number if abs(number) < float("inf") else None
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    return value if isinstance(value, str | int | bool | None) else str(value)
-
-
-def _csv_value(value: Any) -> Any:
-    """Turn a value into what a CSV cell can hold; nested values become JSON."""
-    plain = _plain(value)
-    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, dict | list) else plain
-
-
-def _sql_error(error: duckdb.Error, lake_uri: str, connection: duckdb.DuckDBPyConnection) -> DgasrError:
-    """Sort an error of DuckDB by who has to act."""
-    text = str(error).strip()
-    if "reading the stream" in text or isinstance(error, duckdb.IOException):
-        return IntegrityError(
-            f"{lake_uri}: a part cannot be read ({text}). Restore the file from a copy, "
-            "or delete the shard's commit and parts and transcribe its recordings again."
-        )
-    if isinstance(error, duckdb.PermissionException):
-        return ConfigError(f"sql: {text}\nA question reads the lake and nothing else: redirect the output.")
-    names = connection.execute("select table_name from information_schema.tables order by all").fetchall()
-    return ConfigError(f"sql: {text}\nTables and views: {', '.join(name for (name,) in names)}, search('words').")
+def _binary(out: TextIO) -> BinaryIO:
+    """Return where bytes go that are no text."""
+    if out.isatty():
+        raise ConfigError("--format parquet: is not for a terminal. Give --out FILE, or redirect the output.")
+    out.flush()
+    return out.buffer if hasattr(out, "buffer") else sys.stdout.buffer

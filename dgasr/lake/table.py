@@ -2,7 +2,7 @@
 
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import zip_longest
 from typing import Any
@@ -96,3 +96,22 @@ def _pad(text: str, width: int, is_right: bool) -> str:
         text += "…" + kept_end
     space = " " * (width - _width(text))
     return space + text if is_right else text + space
+
+
+def format_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """Lay rows out as a Markdown table, line by line and nothing of it cut.
+
+    Args:
+        columns: names.
+        rows: values, as many in each row as there are columns; taken one by one.
+    """
+    yield _markdown_line(columns)
+    yield _markdown_line(["---"] * len(columns))
+    for row in rows:
+        yield _markdown_line([_cell(value) for value in row])
+
+
+def _markdown_line(cells: Iterable[str]) -> str:
+    """Write a row of a Markdown table; a bar or a backslash in a cell ends no cell."""
+    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells)
+    return "| " + " | ".join(escaped) + " |\n"

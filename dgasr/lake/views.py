@@ -1,7 +1,7 @@
 """A lake's URI in, a DuckDB connection with its tables and the views of `sql/` out. Reads committed parts only.
 
-The parts reach DuckDB as pyarrow datasets with the declared schema, which works alike on folders and S3, needs no
-DuckDB extension, and pushes filters and columns down to the files.
+DuckDB reads the parts itself, columns, row groups and files that a question does not need left out, through
+`dgasr.lake.files`: no extension of DuckDB is needed for S3.
 """
 
 import re
@@ -11,8 +11,9 @@ from pathlib import Path
 import duckdb
 
 from dgasr.errors import ConfigError
-from dgasr.lake.datasets import dataset_of
+from dgasr.lake.files import PROTOCOL, LakeFiles
 from dgasr.lake.location import open_existing_lake
+from dgasr.lake.scans import REGISTERED, scan_statement
 from dgasr.lake.snapshot import snapshot
 
 SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
@@ -21,26 +22,26 @@ SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
 SETTINGS = (
     "set TimeZone = 'UTC'",
     "set python_enable_replacements = false",
+    "set parquet_metadata_cache = true",
+)
+
+LOCKS = (
     # A question reads the lake; it can neither read nor write any other file.
+    f"set allowed_directories = ['{PROTOCOL}://']",
     "set enable_external_access = false",
     "set lock_configuration = true",
 )
 
-REGISTERED = {
-    "recording_parts": "recordings",
-    "segment_parts": "segments",
-    "runs": "runs",
-    "evaluations": "evaluations",
-    "presence": "presence",
-}
-"""Tables as the views find them, by the name they have there."""
+REMOTE_THREADS = 16
+"""Threads of DuckDB where the lake lies in S3: they wait for requests most of their time."""
 
 
-def connect(lake_uri: str) -> duckdb.DuckDBPyConnection:
+def connect(lake_uri: str, preferred_recipe: str = "") -> duckdb.DuckDBPyConnection:
     """Open a lake for questions.
 
     Args:
         lake_uri: a folder or `s3://` prefix.
+        preferred_recipe: recipe whose transcripts count as a recording's latest; empty for the newest of each.
 
     Returns:
         A connection in memory, with what was committed by now as the tables of `REGISTERED`, and
@@ -51,13 +52,29 @@ def connect(lake_uri: str) -> duckdb.DuckDBPyConnection:
         IntegrityError: commits and parts contradict each other, or a newer dgasr wrote them.
         TransientError: the store does not answer.
     """
+    return open_questions(lake_uri, preferred_recipe)[0]
+
+
+def open_questions(lake_uri: str, preferred_recipe: str) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
+    """Open a lake as `connect` does; what it reads through comes too, and knows what DuckDB's errors mean."""
     found = snapshot(open_existing_lake(lake_uri))
+    statements = view_statements()
+    files = LakeFiles(found.lake, {part.key: part.size_bytes for parts in found.parts.values() for part in parts})
     connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
-    for name, table in REGISTERED.items():
-        connection.register(name, dataset_of(found, table))
-    for statement in (*view_statements().values(), *SETTINGS):
-        connection.execute(statement)
-    return connection
+    connection.register_filesystem(files)
+    threads = [f"set threads = {REMOTE_THREADS}"] if "://" in found.lake.uri else []
+    scans = [
+        scan_statement(view, table, [f"{PROTOCOL}://{part.key}" for part in found.parts[table]])
+        for view, table in REGISTERED.items()
+    ]
+    try:
+        for statement in (*SETTINGS, *threads, *scans, *statements.values(), *LOCKS):
+            connection.execute(statement)
+    except duckdb.Error as error:  # footers are read for the first time
+        connection.close()
+        raise files.sort_error(error) or error from error
+    connection.execute("set variable preferred_recipe = ?", [preferred_recipe])
+    return connection, files
 
 
 def view_statements() -> dict[str, str]:

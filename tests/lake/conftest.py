@@ -163,22 +163,33 @@ def empty_lake(tmp_path: Path) -> str:
 
 def fill(lake: str, rows: ShardRows) -> None:
     commit_shard(objects, lake, rows)
-    run = run_row(
-        run_id="run1",
-        recipe_id=RECIPE,
-        recipe_json="{}",
-        versions_json="{}",
-        source="/a",
-        device="cpu",
-        started_at=DAY,
-        recordings={"ok": 1, "partial": 1, "rejected": 1},
-        num_segments=5,
-        num_words=6,
-        audio_s=12.0,
-        wall_s=3.0,
-        peak_memory_bytes=500_000_000,
-    )
-    write_run(objects, lake, run)
+    write_run(objects, lake, run_of())
+
+
+def run_of(**changes: object) -> dict:
+    """Make the row of the run that made the three recordings, but for what is changed."""
+    columns: dict = {
+        "run_id": "run1",
+        "recipe_id": RECIPE,
+        "recipe_json": "{}",
+        "versions_json": "{}",
+        "source": "/a",
+        "device": "cpu",
+        "started_at": DAY,
+        "recordings": {"ok": 1, "partial": 1, "rejected": 1},
+        "num_segments": 5,
+        "num_words": 6,
+        "audio_s": 12.0,
+        "wall_s": 3.0,
+        "peak_memory_bytes": 500_000_000,
+    }
+    return run_row(**columns | changes)
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., dict]:
+    """Function that makes the row of a run, of the columns that are given and defaults."""
+    return run_of
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from dgasr.errors import ConfigError, IntegrityError
-from dgasr.lake import shell
+from dgasr.lake import answers
 from dgasr.lake.parts import commit_shard
 from dgasr.lake.shell import run_sql
 from dgasr.store import objects
@@ -70,7 +70,7 @@ def test_a_table_fits_into_a_line(small_lake):
 
 
 def test_a_long_table_says_that_it_stops(empty_lake, monkeypatch):
-    monkeypatch.setattr(shell, "TABLE_ROWS", 2)
+    monkeypatch.setattr(answers, "TABLE_ROWS", 2)
     assert answer(empty_lake, "select unnest(range(3)) as n").endswith(
         "… the first 2 rows. Add a `limit`, or take --format csv for all of them.\n"
     )
@@ -97,12 +97,12 @@ def test_a_wrong_question_is_refused_in_words(small_lake, query, message):
 
 
 def test_a_wrong_name_lists_the_right_ones(small_lake):
-    with pytest.raises(ConfigError, match=r"Tables and views: confidence_histogram, coverage, .*search"):
+    with pytest.raises(ConfigError, match=r"Tables and views: accuracy, .*, coverage, .*search"):
         answer(small_lake, "covverage")
 
 
 def test_an_unknown_format_is_refused(small_lake):
-    with pytest.raises(ConfigError, match="--format xml: is none of table, csv, json"):
+    with pytest.raises(ConfigError, match="--format xml: is none of table, csv, json, parquet, md"):
         answer(small_lake, "words", "xml")
 
 

@@ -1,5 +1,6 @@
 """Every view on an empty lake, and on three recordings with answers computed by hand."""
 
+import math
 import os
 import re
 import shutil
@@ -12,12 +13,25 @@ import pytest
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.lake import views
-from dgasr.lake.parts import commit_shard
+from dgasr.lake.parts import commit_shard, write_run
+from dgasr.lake.scans import REGISTERED
 from dgasr.lake.schema import table_schema
 from dgasr.lake.views import connect, view_statements
 from dgasr.store import objects
 
-VIEWS = sorted(set(view_statements()) - {"search"})
+MACROS = {name for name, text in view_statements().items() if "create or replace macro" in text}
+VIEWS = sorted(set(view_statements()) - MACROS)
+
+EVERY_MACRO = {
+    "search": "search('one')",
+    "phrase": "phrase('one two')",
+    "transcript_at": "transcript_at('/a/one.flac', 1)",
+    "speech_per_prefix": "speech_per_prefix(1)",
+    "vocabulary_drift": "vocabulary_drift(date '2026-01-02')",
+    "word_differences": "word_differences('a', 'b')",
+    "compare_recipes": "compare_recipes('a', 'b')",
+}
+"""A call of each."""
 
 
 def ask(lake: str, query: str) -> list[tuple]:
@@ -31,26 +45,35 @@ def small(small_lake):
         yield lambda query: connection.execute(query).fetchall()
 
 
-@pytest.mark.parametrize("view", [*VIEWS, "runs", "recording_parts", "segment_parts"])
+@pytest.mark.parametrize("view", [*VIEWS, *REGISTERED])
 def test_an_empty_lake_answers_every_view(empty_lake, view):
     rows = ask(empty_lake, f"select * from {view}")
     assert rows == [] or (view == "confidence_histogram" and [row[2:] for row in rows] == [(0, None)] * 10)
 
 
-def test_an_empty_lake_answers_a_search(empty_lake):
-    assert ask(empty_lake, "select * from search('one')") == []
+@pytest.mark.parametrize("macro", sorted(MACROS))
+def test_an_empty_lake_answers_every_macro(empty_lake, macro):
+    assert ask(empty_lake, f"from {EVERY_MACRO[macro]}") == []
 
 
 @pytest.mark.parametrize("name", sorted(view_statements()))
 def test_a_file_is_named_for_what_it_creates_and_says_its_grain(name):
     text = view_statements()[name]
     assert re.findall(r"create or replace (?:view|macro) (\w+)", text) == [name]
-    assert re.match(r"-- .+\n-- grain: .+\n(--  .+\n)*-- sources: .+\n-- units: .+\n(--  .+\n)*-- example: .+\n", text)
+    assert re.match(
+        r"-- .+\n-- grain: .+\n(--  .+\n)*-- sources: .+\n-- units: .+\n(--  .+\n)*(-- cost: .+\n)?-- example: .+\n",
+        text,
+    )
 
 
 def test_a_view_is_loaded_after_its_sources():
     order = list(view_statements())
-    assert order.index("segments") < order.index("segments_latest") < order.index("words") < order.index("search")
+    assert (
+        order.index("recordings")
+        < order.index("segments_latest")
+        < order.index("words")
+        < order.index("confidence_histogram")
+    )
 
 
 def test_recordings_have_the_declared_columns(small_lake):
@@ -82,19 +105,136 @@ def test_words_carry_times_of_the_recording(small):
 
 
 def test_search_ranks_the_phrase_first_and_gives_neighbours(small):
-    assert small("select uri, start_s, score, text_before, text, text_after from search('Forty two!')") == [
-        ("/a/one.flac", 8.0, 2.0, "One two, two", "forty two", ""),
-        ("/a/one.flac", 2.0, 0.5, "", "One two, two", "forty two"),
+    columns = "uri, start_s, end_s, text_before, text, text_after"
+    assert small(f"select {columns} from search('Forty two!')") == [
+        ("/a/one.flac", 8.0, 10.0, "One two, two", "forty two", ""),
+        ("/a/one.flac", 0.0, 6.0, "", "One two, two", "forty two"),
     ]
+
+
+def test_the_score_is_bm25_and_once_more_the_weights_for_the_phrase(small):
+    # 5 segments with 6 words; two holds in 2 of them, forty in 1; both segments that match have their own length.
+    two, forty = math.log(1 + 3.5 / 2.5), math.log(1 + 4.5 / 1.5)
+    short, long = 1.2 * (0.25 + 0.75 * 2 / 1.2), 1.2 * (0.25 + 0.75 * 3 / 1.2)
+    best = (two + forty) * 2.2 / (1 + short) + two + forty
+    other = two * 2 * 2.2 / (2 + long)
+    assert [score for (score,) in small("select score from search('forty two')")] == pytest.approx([best, other])
+
+
+def test_search_shows_no_more_than_it_is_asked_for(small):
+    assert small("select text from search('forty two', max_results := 1)") == [("forty two",)]
+
+
+def test_search_does_not_take_a_part_for_the_word(small):
+    assert small("from search('fort')") == small("from search('wo')") == []
+
+
+def test_search_knows_letters_beyond_ascii(empty_lake, make_shard):
+    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "L'Élan du café", 1.0, ())]))
+    found = {term: len(ask(empty_lake, f"from search('{term}')")) for term in ("élan", "lan", "CAFÉ", "caf", "l")}
+    assert found == {"élan": 1, "lan": 0, "CAFÉ": 1, "caf": 0, "l": 1}
 
 
 def test_search_finds_the_parts_of_a_hyphenated_word(empty_lake, make_shard):
     commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
-    assert ask(empty_lake, "select score from search('twenty one')") == [(2.0,)]
+    assert ask(empty_lake, "select text from search('twenty one')") == [("Twenty-one!",)]
 
 
 def test_search_for_nothing_finds_nothing(small):
     assert small("select * from search('')") == []
+
+
+def test_a_phrase_is_found_with_the_times_of_its_words(small):
+    assert small("select uri, start_s, end_s, segment_index from phrase('TWO two')") == [("/a/one.flac", 2.0, 6.0, 0)]
+    assert small("select start_s, end_s, text from phrase('forty')") == [(8.0, 9.0, "forty two")]
+
+
+def test_a_phrase_does_not_go_on_in_the_next_segment(small):
+    assert small("from phrase('two forty')") == small("from phrase('')") == []
+
+
+def test_a_phrase_is_found_in_a_hyphenated_word(empty_lake, make_shard):
+    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
+    assert ask(empty_lake, "select start_s, end_s from phrase('twenty one')") == [(0.0, 2.0)]
+
+
+def test_the_transcript_at_a_second_has_the_word_and_what_stands_around(small):
+    columns = "start_s, text, word, word_start_s, word_end_s, text_before, text_after"
+    assert small(f"select {columns} from transcript_at('/a/one.flac', 4)") == [
+        (0.0, "One two, two", "two", 4.0, 6.0, "", "")
+    ]
+    assert small("select kind, word from transcript_at('/a/one.flac', 7.9)") == [("silence", None)]
+    assert small("from transcript_at('/a/one.flac', 10)") == []
+
+
+def test_speech_per_day_adds_up(small):
+    columns = '"date", num_recordings, num_rejected, audio_h * 3600, speech_h * 3600, num_words'
+    assert small(f"select {columns} from speech_per_day") == [(date(2026, 1, 2), 3, 1, 12.0, 9.5, 6)]
+    assert small("select round(words_per_minute, 2) from speech_per_day") == [(37.89,)]
+
+
+def test_speech_per_prefix_goes_as_deep_as_it_is_asked(small):
+    assert small("select prefix, num_recordings from speech_per_prefix(0)") == [("/", 3)]
+    assert small("select prefix, num_recordings from speech_per_prefix(7)") == [("/a/", 3)]
+
+
+def test_flags_are_counted(small):
+    counts = small("select flag, num_segments, duration_s, round(mean_confidence, 2) from flag_counts")
+    assert counts == [("repetition", 1, 2.0, 0.55)]
+
+
+def test_the_vocabulary_is_counted_without_case_and_punctuation(small):
+    assert small("select word, num from vocabulary") == [("two", 3), ("forty", 1), ("one", 1), ("three", 1)]
+    assert small("select per_million from vocabulary where word = 'two'") == [(500_000.0,)]
+
+
+def test_recipes_say_what_they_transcribed(small):
+    columns = "recipe_id, model, num_recordings, num_latest, audio_h * 3600, num_words"
+    assert small(f"select {columns} from recipes") == [("f00d", None, 3, 3, 12.0, 6)]
+
+
+def test_two_recipes_stand_side_by_side(empty_lake, make_shard):
+    other = [
+        ("speech", 0, 6, "one two three", 0.9, ()),
+        ("silence", 6, 8, "", None, ()),
+        ("speech", 8, 10, "forty", 0.5, ()),
+    ]
+    commit_shard(objects, empty_lake, make_shard())
+    commit_shard(objects, empty_lake, make_shard(recipe_id="beef", pieces=other))
+    assert ask(empty_lake, "select start_s, first_word, second_word from word_differences('f00d', 'beef')") == [
+        (4.0, "two", "three"),
+        (9.0, "two", "forty"),
+    ]
+    columns = "num_different, different_share, first_text, second_text"
+    assert ask(empty_lake, f"select {columns} from compare_recipes('f00d', 'beef')") == [
+        (2, 0.4, "One two, two forty two", "one two three forty")
+    ]
+
+
+def test_the_preferred_recipe_speaks_where_it_has_something_to_say(empty_lake, make_shard):
+    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 1, "newer", 1.0, ())]))
+    earlier = make_shard().recordings[0]["transcribed_at"] - timedelta(days=1)
+    older = make_shard(recipe_id="beef", transcribed_at=earlier, pieces=[("speech", 0, 1, "older", 1.0, ())])
+    commit_shard(objects, empty_lake, older)
+    assert ask(empty_lake, "select text from latest_transcripts") == [("newer",)]
+    with connect(empty_lake, preferred_recipe="beef") as connection:
+        assert connection.execute("select text from latest_transcripts").fetchall() == [("older",)]
+
+
+def test_a_price_without_decode_runs_is_paid_for_the_run_itself(empty_lake, make_run):
+    write_run(objects, empty_lake, make_run(audio_s=7200.0, wall_s=1800.0, gpu_hour_price=2.0))
+    columns = "audio_h, device_h, cost, cost_per_audio_hour"
+    assert ask(empty_lake, f"select {columns} from cost_per_hour") == [(2.0, 0.5, 1.0, 0.5)]
+
+
+def test_equal_audio_is_found_under_two_names(empty_lake, make_shard):
+    for number, digest in enumerate(["aa", "aa", "bb", None]):
+        shard = make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac")
+        shard.recordings[0]["audio_digest"] = digest
+        commit_shard(objects, empty_lake, shard)
+    assert ask(empty_lake, "select num_copies, decoded_s, copies_s, uris from duplicate_audio") == [
+        (2, 10.0, 10.0, ["/a/0.flac", "/a/1.flac"])
+    ]
 
 
 def test_coverage_accounts_for_every_second(small):
@@ -169,6 +309,28 @@ def test_a_recording_that_two_plans_put_into_two_shards_is_seen_once(empty_lake,
         ("",),
         ("forty two",),
     ]
+
+
+def test_a_recording_that_was_asked_for_again_is_seen_as_it_was_redone(empty_lake, make_shard):
+    again = make_shard(shard_id="s2", pieces=[("speech", 0, 10, "redone", 1.0, ())])
+    again.recordings[0]["take"] = 1
+    commit_shard(objects, empty_lake, again)
+    commit_shard(objects, empty_lake, make_shard())
+    assert ask(empty_lake, "select text from segments") == [("redone",)]
+    assert ask(empty_lake, "select text, take from latest_transcripts join recordings_latest using (uri)") == [
+        ("redone", 1)
+    ]
+
+
+def test_a_question_about_one_date_or_recording_opens_no_other_part(empty_lake, make_shard):
+    for number in range(4):
+        modified_at = make_shard().recordings[0]["modified_at"] + timedelta(days=number)
+        commit_shard(objects, empty_lake, make_shard(shard_id=f"s{number}", uri=f"/{number}", modified_at=modified_at))
+    with connect(empty_lake) as connection:
+        plan = connection.execute("explain analyze select text from segments where date = '2026-01-03'").fetchall()[0][
+            1
+        ]
+    assert plan.count("Scanning Files: 1/4") == 2
 
 
 def test_parts_are_plain_parquet_with_comments_and_units(small_lake):

@@ -1,0 +1,127 @@
+"""The parts of a snapshot as files that DuckDB may open: read-only, nothing else of the machine, folders and S3 alike.
+
+DuckDB asks for ranges of bytes; pyarrow fetches them. What DuckDB is told of a part comes from the snapshot's listing,
+so that opening one costs no request.
+"""
+
+import re
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+from fsspec import AbstractFileSystem
+
+from dgasr.errors import DgasrError, IntegrityError
+from dgasr.lake.location import Lake, storage_error
+
+PROTOCOL = "lake"
+"""How the parts' paths begin for DuckDB: `lake://segments/…`."""
+
+UNCHANGING = datetime(2000, 1, 1, tzinfo=UTC)
+"""When any part was last written, as far as DuckDB's cache of footers is concerned: parts are never overwritten."""
+
+READ_ONLY = "reads the lake, and never writes to it"
+"""What the error says of a statement that would write."""
+
+DAMAGE = re.compile(r"lake://|magic bytes|[Dd]ecompress|TProtocol|[Tt]hrift|[Cc]orrupt|page header|Parquet file")
+"""What DuckDB's errors have in them where a file is to blame and not the question."""
+
+
+class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
+    """What `duckdb.register_filesystem` takes: the parts named in a mapping, and no other file."""
+
+    protocol = PROTOCOL
+    cachable = False
+
+    def __init__(self, lake: Lake, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.failure: OSError | None = None
+        """Why the store did not give what DuckDB asked for; DuckDB itself passes on no more than text."""
+        self._lake = lake
+        self._sizes = sizes
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Describe a part."""
+        return {"name": path, "size": self._size(path), "type": "file"}
+
+    def exists(self, path: str, **_: Any) -> bool:
+        """Say whether a path is a part."""
+        return _key(path) in self._sizes
+
+    def modified(self, path: str) -> datetime:
+        """Say when a part was written."""
+        return UNCHANGING
+
+    def sort_error(self, error: duckdb.Error) -> DgasrError | None:
+        """Return what an error of DuckDB says of the lake; `None` where the question is to blame."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            return storage_error(self._lake.uri, failure)
+        text = str(error).strip().replace(f"{PROTOCOL}://", f"{self._lake.uri}/")
+        if READ_ONLY in text or not DAMAGE.search(str(error)):
+            return None
+        return IntegrityError(
+            f"{self._lake.uri}: a part cannot be read ({text}). Restore the file from a copy, or move it out of the "
+            "lake if a stranger put it there; `dgasr lake check` lists all damage, and what to do without a copy."
+        )
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> "_PartFile":
+        """Open a part; nothing is fetched before it is read."""
+        if mode != "rb":
+            raise PermissionError(f"{_key(path)}: a question {READ_ONLY}")
+        return _PartFile(self, self._lake, _key(path), self._size(path))
+
+    def _size(self, path: str) -> int:
+        try:
+            return self._sizes[_key(path)]
+        except KeyError:
+            raise FileNotFoundError(f"{self._lake.uri}/{_key(path)}: is no part that readers see") from None
+
+
+class _PartFile:
+    """A part, open at a position. pyarrow's file behind it is opened when the first byte is asked for."""
+
+    def __init__(self, files: LakeFiles, lake: Lake, key: str, size_bytes: int) -> None:
+        self._files = files
+        self._lake = lake
+        self._key = key
+        self._size_bytes = size_bytes
+        self._position = 0
+        self._file: Any = None
+        self._opening = threading.Lock()
+
+    def read(self, size: int = -1) -> bytes:
+        """Read the next bytes, all of them where the size is negative."""
+        size = self._size_bytes - self._position if size < 0 else min(size, self._size_bytes - self._position)
+        if size <= 0:
+            return b""
+        try:
+            with self._opening:
+                if self._file is None:
+                    self._file = self._lake.filesystem.open_input_file(self._lake.path(self._key))
+            data = bytes(self._file.read_at(size, self._position))
+        except OSError as error:
+            self._files.failure = error
+            raise
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a position."""
+        self._position = offset + (0, self._position, self._size_bytes)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _key(path: str) -> str:
+    return path.removeprefix(f"{PROTOCOL}://")
