@@ -13,10 +13,10 @@ TORCH_PIN := $(shell sed -n 's/^torch==//p' requirements.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench samples checkpoint lock clean
+.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench e2e chaos proofs samples checkpoint lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## install everything into .venv (TORCH=cuda for a GPU build)
 
@@ -69,6 +69,19 @@ worker-gpu: setup ## a worker that decodes, one for each GPU (stays)
 
 bench: setup ## speed of the front end and of the whole path
 	$(BIN)/dgasr bench
+
+# Flags of a proof, such as PROOF="--seed 7 --recordings 50"; figures and logs go to runs/proofs.
+PROOF ?=
+e2e: setup ## 200 recordings through server, pools and S3: every row as the embedded run has it
+	$(ONE_THREAD) $(BIN)/python -m tests.proofs.e2e $(PROOF)
+
+chaos: setup ## the same under 30 SIGKILLs and a failing S3: the lake ends as if nothing had been
+	$(ONE_THREAD) $(BIN)/python -m tests.proofs.chaos $(PROOF)
+
+proofs: setup ## overhead and memory, listing a million keys, two backfills at once (half an hour)
+	$(ONE_THREAD) $(BIN)/python -m tests.proofs.overhead $(PROOF)
+	$(ONE_THREAD) $(BIN)/python -m tests.proofs.listing $(PROOF)
+	$(ONE_THREAD) $(BIN)/python -m tests.proofs.backfills $(PROOF)
 
 samples: setup ## make dgasr/samples again (needs espeak-ng, flite and ffmpeg)
 	$(BIN)/python -m dgasr.samples.make
