@@ -207,7 +207,9 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
         "all kills": [asdict(kill) for kill in killer.kills],
     }
     if not schedule.is_done or not killer.is_done:
-        return found, [f"not done after {options.timeout:.0f} s; the runs ended {schedule.ends}"]
+        return found, [
+            f"not done after {options.timeout:.0f} s, {len(killer.kills)} kills and {len(schedule.ends)} runs"
+        ]
     edits, failures = check_entries(DISTURBED, source, entries)
     failures += differences(UNDISTURBED, DISTURBED)
     counts = count_rows(DISTURBED)
