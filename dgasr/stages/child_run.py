@@ -67,7 +67,7 @@ def commit_decode_run(
         recipe: what it followed.
         decoded: what it did.
         device: where its model ran.
-        gpu_hour_price: what an hour of it costs.
+        gpu_hour_price: what an hour of it costs; 0 where nobody said.
     """
     complete = decoded.num_recordings - decoded.num_partial - decoded.num_rejected
     _commit(
@@ -80,7 +80,7 @@ def commit_decode_run(
         audio_s=decoded.audio_s,
         wall_s=decoded.wall_s,
         busy_share=decoded.busy_share,
-        gpu_hour_price=gpu_hour_price,
+        gpu_hour_price=gpu_hour_price or None,
     )
 
 

@@ -1,0 +1,78 @@
+import asyncio
+import subprocess
+import sys
+import threading
+
+import pytest
+from prefect.client.schemas.objects import State, StateType
+
+from dgasr.errors import ConfigError, IntegrityError, TransientError
+from pipelines.children import ended, in_thread
+from pipelines.deployments import NAMED_CONDITIONS
+from pipelines.dispatch import Condition
+
+
+def end_of(error: Exception | None) -> State:
+    async def work() -> str:
+        if error is not None:
+            raise error
+        return "8 shards"
+
+    return asyncio.run(ended(work()))
+
+
+def test_a_child_run_that_did_its_work_says_so_in_one_line():
+    state = end_of(None)
+    assert (state.type, state.message) == (StateType.COMPLETED, "8 shards")
+
+
+@pytest.mark.parametrize(
+    ("error", "condition"),
+    [(ConfigError("no such model"), Condition.REFUSED), (IntegrityError("two digests"), Condition.CONTRADICTED)],
+)
+def test_a_child_run_that_only_a_person_can_help_says_so_in_its_states_name(error: Exception, condition: Condition):
+    state = end_of(error)
+    assert (state.type, state.message) == (StateType.FAILED, str(error))
+    assert NAMED_CONDITIONS[state.name] == condition
+
+
+def test_a_child_run_that_may_do_better_next_time_has_only_failed():
+    state = end_of(TransientError("no answer"))
+    assert (state.type, state.name, state.message) == (StateType.FAILED, "Failed", "no answer")
+
+
+def test_an_error_that_nobody_foresaw_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        end_of(ZeroDivisionError())
+
+
+def test_work_in_a_thread_gives_its_result_and_its_error():
+    assert asyncio.run(in_thread(divmod, 7, 2)) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(in_thread(divmod, 7, 0))
+
+
+def test_a_run_that_is_cancelled_does_not_wait_for_its_thread():
+    begun, stuck = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        stuck.wait()
+
+    async def cancel() -> None:
+        task = asyncio.create_task(in_thread(work))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancel())
+    stuck.set()
+
+
+def test_a_child_run_begins_without_what_only_its_parent_needs():
+    program = (
+        "import sys, pipelines.prepare, pipelines.decode; print({'torch', 'duckdb', 'librosa'} & set(sys.modules))"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "set()"

@@ -1,0 +1,239 @@
+"""Child runs through a client that answers as Prefect's server does; the real server is asked by tests/proofs."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import (
+    AwaitingConcurrencySlot,
+    Cancelled,
+    Cancelling,
+    Completed,
+    Crashed,
+    Failed,
+    Late,
+    Paused,
+    Pending,
+    Running,
+    Scheduled,
+    State,
+)
+
+from dgasr.errors import ConfigError, TransientError
+from dgasr.recipe import Recipe
+from dgasr.stages.beat import Beating
+from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.plan import ShardConfig
+from dgasr.stages.selection import Selection
+from pipelines import deployments
+from pipelines.decode import decode
+from pipelines.deployments import PrefectDispatch
+from pipelines.dispatch import Condition, Order, Sighting
+from pipelines.pools import PoolsConfig
+from pipelines.prepare import prepare
+from pipelines.request import RunRequest
+
+ORDER = Order(stage="decode", number=3, attempt=2, assignment_uri="a/00003.json", isolated=("x",))
+
+
+class FakeClient:
+    """Knows one flow run, all deployments and queues, and two workers."""
+
+    api_url = "http://server/api"
+
+    def __init__(self) -> None:
+        self.state: State | None = Running()
+        self.set: list[tuple[UUID, State, bool]] = []
+        self.missing = ""
+        self.workers = [SimpleNamespace(status="OFFLINE"), SimpleNamespace(status="ONLINE")]
+
+    async def read_deployment_by_name(self, name: str) -> Any:
+        self._refuse(name)
+        return SimpleNamespace(work_pool_name=name.split("/")[1])
+
+    async def read_work_queue_by_name(self, name: str, work_pool_name: str) -> None:
+        self._refuse(f"{work_pool_name}:{name}")
+
+    async def read_workers_for_work_pool(self, pool: str) -> list[Any]:
+        return self.workers
+
+    async def read_flow_runs(self, flow_run_filter: Any, limit: int) -> list[Any]:
+        return [SimpleNamespace(id=key, state=self.state) for key in flow_run_filter.id.any_ if self.state is not None]
+
+    async def set_flow_run_state(self, key: UUID, state: State, force: bool) -> None:
+        self.set.append((key, state, force))
+
+    def _refuse(self, name: str) -> None:
+        if name == self.missing:
+            raise ObjectNotFound(http_exc=ValueError(name))
+
+
+@pytest.fixture
+def request_(recipe: Recipe, tmp_path: Path) -> RunRequest:
+    return RunRequest(
+        selection=Selection(sources=("s3://archive",)), lake_uri=str(tmp_path), engine=EngineConfig(),
+        shard=ShardConfig(), pools=PoolsConfig(mode="pools", queue="backfill", gpu_hour_price=2.5), recipe=recipe,
+        run_id="run", started_at=datetime.now(UTC),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def dispatch(client: FakeClient, request_: RunRequest) -> PrefectDispatch:
+    return PrefectDispatch(client, request_)
+
+
+def look(dispatch: PrefectDispatch) -> Sighting:
+    handle = str(uuid4())
+    return asyncio.run(dispatch.look({handle: ORDER}))[handle]
+
+
+@pytest.mark.parametrize(
+    ("state", "condition"),
+    [
+        (Scheduled(), Condition.QUEUED),
+        (Late(), Condition.QUEUED),
+        (AwaitingConcurrencySlot(), Condition.QUEUED),
+        (Paused(), Condition.QUEUED),
+        (Pending(), Condition.STARTING),
+        (Running(), Condition.RUNNING),
+        (Cancelling(), Condition.RUNNING),
+        (Completed(), Condition.DONE),
+        (Failed(), Condition.FAILED),
+        (Failed(name="Refused"), Condition.REFUSED),
+        (Failed(name="Contradicted"), Condition.CONTRADICTED),
+        (Crashed(), Condition.LOST),
+        (Cancelled(), Condition.LOST),
+        (None, Condition.LOST),
+    ],
+)
+def test_what_the_server_says_of_a_child_run_is_understood(
+    state: State | None, condition: Condition, client: FakeClient, dispatch: PrefectDispatch
+):
+    client.state = state
+    assert look(dispatch).condition == condition
+
+
+def test_a_running_child_is_seen_with_its_last_beat(dispatch: PrefectDispatch, request_: RunRequest):
+    assert look(dispatch).sequence == -1
+    with Beating(request_.folder.beat_uri("decode", 3, 2)) as beating:
+        beating.advance(7)
+        beating.begin("shard")
+        seen = look(dispatch)
+    assert (seen.num_done, seen.shard_ids) == (7, ("shard",))
+    assert look(dispatch).sequence > seen.sequence
+
+
+def test_a_crashed_child_is_seen_with_the_shards_it_left_behind(
+    client: FakeClient, dispatch: PrefectDispatch, request_: RunRequest
+):
+    with Beating(request_.folder.beat_uri("decode", 3, 2)) as beating:
+        beating.begin("shard")
+    client.state = Crashed()
+    assert look(dispatch).shard_ids == ("shard",)
+
+
+def test_many_child_runs_are_asked_for_some_at_a_time(dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(deployments, "RUNS_PER_QUESTION", 2)
+    orders = {str(uuid4()): ORDER for _ in range(5)}
+    assert set(asyncio.run(dispatch.look(orders))) == set(orders)
+
+
+def submit(
+    dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any], order: Order = ORDER
+) -> dict[str, Any]:
+    asked: dict[str, Any] = {}
+
+    async def run(name: str, **arguments: Any) -> Any:
+        asked.update(arguments, name=name)
+        return answer()
+
+    monkeypatch.setattr(deployments, "arun_deployment", run)
+    asyncio.run(dispatch.submit(order))
+    return asked
+
+
+def test_a_child_run_is_keyed_by_its_attempt_and_waits_in_its_parents_queue(
+    dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch
+):
+    asked = submit(dispatch, monkeypatch, lambda: SimpleNamespace(id=uuid4()))
+    assert asked["name"] == "decode/gpu"
+    assert asked["idempotency_key"] == "run/decode/3/2"
+    assert asked["work_queue_name"] == "backfill"
+    assert asked["timeout"] == 0
+    assert asked["parameters"]["isolated"] == ["x"]
+
+
+@pytest.mark.parametrize("stage", ["prepare", "decode"])
+def test_a_child_run_gets_the_parameters_that_its_flow_takes(
+    stage: str, dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch
+):
+    order = replace(ORDER, stage=stage)
+    asked = submit(dispatch, monkeypatch, lambda: SimpleNamespace(id=uuid4()), order)
+    {"prepare": prepare, "decode": decode}[stage].validate_parameters(asked["parameters"])
+
+
+def status_error(code: int) -> PrefectHTTPStatusError:
+    question = httpx.Request("POST", "http://server/api")
+    return PrefectHTTPStatusError("no", request=question, response=httpx.Response(code, request=question))
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), *map(status_error, (500, 503, 429))]
+)
+def test_a_server_that_does_not_answer_may_answer_later(
+    error: Exception, dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch
+):
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(TransientError, match="http://server/api"):
+        submit(dispatch, monkeypatch, fail)
+
+
+@pytest.mark.parametrize("code", [409, 422])
+def test_a_server_with_deployments_of_another_version_is_told_apart(
+    code: int, dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch
+):
+    def fail() -> None:
+        raise status_error(code)
+
+    with pytest.raises(ConfigError, match="make deploy"):
+        submit(dispatch, monkeypatch, fail)
+
+
+def test_a_child_run_is_asked_to_end_and_only_then_buried(client: FakeClient, dispatch: PrefectDispatch):
+    key = uuid4()
+    asyncio.run(dispatch.cancel(str(key)))
+    asyncio.run(dispatch.bury(str(key)))
+    assert [(state.name, force) for _, state, force in client.set] == [("Cancelling", False), ("Crashed", True)]
+
+
+def test_deployments_that_are_there_are_fine(dispatch: PrefectDispatch):
+    assert asyncio.run(dispatch.check()) == []
+
+
+@pytest.mark.parametrize("missing", ["prepare/cpu", "decode/gpu", "cpu:backfill", "gpu:backfill"])
+def test_a_missing_deployment_or_queue_is_refused_at_the_start(
+    missing: str, client: FakeClient, dispatch: PrefectDispatch
+):
+    client.missing = missing
+    with pytest.raises(ConfigError, match="make deploy"):
+        asyncio.run(dispatch.check())
+
+
+def test_a_pool_without_a_worker_is_only_worth_a_warning(client: FakeClient, dispatch: PrefectDispatch):
+    client.workers = [SimpleNamespace(status="OFFLINE")]
+    assert any("make worker-gpu" in warning for warning in asyncio.run(dispatch.check()))
