@@ -1,0 +1,126 @@
+"""The files that an installation is made from: pools, automations, the Kubernetes job; and who is started how."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.events.schemas.automations import AutomationCore
+from prefect.server.schemas.actions import WorkPoolCreate
+from prefect.settings import Settings
+from prefect.utilities.templating import apply_values
+
+from pipelines import start
+from pipelines.deploy import AUTOMATIONS, DEPLOYMENTS
+from pipelines.environment import SERVER, WORKER, complete
+
+TEMPLATE = Path(start.__file__).parent / "kubernetes" / "gpu.json"
+
+
+@pytest.fixture(scope="module")
+def template() -> dict[str, Any]:
+    return yaml.safe_load(TEMPLATE.read_text())
+
+
+@pytest.fixture(scope="module")
+def job(template: dict[str, Any]) -> dict[str, Any]:
+    """The job as a worker makes it where nobody overrides anything."""
+    properties = template["variables"]["properties"]
+    values = {name: variable["default"] for name, variable in properties.items() if "default" in variable}
+    return apply_values(template["job_configuration"], values)["job_manifest"]
+
+
+def test_the_kubernetes_template_is_one_that_a_server_takes(template: dict[str, Any]):
+    pool = WorkPoolCreate(name="gpu", type="kubernetes", base_job_template=template)
+    assert pool.base_job_template["job_configuration"]["job_manifest"]["kind"] == "Job"
+
+
+def test_a_kubernetes_job_has_one_gpu_and_is_never_restarted_behind_prefects_back(job: dict[str, Any]):
+    pod = job["spec"]["template"]["spec"]
+    for side in ("limits", "requests"):
+        assert pod["containers"][0]["resources"][side]["nvidia.com/gpu"] == 1
+    assert (pod["restartPolicy"], job["spec"]["backoffLimit"]) == ("Never", 0)
+    assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def test_a_kubernetes_job_takes_its_credentials_from_a_secret_and_nothing_else(job: dict[str, Any]):
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    assert container["envFrom"][0]["secretRef"]["name"] == "dgasr-store"
+    assert not {name for name in container["env"] if "SECRET" in name or "KEY" in name}
+
+
+def test_a_kubernetes_job_runs_in_the_environment_of_a_worker(job: dict[str, Any]):
+    assert WORKER.items() <= job["spec"]["template"]["spec"]["containers"][0]["env"].items()
+
+
+@pytest.mark.parametrize("wanted", [SERVER, WORKER], ids=["server", "worker"])
+def test_prefect_knows_every_setting_that_it_is_given(wanted: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    names = {name for name in wanted if name.startswith("PREFECT_")}
+    for name in names:
+        monkeypatch.setenv(name, wanted[name])
+    assert names <= set(Settings().to_environment_variables(exclude_unset=True))
+
+
+def test_a_variable_that_someone_set_is_kept():
+    assert complete({"DO_NOT_TRACK": "0", "HOME": "/"}, {"DO_NOT_TRACK": "1"}) == {"DO_NOT_TRACK": "0", "HOME": "/"}
+
+
+def test_automations_are_ones_that_prefect_takes_and_the_alert_is_off():
+    crashed, alert = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
+    assert (crashed.enabled, alert.enabled) == (True, False)
+
+
+def test_a_run_crashes_for_want_of_heartbeats_only_after_three_of_them():
+    crashed, _ = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
+    assert crashed.trigger.within.total_seconds() == 3 * int(WORKER["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+
+
+def test_every_way_to_end_settles_the_wait_for_heartbeats():
+    crashed, _ = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
+    ends = ("Completed", "Failed", "Crashed", "Cancelled", "Refused", "Contradicted")
+    assert {f"prefect.flow-run.{end}" for end in ends} <= crashed.trigger.expect
+
+
+def test_automations_speak_of_tags_that_deployments_have():
+    tags = {tag for deployment in yaml.safe_load(DEPLOYMENTS.read_text())["deployments"] for tag in deployment["tags"]}
+    for row in yaml.safe_load(AUTOMATIONS.read_text()):
+        assert row["trigger"]["match_related"]["prefect.resource.id"].removeprefix("prefect.tag.") in tags
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["server", "--port", "4300"], "server start --host 127.0.0.1 --port 4300"),
+        (["gpu"], "worker start --pool gpu --type process --limit 1"),
+        (["control"], "worker start --pool control --type process --limit 10"),
+        (["cpu", "--limit", "2", "--name", "a"], "worker start --pool cpu --type process --limit 2 --name a"),
+    ],
+)
+def test_a_process_becomes_prefects_server_or_worker(
+    arguments: list[str], command: str, monkeypatch: pytest.MonkeyPatch
+):
+    become: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *call: become.extend(call))
+    start.main(arguments)
+    assert become[0] == sys.executable
+    assert become[1][1:] == ["-m", "prefect", *command.split()]
+    assert become[2]["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_log_lines_are_json_where_one_variable_says_so(tmp_path: Path):
+    program = """
+from prefect.logging.configuration import setup_logging
+import logging, pipelines
+setup_logging()
+logging.getLogger("dgasr.stages.decode").info("shard done")
+"""
+    environment = WORKER | {
+        "PREFECT_HOME": str(tmp_path), "PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json", "PATH": os.environ["PATH"],
+    }  # fmt: skip
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    line = next(line for line in ended.stderr.splitlines() if line.startswith("{"))
+    row = yaml.safe_load(line)
+    assert (row["name"], row["levelname"], row["msg"]) == ("dgasr.stages.decode", "INFO", "shard done")
