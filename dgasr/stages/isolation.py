@@ -1,8 +1,10 @@
 """Work that may kill the process it runs in: done in spawned ones, and narrowed down to the recording that does it.
 
-Functions and arguments in, results out, or `None` where the process died of it. Knows neither audio nor model.
+Functions and arguments in, results out, or `None` where the process died of it or stood still. Knows neither audio nor
+model.
 """
 
+import faulthandler
 import logging
 import multiprocessing
 import os
@@ -25,8 +27,15 @@ Result = TypeVar("Result")
 TICK_S = 2.0
 """How often progress in the processes is looked at, s."""
 
+STALL_S = 1800.0
+"""How long work may stand still before its process is ended, s: longer than storage fails before it says so, and than a
+model loads."""
+
 _shared: Any = None
 """In a spawned process: counter and stop mark that it shares with its parent; `None` in any other."""
+
+_stall_s = STALL_S
+"""In a spawned process: how long its work may stand still, s."""
 
 
 class Processes:
@@ -35,13 +44,15 @@ class Processes:
     Args:
         count: how many work at once; 1 for work that must be alone.
         on_progress: told every few seconds how far the work went on, in calls of `note_progress`.
+        stall_s: how long work may stand still between two such calls before its process is ended, s.
     """
 
-    def __init__(self, count: int, on_progress: Callable[[int], None]) -> None:
+    def __init__(self, count: int, on_progress: Callable[[int], None], stall_s: float = STALL_S) -> None:
         if count < 1:
             raise ConfigError(f"num_processes is {count}: give the number of processes that read audio, 1 or more.")
         self._count = count
         self._on_progress = on_progress
+        self._stall_s = stall_s
         self._context = multiprocessing.get_context("spawn")
         self._shared = self._context.RawArray("q", 2)  # counter, stop mark
         self._num_seen = 0
@@ -95,14 +106,17 @@ class Processes:
         for _ in range(2):
             pool = self._pool or self._start()
             try:
-                return pool.submit(function, *arguments), pool
+                return pool.submit(_work, function, *arguments), pool
             except BrokenProcessPool:
                 self._give_up(pool)
         raise TransientError("Processes die as soon as they start. Look for lack of memory, and try again.")
 
     def _start(self) -> ProcessPoolExecutor:
         self._pool = ProcessPoolExecutor(
-            self._count, mp_context=self._context, initializer=_begin_process, initargs=(self._shared,)
+            self._count,
+            mp_context=self._context,
+            initializer=_begin_process,
+            initargs=(self._shared, self._stall_s),
         )
         return self._pool
 
@@ -115,7 +129,7 @@ class Processes:
         try:
             return future.result()
         except BrokenProcessPool:
-            logger.warning("a process died at its work")
+            logger.warning("a process died at its work, or stood still for %.0f s", self._stall_s)
             self._give_up(pool)
         except DgasrError:
             raise
@@ -139,6 +153,8 @@ def note_progress() -> None:
         if _shared[1]:
             raise KeyboardInterrupt
         _shared[0] += 1  # processes may overwrite each other's count: it only shows that something moves
+        # A watchdog outside of Python: it also ends C code that never comes back.
+        faulthandler.dump_traceback_later(_stall_s, exit=True)
 
 
 def settle(
@@ -195,7 +211,7 @@ def find_crashing(
 def crash_message(uri: str, work: str) -> str:
     """Say of a recording that it ended the process that did this `work` with it."""
     return (
-        f"{uri}: ended the process that {work} it, each time it was tried alone. "
+        f"{uri}: ended or held up the process that {work} it, each time it was tried alone. "
         "Convert it to FLAC and transcribe that, or remove it."
     )
 
@@ -212,12 +228,21 @@ def _culprits(group: Sequence[Recording], survives: Callable[[Sequence[Recording
             yield from _culprits(half, survives)
 
 
-def _begin_process(shared: Any) -> None:
+def _begin_process(shared: Any, stall_s: float) -> None:
     """Set up a spawned process: it leaves Ctrl-C to its parent, and ends when that has died."""
-    global _shared
-    _shared = shared
+    global _shared, _stall_s
+    _shared, _stall_s = shared, stall_s
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+
+
+def _work(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Do a piece of work in a spawned process."""
+    note_progress()
+    try:
+        return function(*arguments)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _end_with_parent() -> None:

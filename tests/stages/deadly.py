@@ -44,6 +44,12 @@ def double_or_die(number: int) -> int:
     return 2 * number
 
 
+def stand_still(number: int) -> int:
+    """Do work that never ends."""
+    while True:
+        time.sleep(number)
+
+
 def fail(number: int) -> int:
     """Do work with a fault in it."""
     raise ZeroDivisionError(number)

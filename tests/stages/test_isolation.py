@@ -39,6 +39,12 @@ def test_a_fault_that_nobody_foresaw_counts_like_a_death(processes: Processes):
     assert processes.run(deadly.double, 1) == 2
 
 
+def test_work_that_stands_still_counts_like_a_death(capfd: pytest.CaptureFixture[str]):
+    with Processes(1, lambda count: None, stall_s=0.1) as processes:
+        assert processes.run(deadly.stand_still, 1) is None
+    assert "stand_still" in capfd.readouterr().err  # where it stood
+
+
 def test_what_the_work_raises_on_purpose_is_raised(processes: Processes):
     with pytest.raises(ConfigError, match="no such"):
         processes.run(refuse)
