@@ -84,6 +84,17 @@ def test_no_subtitle_stands_through_a_pause():
     assert [(cue.start_ms, cue.end_ms) for cue in found] == [(0, 1000), (8000, 9000)]
 
 
+def test_a_subtitle_stays_as_long_as_it_takes_to_read_it():
+    words = [("extraordinarily", 0, 0.4), ("complicated", 0.4, 0.8), ("sentence", 0.8, 1.0), ("so", 9, 9.1)]
+    found = cues([row(0, 0, 10, "x", words)])
+    assert [(cue.start_ms, cue.end_ms) for cue in found] == [(0, 1800), (9000, 9833)]
+
+
+def test_a_subtitle_makes_way_for_the_next_one():
+    found = cues([row(0, 0, 4, "x", [("a" * 84, 0, 1), ("b" * 84, 1.5, 4)])])
+    assert found[0].end_ms == found[1].start_ms == 1500
+
+
 def test_a_word_that_lasts_too_long_is_cut_short():
     assert [cue.end_ms for cue in cues([row(0, 0, 20, "aaah")])] == [7000]
 

@@ -3,11 +3,12 @@
 import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import duckdb
+import pyarrow as pa
 
 from dgasr.errors import ConfigError, DgasrError
 from dgasr.lake.answers import FORMATS, write_answer, write_parquet
@@ -39,10 +40,30 @@ class Questions:
         )
         return [name for (name,) in found.fetchall()]
 
+    def column_names(self) -> list[str]:
+        """List the names of all columns."""
+        found = self._connection.execute("select distinct column_name from information_schema.columns order by all")
+        return [name for (name,) in found.fetchall()]
+
     def columns(self, name: str) -> list[tuple[str, str]]:
         """List a table's columns with their types; raises `ConfigError` where there is no such table."""
         with self._errors():
-            return self._connection.execute(f'select column_name, column_type from (describe "{name}")').fetchall()
+            described = self._connection.execute(f'describe "{name}"').fetchall()
+        return [(row[0], row[1]) for row in described]
+
+    def register(self, name: str, rows: pa.Table) -> None:
+        """Let questions read a table from memory."""
+        self._connection.register(name, rows)
+
+    def execute(self, sql: str, values: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
+        """Ask one question with values for its `$name`s; raises as `answer` does. An unread result blocks the next."""
+        with self._errors():
+            return self._connection.execute(sql, dict(values)) if values else self._connection.execute(sql)
+
+    def fetch(self, cursor: duckdb.DuckDBPyConnection, num_rows: int) -> list[tuple[Any, ...]]:
+        """Fetch more of a result, nothing at its end; raises as `answer` does."""
+        with self._errors():
+            return cursor.fetchmany(num_rows)
 
     def answer(self, sql: str, format: str, out: TextIO) -> None:
         """Answer one question or several.

@@ -1,0 +1,127 @@
+"""`dgasr export`: transcripts out of a lake, as text, subtitles, JSON or a manifest, in a file each or all in one."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from dgasr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dgasr.lake.transcripts import ChosenTranscripts
+    from dgasr.stages.transcripts import RecordingTranscript
+
+EXTENSIONS = {"txt": "txt", "srt": "srt", "vtt": "vtt", "json": "json", "manifest": "jsonl"}
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command and its flags."""
+    parser = commands.add_parser("export", help="write transcripts as text, SRT, VTT, JSON or a manifest")
+    parser.add_argument("--lake", required=True, metavar="URI", help="folder or s3://bucket/prefix of the lake")
+    parser.add_argument("--format", choices=tuple(EXTENSIONS), required=True)
+    parser.add_argument("--prefix", default="", metavar="URI", help="only recordings whose URI begins so")
+    parser.add_argument("--recipe", default="", metavar="ID", help="this recipe's transcripts (default: the latest)")
+    parser.add_argument("--query", default="", metavar="SQL", help='only recordings of a question, "select uri from …"')
+    parser.add_argument(
+        "--out", metavar="FOLDER|FILE", help="folder for a file each; file for a manifest (default: print)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export what was chosen."""
+    from dgasr.lake.shell import Questions
+    from dgasr.lake.transcripts import Choice, ChosenTranscripts
+
+    choice = Choice(prefix=options.prefix, recipe_id=options.recipe, query=options.query)
+    with Questions(options.lake) as questions:
+        chosen = ChosenTranscripts(questions, choice)
+        summary = chosen.summary()
+        if not summary.num_recordings:
+            raise ConfigError(
+                f"{options.lake}: nothing was chosen. `dgasr sql recipes` and `coverage` say what there is."
+            )
+        try:
+            written = _export(chosen, options.format, options.out, summary.folder, summary.num_recordings > 1)
+        except OSError as error:
+            if options.out is None:
+                raise
+            raise ConfigError(f"--out {options.out}: cannot be written ({error}). Give another place.") from error
+    rejected = f", {summary.num_rejected} have no transcript (see rejections)" if summary.num_rejected else ""
+    sys.stderr.write(f"{written} of {summary.num_recordings} recordings exported{rejected}\n")
+    return 0
+
+
+def _export(chosen: "ChosenTranscripts", format: str, out: str | None, folder: str, has_many: bool) -> int:
+    """Write what was chosen to where it is wanted; returns how many recordings that were."""
+    if out is None:
+        return _write_all(chosen, format, has_many, sys.stdout)
+    if format == "manifest":
+        return _whole(Path(out), lambda file: _write_all(chosen, format, has_many, file))
+    paths: set[Path] = set()
+    for transcript in _transcripts(chosen):
+        path = Path(out, *_steps(str(transcript.recording["uri"])[len(folder) :]))
+        path = path.with_name(f"{path.name}.{EXTENSIONS[format]}")
+        if path in paths:  # two URIs that differ in what cannot stand in a file's name
+            path = path.with_name(f"{transcript.recording['recording_id']}.{EXTENSIONS[format]}")
+        paths.add(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _whole(path, lambda file, one=transcript: _write_one(one, format, file))  # type: ignore[misc]
+    return len(paths)
+
+
+def _write_all(chosen: "ChosenTranscripts", format: str, has_many: bool, out: TextIO) -> int:
+    """Write all transcripts one after the other."""
+    from dgasr.commands.output import write_transcripts
+    from dgasr.exports import export_manifest
+
+    num_written = 0
+
+    def counted() -> "Iterator[RecordingTranscript]":
+        nonlocal num_written
+        for transcript in _transcripts(chosen):
+            num_written += 1
+            yield transcript
+
+    if format == "manifest":
+        out.writelines(export_manifest(one.segments, str(one.recording["uri"])) for one in counted())
+    else:
+        write_transcripts(counted(), format, has_many, out)
+    return num_written
+
+
+def _write_one(transcript: "RecordingTranscript", format: str, out: TextIO) -> int:
+    """Write one transcript."""
+    from dgasr.exports import export_json, export_srt, export_txt, export_vtt
+
+    if format == "json":
+        out.write(export_json(transcript.segments, transcript.recording["language"]))
+    else:
+        out.write({"txt": export_txt, "srt": export_srt, "vtt": export_vtt}[format](transcript.segments))
+    return 1
+
+
+def _transcripts(chosen: "ChosenTranscripts") -> "Iterator[RecordingTranscript]":
+    from dgasr.stages.transcripts import RecordingTranscript
+
+    for recording, segments in chosen.read():
+        yield RecordingTranscript(recording=recording, segments=tuple(segments))
+
+
+def _whole(path: Path, write: Callable[[Any], int]) -> int:
+    """Write a file that is there whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            result = write(file)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return result
+
+
+def _steps(relative: str) -> Sequence[str]:
+    """Split a URI's end into names of folders and a file that lead nowhere else."""
+    steps = [step.replace("\0", "_") for step in relative.split("/")]
+    return [step if step not in ("", ".", "..") else "_" for step in steps]

@@ -1,0 +1,128 @@
+"""Transcripts out of a lake: a choice in, rows of one recording after the other out, however many there are."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from dgasr.errors import ConfigError, IntegrityError
+from dgasr.lake.shell import Questions
+
+Row = dict[str, Any]
+
+OF_RECIPE = """
+    select * from recordings where recipe_id = $recipe
+    qualify row_number() over (partition by uri order by modified_at desc, recording_id) = 1
+"""
+
+LATEST = "from recordings_latest"
+
+RECORDING_COLUMNS = ("uri", "status", "reason", "message", "decoded_s", "num_words", "language", "recording_id")
+
+ROWS_AT_ONCE = 200
+"""Segments that are fetched together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """Which transcripts are wanted: those for which all of this holds."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic looks for it under this name
+
+    prefix: str = ""
+    """What their URIs begin with."""
+    recipe_id: str = ""
+    """The recipe that made them; empty for each recording's latest."""
+    query: str = ""
+    """A question whose answer has their URIs in a column `uri`; empty for all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What a choice comes to."""
+
+    num_recordings: int
+    num_rejected: int
+    """Of these, without any transcript."""
+    folder: str
+    """What all URIs begin with, up to and with a slash."""
+
+
+class ChosenTranscripts:
+    """The transcripts of a choice, in a lake that is open."""
+
+    def __init__(self, questions: Questions, choice: Choice) -> None:
+        """Look up what is chosen.
+
+        Raises:
+            ConfigError: the question is wrong, or its answer has no column `uri`.
+            IntegrityError, TransientError: the lake cannot be read.
+        """
+        self._questions = questions
+        conditions = ["starts_with(uri, $prefix)"]
+        if choice.query:
+            questions.register("wanted_uris", _uris(questions, choice.query))
+            conditions.append("uri in (select uri from wanted_uris)")
+        source = OF_RECIPE if choice.recipe_id else LATEST
+        self._chosen = f"with chosen as (from ({source}) where {' and '.join(conditions)})"
+        self._values = {"prefix": choice.prefix} | ({"recipe": choice.recipe_id} if choice.recipe_id else {})
+
+    def summary(self) -> Summary:
+        """Count what is chosen."""
+        ((num_recordings, num_rejected, first, last),) = self._ask(
+            "select count(*), count(*) filter (where status = 'rejected'), min(uri), max(uri) from chosen"
+        ).fetchall()
+        return Summary(
+            num_recordings=num_recordings, num_rejected=num_rejected, folder=_folder(first or "", last or "")
+        )
+
+    def read(self) -> Iterator[tuple[Row, list[Row]]]:
+        """Yield each recording that has a transcript, and its segments in order.
+
+        Raises:
+            IntegrityError: a part cannot be read, or a recording's segments do not follow each other.
+            TransientError: the store does not answer.
+        """
+        names = ", ".join(f"chosen.{name} as of_{name}" for name in RECORDING_COLUMNS)
+        cursor = self._ask(
+            f"select {names}, segment_parts.* from segment_parts "
+            'join chosen using (recipe_id, "date", recording_id, shard_id)'
+        )
+        done: set[str] = set()
+        for recording_id, rows in groupby(self._rows(cursor), key=lambda row: row["recording_id"]):
+            if recording_id in done:
+                raise IntegrityError(f"recording {recording_id}: its segments do not follow each other in the lake.")
+            done.add(recording_id)
+            segments = sorted(rows, key=lambda row: row["segment_index"])
+            yield {name: segments[0][f"of_{name}"] for name in RECORDING_COLUMNS}, segments
+
+    def _ask(self, sql: str) -> duckdb.DuckDBPyConnection:
+        """Ask something of what is chosen."""
+        return self._questions.execute(f"{self._chosen} {sql}", self._values)
+
+    def _rows(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[Row]:
+        """Yield a result's rows by the names of their columns."""
+        names = [column[0] for column in cursor.description]
+        while rows := self._questions.fetch(cursor, ROWS_AT_ONCE):
+            yield from (dict(zip(names, row, strict=True)) for row in rows)
+
+
+def _uris(questions: Questions, query: str) -> pa.Table:
+    """Answer a question that chooses URIs."""
+    cursor = questions.execute(query, {})
+    names = [column[0] for column in cursor.description or ()]
+    if "uri" not in names:
+        raise ConfigError(
+            f"--query: its answer has no column uri, only {', '.join(names) or 'nothing'}. Select uri too."
+        )
+    uris = {row[names.index("uri")] for row in cursor.fetchall()}
+    return pa.table({"uri": pa.array(sorted(uri for uri in uris if uri is not None), pa.string())})
+
+
+def _folder(first: str, last: str) -> str:
+    """Return what the first and last of sorted URIs, and so all of them, begin with, up to and with a slash."""
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: first.rfind("/", 0, same) + 1]

@@ -1,0 +1,96 @@
+"""`dgasr export`: files that other programs read, for a prefix, a question or a recipe."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pysubs2
+import pytest
+import webvtt
+
+from dgasr.bench.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
+from dgasr.exports import CUE_LINES, CUE_MS, LINE_CHARACTERS
+from dgasr.training.manifests import read_manifest
+
+DAY = "s3://archive/desk0/2026/01/01/"
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Four recordings of some minutes, and one that nothing can read."""
+    lake = str(tmp_path_factory.mktemp("export") / "lake")
+    config = ArchiveConfig(
+        num_days=1, shards_per_day=1, recordings_per_shard=4, segments_per_recording=20, num_types=300
+    )
+    write_archive(lake, config)
+    return lake
+
+
+def test_srt_is_what_players_read(dgasr, lake: str, tmp_path: Path):
+    code, out, err = dgasr("export", "--lake", lake, "--format", "srt", "--out", tmp_path / "srt")
+    assert (code, out) == (0, "")
+    assert err == "4 of 5 recordings exported, 1 have no transcript (see rejections)\n"
+    files = sorted(str(path.relative_to(tmp_path / "srt")) for path in (tmp_path / "srt").rglob("*.*"))
+    assert files == [f"desk{n}/2026/01/01/{n:05d}.flac.srt" for n in range(4)]
+    events = pysubs2.load(str(tmp_path / "srt" / files[0]))
+    assert len(events) > 10
+    assert all(event.duration <= CUE_MS for event in events)
+    assert all(first.end <= second.start for first, second in pairwise(events))
+    lines = [event.plaintext.splitlines() for event in events]
+    assert max(len(line) for event in lines for line in event) <= LINE_CHARACTERS
+    assert max(map(len, lines)) <= CUE_LINES
+
+
+def test_vtt_is_what_players_read(dgasr, lake: str, tmp_path: Path):
+    assert dgasr("export", "--lake", lake, "--format", "vtt", "--prefix", DAY, "--out", tmp_path)[0] == 0
+    captions = webvtt.read(str(tmp_path / "00000.flac.vtt"))
+    assert len(captions) > 10
+    assert " ".join(captions[0].text.split()[:3]) == "harbour pilot ahoy"
+
+
+def test_subtitles_and_text_have_the_same_words(dgasr, lake: str, tmp_path: Path):
+    for format in ("srt", "txt"):
+        assert dgasr("export", "--lake", lake, "--format", format, "--prefix", DAY, "--out", tmp_path)[0] == 0
+    subtitles = " ".join(event.plaintext for event in pysubs2.load(str(tmp_path / "00000.flac.srt")))
+    assert subtitles.split() == (tmp_path / "00000.flac.txt").read_text().split()
+
+
+def test_a_recipe_is_exported_as_it_heard(dgasr, lake: str):
+    _, out, _ = dgasr("export", "--lake", lake, "--format", "txt", "--recipe", OTHER_RECIPE_ID, "--prefix", DAY)
+    assert "zebra" in out
+    assert "zebra" not in dgasr("export", "--lake", lake, "--format", "txt", "--prefix", DAY)[1]
+
+
+def test_a_question_chooses_recordings(dgasr, lake: str):
+    query = "select uri from phrase('harbour pilot')"
+    code, out, err = dgasr("export", "--lake", lake, "--format", "json", "--query", query)
+    (document,) = json.loads(out)
+    assert (code, document["uri"], err) == (0, f"{DAY}00000.flac", "1 of 1 recordings exported\n")
+
+
+def test_a_manifest_is_read_back_by_training(dgasr, lake: str, tmp_path: Path):
+    assert dgasr("export", "--lake", lake, "--format", "manifest", "--out", tmp_path / "all.jsonl")[0] == 0
+    utterances = list(read_manifest(tmp_path / "all.jsonl"))
+    assert (len(utterances), len({u.audio_filepath for u in utterances})) == (64, 4)
+
+
+def test_a_question_without_uris_is_a_wrong_request(dgasr, lake: str):
+    code, _, err = dgasr("export", "--lake", lake, "--format", "txt", "--query", "select 1 as a")
+    assert (code, "has no column uri, only a" in err) == (2, True)
+
+
+def test_a_choice_of_nothing_is_a_wrong_request(dgasr, lake: str):
+    code, _, err = dgasr("export", "--lake", lake, "--format", "txt", "--prefix", "s3://elsewhere/")
+    assert (code, "nothing was chosen" in err) == (2, True)
+
+
+def test_a_place_that_cannot_be_written_is_named(dgasr, lake: str, tmp_path: Path):
+    (tmp_path / "file").touch()
+    code, _, err = dgasr("export", "--lake", lake, "--format", "txt", "--out", tmp_path / "file" / "under")
+    assert (code, "cannot be written" in err) == (2, True)
+
+
+def test_a_key_that_leads_out_of_the_folder_does_not():
+    from dgasr.commands.export import _steps
+
+    assert _steps("../../etc//passwd") == ["_", "_", "etc", "_", "passwd"]
