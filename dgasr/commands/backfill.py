@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{', '.join(selection.names)}: nothing lies there. Give files, a folder or an s3:// prefix.")
     if options.dry_run:
         return _forecast(selection, lake_uri, engine, options.gpu_hour_price)
+    _tell_how_to_go_on(selection)
     if options.pools:
         # Untouched flags leave the choice to the deployment: nobody wants an archive read by the bundled model unasked.
         chosen = None if engine == EngineConfig() else engine
@@ -95,7 +96,6 @@ def _forecast(selection: "Selection", lake_uri: str, engine: "EngineConfig", gpu
     found = forecast(find_backlog(selection, lake_uri, recipe_id), lake_uri, recipe_id, config)
     for name, value in (("recipe", recipe_id), *found.rows()):
         sys.stdout.write(f"{name:28}{value}\n")
-    _tell_how_to_go_on(selection)
     return 0
 
 
@@ -105,7 +105,6 @@ def _transcribe(selection: "Selection", lake_uri: str, engine: "EngineConfig") -
     from dgasr.stages.embedded import transcribe_backlog
     from dgasr.stages.engine import start_engine
 
-    _tell_how_to_go_on(selection)
     started = start_engine(engine)
     backlog = find_backlog(selection, lake_uri, started.recipe.recipe_id)
     summary = transcribe_backlog(backlog, lake_uri, started.recipe, started.transcriber, started.device, Progress())

@@ -9,6 +9,9 @@ from dgasr.stages.discover import Listing, list_selected
 from dgasr.stages.presence import Presence
 from dgasr.stages.selection import Selection
 
+ROWS_AT_ONCE = 50_000
+"""Rows of the lake that are Python objects at once: bounds the memory that a million of them take."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Held:
@@ -113,7 +116,7 @@ def _held(selection: Selection, lake_uri: str, recipe_id: str) -> Held:
         return Held(ids=committed_recordings(lake_uri, recipe_id))
     columns = ("recording_id", "uri", "modified_at", "transcribed_at", "reason", "take")
     ids, again, take = set(), set(), 0
-    for batch in held_rows(lake_uri, recipe_id, columns).to_batches():
+    for batch in held_rows(lake_uri, recipe_id, columns).to_batches(max_chunksize=ROWS_AT_ONCE):
         for row in zip(*(batch[name].to_pylist() for name in columns), strict=True):
             recording_id, uri, modified_at, transcribed_at, reason, row_take = row
             ids.add(bytes.fromhex(recording_id))

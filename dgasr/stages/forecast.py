@@ -166,5 +166,5 @@ def _throughput(lake_uri: str, recipe_id: str, config: ForecastConfig) -> tuple[
         if found:
             audio_s, wall_s, num_runs, devices, is_decode = found[0]
             kind = "decode runs" if is_decode else "whole runs"
-            return audio_s / wall_s, f"measured: {num_runs} {kind} of this recipe on {devices}"
+            return audio_s / wall_s, f"measured on {devices}, {kind} of this recipe: {num_runs}"
     return config.assumed_rtfx, "assumed: the lake holds no run of this recipe"

@@ -84,12 +84,12 @@ def test_speed_is_the_recipes_own_and_that_of_decoding_where_it_is_known(archive
     write_measured(lake, "whole", 100.0, 50.0, None, NEW_RECIPE)
     write_measured(lake, "other", 9000.0, 1.0, "decode", "ffffffffffffffff")
     found = forecast_of(archive, NEW_RECIPE)
-    assert (found.rtfx, found.rtfx_origin) == (2.0, "measured: 1 whole runs of this recipe on cuda:0")
+    assert (found.rtfx, found.rtfx_origin) == (2.0, "measured on cuda:0, whole runs of this recipe: 1")
     write_measured(lake, "child1", 300.0, 10.0, "decode", NEW_RECIPE)
     write_measured(lake, "child2", 100.0, 10.0, "decode", NEW_RECIPE)
     write_measured(lake, "reader", 400.0, 1.0, "prepare", NEW_RECIPE)
     found = forecast_of(archive, NEW_RECIPE)
-    assert (found.rtfx, found.rtfx_origin) == (20.0, "measured: 2 decode runs of this recipe on cuda:0")
+    assert (found.rtfx, found.rtfx_origin) == (20.0, "measured on cuda:0, decode runs of this recipe: 2")
 
 
 def test_a_recording_of_unknown_length_is_guessed_as_the_planner_does(archive: Path):
