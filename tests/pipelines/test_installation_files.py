@@ -69,17 +69,17 @@ def test_a_variable_that_someone_set_is_kept():
 
 
 def test_automations_are_ones_that_prefect_takes_and_the_alert_is_off():
-    crashed, alert = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
-    assert (crashed.enabled, alert.enabled) == (True, False)
+    crashed, pending, alert = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
+    assert (crashed.enabled, pending.enabled, alert.enabled) == (True, True, False)
 
 
 def test_a_run_crashes_for_want_of_heartbeats_only_after_three_of_them():
-    crashed, _ = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
+    crashed, *_ = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
     assert crashed.trigger.within.total_seconds() == 3 * int(WORKER["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
 
 
 def test_every_way_to_end_settles_the_wait_for_heartbeats():
-    crashed, _ = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
+    crashed, *_ = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
     ends = ("Completed", "Failed", "Crashed", "Cancelled", "Refused", "Contradicted")
     assert {f"prefect.flow-run.{end}" for end in ends} <= crashed.trigger.expect
 

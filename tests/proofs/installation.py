@@ -40,8 +40,7 @@ def install(theatre: Theatre, workers: dict[str, str] | None = None) -> None:
 
 def start_worker(theatre: Theatre, name: str, pool: str) -> None:
     """Start a worker, or start it again under its name."""
-    limit = "10" if pool == "control" else "1"
-    command = [str(BIN / "prefect"), "worker", "start", "--pool", pool, "--name", name, "--limit", limit]
+    command = [sys.executable, "-m", "pipelines.start", pool, "--name", name]
     theatre.company.start(name, command)
 
 

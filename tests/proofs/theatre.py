@@ -91,8 +91,7 @@ class Theatre:
     def start_prefect(self) -> None:
         """Start the server, or start it again on the same database."""
         port = self.api_url.rpartition(":")[2].partition("/")[0]
-        command = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
-        process_id = self.company.start("server", command)
+        process_id = self.company.start("server", [sys.executable, "-m", "pipelines.start", "server", "--port", port])
         # Where other work keeps the server waiting in the middle of its transactions, SQLite refuses all the others.
         with suppress(psutil.AccessDenied):
             psutil.Process(process_id).nice(-10)
@@ -180,9 +179,9 @@ def _prefect_environment(home: Path, api_url: str) -> dict[str, str]:
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_API_URL": api_url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_UI_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "DO_NOT_TRACK": "1",
     }
 
 
