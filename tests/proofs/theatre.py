@@ -8,6 +8,7 @@ It ends with the block, whoever started what in it. While it is open, `AWS_*` of
 """
 
 import os
+import secrets
 import socket
 import sys
 import time
@@ -103,23 +104,26 @@ class Theatre:
         files = (self.folder / "prefect").glob("prefect.db*")
         return sum(sum(p.cpu_times()[:2]) for p in servers), sum(file.stat().st_size for file in files)
 
-    def start_run(self, deployment: str, parameters: dict[str, Any]) -> str:
-        """Schedule a run of `flow/deployment` for now; returns its id."""
+    def start_run(self, deployment: str, parameters: dict[str, Any], timeout_s: float = 120.0) -> str:
+        """Schedule a run of `flow/deployment` for now; returns its id. A busy server is asked again, as clients do."""
+        key, deadline = secrets.token_hex(8), time.monotonic() + timeout_s
+        while True:
+            try:
+                return self._start_run(deployment, parameters, key)
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code < 500 or time.monotonic() > deadline:
+                    raise
+            time.sleep(10 * WAIT_S)
+
+    def _start_run(self, deployment: str, parameters: dict[str, Any], key: str) -> str:
         with httpx.Client(timeout=60) as client:
             found = client.get(f"{self.api_url}/deployments/name/{deployment}").raise_for_status().json()
             url = f"{self.api_url}/deployments/{found['id']}/create_flow_run"
-            return str(client.post(url, json={"parameters": parameters}).raise_for_status().json()["id"])
-
-    def try_to_start_run(self, deployment: str, parameters: dict[str, Any]) -> str | None:
-        """Schedule a run; `None` while the server does not answer, or is too busy to."""
-        try:
-            return self.start_run(deployment, parameters)
-        except httpx.TransportError:
-            return None
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code < 500:
-                raise
-            return None
+            wanted = {"parameters": parameters, "idempotency_key": key}
+            return str(client.post(url, json=wanted).raise_for_status().json()["id"])
 
     def state_of(self, flow_run_id: str) -> tuple[str, str]:
         """Return type and message of a run's state; an empty type while the server does not answer."""
