@@ -142,4 +142,4 @@ def add_decoded(shards: Sequence[DecodedShard], busy_share: float | None, wall_s
 
 
 def _held(num_held: int) -> str:
-    return f"; {num_held} of the shards were committed already" if num_held else ""
+    return f"; {num_held} committed already" if num_held else ""
