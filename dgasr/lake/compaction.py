@@ -20,15 +20,12 @@ from dgasr.lake.commits import READ_THREADS, Part, claimed_shards, commit_key
 from dgasr.lake.datasets import decode_part
 from dgasr.lake.encoding import encode_merged
 from dgasr.lake.location import Lake, open_existing_lake
-from dgasr.lake.manifests import Manifest, publish_manifest
+from dgasr.lake.manifests import MAX_CONFLICTS, Manifest, publish_manifest
 from dgasr.lake.parts import Store, finish_shard, write_once
 from dgasr.lake.schema import TABLES
 from dgasr.lake.snapshot import Snapshot, snapshot
 
 logger = logging.getLogger(__name__)
-
-MAX_CONFLICTS = 8
-"""Times that somebody else's manifest may come first before a compaction gives up for now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

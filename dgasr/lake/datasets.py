@@ -1,4 +1,4 @@
-"""The parts of a snapshot as rows: datasets that push filters and columns down, and single parts read whole.
+"""Parts as rows: datasets that push filters and columns down, and single parts read whole.
 
 Every part is read with the declared schema: columns that came after it was written are null.
 """
@@ -17,7 +17,6 @@ from dgasr.errors import DgasrError, IntegrityError
 from dgasr.lake.commits import Part
 from dgasr.lake.location import Lake, storage_error
 from dgasr.lake.schema import PARTITIONS, table_schema
-from dgasr.lake.snapshot import Snapshot
 
 PARTITION_VALUE = re.compile(r"/(recipe_id|date)=([^/]+)")
 
@@ -25,15 +24,15 @@ WHOLE_BYTES = 2**20
 """Length up to which a part is fetched in one request, whatever is wanted of it."""
 
 
-def dataset_of(snapshot: Snapshot, table: str) -> pyarrow.dataset.Dataset | pa.Table:
-    """Make a dataset of what readers see of a table; an empty table where that is nothing.
+def dataset_of(lake: Lake, table: str, parts: Sequence[Part]) -> pyarrow.dataset.Dataset | pa.Table:
+    """Make a dataset of parts of a table; an empty table where there are none.
 
     Args:
-        snapshot: what readers see, with this table among its own.
+        lake: the lake.
         table: name of a table of `dgasr.lake.schema`.
+        parts: those of its parts that are wanted.
     """
-    schema, lake = table_schema(table), snapshot.lake
-    parts = snapshot.parts[table]
+    schema = table_schema(table)
     if not parts:
         return schema.empty_table()
     return pyarrow.dataset.FileSystemDataset.from_paths(

@@ -20,6 +20,9 @@ from dgasr.lake.schema import SCHEMA_VERSION
 
 MANIFEST_NAME = re.compile(r"manifests/(\d{8})\.json\.gz")
 
+MAX_CONFLICTS = 8
+"""Times that somebody else's manifest may come first before whoever publishes gives up for now."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:

@@ -16,16 +16,13 @@ from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.commits import READ_THREADS, claim_folder, commit_folder
 from dgasr.lake.garbage import Garbage, GarbageKind, Inventory, find_garbage, take_inventory
 from dgasr.lake.location import Lake, open_existing_lake
-from dgasr.lake.manifests import publish_manifest, read_manifest
+from dgasr.lake.manifests import MAX_CONFLICTS, publish_manifest, read_manifest
 from dgasr.lake.parts import Store, write_once
 from dgasr.lake.schema import SHARD_TABLES
 from dgasr.lake.snapshot import recipe_of, snapshot
 from dgasr.lake.superseded import SupersededRecipe, superseded_recipes
 
 logger = logging.getLogger(__name__)
-
-MAX_CONFLICTS = 8
-"""Times that somebody else's manifest may come first before a vacuum gives up for now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,122 @@
+"""`dgasr lake`: what keeps a lake in good order. Each of its commands has a function; the work is the lake's own."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+SHOWN = 20
+"""Findings, and files that would go, that are written out; the last line says how many there are."""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command with its own commands."""
+    parser = commands.add_parser("lake", help="check, compact or vacuum a lake")
+    own = parser.add_subparsers(metavar="COMMAND", required=True)
+    check = _add(own, "check", _check, "find everything that is wrong with a lake, and say what to do")
+    check.add_argument("--deep", action="store_true", help="read all bytes, and compare digests and identities too")
+    check.add_argument("--all", action="store_true", help=f"write all findings, not only {SHOWN} faults and notes each")
+    _add(own, "compact", _compact, "merge small parts into large ones; safe while others write and read")
+    vacuum = _add(own, "vacuum", _vacuum, "remove what nobody needs any more; says what that is, unless --yes")
+    vacuum.add_argument("--yes", action="store_true", help="remove it")
+    vacuum.add_argument(
+        "--grace-days", type=_days, default=None, metavar="D", help="default: 2; see the operations guide"
+    )
+    vacuum.add_argument("--keep-superseded", action="store_true", help="keep recipes that others have superseded")
+    forget = _add(own, "forget", _forget, "take a damaged partition out, so that it is transcribed anew")
+    forget.add_argument("partition", metavar="PARTITION", help="recipe_id=…/date=YYYY-MM-DD, or runs/date=YYYY-MM-DD")
+    forget.add_argument("--yes", action="store_true", help="remove it")
+
+
+def _add(
+    own: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    what: str,
+) -> argparse.ArgumentParser:
+    parser = own.add_parser(name, help=what)
+    parser.add_argument("--lake", required=True, metavar="URI", help="folder or s3://bucket/prefix of the lake")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _days(text: str) -> float:
+    """Read a number of days."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {value:g}")
+    return value
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Write what is wrong; 1 where anything is."""
+    from dgasr.lake.inspection import check_lake
+
+    found = check_lake(options.lake, is_deep=options.deep)
+    for severity in ("fault", "note"):
+        lines = [finding.line() for finding in found.findings if finding.severity == severity]
+        _write_some(lines, len(lines) if options.all else SHOWN)
+    sys.stdout.write(found.line() + "\n")
+    return 1 if found.num_faults else 0
+
+
+def _compact(options: argparse.Namespace) -> int:
+    """Merge parts; 1 where some were left alone because they are damaged."""
+    from dgasr.lake.compaction import CompactionConfig, compact
+    from dgasr.store import objects
+
+    done = compact(objects, options.lake, CompactionConfig())
+    _write_some(list(done.damaged), SHOWN)
+    sys.stdout.write(done.line() + "\n")
+    return 1 if done.damaged else 0
+
+
+def _vacuum(options: argparse.Namespace) -> int:
+    """Write what would go, or remove it."""
+    from dgasr.lake.garbage import MEANINGS
+    from dgasr.lake.vacuum import VacuumConfig, plan_vacuum, vacuum
+    from dgasr.store import objects
+
+    config = VacuumConfig(keep_superseded=options.keep_superseded)
+    if options.grace_days is not None:
+        config = VacuumConfig(keep_superseded=options.keep_superseded, grace_s=options.grace_days * 24 * 3600)
+    done = vacuum(objects, options.lake, config) if options.yes else plan_vacuum(options.lake, config)
+    for kind, (num_files, size_bytes) in done.by_kind().items():
+        sys.stdout.write(f"{num_files:8d} files {size_bytes / 1e6:10.1f} MB  {MEANINGS[kind]}\n")
+    for recipe in done.superseded:
+        sys.stdout.write(
+            f"recipe {recipe.recipe_id}: all {recipe.num_recordings} recordings have later transcripts since "
+            f"{recipe.since:%Y-%m-%d %H:%M}; hidden first, removed by a vacuum a grace period later\n"
+        )
+    if not options.yes:
+        _write_some([item.key for item in done.garbage], SHOWN)
+    sys.stdout.write(done.line() + ("" if options.yes else "; add --yes to do it") + "\n")
+    return 0
+
+
+def _forget(options: argparse.Namespace) -> int:
+    """Take a partition out, or say what that would do."""
+    from dgasr.errors import ConfigError
+    from dgasr.lake.forgetting import forget_partition
+    from dgasr.store import objects
+
+    if not options.yes:
+        raise ConfigError(
+            f"{options.partition}: would be removed with all its rows, and transcribed anew by the next run. "
+            "Let no run write to this recipe meanwhile, and add --yes."
+        )
+    gone = forget_partition(objects, options.lake, options.partition)
+    sys.stdout.write(
+        f"{len(gone)} files of {options.partition} were removed; `dgasr lake check` says what else is wrong\n"
+    )
+    return 0
+
+
+def _write_some(lines: list[str], limit: int) -> None:
+    """Write the first lines, and how many more there are."""
+    for line in lines[:limit]:
+        sys.stdout.write(line + "\n")
+    if len(lines) > limit:
+        sys.stdout.write(f"… and {len(lines) - limit} more\n")

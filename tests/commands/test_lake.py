@@ -1,0 +1,56 @@
+"""`dgasr lake` says what it did, and by its exit code whether all is well."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+FIXTURE = Path(__file__).parents[1] / "lake" / "fixtures" / "lake-2026-11-21"
+
+
+@pytest.fixture
+def lake(tmp_path):
+    shutil.copytree(FIXTURE, tmp_path / "lake")
+    return tmp_path / "lake"
+
+
+def test_a_sound_lake_passes(dgasr, lake):
+    code, out, _ = dgasr("lake", "check", "--lake", lake, "--deep")
+    assert (code, out) == (0, "the lake is sound: 7 files, 4 recordings, 7 segments checked (bytes too)\n")
+
+
+def test_a_damaged_lake_fails_and_says_what_to_do(dgasr, lake):
+    os.truncate(next(lake.glob("segments/*/date=2026-01-02/*")), 9)
+    code, out, _ = dgasr("lake", "check", "--lake", lake)
+    assert code == 1
+    assert "fault part_size" in out
+    assert "dgasr lake forget recipe_id=f00d/date=2026-01-02" in out
+    assert dgasr("lake", "forget", "recipe_id=f00d/date=2026-01-02", "--lake", lake)[0] == 2
+    assert dgasr("lake", "forget", "recipe_id=f00d/date=2026-01-02", "--lake", lake, "--yes")[0] == 0
+    assert dgasr("lake", "check", "--lake", lake)[0] == 0
+
+
+def test_compaction_says_what_became_of_the_parts(dgasr, lake):
+    code, out, _ = dgasr("lake", "compact", "--lake", lake)
+    assert (code, out) == (0, "no parts worth merging, 2 commits are in the manifest now\n")
+
+
+def test_a_vacuum_without_yes_only_says_what_would_go(dgasr, lake):
+    left = lake / "staging" / "f00d" / "s1" / "00000.arrow"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"x")
+    os.utime(left, (0, 0))
+    code, out, _ = dgasr("lake", "vacuum", "--lake", lake)
+    assert code == 0
+    assert "staging/f00d/s1/00000.arrow\n1 files (0.0 MB) would be removed; add --yes to do it" in out
+    assert left.exists()
+    code, out, _ = dgasr("lake", "vacuum", "--lake", lake, "--yes", "--grace-days", "1")
+    assert out.endswith("1 files (0.0 MB) were removed\n")
+    assert not left.exists()
+
+
+def test_where_no_lake_lies_the_request_is_wrong(dgasr, tmp_path):
+    for command in (["check"], ["compact"], ["vacuum"], ["vacuum", "--yes"]):
+        code, _, err = dgasr("lake", *command, "--lake", tmp_path / "nowhere")
+        assert (code, "no lake lies here" in err) == (2, True)
