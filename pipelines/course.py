@@ -22,6 +22,18 @@ class Planned:
     """Estimated size of its features in the store."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worked:
+    """What came of a run's assignments, as far as the lake cannot know it."""
+
+    failures: tuple[str, ...] = ()
+    """What was given up, one line for each assignment."""
+    num_attempts: int | None = None
+    """Child runs that were submitted; `None` where there were none to submit."""
+    busy_share: float | None = None
+    """Share of the time in which the model had work; `None` where child runs say it themselves."""
+
+
 @dataclass(kw_only=True, slots=True)
 class Course:
     """How far an assignment is, and what it cost so far."""

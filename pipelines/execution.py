@@ -20,7 +20,7 @@ from dgasr.stages.run_report import rejections, run_report
 from dgasr.stages.staging import sweep_staging
 from dgasr.store.probe import probe_store
 from pipelines.conductor import Conductor
-from pipelines.course import Planned
+from pipelines.course import Planned, Worked
 from pipelines.deployments import PrefectDispatch
 from pipelines.here import work_here
 from pipelines.progress import Progress
@@ -53,12 +53,13 @@ async def carry_out(request: RunRequest) -> RunSummary:
     await _check(request)
     with Beating(request.folder.parent_beat_uri) as beating:
         num_held, assignments = await plan(request)
-        failures, num_attempts = await _work_through(assignments, request, beating)
-        summary = await report(request, num_held, num_attempts, failures)
+        worked = await _work_through(assignments, request, beating)
+        summary = await report(request, num_held, worked)
     await asyncio.to_thread(request.folder.delete)
-    if failures:
+    if worked.failures:
         raise TransientError(
-            f"{len(failures)} of {len(assignments)} assignments were given up ({failures[0]}). {summary.line()}. "
+            f"{len(worked.failures)} of {len(assignments)} assignments were given up ({worked.failures[0]}). "
+            f"{summary.line()}. "
             "The report lists them; the next run takes them up again."
         )
     return summary
@@ -105,25 +106,23 @@ def _plan(request: RunRequest) -> tuple[int, list[Planned]]:
     return backlog.num_held, assignments
 
 
-async def _work_through(
-    assignments: Sequence[Planned], request: RunRequest, beating: Beating
-) -> tuple[list[str], int | None]:
-    """Do the work; what was not done, one line each, and how many child runs it took."""
+async def _work_through(assignments: Sequence[Planned], request: RunRequest, beating: Beating) -> Worked:
+    """Do the work, here or on the pools."""
     if request.pools.mode == "here":
-        return await work_here(assignments, request, beating), None
+        return await work_here(assignments, request, beating)
     progress = Progress(beating)
     async with get_client() as client:
         conductor = Conductor(PrefectDispatch(client, request), request.pools, on_turn=progress.show)
         tally = await conductor.conduct(assignments)
-    failures = [f"assignment {number}: {reason}" for number, reason in sorted(conductor.failures.items())]
-    return failures, tally.num_attempts
+    failures = tuple(f"assignment {number}: {reason}" for number, reason in sorted(conductor.failures.items()))
+    return Worked(failures=failures, num_attempts=tally.num_attempts)
 
 
 @storage_task
-async def report(request: RunRequest, num_held: int, num_attempts: int | None, failures: Sequence[str]) -> RunSummary:
+async def report(request: RunRequest, num_held: int, worked: Worked) -> RunSummary:
     """Write the run's row, and show the run as artifacts."""
-    summary = await asyncio.to_thread(_commit_summary, request, num_held, num_attempts)
-    text = await asyncio.to_thread(run_report, request.lake_uri, request.run_id, failures)
+    summary = await asyncio.to_thread(_commit_summary, request, num_held, worked)
+    text = await asyncio.to_thread(run_report, request.lake_uri, request.run_id, worked.failures)
     await acreate_markdown_artifact(text, key="transcribe-run", description=summary.line())
     table = await asyncio.to_thread(rejections, request.lake_uri, request.run_id, REPORTED_REJECTIONS)
     await acreate_table_artifact(table, key="transcribe-rejections", description="recordings not used as a whole")
@@ -131,7 +130,7 @@ async def report(request: RunRequest, num_held: int, num_attempts: int | None, f
     return summary
 
 
-def _commit_summary(request: RunRequest, num_held: int, num_attempts: int | None) -> RunSummary:
+def _commit_summary(request: RunRequest, num_held: int, worked: Worked) -> RunSummary:
     """Ask the lake what the run committed, and write its row."""
     is_here = request.pools.mode == "here"
     wall_s = (datetime.now(UTC) - request.started_at).total_seconds()
@@ -144,6 +143,8 @@ def _commit_summary(request: RunRequest, num_held: int, num_attempts: int | None
         request.sources,
         device,
         request.started_at,
-        num_attempts=num_attempts,
+        busy_share=worked.busy_share,
+        num_attempts=worked.num_attempts,
+        gpu_hour_price=(request.pools.gpu_hour_price or None) if is_here else None,
     )
     return summary

@@ -40,7 +40,11 @@ CHILDREN = """
     order by stage desc
 """
 
-WHOLE = "select recipe_id, device, started_at, wall_s, rtfx, busy_share, num_attempts from runs where run_id = $run_id"
+WHOLE = """
+    select recipe_id, device, wall_s, rtfx, busy_share, num_attempts, wall_s * gpu_hour_price / 3600 as cost
+    from runs
+    where run_id = $run_id
+"""
 
 REASONS = """
     select status, reason, count(*) as recordings
@@ -118,29 +122,34 @@ class _Asker:
 
 def _figures(ask: _Asker) -> str:
     """Lay the run's figures out as a table."""
-    row = ask.rows(RECORDINGS)[0]
-    children = {child["stage"]: child for child in ask.rows(CHILDREN)}
+    counts = ask.rows(RECORDINGS)[0]
     whole = next(iter(ask.rows(WHOLE)), {})
-    decode = children.get("decode", {})
-    share = row["speech_s"] / row["decoded_s"] if row["decoded_s"] else 0.0
-    covered = row["decoded_s"] / (row["decoded_s"] + row["missing_s"]) if row["decoded_s"] else 0.0
+    decode = next((child for child in ask.rows(CHILDREN) if child["stage"] == "decode"), whole)
+    declared_s = counts["decoded_s"] + counts["missing_s"]
     figures = {
-        "recordings": f"{row['num_recordings']} ({row['num_ok']} ok, {row['num_partial']} partial, "
-        f"{row['num_rejected']} rejected)",
-        "audio": f"{row['decoded_s'] / 3600:.3f} h = {row['speech_s'] / 3600:.3f} h speech ({share:.0%}) "
-        f"+ {row['dropped_s'] / 3600:.3f} h silence",
-        "coverage": f"{covered:.2%} of what the headers of usable recordings declare",
-        "segments / words": f"{row['num_segments']} / {row['num_words']}",
+        "recordings": "{num_recordings} ({num_ok} ok, {num_partial} partial, {num_rejected} rejected)".format(**counts),
+        "audio": _hours(counts),
+        "coverage": _text(counts["decoded_s"] / declared_s if declared_s else None, "{:.2%} of what headers declare"),
+        "segments / words": "{num_segments} / {num_words}".format(**counts),
         "wall time": _text(whole.get("wall_s"), "{:.1f} s"),
         "RTFx": _text(whole.get("rtfx"), "{:.1f}"),
         "device": _text(whole.get("device"), "{}"),
-        "model busy": _text(decode.get("busy_share", whole.get("busy_share")), "{:.0%} of the decode runs' time"),
+        "model busy": _text(decode.get("busy_share"), "{:.0%} of the time between the first segment and the last"),
         "child runs": _text(whole.get("num_attempts"), "{} started"),
-        "cost": _text(decode.get("cost"), "{:.2f}, of the decode runs that ended by themselves"),
+        "cost": _text(decode.get("cost"), "{:.2f}, without child runs that were killed"),
         "recipe": _text(whole.get("recipe_id"), "`{}`"),
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in figures.items() if value)
     return f"| what | value |\n|---|---|\n{lines}\n"
+
+
+def _hours(counts: Row) -> str:
+    """Say where the audio went."""
+    hours = {name: counts[f"{name}_s"] / 3600 for name in ("decoded", "speech", "dropped")}
+    share = hours["speech"] / hours["decoded"] if hours["decoded"] else 0.0
+    return "{decoded:.3f} h = {speech:.3f} h speech ({share:.0%}) + {dropped:.3f} h silence".format(
+        share=share, **hours
+    )
 
 
 def _text(value: Any, form: str) -> str:
