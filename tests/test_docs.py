@@ -1,12 +1,16 @@
 """What the documents name is there."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from dgasr.cli import build_parser
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
@@ -38,3 +42,30 @@ def test_the_page_on_architecture_has_every_room():
 def test_decisions_are_numbered_without_a_gap():
     numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_what_the_page_on_operations_says_you_see_is_what_the_code_says():
+    table = OPERATIONS.partition("## When something fails")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")]
+    said = [text for cell in cells for text in re.findall(r"`([^`]+)`", cell)]
+    code = "\n".join(
+        path.read_text(encoding="utf-8") for top in ("dgasr", "pipelines") for path in (ROOT / top).rglob("*.py")
+    )
+    assert len(said) > 20
+    assert not [text for text in said if text not in code]
+
+
+def test_commands_on_the_page_on_operations_are_commands():
+    parser = build_parser()
+    commands = re.findall(r"^dgasr .+$|(?<=`)dgasr [a-z]+ [^`\n]+(?=`)", OPERATIONS, re.MULTILINE)
+    assert len(commands) > 10
+    for command in commands:
+        words = shlex.split(command.replace("…", "something"))[1:]
+        parser.parse_args(words + ([] if "--lake" in words or words[0] == "doctor" else ["--lake", "something"]))
+
+
+def test_targets_on_the_page_on_operations_are_in_the_makefile():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?:^|`)make ([a-z0-9-]+)", OPERATIONS, re.MULTILINE))
+    assert len(targets) > 5
+    assert not [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)]
