@@ -61,6 +61,6 @@ def _outcome(row: dict[str, Any]) -> Outcome:
         message=row["message"],
         num_segments=row["num_segments"],
         report=AudioReport(**row["report"]) if row["report"] else None,
-        audio_digest=row["audio_digest"],
-        read_s=row["read_s"],
+        audio_digest=row.get("audio_digest"),
+        read_s=row.get("read_s"),
     )

@@ -25,11 +25,12 @@ class ShardTranscripts:
         self.kept = frozenset(o.recording.recording_id for o in outcomes if o.status != "rejected")
         self.num_segments = sum(outcome.num_segments for outcome in outcomes)
         self._num_missing = self.num_segments
+        self.is_read = False
 
     @property
     def is_complete(self) -> bool:
-        """Whether every segment of every recording that is kept has its transcript."""
-        return self._num_missing == 0
+        """Whether the part is read, and every segment of every recording that is kept has its transcript."""
+        return self.is_read and self._num_missing == 0
 
     def add(self, transcript: SegmentTranscript) -> None:
         """Take a transcript; they may come in any order."""

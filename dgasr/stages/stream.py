@@ -58,7 +58,7 @@ class StreamWatcher:
 
 
 Staged = tuple[ShardTranscripts, Segment | None, SegmentFeatures | None]
-"""A segment of a shard, its features where somebody speaks; no segment once all of the shard has been read."""
+"""A segment of a shard, its features where somebody speaks; no segment once the shard is read and found whole."""
 
 
 class ShardStream:
@@ -145,11 +145,12 @@ class ShardStream:
             if segment.recording_id in gathered.kept:
                 num_segments += 1
                 yield gathered, segment, features
-        if num_segments != gathered.num_segments:
+        if num_segments == gathered.num_segments:
+            yield gathered, None, None
+        else:
             # Two workers wrote it at once, while the archive changed.
             delete_part(staged_uri)
             self._failure = TransientError(f"{staged_uri}: holds other segments than it says. Prepare the shard again.")
-        yield gathered, None, None
 
     def _speech(self, staged: Iterator[Staged], committer: ThreadPoolExecutor) -> Iterator[SegmentFeatures]:
         """Hand speech to the transcriber, and take note of the rest."""
@@ -157,8 +158,8 @@ class ShardStream:
         try:
             for gathered, segment, features in staged:
                 if segment is None:
-                    if not gathered.num_segments:
-                        self._commit(gathered, committer)
+                    gathered.is_read = True
+                    self._commit_if_complete(gathered, committer)
                     continue
                 self._open[segment.recording_id] = gathered
                 if features is None:
@@ -176,11 +177,12 @@ class ShardStream:
     def _take(self, gathered: ShardTranscripts, transcript: SegmentTranscript, committer: ThreadPoolExecutor) -> None:
         gathered.add(transcript)
         self._watcher.segment_decoded(transcript.segment)
-        if gathered.is_complete:
-            self._commit(gathered, committer)
+        self._commit_if_complete(gathered, committer)
 
-    def _commit(self, gathered: ShardTranscripts, committer: ThreadPoolExecutor) -> None:
+    def _commit_if_complete(self, gathered: ShardTranscripts, committer: ThreadPoolExecutor) -> None:
         """Hand a complete shard to the thread that is behind, and wait where that is too far behind."""
+        if not gathered.is_complete:
+            return
         for recording_id in gathered.kept:
             self._open.pop(recording_id, None)
         if len(self._commits) == COMMITS_BEHIND:

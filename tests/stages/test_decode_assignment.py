@@ -193,6 +193,15 @@ def test_a_part_without_all_its_segments_is_prepared_again(shards: list[Shard], 
     assert not [path for path in part.rglob("*") if path.is_file()]
 
 
+def test_a_part_with_more_segments_than_it_says_is_prepared_again(shards: list[Shard], recipe: Recipe, lake_uri: str):
+    uri = stage(shards, recipe, lake_uri)
+    part = Path(staged_uri_of(lake_uri, recipe.recipe_id, shards[0]))
+    (part / "00001.arrow").write_bytes((part / "00000.arrow").read_bytes())
+    with pytest.raises(TransientError, match="holds other segments than it says"):
+        decode(uri, recipe, engine_of(recipe, Listener()), lake_uri)
+    assert [row[0] for row in rows(lake_uri)] == ["b.wav", "cut.wav", "text.mp3"]
+
+
 def test_what_was_fetched_before_storage_failed_is_committed(
     shards: list[Shard], recipe: Recipe, lake_uri: str, monkeypatch: pytest.MonkeyPatch
 ):
