@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "evaluation": {"errors", "records"},
     "samples": {"errors", "records"},
     "exports": set(),
+    "scale": {"errors"},
     # compositions: where rooms meet
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
     "frontend": {"features", "recipe", "records", "segmentation"},
@@ -41,10 +42,13 @@ ARROWS: dict[str, set[str]] = {
     # whoever asks
     "__init__": {"transcriber"},
     "doctor": {"errors", "model", "store"},
-    "bench": {"audio", "errors", "features", "lake", "records", "samples", "segmentation", "stages", "store"},
+    "bench": {
+        "audio", "diffusion", "errors", "features", "lake", "model", "prompt", "recipe", "records", "samples",
+        "segmentation", "stages", "store", "transcriber",
+    },
     "commands": {
-        "__init__", "doctor", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records", "stages",
-        "store", "training", "transcriber",
+        "__init__", "bench", "doctor", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
+        "scale", "stages", "store", "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {

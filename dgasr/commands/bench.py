@@ -1,20 +1,62 @@
-"""`dgasr bench`: speed of the front end and of the whole path on this machine."""
+"""`dgasr bench`: speed of the front end, of the whole path, and of decoding, on this machine."""
 
 import argparse
 import importlib
+from pathlib import Path
+
+from dgasr.commands.arguments import positive_int
 
 BENCHMARKS = ("frontend", "path")
+"""What runs when nothing is named; `decode` has flags of its own."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
-    parser = commands.add_parser("bench", help="measure speed: the front end, and audio to text by batch size")
-    parser.add_argument("what", nargs="?", choices=BENCHMARKS, help="only this one (default: both)")
+    parser = commands.add_parser("bench", help="measure speed: the front end, audio to text, decoding by phase")
+    parser.add_argument(
+        "what", nargs="?", choices=(*BENCHMARKS, "decode"), help="only this one (default: frontend and path)"
+    )
+    group = parser.add_argument_group("decode")
+    group.add_argument("--model", default="tiny", metavar="tiny|full|DIR", help="default: tiny")
+    group.add_argument("--adapter", metavar="FILE|DIR|HUB_ID", help="projector and LoRA to put on the model")
+    group.add_argument("--random-weights", action="store_true", help="draw the weights: speed without a checkpoint")
+    group.add_argument(
+        "--layers", type=positive_int, default=0, metavar="N", help="of the backbone, drawn weights only"
+    )
+    group.add_argument("--experts", type=positive_int, default=0, metavar="N", help="of a layer, drawn weights only")
+    group.add_argument("--vocabulary", type=positive_int, default=0, metavar="N", help="entries, drawn weights only")
+    group.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of drawn weights")
+    group.add_argument("--batch", type=positive_int, nargs="+", default=(1, 16), metavar="N", help="default: 1 16")
+    group.add_argument("--canvas", type=positive_int, default=0, metavar="N", help="tokens (default: by clip length)")
+    group.add_argument("--steps", type=positive_int, default=8, metavar="N", help="of every canvas (default: 8)")
+    group.add_argument(
+        "--engine", nargs="+", choices=("ours", "transformers"), default=("ours", "transformers"), help="default: both"
+    )
+    group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
+    group.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the benchmarks; each prints a table and a line of JSON."""
+    if options.what == "decode":
+        return _decode(options)
     for name in (options.what,) if options.what else BENCHMARKS:
         importlib.import_module(f"dgasr.bench.{name}").main()
+    return 0
+
+
+def _decode(options: argparse.Namespace) -> int:
+    from dgasr.bench.decode import DecodeBenchmark, main
+    from dgasr.bench.decode_model import Reduction
+
+    main(
+        DecodeBenchmark(
+            model=options.model, adapter=options.adapter, has_random_weights=options.random_weights,
+            reduction=Reduction(layers=options.layers, experts=options.experts, vocabulary=options.vocabulary),
+            device=options.device, dtype=options.dtype, batches=tuple(options.batch), canvas=options.canvas,
+            steps=options.steps, engines=tuple(options.engine),
+        ),
+        options.json,
+    )  # fmt: skip
     return 0

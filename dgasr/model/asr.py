@@ -181,7 +181,7 @@ def build_backbone(config: AsrConfig) -> DiffusionGemmaForBlockDiffusion:
     backbone = DiffusionGemmaForBlockDiffusion(
         DiffusionGemmaConfig(
             text_config=text_config,
-            vision_config=_SMALLEST_VISION_TOWER,
+            vision_config=SMALLEST_VISION_TOWER,
             canvas_length=config.canvas.buckets[-1],
             # transformers up to 5.17 looks this id up in every prefill, so it must lie inside a small vocabulary.
             image_token_id=min(IMAGE_TOKEN_ID, text_config.vocab_size - 1),
@@ -208,7 +208,7 @@ def drop_vision_tower(backbone: DiffusionGemmaForBlockDiffusion) -> None:
 IMAGE_TOKEN_ID = 258_880
 """The published vocabulary's image token; no prompt of ours holds one."""
 
-_SMALLEST_VISION_TOWER: dict[str, Any] = {
+SMALLEST_VISION_TOWER: dict[str, Any] = {
     "model_type": "gemma4_vision", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
     "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "position_embedding_size": 8,
 }  # fmt: skip

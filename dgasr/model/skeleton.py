@@ -5,7 +5,6 @@ them. Here modules are built on the meta device, where tied parameters are one, 
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -91,9 +90,7 @@ class Slots:
         return value
 
 
-def draw_weights(
-    module: nn.Module, dtype: torch.dtype, device: torch.device, seed: int, on_tensor: Callable[[], None] = lambda: None
-) -> None:
+def draw_weights(module: nn.Module, dtype: torch.dtype, device: torch.device, seed: int) -> None:
     """Fill a skeleton with random weights that keep values in range: norms and scales 1, biases 0, the rest normal.
 
     Args:
@@ -101,7 +98,6 @@ def draw_weights(
         dtype: of the weights.
         device: where they are drawn and stay.
         seed: of the draw; depends on the device's generator.
-        on_tensor: told after each tensor.
     """
     slots, generator = Slots(module), torch.Generator(device).manual_seed(seed)
     for name in slots.unfilled:
@@ -117,4 +113,3 @@ def draw_weights(
                 0.0, 1 / math.sqrt(math.prod(shape[1:]) if len(shape) == 2 else shape[-1]), generator=generator
             )
         slots.fill(name, value)
-        on_tensor()

@@ -1,0 +1,99 @@
+"""The benchmark of decoding: what it counts, on sizes that are known, and that it runs on a small model."""
+
+import json
+
+import pytest
+import torch
+
+from dgasr.bench.bound import Rates, Work, window_work
+from dgasr.bench.decode import DecodeBenchmark, main, measure
+from dgasr.bench.decode_engines import phases_of
+from dgasr.bench.decode_model import Reduction, random_model
+from dgasr.bench.stopwatch import Stopwatch
+from dgasr.errors import ConfigError
+from dgasr.model.asr import AsrModel
+from dgasr.model.presets import full, tiny
+
+RATES = Rates(copy_bytes=1e10, flops=1e10)
+SMALL = {"model": "tiny", "device": "cpu", "steps": 2, "rounds": 1, "batches": (2,), "canvas": 8, "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def measured():
+    benchmark = DecodeBenchmark(**SMALL, has_random_weights=True)
+    model = random_model("tiny", Reduction(), torch.device("cpu"), torch.float32)
+    return list(measure(benchmark, model, RATES))
+
+
+@pytest.mark.parametrize(
+    ("phase", "tflop"), [("encoder", 0.344), ("prefill", 1.37), ("tail", 192 * 2.96e-3), ("body", 192 * 6.2e-3)]
+)
+def test_the_full_models_work_is_the_published_one(phase, tflop):
+    assert window_work(full(), 1, 192)[phase].flops / 1e12 == pytest.approx(tflop, rel=0.05)
+
+
+def test_the_projector_runs_once_for_every_shift():
+    assert window_work(full(), 1, 192)["projector"].flops / 1e12 == pytest.approx(8 * 0.011, rel=0.05)
+
+
+def test_a_step_of_a_large_batch_reads_every_weight_once():
+    work = window_work(full(), 64, 192)
+    assert 2 * (work["body"].weights + work["tail"].weights) / 1e9 == pytest.approx(50.5, rel=0.01)
+
+
+def test_few_tokens_reach_few_experts():
+    one, many = (window_work(full(), batch, 64)["body"].weights for batch in (1, 64))
+    assert window_work(full(), 1, 1)["body"].weights < 0.2 * many
+    assert one < many
+
+
+def test_a_phase_takes_its_products_or_its_reading_whichever_is_longer():
+    assert Work(flops=3e10, weights=5e9).seconds(RATES, 2) == 3.0
+    assert Work(flops=1e10, weights=2e10).seconds(RATES, 2) == 4.0
+
+
+def test_both_engines_are_measured_at_every_clip_length(measured):
+    assert [(row.engine, row.clip_s) for row in measured] == [
+        ("ours", 8.0), ("transformers", 8.0), ("ours", 7.0), ("transformers", 7.0),
+    ]  # fmt: skip
+    assert all(row.rtfx > 0 and row.share_of_bound > 0 for row in measured)
+
+
+def test_the_phases_of_ours_are_told_and_add_up(measured):
+    phases = measured[0].phases_s
+    assert {"mel", "encoder", "projector", "ctc", "prefill", "body", "tail"} <= phases.keys()
+    assert all(seconds > 0 for seconds in phases.values())
+
+
+def test_every_token_is_routed_to_its_number_of_experts(measured):
+    routed = measured[0].tokens_per_expert
+    assert routed["mean"] == 2 * 8 * tiny().backbone["top_k_experts"] / tiny().backbone["num_experts"]
+
+
+def test_timing_phases_leaves_no_trace():
+    model = AsrModel(tiny())
+    with phases_of(model, Stopwatch(torch.device("cpu"))):
+        assert "decode" in vars(model)
+    assert "decode" not in vars(model)
+
+
+def test_a_reduced_model_keeps_the_shapes_of_its_layers_and_ids_that_exist():
+    config = Reduction(layers=6, experts=4, vocabulary=64).apply(full())
+    changed = {name for name, value in full().backbone.items() if config.backbone[name] != value}
+    assert changed == {"num_hidden_layers", "num_experts", "top_k_experts", "vocab_size"}
+    ids = (config.prompt.begin_audio_id, config.prompt.audio_id, config.prompt.end_audio_id)
+    assert len(set(ids)) == 3
+    assert max(ids) < 64
+
+
+def test_trained_weights_are_not_reduced():
+    with pytest.raises(ConfigError, match="need --random-weights"):
+        main(DecodeBenchmark(**SMALL, reduction=Reduction(layers=1)))
+
+
+def test_the_figures_are_written_as_json(tmp_path, capsys):
+    main(DecodeBenchmark(**SMALL, has_random_weights=True, engines=("ours",)), tmp_path / "bench.json")
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert figures["rates"].keys() == {"copy_bytes", "flops"}
+    assert len(figures["measured"]) == 2
+    assert "of bound" in capsys.readouterr().out
