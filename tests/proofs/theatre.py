@@ -94,8 +94,8 @@ class Theatre:
         port = self.api_url.rpartition(":")[2].partition("/")[0]
         process_id = self.company.start("server", [sys.executable, "-m", "pipelines.start", "server", "--port", port])
         # Where other work keeps the server waiting in the middle of its transactions, SQLite refuses all the others.
-        with suppress(psutil.AccessDenied):
-            psutil.Process(process_id).nice(-10)
+        with suppress(OSError):  # needs root, and a kernel that shares out its time by session
+            Path(f"/proc/{process_id}/autogroup").write_text("-10", encoding="ascii")
         self.company.wait_until(lambda: answers(f"{self.api_url}/health"), "Prefect's server", "server")
 
     def server_cost(self) -> tuple[float, int]:
@@ -184,7 +184,7 @@ def _prefect_environment(home: Path, api_url: str) -> dict[str, str]:
         "PREFECT_API_URL": api_url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
         "DO_NOT_TRACK": "1",
     }
 
