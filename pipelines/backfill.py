@@ -4,7 +4,7 @@ Where the work is done, and that a daily run comes first, is said by the deploym
 """
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection
+from dgasr.store.locations import is_s3, local_path, local_uri
 from pipelines.execution import carry_out
 from pipelines.pools import PoolsConfig
 from pipelines.request import RunRequest, new_request
@@ -70,7 +71,7 @@ def submit(selection: Selection, lake_uri: str, engine: EngineConfig | None) -> 
     """Hand a backfill to the deployment of the server that PREFECT_API_URL names, and do not wait for it.
 
     Args:
-        selection: which recordings.
+        selection: which recordings; folders and lists must lie at the same path on the workers.
         lake_uri: the lake, as the workers find it.
         engine: which model transcribes, and how; `None` for the deployment's own.
 
@@ -83,6 +84,11 @@ def submit(selection: Selection, lake_uri: str, engine: EngineConfig | None) -> 
     server = PREFECT_API_URL.value()
     if not server:
         raise ConfigError("--pools: PREFECT_API_URL names no server. Set it, for example http://127.0.0.1:4200/api.")
+    selection = replace(
+        selection,
+        sources=tuple(map(_whole_uri, selection.sources)),
+        uri_list=None if selection.uri_list is None else _whole_uri(selection.uri_list),
+    )
     parameters = {"selection": selection, "lake": lake_uri} | ({} if engine is None else {"engine": engine})
     try:
         started = asyncio.run(arun_deployment(DEPLOYMENT, parameters=parameters, timeout=0, as_subflow=False))
@@ -92,9 +98,14 @@ def submit(selection: Selection, lake_uri: str, engine: EngineConfig | None) -> 
         raise ConfigError(f"{server}: no Prefect server answers ({error!r}). Check PREFECT_API_URL.") from error
     return (
         f"{started.name} ({started.id}) waits for a worker on {server}\n"
-        f"engine: {started.parameters['engine']}\n"
+        f"engine: {started.parameters.get('engine')}\n"
         f"stop it: prefect flow-run cancel {started.id}\n"
     )
+
+
+def _whole_uri(source: str) -> str:
+    """Write a path as it is found from any working directory."""
+    return source if is_s3(source) else local_uri(local_path(source))
 
 
 def _forecast(request: RunRequest) -> Forecast:

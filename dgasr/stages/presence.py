@@ -90,8 +90,10 @@ def uri_hash(uri: str) -> int:
 
 def _known_uris(lake_uri: str, scope: Scope) -> Iterator[str]:
     """Read the URIs of the recordings of all recipes, some of them several times, as far as a scope covers them."""
-    for rows in known_rows(lake_uri, ("uri",)):
-        yield from filter(scope.covers, rows["uri"].to_pylist())
+    for rows in known_rows(lake_uri, ("uri", "etag")):
+        for uri, etag in zip(rows["uri"].to_pylist(), rows["etag"].to_pylist(), strict=True):
+            if etag != MISSING_ETAG and scope.covers(uri):  # what was asked for by name may never have been there
+                yield uri
 
 
 def _folders(uri: str) -> Iterator[str]:

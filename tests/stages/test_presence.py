@@ -69,6 +69,11 @@ def test_a_file_asked_for_by_name_that_is_missing_says_nothing_of_others(archive
     assert transcribe("b.wav", "gone.wav") == ["b.wav"]
 
 
+def test_what_was_asked_for_by_name_and_never_there_is_not_gone(archive: Path, transcribe):
+    transcribe("never.wav")
+    assert transcribe("never.wav") == []
+
+
 def test_a_listing_that_fails_half_way_marks_nothing(archive: Path, recipe: Recipe, transcribe, monkeypatch):
     transcribe()
     (archive / "text.mp3").unlink()
