@@ -47,7 +47,7 @@ def decode_ours(model: AsrModel, recipe: Recipe, segments: Segments, batch_size:
         for encoded in SegmentEncoder(model, recipe, batch_size).encode(features)
     )
     canvases = denoise(
-        CachedDecoder(model, batch_size), head, jobs, num_rows=batch_size, buckets=(canvas,),
+        CachedDecoder(model, batch_size, canvas), head, jobs, num_rows=batch_size, buckets=(canvas,),
         end_token_ids=model.config.prompt.end_text_ids, config=recipe.decode,
     )  # fmt: skip
     return sum(1 for _ in canvases)

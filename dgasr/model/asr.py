@@ -17,6 +17,7 @@ from transformers import (
 from transformers.cache_utils import DynamicCache
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from dgasr.model.canvas_cache import CanvasCache, read_canvas_caches
 from dgasr.model.experts import EVERY_EXPERT
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.model.projector import Projector
@@ -57,6 +58,7 @@ class AsrModel(nn.Module):
         self.projector = Projector(config.projector, config.encoder["d_model"], config.backbone["hidden_size"])
         self._soft_embeddings: Tensor | None = None
         self.backbone.model.decoder.self_conditioning.register_forward_pre_hook(self._replace_self_conditioning)
+        read_canvas_caches(self.backbone.model.decoder)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -132,7 +134,7 @@ class AsrModel(nn.Module):
         )
         return output.last_hidden_state, output.past_key_values
 
-    def decode(self, canvas: Tensor, soft_embeddings: Tensor | None, cache: DynamicCache) -> Tensor:
+    def decode(self, canvas: Tensor, soft_embeddings: Tensor | None, cache: DynamicCache | CanvasCache) -> Tensor:
         """Run the backbone's bidirectional decoder once over a canvas.
 
         Args:

@@ -92,7 +92,7 @@ class Transcriber:
 
     def _transcribe(self, features: Iterator[SegmentFeatures]) -> Generator[SegmentTranscript]:
         canvases = denoise(
-            CachedDecoder(self._model, self.batch_size),
+            CachedDecoder(self._model, self.batch_size, self._model.config.canvas.buckets[-1]),
             self._head,
             self._jobs(features),
             num_rows=self.batch_size,
