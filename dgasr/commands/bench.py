@@ -1,4 +1,4 @@
-"""`dgasr bench`: speed of the front end, of the whole path, and of decoding, on this machine."""
+"""`dgasr bench`: speed of the front end, of the whole path, of decoding and of the lake, on this machine."""
 
 import argparse
 import importlib
@@ -7,14 +7,16 @@ from pathlib import Path
 from dgasr.commands.arguments import positive_int
 
 BENCHMARKS = ("frontend", "path")
-"""What runs when nothing is named; `decode` has flags of its own."""
+"""What runs when nothing is named; `decode` has flags of its own, and `sql` takes half an hour."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
-    parser = commands.add_parser("bench", help="measure speed: the front end, audio to text, decoding by phase")
+    parser = commands.add_parser(
+        "bench", help="measure speed: front end, whole path, decoding by phase, sql"
+    )
     parser.add_argument(
-        "what", nargs="?", choices=(*BENCHMARKS, "decode"), help="only this one (default: frontend and path)"
+        "what", nargs="?", choices=(*BENCHMARKS, "decode", "sql"), help="only this one (default: frontend and path)"
     )
     group = parser.add_argument_group("decode")
     group.add_argument("--model", default="tiny", metavar="tiny|full|DIR", help="default: tiny")

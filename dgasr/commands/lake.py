@@ -1,6 +1,7 @@
 """`dgasr lake`: what keeps a lake in good order. Each of its commands has a function; the work is the lake's own."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -10,12 +11,13 @@ SHOWN = 20
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command with its own commands."""
-    parser = commands.add_parser("lake", help="check, compact or vacuum a lake")
+    parser = commands.add_parser("lake", help="check, compact or vacuum a lake, or attach it to another DuckDB")
     own = parser.add_subparsers(metavar="COMMAND", required=True)
     check = _add(own, "check", _check, "find everything that is wrong with a lake, and say what to do")
     check.add_argument("--deep", action="store_true", help="read all bytes, and compare digests and identities too")
     check.add_argument("--all", action="store_true", help=f"write all findings, not only {SHOWN} faults and notes each")
     _add(own, "compact", _compact, "merge small parts into large ones; safe while others write and read")
+    _add(own, "attach", _attach, "write a script that makes the tables and views in anybody's DuckDB")
     vacuum = _add(own, "vacuum", _vacuum, "remove what nobody needs any more; says what that is, unless --yes")
     vacuum.add_argument("--yes", action="store_true", help="remove it")
     vacuum.add_argument(
@@ -71,6 +73,15 @@ def _compact(options: argparse.Namespace) -> int:
     _write_some(list(done.damaged), SHOWN)
     sys.stdout.write(done.line() + "\n")
     return 1 if done.damaged else 0
+
+
+def _attach(options: argparse.Namespace) -> int:
+    """Write the script."""
+    from dgasr.lake.attach import attach_script
+
+    endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    sys.stdout.write(attach_script(options.lake, endpoint_url))
+    return 0
 
 
 def _vacuum(options: argparse.Namespace) -> int:

@@ -21,11 +21,15 @@ SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
 
 SETTINGS = (
     "set TimeZone = 'UTC'",
-    "set python_enable_replacements = false",
+    # The number of rows of a part is not known before it is read, and taken for few; ASOF joins would loop over all.
+    "set asof_loop_join_threshold = 0",
     "set parquet_metadata_cache = true",
 )
+"""What the views need, in anybody's DuckDB."""
 
 LOCKS = (
+    "set python_enable_replacements = false",
+    "set enable_progress_bar = false",
     # A question reads the lake; it can neither read nor write any other file.
     f"set allowed_directories = ['{PROTOCOL}://']",
     "set enable_external_access = false",
