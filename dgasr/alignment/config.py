@@ -18,7 +18,7 @@ class AlignmentConfig:
     """Added to every start that CTC finds, ms: fitted on the model's training data, since peaks lie inside words."""
     end_offset_ms: float = 0.0
     """Added to every end that CTC finds, ms: fitted likewise."""
-    max_snap_ms: float = 200.0
+    max_snap_ms: float = 350.0
     """How far a word's edge may move to an edge of sound, ms: what CTC, which may hear half a word, is wrong by."""
     quiet_margin_db: float = 2.0
     """A frame this little above the segment's noise floor is quiet, dB: more cuts off weak consonants."""

@@ -37,6 +37,10 @@ def test_an_edge_inside_the_pause_moves_back_to_the_word():
     assert snap_ms([[210, 790]], [500], ONE_WORD) == [[300, 690]]
 
 
+def test_a_word_heard_only_at_its_beginning_ends_where_its_sound_ends():
+    assert snap_ms([[310, 380]], [350], ONE_WORD) == [[300, 690]]
+
+
 def test_a_pause_too_far_away_leaves_the_edge_alone():
     config = AlignmentConfig(max_snap_ms=120.0)
     assert snap_ms([[440, 560]], [500], ONE_WORD, config) == [[440, 560]]
