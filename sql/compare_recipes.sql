@@ -6,12 +6,20 @@
 -- cost: a full scan of the words of both recipes
 -- example: s3://archive/a.flac | num_different 2 | 0.065 | 'one forty two' | 'one fourteen two' | 31 | 31
 create or replace macro compare_recipes(first_recipe, second_recipe) as table
-with texts as (
+with shared as (
+    select recording_id
+    from recordings
+    where recipe_id in (first_recipe, second_recipe)
+    group by recording_id
+    having count(distinct recipe_id) = 2
+),
+texts as (
     select
         recipe_id,
         recording_id,
         string_agg(text, ' ' order by segment_index) filter (where text <> '') as text
     from segments
+    semi join shared using (recording_id)
     where recipe_id in (first_recipe, second_recipe)
     group by recipe_id, recording_id
 ),

@@ -12,9 +12,7 @@ BENCHMARKS = ("frontend", "path")
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
-    parser = commands.add_parser(
-        "bench", help="measure speed: front end, whole path, decoding by phase, sql"
-    )
+    parser = commands.add_parser("bench", help="measure speed: front end, whole path, decoding by phase, sql")
     parser.add_argument(
         "what", nargs="?", choices=(*BENCHMARKS, "decode", "sql"), help="only this one (default: frontend and path)"
     )

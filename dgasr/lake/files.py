@@ -5,7 +5,6 @@ so that opening one costs no request.
 """
 
 import re
-import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +26,9 @@ READ_ONLY = "reads the lake, and never writes to it"
 
 DAMAGE = re.compile(r"lake://|magic bytes|[Dd]ecompress|TProtocol|[Tt]hrift|[Cc]orrupt|page header|Parquet file")
 """What DuckDB's errors have in them where a file is to blame and not the question."""
+
+DAMAGE_ERRORS = (duckdb.Error, duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
+"""Errors that no question causes; that of a reader of Parquet is the first of them and no more."""
 
 
 class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
@@ -60,7 +62,8 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
         if failure is not None:
             return storage_error(self._lake.uri, failure)
         text = str(error).strip().replace(f"{PROTOCOL}://", f"{self._lake.uri}/")
-        if READ_ONLY in text or not DAMAGE.search(str(error)):
+        is_damage = type(error) in DAMAGE_ERRORS or DAMAGE.search(str(error))
+        if READ_ONLY in text or not is_damage:
             return None
         return IntegrityError(
             f"{self._lake.uri}: a part cannot be read ({text}). Restore the file from a copy, or move it out of the "
@@ -90,7 +93,6 @@ class _PartFile:
         self._size_bytes = size_bytes
         self._position = 0
         self._file: Any = None
-        self._opening = threading.Lock()
 
     def read(self, size: int = -1) -> bytes:
         """Read the next bytes, all of them where the size is negative."""
@@ -98,15 +100,18 @@ class _PartFile:
         if size <= 0:
             return b""
         try:
-            with self._opening:
-                if self._file is None:
-                    self._file = self._lake.filesystem.open_input_file(self._lake.path(self._key))
-            data = bytes(self._file.read_at(size, self._position))
+            data = self._fetch(size, self._position)
         except OSError as error:
             self._files.failure = error
             raise
         self._position += len(data)
         return data
+
+    def _fetch(self, size: int, offset: int) -> bytes:
+        """Fetch bytes of the part."""
+        if self._file is None:
+            self._file = self._lake.filesystem.open_input_file(self._lake.path(self._key))
+        return bytes(self._file.read_at(size, offset))
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to a position."""

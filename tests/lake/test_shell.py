@@ -4,13 +4,19 @@ import csv
 import io
 import json
 import os
+import re
+import shutil
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from dgasr.errors import ConfigError, IntegrityError
+from dgasr.errors import ConfigError, IntegrityError, TransientError
 from dgasr.lake import answers
+from dgasr.lake.files import _PartFile
 from dgasr.lake.parts import commit_shard
-from dgasr.lake.shell import run_sql
+from dgasr.lake.shell import Questions, run_sql
 from dgasr.store import objects
 
 
@@ -96,6 +102,36 @@ def test_a_wrong_question_is_refused_in_words(small_lake, query, message):
         answer(small_lake, query)
 
 
+def test_nothing_can_be_written_beside_the_parts(small_lake):
+    before = sorted(Path(small_lake).rglob("*"))
+    with pytest.raises(ConfigError, match="reads the lake"):
+        answer(small_lake, "copy (select 1) to 'lake://segments/mine.parquet'")
+    assert sorted(Path(small_lake).rglob("*")) == before
+
+
+def test_several_questions_are_answered_one_after_the_other(small_lake):
+    sql = "set variable a = 1; select getvariable('a') as a; select 2 as b"
+    assert answer(small_lake, sql, "md") == "| a |\n| --- |\n| 1 |\n| b |\n| --- |\n| 2 |\n"
+    with pytest.raises(ConfigError, match="--format csv has room for one answer"):
+        answer(small_lake, sql, "csv")
+
+
+def test_markdown_ends_no_cell_early(small_lake):
+    assert answer(small_lake, "select 'a|b' as x", "md").splitlines()[2] == "| a\\|b |"
+
+
+def test_parquet_is_read_back(small_lake, tmp_path):
+    with (tmp_path / "words.parquet").open("w") as out:
+        run_sql("select word, start_s from words where uri = '/a/two.mp3'", small_lake, "parquet", out)
+    assert pq.read_table(tmp_path / "words.parquet").to_pylist() == [{"word": "three", "start_s": 0.0}]
+
+
+def test_a_preferred_recipe_speaks(small_lake):
+    out = io.StringIO()
+    run_sql("select distinct recipe_id from recordings_latest", small_lake, "csv", out, preferred_recipe="nobody's")
+    assert out.getvalue() == "recipe_id\nf00d\n"
+
+
 def test_a_wrong_name_lists_the_right_ones(small_lake):
     with pytest.raises(ConfigError, match=r"Tables and views: accuracy, .*, coverage, .*search"):
         answer(small_lake, "covverage")
@@ -104,6 +140,34 @@ def test_a_wrong_name_lists_the_right_ones(small_lake):
 def test_an_unknown_format_is_refused(small_lake):
     with pytest.raises(ConfigError, match="--format xml: is none of table, csv, json, parquet, md"):
         answer(small_lake, "words", "xml")
+
+
+def test_a_strangers_file_among_the_runs_is_named_and_not_counted(small_lake, tmp_path):
+    shutil.copytree(small_lake, tmp_path / "lake")
+    stranger = next((tmp_path / "lake" / "runs").glob("*")) / "stranger.parquet"
+    pq.write_table(pa.table({"x": [1]}), stranger)
+    with pytest.raises(IntegrityError, match=f"{re.escape(str(stranger))}: is no part of runs"):
+        answer(str(tmp_path / "lake"), "select count(*) from throughput")
+
+
+def test_damage_in_the_middle_of_a_part_is_no_fault_of_the_question(tmp_path, make_shard):
+    part = commit_shard(objects, str(tmp_path), make_shard()).commit.parts[0]
+    data = bytearray((tmp_path / part.key).read_bytes())
+    data[100 : len(data) // 2] = os.urandom(len(data) // 2 - 100)
+    (tmp_path / part.key).write_bytes(data)
+    with pytest.raises(IntegrityError, match="a part cannot be read"):
+        answer(str(tmp_path), "select * from segments")
+
+
+def test_a_store_that_stops_answering_may_work_next_time(small_lake, monkeypatch):
+    with Questions(small_lake) as questions:
+        monkeypatch.setattr(_PartFile, "_fetch", refuse)
+        with pytest.raises(TransientError, match="the store did not answer"):
+            questions.answer("select sum(len(words)) from segments", "csv", io.StringIO())
+
+
+def refuse(*_: object) -> bytes:
+    raise OSError("AWS Error NETWORK_CONNECTION during GetObject operation")
 
 
 def test_a_part_that_cannot_be_read_is_no_fault_of_the_question(tmp_path, make_shard):
