@@ -1,6 +1,5 @@
 """One run from its plan to its report, whoever asked for it: the daily flow, or a backfill."""
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from dgasr.stages.report import RunSummary, commit_run, decoding_devices, summar
 from dgasr.stages.run_report import rejections, run_report
 from dgasr.stages.staging import sweep_staging
 from dgasr.store.probe import probe_store
+from pipelines.children import in_thread
 from pipelines.conductor import Conductor
 from pipelines.course import Planned, Worked
 from pipelines.deployments import PrefectDispatch
@@ -55,7 +55,7 @@ async def carry_out(request: RunRequest) -> RunSummary:
         num_held, assignments = await plan(request)
         worked = await _work_through(assignments, request, beating)
         summary = await report(request, num_held, worked)
-    await asyncio.to_thread(request.folder.delete)
+    await in_thread(request.folder.delete)
     if worked.failures:
         raise TransientError(
             f"{len(worked.failures)} of {len(assignments)} assignments were given up ({worked.failures[0]}). "
@@ -76,7 +76,7 @@ async def _check(request: RunRequest) -> None:
 @storage_task
 async def plan(request: RunRequest) -> tuple[int, list[Planned]]:
     """Write down what is to be done; how many recordings the lake holds already, and the assignments."""
-    return await asyncio.to_thread(_plan, request)
+    return await in_thread(_plan, request)
 
 
 def _plan(request: RunRequest) -> tuple[int, list[Planned]]:
@@ -121,10 +121,10 @@ async def _work_through(assignments: Sequence[Planned], request: RunRequest, bea
 @storage_task
 async def report(request: RunRequest, num_held: int, worked: Worked) -> RunSummary:
     """Write the run's row, and show the run as artifacts."""
-    summary = await asyncio.to_thread(_commit_summary, request, num_held, worked)
-    text = await asyncio.to_thread(run_report, request.lake_uri, request.run_id, worked.failures)
+    summary = await in_thread(_commit_summary, request, num_held, worked)
+    text = await in_thread(run_report, request.lake_uri, request.run_id, worked.failures)
     await acreate_markdown_artifact(text, key="transcribe-run", description=summary.line())
-    table = await asyncio.to_thread(rejections, request.lake_uri, request.run_id, REPORTED_REJECTIONS)
+    table = await in_thread(rejections, request.lake_uri, request.run_id, REPORTED_REJECTIONS)
     await acreate_table_artifact(table, key="transcribe-rejections", description="recordings not used as a whole")
     get_run_logger().info(summary.line())
     return summary

@@ -13,6 +13,7 @@ from dgasr.stages.decode import DecodedAssignment, decode_assignment
 from dgasr.stages.engine import start_engine
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.run_folder import staged_uri_of
+from pipelines.children import in_thread
 from pipelines.course import Planned, Worked
 from pipelines.request import RunRequest
 from pipelines.retries import storage_task
@@ -66,16 +67,16 @@ async def _read_next(reads: Iterator[Awaitable[None]]) -> TransientError | None:
 @storage_task
 async def prepare_here(assignment_uri: str, request: RunRequest) -> None:
     """Read the audio of an assignment and stage its features."""
-    for shard in (await asyncio.to_thread(read_assignment, assignment_uri)).shards:
+    for shard in (await in_thread(read_assignment, assignment_uri)).shards:
         staged_uri = staged_uri_of(request.lake_uri, request.recipe.recipe_id, shard)
-        prepared = await asyncio.to_thread(prepare_shard, shard, request.recipe, staged_uri)
+        prepared = await in_thread(prepare_shard, shard, request.recipe, staged_uri)
         get_run_logger().info(prepared.line())
 
 
 @storage_task
 async def decode_here(assignment_uri: str, request: RunRequest, beating: Beating) -> DecodedAssignment:
     """Turn the staged features of an assignment into text and commit it, shard by shard."""
-    decoded = await asyncio.to_thread(
+    decoded = await in_thread(
         decode_assignment,
         assignment_uri,
         request.recipe,

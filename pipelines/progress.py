@@ -14,6 +14,8 @@ from pipelines.conductor import Tally
 
 logger = logging.getLogger(__name__)
 
+KEY = "transcribe-progress"
+
 INTERVAL_S = 30.0
 """Least time between two updates, s: each is a row of the server's."""
 
@@ -46,7 +48,7 @@ class Progress:
         percent = 100 * tally.num_done / max(tally.num_assignments, 1)
         try:
             if self._artifact_id is None:
-                self._artifact_id = await acreate_progress_artifact(percent, description=line)
+                self._artifact_id = await acreate_progress_artifact(percent, key=KEY, description=line)
             else:
                 await aupdate_progress_artifact(self._artifact_id, percent, description=line)
         except (httpx.HTTPError, PrefectException) as error:
