@@ -1,6 +1,6 @@
 """Many small parts in, few large ones out, while others write and read. Adds files and a manifest; removes nothing.
 
-Why a reader, a writer and a second compaction may run beside it: docs/decisions/0011-manifests.md
+Why a reader, a writer and a second compaction may run beside it: docs/decisions/0016-manifests.md
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Files of a lake that nobody needs any more: listings and manifests in, names out. Reads no row, removes nothing.
 
-Why each of them may go: docs/decisions/0011-manifests.md
+Why each of them may go: docs/decisions/0016-manifests.md
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
 """Manifests: what readers see of all that was committed up to a moment, in one object. JSON in and out; knows no row.
 
 A manifest covers commits and loose parts, and names the parts that hold their rows now. Numbers only rise, and each is
-written once; readers follow the highest, and add what was committed since. docs/decisions/0011-manifests.md
+written once; readers follow the highest, and add what was committed since. docs/decisions/0016-manifests.md
 """
 
 import gzip

@@ -1,6 +1,6 @@
 """What nobody needs any more is removed from a lake, after a grace period, while others write and read.
 
-Proof: docs/decisions/0011-manifests.md
+Proof: docs/decisions/0016-manifests.md
 """
 
 import logging

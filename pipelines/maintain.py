@@ -1,0 +1,88 @@
+"""The flow `maintain`: a lake checked, its small parts merged, and what nobody needs removed. Safe beside runs.
+
+Where the check finds a fault nothing is changed: what lies around may be what the lake can be mended with.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.states import Completed, Failed
+
+from dgasr.lake.compaction import Compaction, CompactionConfig, compact
+from dgasr.lake.garbage import MEANINGS
+from dgasr.lake.inspection import Inspection, check_lake
+from dgasr.lake.location import lake_uri_of
+from dgasr.lake.vacuum import Vacuum, VacuumConfig
+from dgasr.lake.vacuum import vacuum as remove_garbage
+from dgasr.store import objects
+from pipelines.retries import storage_task
+
+REPORTED_FINDINGS = 100
+"""Rows of the artifact that lists what is wrong; `dgasr lake check --all` writes all of it."""
+
+
+@flow(name="maintain", persist_result=False)
+async def maintain(lake: str, compaction: CompactionConfig, vacuum: VacuumConfig, deep: bool = False) -> Any:
+    """Check a lake, merge its small parts, and remove what nobody needs any more.
+
+    Args:
+        lake: folder or `s3://bucket/prefix` of the lake.
+        compaction: how large parts become.
+        vacuum: what may go, and when.
+        deep: whether the check reads all bytes too.
+
+    Returns:
+        What was found and done, in a few words each. The run fails where the lake has a fault.
+    """
+    lake_uri = lake_uri_of(lake)
+    found = await check(lake_uri, deep)
+    lines, removed = {"check": found.line()}, None
+    if not found.num_faults:
+        lines["compact"] = (await merge(lake_uri, compaction)).line()
+        removed = await clean(lake_uri, vacuum)
+        lines["vacuum"] = removed.line()
+    await acreate_markdown_artifact(_report(lines, removed), key="maintain-lake", description=found.line())
+    table = [
+        {name: getattr(finding, name) for name in ("severity", "kind", "where", "what", "advice")}
+        for finding in found.findings[:REPORTED_FINDINGS]
+    ]
+    await acreate_table_artifact(table, key="maintain-findings", description="what is wrong, and what to do")
+    if found.num_faults:
+        return Failed(message=f"{found.line()}. `dgasr lake check --lake {lake_uri}` says what to do.", data=lines)
+    return Completed(message="; ".join(lines.values()), data=lines)
+
+
+@storage_task
+async def check(lake_uri: str, deep: bool) -> Inspection:
+    """Look for everything that must not be in the lake."""
+    found = await asyncio.to_thread(check_lake, lake_uri, is_deep=deep)
+    for finding in found.findings[:REPORTED_FINDINGS]:
+        get_run_logger().log(logging.WARNING if finding.severity == "fault" else logging.INFO, finding.line())
+    return found
+
+
+@storage_task
+async def merge(lake_uri: str, config: CompactionConfig) -> Compaction:
+    """Merge the small parts of each partition."""
+    done = await asyncio.to_thread(compact, objects, lake_uri, config)
+    get_run_logger().info(done.line())
+    return done
+
+
+@storage_task
+async def clean(lake_uri: str, config: VacuumConfig) -> Vacuum:
+    """Remove what nobody needs any more."""
+    done = await asyncio.to_thread(remove_garbage, objects, lake_uri, config)
+    get_run_logger().info(done.line())
+    return done
+
+
+def _report(lines: dict[str, str], removed: Vacuum | None) -> str:
+    """Lay out what was done, in Markdown."""
+    rows = [f"| {name} | {text} |" for name, text in lines.items()]
+    for kind, (num_files, size_bytes) in (removed.by_kind() if removed else {}).items():
+        rows.append(f"| | {num_files} files, {size_bytes / 1e6:.1f} MB: {MEANINGS[kind]} |")
+    return "\n".join(["## The lake's upkeep", "", "| what | outcome |", "|---|---|", *rows, ""])

@@ -1,0 +1,58 @@
+"""The flow keeps a lake in order, shows what it did, and removes nothing from a lake with a fault."""
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import FlowRunSort
+
+from dgasr.lake.compaction import CompactionConfig
+from dgasr.lake.ledger import committed_recordings
+from dgasr.lake.vacuum import VacuumConfig
+from pipelines.maintain import maintain
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+
+FIXTURE = Path(__file__).parents[1] / "lake" / "fixtures" / "lake-2026-11-21"
+
+
+@pytest.fixture
+def lake(tmp_path):
+    shutil.copytree(FIXTURE, tmp_path / "lake")
+    left = tmp_path / "lake" / "staging" / "f00d" / "s1" / "00000.arrow"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"x")
+    os.utime(left, (0, 0))
+    return tmp_path / "lake"
+
+
+async def run(lake: Path) -> tuple[object, str, dict[str, str]]:
+    """Run the flow: its state, what a person sees of it, and its artifacts."""
+    state = await maintain(lake=str(lake), compaction=CompactionConfig(), vacuum=VacuumConfig(), return_state=True)
+    async with get_client() as client:
+        (flow_run, *_) = await client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+        artifacts = {artifact.key: artifact.data for artifact in await client.read_artifacts()}
+    return state, flow_run.state.message, artifacts
+
+
+def test_a_lake_is_checked_merged_and_cleaned_and_a_damaged_one_is_left_as_it_lies(lake):
+    state, message, artifacts = asyncio.run(run(lake))
+    assert state.is_completed()
+    assert message.startswith("the lake is sound")
+    assert "1 files (0.0 MB) were removed" in message
+    assert "features and notes of runs that ended or died" in artifacts["maintain-lake"]
+    assert len(committed_recordings(str(lake), "f00d")) == 4
+
+    next(lake.glob("segments/*/date=2026-01-02/*")).unlink()
+    left = lake / "staging" / "old" / "s1" / "00000.arrow"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"x")
+    os.utime(left, (0, 0))
+    state, message, artifacts = asyncio.run(run(lake))
+    assert state.is_failed()
+    assert message.startswith("1 faults (part_missing) in ")
+    assert "dgasr lake forget recipe_id=f00d/date=2026-01-02" in artifacts["maintain-findings"]
+    assert left.exists()
