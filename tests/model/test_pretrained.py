@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,12 +19,18 @@ from transformers import (
 )
 
 from dgasr.errors import ConfigError, IntegrityError
+from dgasr.features import segment_features
+from dgasr.model.adapter import add_lora, save_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.identity import read_config
-from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, tiny
+from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, LoraSize, tiny
 from dgasr.model.pretrained import load_pretrained
+from dgasr.model.projector_config import ProjectorConfig
 from dgasr.model.skeleton import Slots, backbone_skeleton, draw_weights
+from dgasr.recipe import build_recipe
+from dgasr.records import Segment
 from dgasr.training.vocabulary import write_word_tokenizer
+from dgasr.transcriber import Transcriber, load
 
 VISION = {
     "model_type": "gemma4_vision", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
@@ -219,3 +226,22 @@ def test_loading_takes_the_memory_of_one_copy(published, tmp_path):
     ).stdout
     assert checkpoint > 180_000_000
     assert int(printed.split()[-1]) < 1.3 * checkpoint
+
+
+def test_frozen_weights_with_an_adapter_of_another_layout_transcribe_in_bfloat16(published, tmp_path):
+    """From names to text: what `--model FOLDER --adapter FOLDER` does."""
+    torch.manual_seed(2)
+    trained = AsrModel(replace(tiny(), projector=ProjectorConfig(channels=(), stack=8, norms=("output=rms",))))
+    add_lora(trained, LoraSize(rank=2))
+    save_adapter(trained, tmp_path / "adapter")
+    model = load(str(published), adapter=str(tmp_path / "adapter"), device="cpu")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    recipe = build_recipe(model.config, model.identity, max_steps=2)
+    segment = Segment(
+        recording_id="0" * 32, segment_index=0, channel=0, start_sample=0, end_sample=32_000, kind="speech", cut="end"
+    )
+    noise = np.random.default_rng(0).standard_normal(32_000).astype(np.float32) / 10
+    features = segment_features(segment, noise, recipe.features)
+    (transcript,) = Transcriber(model, recipe, 2).transcribe([features])
+    assert transcript.num_steps >= 2
+    assert transcript.segment == segment
