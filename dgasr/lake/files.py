@@ -70,7 +70,11 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
             "lake if a stranger put it there; `dgasr lake check` lists all damage, and what to do without a copy."
         )
 
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> "_PartFile":
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """Return the part; DuckDB asks so of each path that it is given."""
+        return [path] if self.exists(path) else []
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> "_PartFile":
         """Open a part; nothing is fetched before it is read."""
         if mode != "rb":
             raise PermissionError(f"{_key(path)}: a question {READ_ONLY}")
