@@ -46,8 +46,12 @@ RATES = {
 OUTAGE_S = 5.0
 """How long the store is out altogether, once."""
 
-WEIGHTS = {"decode": 4, "prepare": 3, "pool process": 3, "transcribe": 2, "worker": 2}
-"""How often each kind is chosen; where none runs just then nobody is killed. The server is killed once."""
+SHARES = {"decode": 0.3, "prepare": 0.2, "pool process": 0.2, "worker": 0.15, "transcribe": 0.1}
+"""Share of the kills by what is killed, so that every kind has its turn; the server is killed once, the rest are
+decoders."""
+
+BATCHES = 4
+"""The archive grows in so many steps, each when the last one is done: there is work for as long as there are kills."""
 
 PATIENCE = {
     "start_deadline_s": 90.0,
@@ -73,16 +77,17 @@ class Kill:
 class Schedule:
     """Starts the next run whenever the last one has ended: what a cron schedule does, with less patience."""
 
-    def __init__(self, theatre: Theatre, settings: dict[str, Any]) -> None:
-        self._theatre, self._settings = theatre, settings
+    def __init__(self, theatre: Theatre, settings: dict[str, Any], sources: list[str]) -> None:
+        self._theatre, self._settings, self._sources = theatre, settings, sources
+        self._num_sources = 1
         self._current: str | None = None
         self.ends: list[tuple[str, str]] = []
         """Type and message of the last state of each run that ended."""
 
     @property
     def is_done(self) -> bool:
-        """Whether the last run found nothing to do any more, or did all there was."""
-        return bool(self.ends) and self.ends[-1][0] == "COMPLETED"
+        """Whether a run over the whole archive was completed."""
+        return self._num_sources > len(self._sources)
 
     def turn(self) -> None:
         """Look once."""
@@ -93,22 +98,26 @@ class Schedule:
             self.ends.append(state)
             print(f"run {len(self.ends)} ended {state[0]}: {state[1][:150]}", flush=True)
             self._current = None
+            self._num_sources += state[0] == "COMPLETED"
         if not self.is_done:
             self.begin()
 
     def begin(self) -> None:
         """Start a run, unless the server is silent just now."""
         with suppress(httpx.HTTPError):
-            self._current = self._theatre.start_run("transcribe/daily", self._settings, timeout_s=2.0)
+            settings = self._settings | {"source": self._sources[: self._num_sources]}
+            self._current = self._theatre.start_run("transcribe/daily", settings, timeout_s=2.0)
 
 
 class Killer:
     """Kills at random moments until it has killed enough."""
 
     def __init__(self, theatre: Theatre, *, seed: int, kills: int, pause_s: float) -> None:
-        self._theatre, self._wanted, self._pause_s = theatre, kills, pause_s
+        self._theatre, self._pause_s = theatre, pause_s
         self._random = random.Random(seed)
         self._started = self._next = time.monotonic()
+        self._left = Counter({kind: round(share * kills) for kind, share in SHARES.items()})
+        self._left["decode"] += kills - 1 - self._left.total()
         self._server_at = self._random.randrange(kills // 3, 2 * kills // 3 + 1)
         self.kills: list[Kill] = []
         self._draw()
@@ -116,7 +125,7 @@ class Killer:
     @property
     def is_done(self) -> bool:
         """Whether it has killed enough."""
-        return len(self.kills) >= self._wanted
+        return not self._left.total()
 
     def turn(self) -> None:
         """Kill someone if it is time."""
@@ -124,26 +133,26 @@ class Killer:
             return
         victims = self._victims()
         if len(self.kills) == self._server_at:
-            self._kill("server", victims["server"])
+            self._kill("server", self._random.choice(victims["server"]))
             self._theatre.inject(outage_s=OUTAGE_S)
-        else:
-            (kind,) = self._random.choices(list(WEIGHTS), WEIGHTS.values())
-            if victims[kind]:
-                self._kill(kind, [self._random.choice(victims[kind])])
+        elif kinds := [kind for kind, left in self._left.items() if left and victims[kind]]:
+            kind = self._random.choice(kinds)
+            self._left[kind] -= self._kill(kind, self._random.choice(victims[kind]))
         self._draw()
 
-    def _kill(self, kind: str, victims: list[psutil.Process]) -> None:
-        for victim in victims:
-            if kill(victim.pid):
-                after_s = round(time.monotonic() - self._started, 1)
-                self.kills.append(Kill(after_s=after_s, victim=kind, process_id=victim.pid))
-                print(f"{after_s:7.1f} s  kill {len(self.kills)}: {kind}", flush=True)
+    def _kill(self, kind: str, victim: psutil.Process) -> bool:
+        is_killed = kill(victim.pid)
+        if is_killed:
+            after_s = round(time.monotonic() - self._started, 1)
+            self.kills.append(Kill(after_s=after_s, victim=kind, process_id=victim.pid))
+            print(f"{after_s:7.1f} s  kill {len(self.kills)}: {kind}", flush=True)
+        return is_killed
 
     def _draw(self) -> None:
         self._next = time.monotonic() + self._random.expovariate(1 / self._pause_s)
 
     def _victims(self) -> dict[str, list[psutil.Process]]:
-        found: dict[str, list[psutil.Process]] = {kind: [] for kind in (*WEIGHTS, "server", "")}
+        found: dict[str, list[psutil.Process]] = {kind: [] for kind in (*SHARES, "server", "")}
         for process in self._theatre.company.members():
             found[kind_of(process)].append(process)
         return found
@@ -162,7 +171,7 @@ def kind_of(process: psutil.Process) -> str:
         flow = process.environ().get("PREFECT__FLOW_NAME", "")
     except psutil.Error:
         return ""
-    return flow if flow in WEIGHTS else ""
+    return flow if flow in SHARES else ""
 
 
 def main() -> int:
@@ -191,10 +200,10 @@ def main() -> int:
 def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Run undisturbed and disturbed; figures, and what is not as it should be."""
     install(theatre)
-    source, entries = build_archive(theatre, options.recordings, num_words=24)
+    source, entries = build_archive(theatre, options.recordings, num_words=24, num_batches=BATCHES)
     run_embedded(theatre, source, UNDISTURBED)
-    settings = parameters({"source": source}, DISTURBED, max_recordings=5, max_shards=4, **PATIENCE)
-    schedule = Schedule(theatre, settings)
+    settings = parameters({}, DISTURBED, max_recordings=5, max_shards=2, **PATIENCE)
+    schedule = Schedule(theatre, settings, [f"{source}{batch}/" for batch in range(BATCHES)])
     killer = Killer(theatre, seed=options.seed, kills=options.kills, pause_s=options.pause)
     theatre.inject(RATES)
     disturb(theatre, schedule, killer, options.timeout)
@@ -214,6 +223,8 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
             f"not done after {options.timeout:.0f} s, {len(killer.kills)} kills and {len(schedule.ends)} runs"
         ]
     edits, failures = check_entries(DISTURBED, source, entries)
+    if len(killer.kills) < options.kills:
+        failures.append(f"done after {len(killer.kills)} kills: give more recordings, or a shorter pause")
     failures += differences(UNDISTURBED, DISTURBED)
     counts = count_rows(DISTURBED)
     found |= {
@@ -235,9 +246,7 @@ def disturb(theatre: Theatre, schedule: Schedule, killer: Killer, timeout_s: flo
             if not theatre.company.is_running(name):
                 start_worker(theatre, name, pool)
         if schedule.is_done:
-            if killer.is_done:
-                return
-            schedule.begin()
+            return
         schedule.turn()
         time.sleep(5 * WAIT_S)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.proofs.archive import Entry, make_archive, write_entries
-from tests.proofs.theatre import BIN, ROOT, Theatre
+from tests.proofs.theatre import BIN, BUCKET, ROOT, Theatre
 
 WORKERS = {"control-1": "control", "cpu-1": "cpu", "cpu-2": "cpu", "gpu-1": "gpu"}
 """Workers and their pools. The GPU's is one by its role: its model runs on the CPU."""
@@ -44,12 +44,21 @@ def start_worker(theatre: Theatre, name: str, pool: str) -> None:
     theatre.company.start(name, command)
 
 
-def build_archive(theatre: Theatre, num_recordings: int, num_words: int) -> tuple[str, list[Entry]]:
-    """Write an archive and put it into the store; the URI of its prefix, and what it holds."""
+def build_archive(
+    theatre: Theatre, num_recordings: int, *, num_words: int, num_batches: int = 1
+) -> tuple[str, list[Entry]]:
+    """Write an archive and put it into the store, under prefixes 0, 1 and so on if in several batches.
+
+    Returns:
+        The URI of its prefix, and what it holds.
+    """
     folder = theatre.folder / "archive"
     entries = make_archive(folder, num_recordings, seed=theatre.seed, is_withheld=True, num_words=num_words)
     write_entries(theatre.folder / "entries.jsonl", entries)
-    return theatre.upload([folder / entry.name for entry in entries], "recordings"), entries
+    for batch in range(num_batches):
+        prefix = "recordings" if num_batches == 1 else f"recordings/{batch}"
+        theatre.upload([folder / entry.name for entry in entries[batch::num_batches]], prefix)
+    return f"s3://{BUCKET}/recordings/", entries
 
 
 def run_embedded(theatre: Theatre, source: str, lake: str) -> float:
