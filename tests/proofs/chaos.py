@@ -9,6 +9,7 @@ schedule, a new run whenever the last one has ended, is all that brings them bac
 
 import argparse
 import random
+import re
 import sys
 import tempfile
 import time
@@ -215,6 +216,7 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
         **{f"killed: {victim}": count for victim, count in sorted(kills.items())},
         "runs that the schedule started": len(schedule.ends),
         "how they ended": dict(Counter(state for state, _ in schedule.ends)),
+        **child_runs(theatre),
         **{f"store: {kind}": count for kind, count in sorted(faults.items())},
         "all kills": [asdict(kill) for kill in killer.kills],
     }
@@ -233,6 +235,16 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
         "WER": edits.rate,
     }
     return found, failures
+
+
+def child_runs(theatre: Theatre) -> dict[str, int]:
+    """Count child runs by stage and how they ended, and those of them that took the place of another."""
+    counts: Counter[str] = Counter()
+    for name, state in theatre.all_runs():
+        if found := re.search(r"-(prepare|decode)-\d+-(\d+)$", name):
+            counts[f"child runs: {found[1]} {state}"] += 1
+            counts["child runs: second and further attempts"] += found[2] != "1"
+    return dict(sorted(counts.items()))
 
 
 def disturb(theatre: Theatre, schedule: Schedule, killer: Killer, timeout_s: float) -> None:

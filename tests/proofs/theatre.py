@@ -133,6 +133,16 @@ class Theatre:
             return "", ""
         return run["state"]["type"], run["state"].get("message") or ""
 
+    def all_runs(self) -> list[tuple[str, str]]:
+        """Return name and type of the state of every flow run; a child run is named `RUN-stage-number-attempt`."""
+        found: list[tuple[str, str]] = []
+        while True:
+            question = {"limit": 200, "offset": len(found), "sort": "ID_DESC"}
+            page = httpx.post(f"{self.api_url}/flow_runs/filter", json=question, timeout=60).raise_for_status().json()
+            found += [(run["name"], run["state"]["type"]) for run in page]
+            if len(page) < 200:
+                return found
+
     def wait_for_run(self, flow_run_id: str, timeout_s: float) -> tuple[str, str]:
         """Wait until a run ended; type and message of its last state, whatever it is."""
         deadline = time.monotonic() + timeout_s
