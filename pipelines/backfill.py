@@ -24,6 +24,7 @@ from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection
 from dgasr.store.locations import is_s3, local_path, local_uri
+from pipelines.children import in_thread
 from pipelines.execution import carry_out
 from pipelines.pools import PoolsConfig
 from pipelines.request import RunRequest, new_request
@@ -60,7 +61,7 @@ async def backfill(
         get_run_logger().info("transcribed before %s: again. If stopped, go on with redo_before=%s", again, again)
     request = new_request(selection, lake, engine, shard, pools)
     if dry_run:
-        found = await asyncio.to_thread(_forecast, request)
+        found = await in_thread(_forecast, request)
         await acreate_markdown_artifact(_markdown(found), key="backfill-forecast", description=found.line())
         return Completed(message=f"dry run: {found.line()}", data=asdict(found))
     summary = await carry_out(request)

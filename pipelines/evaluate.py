@@ -3,7 +3,6 @@
 Scheduled, it does nothing until the recipe or the manifest changes, and then says by how much the error rate moved.
 """
 
-import asyncio
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +23,7 @@ from dgasr.stages.embedded import new_run_id
 from dgasr.stages.engine import recipe_of
 from dgasr.stages.engine_config import EngineConfig
 from dgasr.store import objects
+from pipelines.children import in_thread
 from pipelines.retries import storage_task
 
 OWN_MANIFEST = "samples"
@@ -59,13 +59,13 @@ async def evaluate(
 @storage_task
 async def earlier(lake_uri: str, digest: str) -> list[Row]:
     """Look up what was scored on this manifest before."""
-    return await asyncio.to_thread(evaluations_of, lake_uri, digest)
+    return await in_thread(evaluations_of, lake_uri, digest)
 
 
 @storage_task
 async def score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
     """Load the model, score it, and write its row."""
-    return await asyncio.to_thread(_score, lake_uri, engine, manifest, digest, normalizer)
+    return await in_thread(_score, lake_uri, engine, manifest, digest, normalizer)
 
 
 def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
