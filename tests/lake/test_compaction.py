@@ -18,21 +18,10 @@ from dgasr.lake.manifests import Manifest, publish_manifest, read_manifest
 from dgasr.lake.parts import commit_shard, write_run
 from dgasr.lake.schema import TABLES
 from dgasr.lake.snapshot import snapshot
-from dgasr.lake.views import connect
 from dgasr.store import objects
+from tests.lake.reading import keys_of, rows_of
 
 FIXTURE = Path(__file__).parent / "fixtures" / "lake-2026-11-21"
-
-
-def rows_of(lake: str) -> list[list[tuple]]:
-    """All rows that a reader sees, of every table."""
-    with connect(lake) as connection:
-        tables = ("recording_parts", "segment_parts", "runs")
-        return [connection.execute(f"select * from {table} order by all").fetchall() for table in tables]
-
-
-def keys_of(lake: str, table: str) -> list[str]:
-    return [part.key for part in snapshot(open_lake(lake)).parts[table]]
 
 
 @pytest.fixture

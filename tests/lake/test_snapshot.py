@@ -12,10 +12,7 @@ from dgasr.lake.manifests import Manifest, manifest_key, publish_manifest, read_
 from dgasr.lake.parts import commit_shard
 from dgasr.lake.snapshot import snapshot
 from dgasr.store import objects
-
-
-def keys_of(lake: str, table: str) -> list[str]:
-    return [part.key for part in snapshot(open_lake(lake)).parts[table]]
+from tests.lake.reading import keys_of
 
 
 def publish_commit(lake: str, commit) -> Manifest:

@@ -18,17 +18,11 @@ from dgasr.lake.manifests import read_manifest
 from dgasr.lake.parts import commit_shard
 from dgasr.lake.snapshot import snapshot
 from dgasr.lake.vacuum import VacuumConfig, plan_vacuum, vacuum
-from dgasr.lake.views import connect
 from dgasr.store import objects
+from tests.lake.reading import keys_of, rows_of
 
 AT_ONCE = VacuumConfig(grace_s=0.0, recipe_grace_s=0.0)
 DAYS_S = 24 * 3600
-
-
-def rows_of(lake: str) -> list[list[tuple]]:
-    with connect(lake) as connection:
-        tables = ("recording_parts", "segment_parts", "runs")
-        return [connection.execute(f"select * from {table} order by all").fetchall() for table in tables]
 
 
 def files_of(lake: str) -> set[str]:
@@ -195,8 +189,7 @@ def test_a_superseded_recipe_is_hidden_first_and_removed_a_grace_period_later(la
     compact(objects, lake, CompactionConfig())
     (superseded,) = vacuum(objects, lake, replace(VacuumConfig(), recipe_grace_s=0.0)).superseded
     assert (superseded.recipe_id, superseded.num_recordings) == ("f00d", 3)
-    with connect(lake) as connection:
-        assert connection.execute("select distinct recipe_id from recordings").fetchall() == [("beef",)]
+    assert all("recipe_id=beef" in key for key in keys_of(lake, "recordings"))
     assert any("recipe_id=f00d" in key for key in files_of(lake))
     with pytest.raises(ConfigError, match="recipe f00d was superseded"):
         committed_recordings(lake, "f00d")
