@@ -1,9 +1,9 @@
 -- Where something was said, best first: `from search('forty two')`, `from search('forty two', max_results := 5)`.
 -- grain: one row per segment that holds at least one of the words asked for, the best `max_results` (50) of them
 -- sources: segment_parts, recordings_latest
--- units: *_s seconds from the recording's first sample, end exclusive; score: BM25 of the words asked for, and once more the
---        weight of all of them where they stand in the segment as asked (Robertson and Zaragoza 2009, section 3.2, k1 = 1.2,
---        b = 0.75, lengths in words; the phrase's weight is ours)
+-- units: *_s seconds from the recording's first sample, end exclusive; score: BM25 of the words asked for, and once
+--        more the weight of all of them where they stand in the segment as asked (Robertson and Zaragoza 2009, section
+--        3.2, k1 = 1.2, b = 0.75, lengths in words; the phrase's weight is ours)
 -- cost: reads the text of every segment; `phrase` finds the exact time of words
 -- example: s3://archive/a.flac | 31.2–34.0 | score 9.7 | 'eight nine' | 'one forty two' | 'three'
 create or replace macro search(query, max_results := 50) as table
@@ -25,11 +25,11 @@ heard as materialized (
         if(
             strlen(text) = length(text),
             regexp_extract_all(
-                text, '(?i)\b(?:' || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '|') || ')\b'
+                lower(text), '\b(?:' || array_to_string(regexp_extract_all(lower(query), '[\p{L}\p{N}]+'), '|') || ')\b'
             ),
             list_filter(
-                regexp_extract_all(text, '[\p{L}\p{N}]+'),
-                lambda word: list_contains(regexp_extract_all(lower(query), '[\p{L}\p{N}]+'), lower(word))
+                regexp_extract_all(lower(text), '[\p{L}\p{N}]+'),
+                lambda word: list_contains(regexp_extract_all(lower(query), '[\p{L}\p{N}]+'), word)
             )
         ) as matches,
         regexp_matches(
@@ -48,7 +48,7 @@ asked as (
     select
         term,
         ln(1 + (any_value(corpus.num_segments) - count(*) + 0.5) / (count(*) + 0.5)) as weight
-    from (select unnest(list_distinct(list_transform(matches, lambda word: lower(word)))) as term from heard)
+    from (select unnest(list_distinct(matches)) as term from heard)
     cross join (select sum(num_segments) as num_segments from latest) as corpus
     group by term
 ),
@@ -64,9 +64,9 @@ best as materialized (
         heard.* exclude (matches, num_words, has_phrase),
         list_sum(
             [
-                asked.weight * len(list_filter(matches, lambda word: lower(word) = asked.term)) * 2.2
+                asked.weight * len(list_filter(matches, lambda word: word = asked.term)) * 2.2
                 / (
-                    len(list_filter(matches, lambda word: lower(word) = asked.term))
+                    len(list_filter(matches, lambda word: word = asked.term))
                     + 1.2 * (0.25 + 0.75 * num_words / mean_words)
                 )
                 for asked in weights.terms
