@@ -24,7 +24,7 @@ KINDS = ("error_500", "slow_down", "reset_before", "reset_after", "cut_body", "s
 what was asked, and its answer is lost; `cut_body`: half of the answer, then a reset; `slow_body`: in drops."""
 
 LAKE_FOLDERS = ("probes", "claims", "segments", "commits", "runs", "recordings")
-"""Where conditional writes go; a refused one is a doubled row that did not come to be, but for the probes, which try it."""
+"""Where conditional writes go. A refused one is a doubled row that did not come to be; probes only try the store."""
 
 CONTROL_PATH = "/_faults"
 
