@@ -17,7 +17,6 @@ class Planned:
 
     uri: str
     number: int
-    num_shards: int
     staged_bytes: int
     """Estimated size of its features in the store."""
 

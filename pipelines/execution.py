@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.client.orchestration import get_client
 
-from dgasr.errors import ConfigError, TransientError
+from dgasr.errors import ConfigError, DgasrError, IntegrityError, TransientError
 from dgasr.stages.assignment import AssignmentConfig, write_assignments
 from dgasr.stages.backlog import find_backlog
 from dgasr.stages.beat import Beating
@@ -51,10 +52,15 @@ async def carry_out(request: RunRequest) -> RunSummary:
         TransientError: not everything was done; what was committed stays, and the next run goes on there.
     """
     await _check(request)
-    with Beating(request.folder.parent_beat_uri) as beating:
-        num_held, assignments = await plan(request)
-        worked = await _work_through(assignments, request, beating)
-        summary = await report(request, num_held, worked)
+    try:
+        with Beating(request.folder.parent_beat_uri) as beating:
+            num_held, assignments = await plan(request)
+            worked = await _work_through(assignments, request, beating)
+            summary = await report(request, num_held, worked)
+    except (ConfigError, IntegrityError):
+        with suppress(DgasrError):  # the store may be what is wrong
+            await in_thread(request.folder.delete)
+        raise
     await in_thread(request.folder.delete)
     if worked.failures:
         raise TransientError(
@@ -88,12 +94,7 @@ def _plan(request: RunRequest) -> tuple[int, list[Planned]]:
     request.folder.write_recipe(request.recipe)
     config = ASSIGNMENT_HERE if request.pools.mode == "here" else request.pools.assignment
     assignments = [
-        Planned(
-            uri=uri,
-            number=assignment.number,
-            num_shards=len(assignment.shards),
-            staged_bytes=assignment.estimated_staged_bytes,
-        )
+        Planned(uri=uri, number=assignment.number, staged_bytes=assignment.estimated_staged_bytes)
         for uri, assignment in write_assignments(shards, request.folder.assignments_uri, config)
     ]
     if not backlog.num_listed:

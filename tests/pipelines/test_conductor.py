@@ -88,7 +88,7 @@ class FakeDispatch:
 
 
 def planned(number: int, staged_bytes: int = 100) -> Planned:
-    return Planned(uri=f"assignments/{number:05d}.json", number=number, num_shards=2, staged_bytes=staged_bytes)
+    return Planned(uri=f"assignments/{number:05d}.json", number=number, staged_bytes=staged_bytes)
 
 
 def conduct(

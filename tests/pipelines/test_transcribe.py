@@ -124,3 +124,21 @@ def test_a_source_where_nothing_lies_is_a_wrong_request(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="nothing lies there"):
         run(tmp_path / "empty")
+    assert not [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]
+
+
+def test_an_assignment_whose_storage_stays_broken_is_given_up_and_the_others_are_done(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+):
+    prepare_shard = here.prepare_shard
+
+    def fail_for_c(shard, *arguments):
+        if shard.recordings[0].uri.endswith("c.wav"):
+            raise TransientError("the store does not answer")
+        return prepare_shard(shard, *arguments)
+
+    monkeypatch.setattr(here, "prepare_shard", fail_for_c)
+    monkeypatch.setattr(here, "prepare_here", here.prepare_here.with_options(retry_delay_seconds=0))
+    with pytest.raises(TransientError, match="1 of 3 assignments were given up"):
+        run(archive)
+    assert ask(archive, "select num_recordings from runs") == [(4,)]
