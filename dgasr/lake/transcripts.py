@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import pyarrow as pa
@@ -30,7 +30,7 @@ ROWS_AT_ONCE = 200
 class Choice:
     """Which transcripts are wanted: those for which all of this holds."""
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic looks for it under this name
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     prefix: str = ""
     """What their URIs begin with."""
