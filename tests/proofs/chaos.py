@@ -54,15 +54,18 @@ decoders."""
 BATCHES = 4
 """The archive grows in so many steps, each when the last one is done: there is work for as long as there are kills."""
 
+START_DEADLINE_S = 90.0
+
 PATIENCE = {
-    "start_deadline_s": 90.0,
+    "start_deadline_s": START_DEADLINE_S,
     "beat_deadline_s": 60.0,
     "stall_deadline_s": 300.0,
     "cancel_deadline_s": 10.0,
     "server_deadline_s": 240.0,
     "max_attempts": 8,
 }
-"""Deadlines shorter than at work, so that a proof ends within minutes."""
+"""Deadlines shorter than at work, so that a proof ends within minutes; so is that of the automation for runs that never
+began."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,6 +204,7 @@ def main() -> int:
 def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Run undisturbed and disturbed; figures, and what is not as it should be."""
     install(theatre)
+    theatre.set_patience("never began", START_DEADLINE_S)
     source, entries = build_archive(theatre, options.recordings, num_words=24, num_batches=BATCHES)
     run_embedded(theatre, source, UNDISTURBED)
     settings = parameters({}, DISTURBED, max_recordings=5, max_shards=2, **PATIENCE)

@@ -133,6 +133,14 @@ class Theatre:
             return "", ""
         return run["state"]["type"], run["state"].get("message") or ""
 
+    def set_patience(self, automation: str, within_s: float) -> None:
+        """Let an automation, named by a part of its name, wait for so long."""
+        found = httpx.post(f"{self.api_url}/automations/filter", json={}, timeout=60).raise_for_status().json()
+        (wanted,) = [row for row in found if automation in row["name"]]
+        kept = {name: value for name, value in wanted.items() if name not in ("id", "created", "updated")}
+        kept["trigger"] |= {"within": within_s}
+        httpx.put(f"{self.api_url}/automations/{wanted['id']}", json=kept, timeout=60).raise_for_status()
+
     def all_runs(self) -> list[tuple[str, str]]:
         """Return name and type of the state of every flow run; a child run is named `RUN-stage-number-attempt`."""
         found: list[tuple[str, str]] = []
