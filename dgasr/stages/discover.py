@@ -44,9 +44,7 @@ def read_uri_list(uri: str) -> tuple[str, ...]:
     try:
         lines = read_bytes(uri).decode("utf-8-sig").split("\n")
     except (ObjectError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{uri}: is no list of URIs ({error}). Give a text file with one URI a line."
-        ) from error
+        raise ConfigError(f"{uri}: is no list of URIs ({error}). Give a text file with one URI a line.") from error
     named = tuple(line.strip("\r\t ") for line in lines if line.strip("\r\t "))
     if not named:
         raise ConfigError(f"{uri}: names no recording. Put one URI on each line.")
