@@ -16,11 +16,14 @@ HERE = EVERYWHERE | {
 one, and torch's threads must not spin, which starves the others of that machine."""
 
 SERVER = EVERYWHERE | {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_METRICS_ENABLED": "true",
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "10",
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "60",
 }
-"""Prometheus reads `/api/metrics`; children of a cancelled run are told within 10 s, and given up after 60 s."""
+"""A parent run ends when the lease on its slot is gone, and leases in memory go with a server that is started anew (found
+by `make chaos`): they lie in PREFECT_HOME. Prometheus reads `/api/metrics`; children of a cancelled run are told within
+10 s, and given up after 60 s."""
 
 WORKER = EVERYWHERE | {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
