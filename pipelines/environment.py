@@ -21,9 +21,9 @@ SERVER = EVERYWHERE | {
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "10",
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "60",
 }
-"""A parent run ends when the lease on its slot is gone, and leases in memory go with a server that is started anew (found
-by `make chaos`): they lie in PREFECT_HOME. Prometheus reads `/api/metrics`; children of a cancelled run are told within
-10 s, and given up after 60 s."""
+"""A parent run ends when the lease on its slot is gone, and leases in memory go with a server that is started anew
+(found by `make chaos`): they lie in PREFECT_HOME. Prometheus reads `/api/metrics`; children of a cancelled run are told
+within 10 s, and given up after 60 s."""
 
 WORKER = EVERYWHERE | {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
