@@ -8,19 +8,17 @@ schedule, a new run whenever the last one has ended, is all that brings them bac
 """
 
 import argparse
-import random
 import re
 import sys
 import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from tests.proofs import figures
 from tests.proofs.installation import (
@@ -32,9 +30,10 @@ from tests.proofs.installation import (
     run_embedded,
     start_worker,
 )
+from tests.proofs.killer import Killer
 from tests.proofs.lakes import check_entries, count_rows, differences
-from tests.proofs.processes import WAIT_S, end_on_signals, kill
-from tests.proofs.theatre import SERVER_COMMAND, TERMINAL, Theatre, command_of
+from tests.proofs.processes import WAIT_S, end_on_signals
+from tests.proofs.theatre import TERMINAL, Theatre
 
 UNDISTURBED, DISTURBED = "s3://archive/undisturbed", "s3://archive/disturbed"
 
@@ -43,13 +42,6 @@ RATES = {
     "slow_body": 0.01,
 }  # fmt: skip
 """Share of the requests to S3 that go wrong while there are kills."""
-
-OUTAGE_S = 5.0
-"""How long the store is out altogether, once."""
-
-SHARES = {"decode": 0.3, "prepare": 0.2, "pool process": 0.2, "worker": 0.15, "transcribe": 0.1}
-"""Share of the kills by what is killed, so that every kind has its turn; the server is killed once, the rest are
-decoders."""
 
 BATCHES = 4
 """The archive grows in so many steps, each when the last one is done: there is work for as long as there are kills."""
@@ -66,16 +58,6 @@ PATIENCE = {
 }
 """Deadlines shorter than at work, so that a proof ends within minutes; so is that of the automation for runs that never
 began."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Kill:
-    """One SIGKILL."""
-
-    after_s: float
-    """From the beginning of the disturbed run, s."""
-    victim: str
-    process_id: int
 
 
 class Schedule:
@@ -111,71 +93,6 @@ class Schedule:
         with suppress(httpx.HTTPError):
             settings = self._settings | {"source": self._sources[: self._num_sources]}
             self._current = self._theatre.start_run("transcribe/daily", settings, timeout_s=2.0)
-
-
-class Killer:
-    """Kills at random moments until it has killed enough."""
-
-    def __init__(self, theatre: Theatre, *, seed: int, kills: int, pause_s: float) -> None:
-        self._theatre, self._pause_s = theatre, pause_s
-        self._random = random.Random(seed)
-        self._started = self._next = time.monotonic()
-        self._left = Counter({kind: round(share * kills) for kind, share in SHARES.items()})
-        self._left["decode"] += kills - 1 - self._left.total()
-        self._server_at = self._random.randrange(kills // 3, 2 * kills // 3 + 1)
-        self.kills: list[Kill] = []
-        self._draw()
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it has killed enough."""
-        return not self._left.total()
-
-    def turn(self) -> None:
-        """Kill someone if it is time."""
-        if self.is_done or time.monotonic() < self._next:
-            return
-        victims = self._victims()
-        if len(self.kills) == self._server_at:
-            self._kill("server", self._random.choice(victims["server"]))
-            self._theatre.inject(outage_s=OUTAGE_S)
-        elif kinds := [kind for kind, left in self._left.items() if left and victims[kind]]:
-            kind = self._random.choice(kinds)
-            self._left[kind] -= self._kill(kind, self._random.choice(victims[kind]))
-        self._draw()
-
-    def _kill(self, kind: str, victim: psutil.Process) -> bool:
-        is_killed = kill(victim.pid)
-        if is_killed:
-            after_s = round(time.monotonic() - self._started, 1)
-            self.kills.append(Kill(after_s=after_s, victim=kind, process_id=victim.pid))
-            print(f"{after_s:7.1f} s  kill {len(self.kills)}: {kind}", flush=True)
-        return is_killed
-
-    def _draw(self) -> None:
-        self._next = time.monotonic() + self._random.expovariate(1 / self._pause_s)
-
-    def _victims(self) -> dict[str, list[psutil.Process]]:
-        found: dict[str, list[psutil.Process]] = {kind: [] for kind in (*SHARES, "server", "")}
-        for process in self._theatre.company.members():
-            found[kind_of(process)].append(process)
-        return found
-
-
-def kind_of(process: psutil.Process) -> str:
-    """Name what a process is; "" for what is left alone."""
-    command = command_of(process)
-    if SERVER_COMMAND in command:
-        return "server"
-    if "prefect worker start" in command:
-        return "worker"
-    if "multiprocessing.spawn" in command or "multiprocessing.forkserver" in command:
-        return "pool process"
-    try:
-        flow = process.environ().get("PREFECT__FLOW_NAME", "")
-    except psutil.Error:
-        return ""
-    return flow if flow in SHARES else ""
 
 
 def main() -> int:
@@ -221,6 +138,7 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
         "runs that the schedule started": len(schedule.ends),
         "how they ended": dict(Counter(state for state, _ in schedule.ends)),
         **child_runs(theatre),
+        "shards that a decoder found committed": theatre.company.count_in_logs(": committed already"),
         **{f"store: {kind}": count for kind, count in sorted(faults.items())},
         "all kills": [asdict(kill) for kill in killer.kills],
     }

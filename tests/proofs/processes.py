@@ -82,6 +82,10 @@ class Company:
         """Return the end of a log."""
         return "\n".join((self._folder / f"{name}.log").read_text(errors="replace").splitlines()[-lines:])
 
+    def count_in_logs(self, text: str) -> int:
+        """Count how often a text stands in all logs."""
+        return sum(log.read_text(errors="replace").count(text) for log in self._folder.glob("*.log"))
+
     def wait_until(self, is_true: Callable[[], bool], what: str, name: str, timeout_s: float = 120.0) -> None:
         """Wait for something, as long as the process that should bring it lives.
 
