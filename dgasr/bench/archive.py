@@ -153,7 +153,8 @@ def _write_day(lake_uri: str, day: Day, config: ArchiveConfig, spelled: pa.Array
             num_rejected += 1
         own = pa.concat_tables([segments.slice(index * size, size) for index in in_order])
         own = own.append_column("shard_id", pa.array([shard_id] * len(own)))
-        _commit(lake_uri, day, shard_id, {"segments": own, "recordings": pa.Table.from_pylist(rows)})
+        recordings = pa.Table.from_pylist(rows, schema=TABLES["recordings"])  # a rejected row has columns of its own
+        _commit(lake_uri, day, shard_id, {"segments": own, "recordings": recordings})
     return num_rejected
 
 

@@ -101,5 +101,5 @@ def finding(severity: Severity, kind: str, where: str, what: str, advice: str, p
 
 
 def sorted_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Put faults first, then by kind and place."""
-    return tuple(sorted(findings, key=lambda found: (found.severity, found.kind, found.where)))
+    """Put faults first, then kinds in order; of one kind as they were found."""
+    return tuple(sorted(findings, key=lambda found: (found.severity, found.kind)))

@@ -68,7 +68,7 @@ def _check(connection: duckdb.DuckDBPyConnection, invariant: Invariant, lake_uri
         yield finding(invariant.severity, invariant.kind, place, what, invariant.advice, partition)
     if found and found[0][0] > EXAMPLES:
         what = f"{found[0][0] - EXAMPLES} more like the {EXAMPLES} that are named"
-        yield finding(invariant.severity, invariant.kind, lake_uri, what, invariant.advice, "PARTITION")
+        yield finding(invariant.severity, invariant.kind, lake_uri, what, invariant.advice, "")
 
 
 def _partition(recipe_id: str, date: str) -> str:
