@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import os
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -15,6 +17,9 @@ from pipelines.dispatch import Condition
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
+
+LEAVE_S = 5.0
+"""How long the process of a child run that was told to end may take to close Prefect's logs and state, s."""
 
 
 async def ended(work: Awaitable[str]) -> State[Any]:
@@ -34,6 +39,23 @@ async def ended(work: Awaitable[str]) -> State[Any]:
         return Failed(name=Condition.CONTRADICTED.value.capitalize(), message=str(error))
     except TransientError as error:
         return Failed(message=str(error))
+    except Exception:
+        raise
+    except BaseException:  # told to end: cancelled, or its worker is stopped
+        if "PREFECT__FLOW_RUN_ID" in os.environ:  # a worker started this process for this run and nothing else
+            threading.Thread(target=_leave, name="leave", daemon=True).start()
+        raise
+
+
+def _leave() -> None:
+    """End this process, whatever its threads wait for.
+
+    Python would wait for every pool of threads or processes, and abandoned work goes on in them: for a pool whose
+    processes had the same signal, with new ones, until the worker kills all of it after 30 s. Commits are atomic, and
+    spawned processes end with this one.
+    """
+    time.sleep(LEAVE_S)
+    os._exit(0)  # as Prefect does it: the worker, not the exit code, says that the run was cancelled
 
 
 async def in_thread(function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:

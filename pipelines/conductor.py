@@ -19,6 +19,9 @@ from pipelines.pools import PoolsConfig
 
 logger = logging.getLogger(__name__)
 
+FAREWELL_S = 15.0
+"""How long a run that is told to end may take to tell its children, s; its process is killed after 30 s."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
@@ -93,6 +96,7 @@ class Conductor:
             ConfigError: a child run says that the request is wrong; the others were asked to end.
             IntegrityError: a child run found a contradiction; likewise.
             TransientError: the server was silent for too long; child runs that run go on and commit what they finish.
+            CancelledError: the run is told to end; its children were asked to, where a person has cancelled it.
         """
         self._fresh.extend(Course(planned=planned) for planned in assignments)
         self._num_assignments = len(self._fresh)
@@ -103,6 +107,9 @@ class Conductor:
             raise
         except Exception:
             await self._end_all()
+            raise
+        except asyncio.CancelledError:  # this process is told to end
+            await self._end_all_if_called_off()
             raise
         return self.tally()
 
@@ -230,6 +237,15 @@ class Conductor:
             if handle not in self._warned:
                 logger.warning("%s waits for a worker for %.0f s: is one running?", _name(child), waited_s)
             self._warned.add(handle)
+
+    async def _end_all_if_called_off(self) -> None:
+        """Let children end with a run that was cancelled, at once: the server would see to it half a minute later."""
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                if await self._dispatch.is_called_off():
+                    await self._end_all()
+        except (TransientError, ConfigError, TimeoutError) as error:
+            logger.warning("child runs were not ended, which the server does later: %r", error)
 
     async def _end_all(self) -> None:
         """Ask every child run to end; those that cannot be asked end by themselves."""

@@ -1,6 +1,6 @@
 """Child runs as Prefect flow runs of the deployments `prepare` and `decode`. The one file that asks Prefect's server.
 
-A child run is linked to its parent, so that the server ends it when the parent is cancelled.
+A child run is linked to its parent, so that the server ends it when the parent is cancelled and could not do so itself.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, StateType
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.runtime import flow_run
 from prefect.states import Cancelling, Crashed
 
 from dgasr.errors import ConfigError, TransientError
@@ -95,7 +96,7 @@ class PrefectDispatch:
     async def submit(self, order: Order) -> str:
         """Start a child run; its key holds the attempt, since a server answers an old key with the old run."""
         name = f"{order.stage}-{order.number:05d}-{order.attempt}"
-        flow_run = await self._ask(
+        child = await self._ask(
             arun_deployment(
                 self._deployments[order.stage],
                 client=self._client,
@@ -107,7 +108,7 @@ class PrefectDispatch:
                 work_queue_name=self._request.pools.queue,
             )
         )
-        return str(flow_run.id)
+        return str(child.id)
 
     async def look(self, orders: Mapping[str, Order]) -> Mapping[str, Sighting]:
         """Ask for all child runs at once, and read the beats of those that should have one."""
@@ -118,6 +119,13 @@ class PrefectDispatch:
     async def cancel(self, handle: str) -> None:
         """Ask a child run to end; one that ended or is gone stays as it is."""
         await self._set_state(handle, Cancelling(message="given up by the parent run"), force=False)
+
+    async def is_called_off(self) -> bool:
+        """Ask the server how this flow run itself stands."""
+        if flow_run.id is None:
+            return False
+        itself = await self._ask(self._client.read_flow_run(UUID(flow_run.id)))
+        return itself.state is not None and itself.state.type in (StateType.CANCELLING, StateType.CANCELLED)
 
     async def bury(self, handle: str) -> None:
         """Mark a child run as crashed, whatever its process does."""
@@ -138,7 +146,7 @@ class PrefectDispatch:
                     flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=some)), limit=RUNS_PER_QUESTION
                 )
             )
-            states |= {str(flow_run.id): flow_run.state for flow_run in flow_runs}
+            states |= {str(found.id): found.state for found in flow_runs}
         return states
 
     async def _sight(self, order: Order, state: State[Any] | None) -> Sighting:

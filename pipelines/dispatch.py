@@ -74,6 +74,10 @@ class Dispatch(Protocol):
         """Ask a child run to end."""
         ...
 
+    async def is_called_off(self) -> bool:
+        """Say whether a person has cancelled the parent run; one that is only stopped leaves its children to work."""
+        ...
+
     async def bury(self, handle: str) -> None:
         """Mark a child run that does not end as crashed, so that it holds no slot any more."""
         ...

@@ -40,6 +40,8 @@ class FakeDispatch:
 
     behaviour: Behaviour = completes
     now: float = 0.0
+    called_off: bool = False
+    """Whether a person has cancelled the run."""
     obeys: bool = True
     """Whether children end when they are asked to."""
     submitted: list[Order] = field(default_factory=list)
@@ -69,6 +71,10 @@ class FakeDispatch:
     async def cancel(self, handle: str) -> None:
         self._answer()
         self.cancelled.append(handle)
+
+    async def is_called_off(self) -> bool:
+        self._answer()
+        return self.called_off
 
     async def bury(self, handle: str) -> None:
         self.buried.append(handle)
@@ -335,3 +341,33 @@ def test_one_question_a_turn_whatever_the_number_of_children():
 def test_a_tally_says_in_one_line_how_far_the_run_is():
     tally = conduct(FakeDispatch(unless("prepare", 3, CRASHED)), 1)[0]
     assert tally.line().startswith("0 of 1 assignments done, 1 given up")
+
+
+def end_while_it_runs(dispatch: FakeDispatch) -> None:
+    """Cancel the conductor's task, as asyncio does when the process gets SIGTERM, while two children run."""
+
+    async def work() -> None:
+        async def sleep(duration_s: float) -> None:
+            await asyncio.Event().wait()
+
+        conductor = Conductor(dispatch, CONFIG, now=lambda: dispatch.now, sleep=sleep)
+        task = asyncio.create_task(conductor.conduct([planned(0), planned(1)]))
+        while len(dispatch.submitted) < 2:
+            await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(work())
+
+
+def test_children_of_a_cancelled_run_are_asked_to_end_at_once():
+    dispatch = FakeDispatch(called_off=True)
+    end_while_it_runs(dispatch)
+    assert dispatch.cancelled == names(dispatch.submitted)
+
+
+def test_children_of_a_run_whose_worker_is_stopped_go_on():
+    dispatch = FakeDispatch()
+    end_while_it_runs(dispatch)
+    assert (len(dispatch.submitted), dispatch.cancelled) == (2, [])
