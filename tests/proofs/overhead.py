@@ -37,6 +37,9 @@ MAX_SLOPE_MB = 2.0
 MAX_MB = 1000.0
 HOURS = 10
 SAMPLED_S = 0.2
+FOUND = "found: "
+"""What the line of a measuring process begins with that holds its figures."""
+
 CPU = "CPU with loading the model, s"
 WORDS = 12
 """Most words in a recording: about eight seconds."""
@@ -143,7 +146,7 @@ def main() -> int:
         found = MEASURED[name](Path(source), lake)
         found[CPU] = time.process_time() - cpu_before
         peak_mb = peak_memory_bytes() / 1e6
-        sys.stderr.write("\n" + json.dumps(found | {"peak memory, MB": peak_mb}) + "\n")
+        sys.stderr.write(f"\n{FOUND}{json.dumps(found | {'peak memory, MB': peak_mb})}\n")
         return 0
     end_on_signals()
     with (
@@ -179,7 +182,10 @@ def _run(options: argparse.Namespace, folder: Path, theatre: Theatre) -> int:
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{name} failed:\n{done.stderr[-3000:]}")
-        values = json.loads(done.stderr.strip().splitlines()[-1])
+        # DuckDB's bindings have more to say on standard error when the process ends.
+        values = json.loads(
+            next(line for line in done.stderr.splitlines() if line.startswith(FOUND)).removeprefix(FOUND)
+        )
         found |= {f"{name}: {key}": value for key, value in values.items()}
         found[f"{name}: with start-up, s"] = time.monotonic() - started
     slope = found.pop("flow, memory: slope, MB") * 1000 / (options.memory_recordings / 2)
