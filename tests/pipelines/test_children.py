@@ -1,13 +1,16 @@
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from pipelines.children import ended, in_thread
+from pipelines.children import LEAVE_S, ended, in_thread
 from pipelines.deployments import NAMED_CONDITIONS
 from pipelines.dispatch import Condition
 
@@ -68,6 +71,48 @@ def test_a_run_that_is_cancelled_does_not_wait_for_its_thread():
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancel())
     stuck.set()
+
+
+PROCESS_OF_A_RUN = """
+import asyncio, signal, threading
+from concurrent.futures import ThreadPoolExecutor
+from pipelines.children import ended, in_thread
+
+class Told(BaseException):
+    pass
+
+def tell(*_):
+    raise Told  # as Prefect does
+
+def stuck():
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+
+def work():
+    print("begun", flush=True)
+    threading.Event().wait()
+
+signal.signal(signal.SIGTERM, tell)
+try:
+    asyncio.run(ended(in_thread(stuck)))
+except Told:
+    pass
+"""
+
+
+def test_the_process_of_a_run_told_to_end_does_not_wait_for_stuck_work():
+    environment = os.environ | {"PREFECT__FLOW_RUN_ID": "run"}
+    command = [sys.executable, "-c", PROCESS_OF_A_RUN]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        told_at = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(timeout=25) == 0
+            assert time.monotonic() - told_at >= LEAVE_S  # Prefect had its time
+        finally:
+            process.kill()
 
 
 def test_a_child_run_begins_without_what_only_its_parent_needs():

@@ -68,6 +68,9 @@ class FakeClient:
     async def read_flow_runs(self, flow_run_filter: Any, limit: int) -> list[Any]:
         return [SimpleNamespace(id=key, state=self.state) for key in flow_run_filter.id.any_ if self.state is not None]
 
+    async def read_flow_run(self, key: UUID) -> Any:
+        return SimpleNamespace(id=key, state=self.state)
+
     async def set_flow_run_state(self, key: UUID, state: State, force: bool) -> None:
         self.set.append((key, state, force))
 
@@ -219,6 +222,15 @@ def test_a_child_run_is_asked_to_end_and_only_then_buried(client: FakeClient, di
     asyncio.run(dispatch.cancel(str(key)))
     asyncio.run(dispatch.bury(str(key)))
     assert [(state.name, force) for _, state, force in client.set] == [("Cancelling", False), ("Crashed", True)]
+
+
+@pytest.mark.parametrize(("state", "expected"), [(Cancelling(), True), (Cancelled(), True), (Running(), False)])
+def test_a_run_that_was_cancelled_is_told_from_one_that_is_only_stopped(
+    client: FakeClient, dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch, state: State, expected: bool
+):
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
+    client.state = state
+    assert asyncio.run(dispatch.is_called_off()) is expected
 
 
 def test_deployments_that_are_there_are_fine(dispatch: PrefectDispatch):

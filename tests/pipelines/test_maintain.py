@@ -34,7 +34,7 @@ async def run(lake: Path) -> tuple[object, str, dict[str, str]]:
     state = await maintain(lake=str(lake), compaction=CompactionConfig(), vacuum=VacuumConfig(), return_state=True)
     async with get_client() as client:
         (flow_run, *_) = await client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC)
-        artifacts = {artifact.key: artifact.data for artifact in await client.read_artifacts()}
+        artifacts = {artifact.key: artifact.data for artifact in await client.read_latest_artifacts()}
     return state, flow_run.state.message, artifacts
 
 
