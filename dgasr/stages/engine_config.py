@@ -1,5 +1,6 @@
 """Settings of a run's engine. Imports nothing heavy: the command line reads its defaults for `--help`."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,7 +35,9 @@ class EngineConfig:
     seed_canvas: SeedCanvas = SEED_CANVAS
 
     def __post_init__(self) -> None:
-        """Refuse numbers with which nothing is decoded."""
+        """Refuse numbers with which nothing is decoded, and devices that are none."""
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"--device {self.device}: choose auto, cpu, cuda or cuda:N.")
         if self.max_steps < 1 or self.batch_size < 0:
             raise ConfigError(
                 f"EngineConfig: max_steps={self.max_steps} must be 1 or more, batch_size={self.batch_size} 0 or more."

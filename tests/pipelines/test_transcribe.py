@@ -85,7 +85,8 @@ async def check_server(run_id: str) -> None:
         (flow_run,) = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
         only = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
         task_runs = await client.read_task_runs(flow_run_filter=only)
-        artifacts = {artifact.key: artifact for artifact in await client.read_artifacts()}
+        found = await client.read_artifacts(flow_run_filter=only)
+        artifacts = {artifact.key: artifact for artifact in found}
     assert flow_run.state.message.startswith("6 recordings (1 rejected, 0 partial)")
     assert len(task_runs) == 1 + 2 * 3 + 1  # plan, three assignments prepared and decoded, report
     assert run_id in artifacts["transcribe-run"].data
