@@ -13,7 +13,7 @@ TORCH_PIN := $(shell sed -n 's/^torch==//p' requirements.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench e2e chaos proofs samples checkpoint lock clean
+.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench e2e chaos proofs samples checkpoint unheard lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -93,6 +93,16 @@ checkpoint: setup ## train the bundled model again, about an hour (FSDD=folder o
 	  --scratch --plan tiny --seed 0 --device cpu --validation corpora/fsdd-valid.jsonl \
 	  --calibration corpora/connected-train/manifest.jsonl --out runs/tiny
 	cp runs/tiny/config.json runs/tiny/model.safetensors runs/tiny/tokenizer.json dgasr/model/tiny/
+
+# A voice never heard: SPEAKER is left out of training and of calibration, and then judged alone.
+SPEAKER ?= jackson
+unheard: setup ## train on all but SPEAKER with 3/5 of the steps, half an hour, and judge on SPEAKER (FSDD=, as above)
+	$(BIN)/dgasr corpora corpora --fsdd $(FSDD)
+	$(ONE_THREAD) $(BIN)/dgasr train corpora/fsdd-train-without-$(SPEAKER).jsonl \
+	  corpora/fsdd-train-without-$(SPEAKER).jsonl corpora/voices/manifest.jsonl \
+	  --scratch --plan tiny --share 0.6 --seed 0 --device cpu \
+	  --calibration corpora/connected-train/without-$(SPEAKER).jsonl --out runs/without-$(SPEAKER)
+	$(ONE_THREAD) $(BIN)/dgasr evaluate corpora/connected-$(SPEAKER)/manifest.jsonl --model runs/without-$(SPEAKER) --compare
 
 lock: setup ## write the installed versions to requirements.lock
 	{ sed -n '/^#/p' requirements.lock; \

@@ -45,8 +45,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     plan.add_argument(
         "--plan",
         metavar="FILE",
-        help="JSON of several phases, or `tiny` for the bundled model's; the flags below then do not apply",
+        help="JSON of several phases, or `tiny` for the bundled model's; of the flags below only --share then applies",
     )
+    plan.add_argument("--share", type=float, default=1.0, metavar="X", help="of every phase's steps (default: 1)")
     plan.add_argument("--steps", type=positive_int, default=1000, metavar="N", help="optimizer steps (default: 1000)")
     plan.add_argument("--lr", type=float, default=5e-4, metavar="X", help="peak learning rate (default: 5e-4)")
     plan.add_argument("--warmup-steps", type=int, default=50, metavar="N", help="default: 50")
@@ -133,11 +134,13 @@ def _plan(options: argparse.Namespace) -> "Plan":
 
     from dgasr.training.plan import Plan, read_plan
 
-    if options.plan == "tiny":
-        return read_plan(Path(str(resources.files("dgasr.training") / "plans" / "tiny.json")))
-    if options.plan is not None:
-        return read_plan(Path(options.plan))
-    return Plan(phases=(_phase(options),), weight_decay=options.weight_decay, clip_norm=options.clip_norm)
+    if options.plan is None:
+        plan = Plan(phases=(_phase(options),), weight_decay=options.weight_decay, clip_norm=options.clip_norm)
+    elif options.plan == "tiny":
+        plan = read_plan(Path(str(resources.files("dgasr.training") / "plans" / "tiny.json")))
+    else:
+        plan = read_plan(Path(options.plan))
+    return plan.shortened(options.share)
 
 
 def _phase(options: argparse.Namespace) -> "Phase":

@@ -71,7 +71,7 @@ def _log_probs(model: AsrModel, waveform: np.ndarray, labels: Sequence[int]) -> 
     window = np.full((1, len(mel), features.window_frames), pad_value, dtype=np.float32)
     window[0, :, : mel.shape[1]] = mel
     frames = model.encode_audio(torch.from_numpy(window).to(model.device))
-    states = model.projector.forward_shifted(frames, config.projector.subsampling)[0]  # [frames, hidden]
+    states = model.projector.forward_shifted(frames[0], model.projector(frames)[0])  # [frames, hidden]
     states = states[: -(-waveform.size // config.frame_samples)]
     bias, columns = (config.blank_id, config.blank_bias), torch.tensor([config.blank_id, *labels], device=model.device)
     logits = label_logits(states, model.head_weight, columns, config.softcap, bias)

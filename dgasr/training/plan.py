@@ -4,7 +4,7 @@ Plain settings and their JSON; knows no tensors. The shipped plans lie in `plans
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -84,6 +84,18 @@ class Plan:
     def total_steps(self) -> int:
         """Optimizer steps of all phases."""
         return sum(phase.steps for phase in self.phases)
+
+    def shortened(self, share: float) -> "Plan":
+        """The same plan with a share of every phase's steps, in (0, 1].
+
+        Raises:
+            ConfigError: the share lies outside.
+        """
+        if not 0 < share <= 1:
+            raise ConfigError(f"a plan can be shortened to a share in (0, 1] of its steps, got {share:g}.")
+        return replace(
+            self, phases=tuple(replace(phase, steps=max(1, round(phase.steps * share))) for phase in self.phases)
+        )
 
     def to_json(self) -> str:
         """Write as JSON that `read_plan` reads."""

@@ -90,3 +90,15 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, fields):
 def test_a_plan_needs_a_phase(tmp_path):
     with pytest.raises(ConfigError, match="at least one phase"):
         read_plan(written(tmp_path, {"phases": []}))
+
+
+def test_a_shortened_plan_keeps_its_phases_and_a_share_of_their_steps(tmp_path):
+    plan = read_plan(written(tmp_path, {"phases": [PHASE | {"steps": 1800}, PHASE | {"steps": 1}]}))
+    assert [phase.steps for phase in plan.shortened(0.6).phases] == [1080, 1]
+    assert plan.shortened(1.0) == plan
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5])
+def test_a_plan_cannot_be_shortened_to_nothing_or_more_than_itself(tmp_path, share):
+    with pytest.raises(ConfigError, match="share"):
+        read_plan(written(tmp_path, {"phases": [PHASE]})).shortened(share)

@@ -11,6 +11,8 @@ def test_every_manifest_is_written_with_the_number_of_utterances_told(fsdd, tmp_
         "connected-train/manifest.jsonl",
         "fsdd-train-without-anna.jsonl",
         "fsdd-train-without-boris.jsonl",
+        "connected-train/without-anna.jsonl",
+        "connected-train/without-boris.jsonl",
         "connected-anna/manifest.jsonl",
         "connected-boris/manifest.jsonl",
     }
@@ -21,4 +23,6 @@ def test_a_left_out_speaker_is_not_trained_on(fsdd, tmp_path):
     list(make_corpora(fsdd, tmp_path / "out", ConnectedDigitsConfig(num_utterances=2), voices=None))
     rest = read_manifest(tmp_path / "out" / "fsdd-train-without-anna.jsonl")
     alone = read_manifest(tmp_path / "out" / "connected-anna" / "manifest.jsonl")
-    assert ({u.speaker for u in rest}, {u.speaker for u in alone}) == ({"boris"}, {"anna"})
+    calibration = read_manifest(tmp_path / "out" / "connected-train" / "without-anna.jsonl")
+    heard = {utterance.speaker for utterance in (*rest, *calibration)}
+    assert (heard, {utterance.speaker for utterance in alone}) == ({"boris"}, {"anna"})
