@@ -82,8 +82,9 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from dgasr.model.identity import model_folder
-    from dgasr.training.fit import FitConfig, fit
+    from dgasr.training.fit import fit
     from dgasr.training.manifests import read_manifest
+    from dgasr.training.phase_run import FitConfig
     from dgasr.training.start import StartConfig, starting_model
     from dgasr.transcriber.loading import choose_device
 
@@ -144,9 +145,9 @@ def _plan(options: argparse.Namespace) -> "Plan":
 
 
 def _phase(options: argparse.Namespace) -> "Phase":
-    from dgasr.training.batches import BatchConfig
     from dgasr.training.objective import LossWeights
     from dgasr.training.plan import Phase
+    from dgasr.training.rows import BatchConfig
 
     adapts = options.lora or options.adapter is not None
     trainable = {"projector", "lora"} if adapts else set(PARTS)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from dgasr.errors import ConfigError
 from dgasr.training.augmentation import AugmentationConfig
-from dgasr.training.batches import BatchConfig
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights
+from dgasr.training.rows import BatchConfig
 
 PARTS = ("encoder", "projector", "backbone", "lora")
 """What a phase can train or freeze."""
