@@ -5,6 +5,7 @@ so that opening one costs no request.
 """
 
 import re
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -88,15 +89,27 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
 
 
 class _PartFile:
-    """A part, open at a position. pyarrow's file behind it is opened when the first byte is asked for."""
+    """A part, open at a position, one for each thread: DuckDB's threads share a file, and seek before every read.
+
+    pyarrow's file behind it is opened when the first byte is asked for.
+    """
 
     def __init__(self, files: LakeFiles, lake: Lake, key: str, size_bytes: int) -> None:
         self._files = files
         self._lake = lake
         self._key = key
         self._size_bytes = size_bytes
-        self._position = 0
+        self._local = threading.local()
         self._file: Any = None
+
+    @property
+    def _position(self) -> int:
+        """Where this thread reads next."""
+        return getattr(self._local, "position", 0)
+
+    @_position.setter
+    def _position(self, position: int) -> None:
+        self._local.position = position
 
     def read(self, size: int = -1) -> bytes:
         """Read the next bytes, all of them where the size is negative."""
