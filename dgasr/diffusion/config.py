@@ -21,6 +21,7 @@ class DecodeConfig:
     t_min: temperature that the schedule approaches after the last step.
     vocabulary_chunk: vocabulary entries held at a time; it also numbers the draws of a sample.
     seed_canvas: what a canvas starts from: `random` tokens, or what `ctc` hears, each token kept with its probability.
+    seed_progress: share of the way from `t_max` to `t_min` that a seeded canvas, which is not all noise, has behind it.
 
     Source:
         Defaults are the generation config of google/diffusiongemma-26B-A4B-it, except `max_steps` (there 48): the
@@ -37,6 +38,7 @@ class DecodeConfig:
     t_min: float = 0.4
     vocabulary_chunk: int = 8192
     seed_canvas: SeedCanvas = "random"
+    seed_progress: float = 0.5
 
     def __post_init__(self) -> None:
         checks = {
@@ -47,8 +49,15 @@ class DecodeConfig:
             "t_max must be greater than 0": self.t_max > 0,
             "t_min must lie in [0, t_max]": 0 <= self.t_min <= self.t_max,
             "vocabulary_chunk must be at least 1": self.vocabulary_chunk >= 1,
+            "seed_progress must lie in [0, 1]": 0 <= self.seed_progress <= 1,
             "seed_canvas must be random or ctc": self.seed_canvas in get_args(SeedCanvas),
         }
         broken = [rule for rule, holds in checks.items() if not holds]
         if broken:
             raise ConfigError(f"DecodeConfig: {'; '.join(broken)} (got {self}). Correct the values and start again.")
+
+    @property
+    def first_temperature(self) -> float:
+        """Temperature before the first step, by what a canvas starts from."""
+        behind = self.seed_progress if self.seed_canvas == "ctc" else 0.0
+        return self.t_max - behind * (self.t_max - self.t_min)

@@ -17,13 +17,13 @@ def temperature_at(steps: Tensor, config: DecodeConfig) -> Tensor:
         config: schedule.
 
     Returns:
-        Temperatures, falling linearly from `t_max` towards `t_min`.  [rows] float32
+        Temperatures, falling linearly from `first_temperature` towards `t_min`.  [rows] float32
 
     Source:
         transformers' LinearTemperatureScheduleLogitsProcessor, whose step counts down.
     """
     remaining = (config.max_steps - steps) / config.max_steps  # [rows]
-    return config.t_min + (config.t_max - config.t_min) * remaining
+    return config.t_min + (config.first_temperature - config.t_min) * remaining
 
 
 def accept_positions(entropy: Tensor, entropy_bound: float) -> Tensor:

@@ -16,6 +16,11 @@ def test_the_first_step_is_the_hottest_and_the_last_stays_above_t_min():
     assert temperature_at(torch.arange(4), config).tolist() == pytest.approx([0.8, 0.7, 0.6, 0.5])
 
 
+def test_a_seeded_canvas_begins_at_a_lower_temperature():
+    config = DecodeConfig(max_steps=4, t_max=0.8, t_min=0.4, seed_progress=0.5, seed_canvas="ctc")
+    assert temperature_at(torch.arange(4), config).tolist() == pytest.approx([0.6, 0.55, 0.5, 0.45])
+
+
 def test_temperature_equals_transformers():
     config = DecodeConfig(max_steps=7)
     processor = LinearTemperatureScheduleLogitsProcessor(config.t_min, config.t_max, config.max_steps)
