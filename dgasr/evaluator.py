@@ -136,6 +136,47 @@ def compare_paths(
         )
 
 
+def compare_seeds(
+    manifest: Path,
+    model: AsrModel,
+    *,
+    steps: Sequence[int] = (8, 4, 2, 1),
+    normalizer: str,
+    language: str | None,
+    batch_size: int,
+) -> Iterator[Evaluation]:
+    """Score canvases of noise and canvases seeded by CTC at several numbers of steps, by word errors.
+
+    Args:
+        manifest: JSONL file, see `dgasr.training.manifests`.
+        model: what recognises.
+        steps: numbers of denoising steps; the first, from noise, comes first, for the others to be measured against.
+        normalizer: `whisper` or `basic`.
+        language: code for every utterance, or `None` for the one in its manifest row.
+        batch_size: segments decoded together, of any utterances.
+
+    Yields:
+        An evaluation for each; `evaluation.seeds.compare_with` sets them against the first.
+
+    Raises:
+        ConfigError: as `evaluate`.
+    """
+    seeds: tuple[SeedCanvas, ...] = ("random", "ctc")
+    for max_steps in steps:
+        for seed in seeds:
+            yield evaluate(
+                manifest,
+                model,
+                max_steps=max_steps,
+                normalizer=normalizer,
+                metric="wer",
+                language=language,
+                batch_size=batch_size,
+                path="diffusion",
+                seed_canvas=seed,
+            )
+
+
 def score_manifest(
     manifest: Path,
     decoder: Callable[[str], tuple[Recipe, Transcribe]],

@@ -33,6 +33,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="all ways below each other, in Markdown, diffusion at 1, 2, 4, 8, 16 steps; --metric, --max-steps "
         "and --seed-canvas do not apply",
     )  # fmt: skip
+    ways.add_argument(
+        "--compare-seeds", action="store_true",
+        help="canvases of noise and canvases seeded by CTC below each other, in Markdown, at 8, 4, 2 and 1 steps, with "
+        "paired differences to 8 steps from noise; --metric, --max-steps and --seed-canvas do not apply",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     add_model_arguments(parser)
     parser.set_defaults(run=run)
@@ -49,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
     from dgasr import load
 
     model = load(options.model, adapter=options.adapter, device=options.device, merge_adapter=options.merge_adapter)
-    table, figures = (_compare if options.compare else _score)(options, model)
+    way = _compare if options.compare else _compare_seeds if options.compare_seeds else _score
+    table, figures = way(options, model)
     sys.stdout.write(table.rstrip("\n") + "\n")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -93,3 +99,23 @@ def _compare(options: argparse.Namespace, model: "AsrModel") -> tuple[str, list[
     bar = tqdm(evaluations, desc="comparing", unit=" ways", disable=not sys.stderr.isatty(), leave=False)
     figures = [evaluation.to_json() for evaluation in bar]
     return steps_table(figures), figures
+
+
+def _compare_seeds(options: argparse.Namespace, model: "AsrModel") -> tuple[str, list[dict[str, Any]]]:
+    from tqdm import tqdm
+
+    from dgasr.evaluation.seeds import compare_with
+    from dgasr.evaluation.tables import seeds_table
+    from dgasr.evaluator import compare_seeds
+
+    evaluations = compare_seeds(
+        options.manifest,
+        model,
+        normalizer=options.normalizer,
+        language=options.language,
+        batch_size=options.batch_size,
+    )
+    bar = tqdm(evaluations, desc="comparing", unit=" ways", disable=not sys.stderr.isatty(), leave=False)
+    baseline, *others = bar
+    rows = compare_with(baseline, others)
+    return seeds_table(rows), rows

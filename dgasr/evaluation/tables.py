@@ -39,6 +39,35 @@ def steps_table(evaluations: Sequence[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def seeds_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay canvases of noise and seeded ones below each other in Markdown, each beside the first.
+
+    Args:
+        rows: what `seeds.compare_with` gives.
+    """
+    lines = [
+        "| steps | seed | WER (95 % interval) | less the first | mean steps | left after 1 / 2 / 3 / 4 | same text |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        steps = "" if row["mean_steps"] is None else f"{row['mean_steps']:.2f}"
+        left = " / ".join("" if share is None else f"{100 * share:.0f}" for share in row["left_after"].values())
+        lines.append(
+            f"| {row['steps']} | {row['seed_canvas']} | {_percent(row['wer'])}{_between(row['interval_95'])}"
+            f" | {_points(row['difference'])}{_between(row['difference_95'])} | {steps} | {left} %"
+            f" | {100 * row['same_text']:.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def _between(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" ({100 * interval[0]:.2f} to {100 * interval[1]:.2f})"
+
+
+def _points(difference: float | None) -> str:
+    return "undefined" if difference is None else f"{100 * difference:+.2f}"
+
+
 def _rates(figures: dict[str, Any]) -> list[str]:
     lines = {metric: f"{metric.upper()}       {_percent(figures[metric])}" for metric in ("wer", "cer")}
     if figures["interval_95"]:

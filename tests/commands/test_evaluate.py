@@ -79,6 +79,15 @@ def test_compare_writes_the_figures_of_every_way(dgasr, manifest: Path, tmp_path
     assert len(json.loads((tmp_path / "figures.json").read_text())) == 7
 
 
+def test_compare_seeds_sets_noise_beside_ctc_at_every_number_of_steps(dgasr, manifest: Path, tmp_path: Path):
+    _, out, _ = dgasr("evaluate", manifest, "--compare-seeds", "--json", tmp_path / "figures.json")
+    cells = [[cell.strip() for cell in line.split("|")[1:4]] for line in out.splitlines()[2:]]
+    assert cells == [
+        [steps, seed, "0.00 % (0.00 to 0.00)"] for steps in ("8", "4", "2", "1") for seed in ("random", "ctc")
+    ]
+    assert {row["difference"] for row in json.loads((tmp_path / "figures.json").read_text())} == {0.0}
+
+
 def test_one_path_and_all_of_them_is_a_wrong_request(dgasr, manifest: Path):
     assert dgasr("evaluate", manifest, "--compare", "--path", "ctc")[0] == 2
 
