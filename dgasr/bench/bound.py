@@ -11,6 +11,7 @@ import torch
 
 from dgasr.bench.stopwatch import Stopwatch
 from dgasr.model.presets import AsrConfig
+from dgasr.records import SAMPLE_RATE_HZ
 
 PROMPT_TEXT_TOKENS = 32
 """Prompt tokens around the audio slots: 220 with the full model's 188."""
@@ -56,13 +57,14 @@ def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
     return Rates(copy_bytes=2 * numbers * dtype.itemsize / copy_s, flops=2 * side**3 / product_s)
 
 
-def window_work(config: AsrConfig, batch: int, canvas: int) -> dict[str, Work]:
-    """Count the work of a batch of whole windows, denoising for one step.
+def window_work(config: AsrConfig, batch: int, canvas: int, clip_s: float | None = None) -> dict[str, Work]:
+    """Count the work of a batch of windows, denoising for one step.
 
     Args:
         config: sizes.
         batch: windows.
         canvas: tokens of each canvas.
+        clip_s: audio in each, s; whole windows when `None`.
 
     Returns:
         Work of `encoder`, `projector`, `ctc`, `prefill`, and of one step's `body` and `tail`.
@@ -71,12 +73,14 @@ def window_work(config: AsrConfig, batch: int, canvas: int) -> dict[str, Work]:
     prompt = config.num_audio_tokens + PROMPT_TEXT_TOKENS
     frames, hidden, vocab = encoder["max_source_positions"], sizes["hidden_size"], sizes["vocab_size"]
     head = hidden * vocab
-    projector = sum(_projector_sizes(config).values())
+    projector, subsampling = sum(_projector_sizes(config).values()), config.projector.subsampling
+    audible = frames if clip_s is None else min(frames, round(clip_s * SAMPLE_RATE_HZ / config.frame_samples))
+    # The unshifted embeddings of the whole window are the prompt's; those between them are read where audio is.
+    passes = 1 + (subsampling - 1) * audible / frames
     return {
         "encoder": _encoder_work(config, batch),
-        # The projector runs on the encoder's output moved by each of `subsampling` frames, for times on a 20 ms grid.
-        "projector": Work(flops=config.projector.subsampling * batch * _projector_flops(config), weights=projector),
-        "ctc": Work(flops=2.0 * batch * frames * head, weights=head),
+        "projector": Work(flops=passes * batch * _projector_flops(config), weights=projector),
+        "ctc": Work(flops=2.0 * batch * audible * head, weights=head),
         "prefill": _layers_work(config, batch, prompt, prompt / 2),
         "body": _layers_work(config, batch, canvas, prompt + canvas, extra=3 * hidden * sizes["intermediate_size"]),
         "tail": Work(flops=4.0 * batch * canvas * head, weights=head),

@@ -141,7 +141,7 @@ def _measure_one(
     decode(model, recipe, segments, batch, canvas)
     wall_s = (watch.now() - started) / benchmark.rounds  # of one batch
     peak_bytes = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    work = window_work(model.config, batch, canvas)
+    work = window_work(model.config, batch, canvas, clip_s)
     width = model.head_weight.element_size()
     least_s = sum(
         part.seconds(rates, width) * (benchmark.steps if phase in ("body", "tail") else 1)

@@ -98,7 +98,8 @@ def phases_of(model: AsrModel, watch: Stopwatch) -> Iterator[None]:
     places: list[tuple[Any, str, str]] = [
         (engines, "segment_features", "mel"),
         (model, "encode_audio", "encoder"),
-        (model.projector, "forward_shifted", "projector"),
+        (SegmentEncoder, "_project", "projector"),
+        (SegmentEncoder, "_refine", "projector"),
         (SegmentEncoder, "_scan", "ctc"),
         (model, "prefill", "prefill"),
         (CachedDecoder, "admit", "admit"),

@@ -67,27 +67,33 @@ class Projector(nn.Module):
         key = _key(place)
         return self.norms[key](states) if key in self.norms else states
 
-    def forward_shifted(self, frames: Tensor, subsampling: int) -> Tensor:
-        """Project the encoder output shifted by 0 … subsampling - 1 frames, so that every encoder frame gets a value.
+    def forward_shifted(self, frames: Tensor, embeddings: Tensor) -> Tensor:
+        """Put the embeddings of frames shifted by 1 … subsampling - 1 between embeddings, one for every encoder frame.
 
         Frames past the end are zeros, as the convolutions' own padding.
 
         Args:
-            frames: encoder output.  [batch, frames, encoder_width]
-            subsampling: encoder frames per audio embedding.
+            frames: encoder output of one window.  [frames, encoder_width]
+            embeddings: the first ones that `forward` makes of these frames, as many as are wanted.  [count, hidden]
 
         Returns:
-            Embeddings in the order of time, 20 ms apart for Whisper.  [batch, ceil(frames / 8) * subsampling, hidden]
+            Embeddings in the order of time, 20 ms apart for Whisper.  [count * subsampling, hidden]
 
         Source:
             Ours.
         """
-        batch, num_frames, width = frames.shape
+        subsampling, count = self.config.subsampling, len(embeddings)
+        length = min(count * subsampling + self._overhang, len(frames))
         padded = nn.functional.pad(frames, (0, 0, 0, subsampling - 1))
-        shifted = torch.stack([padded[:, shift : shift + num_frames] for shift in range(subsampling)], dim=1)
-        projected = self(shifted.reshape(batch * subsampling, num_frames, width))
-        projected = projected.view(batch, subsampling, projected.shape[1], projected.shape[2])
-        return projected.transpose(1, 2).reshape(batch, -1, projected.shape[-1])  # [batch, frames, hidden]
+        shifted = torch.stack([padded[shift : shift + length] for shift in range(1, subsampling)])
+        between = self(shifted)[:, :count]  # [subsampling - 1, count, hidden]
+        return torch.cat([embeddings[None], between]).transpose(0, 1).flatten(0, 1)
+
+    @property
+    def _overhang(self) -> int:
+        """Frames past its own `subsampling` ones that an embedding hears."""
+        stride = 2 ** len(self.config.channels)
+        return max(self.config.kernel_size // 2 * (stride - 1) - stride + 1, 0)
 
 
 def _stack(states: Tensor, count: int) -> Tensor:

@@ -10,13 +10,13 @@ from torch import Tensor
 from dgasr.features import pad_features
 from dgasr.model.asr import AsrModel, keys_values
 from dgasr.model.head import Bias, VocabularyScan, scan_vocabulary
+from dgasr.model.presets import AsrConfig
 from dgasr.prompt import build_prompt
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures
 
-SCANNED_POSITIONS = 16_384
-"""Audio embeddings whose logits are held at once: the vocabulary is read 8 times as finely as it is decoded, and a
-batch of 64 windows has 96,000 of them."""
+LISTENED_LENGTHS = 8
+"""How many lengths the audio is read at for CTC, equally far apart: few shapes, and little read that is silence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -28,7 +28,7 @@ class EncodedSegment:
     prompt_state: the backbone encoder's last state, which predicts the first token.  [hidden]
     states: audio embeddings every 20 ms, of the frames that hold audio.  [frames, hidden]
     log_partition: their log-partition over the vocabulary.  [frames]
-    greedy_ids: likeliest CTC id of each audio embedding on the projector's own grid.  [audio tokens]
+    greedy_ids: likeliest CTC id of each embedding on the projector's own grid that hears audio.  [audio tokens]
     greedy_log_probs: their log-probabilities.  [audio tokens]
     """
 
@@ -80,29 +80,44 @@ class SegmentEncoder:
         filled = [*batch, *[batch[-1]] * (self._batch_size - len(batch))]
         log_mel = torch.from_numpy(pad_features(filled, recipe.features)).to(model.device)
         frames = model.encode_audio(log_mel)  # [batch, frames, encoder_width]
+        audio_embeddings = self._project(frames)
+        prompt_states, cache = model.prefill(model.prompt_embeddings(self._prompt_ids, audio_embeddings))
         subsampling = model.config.projector.subsampling
-        fine = model.projector.forward_shifted(frames, subsampling)  # [batch, frames, hidden]
-        # The unshifted embeddings are among these; a pass of their own would sum in another order for a batch of one.
-        embeddings = model.prompt_embeddings(self._prompt_ids, fine[:, ::subsampling])
-        prompt_states, cache = model.prefill(embeddings)
-        scan = self._scan(fine)
         for row, item in enumerate(batch):
             num_frames = -(-item.segment.num_samples // recipe.alignment.frame_samples)
+            # Convolutions reach over the audio's end: the embedding behind it may still say its last sound.
+            num_tokens = min(-(-num_frames // subsampling) + 1, model.config.num_audio_tokens)
+            fine = self._refine(frames[row], audio_embeddings[row, : listened_tokens(model.config, num_tokens)])
+            scan = self._scan(fine)
+            heard = slice(0, num_tokens * subsampling, subsampling)
             yield EncodedSegment(
                 features=item,
                 keys_values=[(keys[row], values[row]) for keys, values in keys_values(cache)],
                 prompt_state=prompt_states[row, -1],
-                states=fine[row, :num_frames],
-                log_partition=scan.log_partition[row, :num_frames],
-                greedy_ids=scan.ids[row, ::subsampling],
-                greedy_log_probs=(scan.top_logit[row] - scan.log_partition[row])[::subsampling],
+                states=fine[:num_frames],
+                log_partition=scan.log_partition[:num_frames],
+                greedy_ids=scan.ids[heard],
+                greedy_log_probs=(scan.top_logit - scan.log_partition)[heard],
             )
 
+    def _project(self, frames: Tensor) -> Tensor:
+        """Make the audio embeddings of whole windows; [batch, audio tokens, hidden].
+
+        Row by row: convolutions of one row sum in another order than those of several, and so would a batch of one.
+        """
+        return torch.cat([self._model.projector(row) for row in frames.split(1)])
+
+    def _refine(self, frames: Tensor, embeddings: Tensor) -> Tensor:
+        """Read the audio every 20 ms, as far as `embeddings` go; [frames, hidden]."""
+        return self._model.projector.forward_shifted(frames, embeddings)
+
     def _scan(self, fine: Tensor) -> VocabularyScan:
-        """Read the vocabulary at every audio embedding, a few rows at a time."""
-        num_rows = max(SCANNED_POSITIONS // fine.shape[1], 1)
+        """Read the vocabulary at every embedding."""
         chunk, softcap = self._recipe.decode.vocabulary_chunk, self._model.config.softcap
-        parts = [
-            scan_vocabulary(rows, self._model.head_weight, softcap, chunk, self.blank) for rows in fine.split(num_rows)
-        ]
-        return VocabularyScan(*map(torch.cat, zip(*parts, strict=True)))
+        return scan_vocabulary(fine, self._model.head_weight, softcap, chunk, self.blank)
+
+
+def listened_tokens(config: AsrConfig, num_tokens: int) -> int:
+    """Round a number of audio embeddings up to one of the lengths that are read for CTC."""
+    step = -(-config.num_audio_tokens // LISTENED_LENGTHS)
+    return min(-(-num_tokens // step) * step, config.num_audio_tokens)

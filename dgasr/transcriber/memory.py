@@ -4,7 +4,6 @@ import torch
 
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import Recipe
-from dgasr.transcriber.encoding import SCANNED_POSITIONS
 
 LARGEST_BATCH = 64
 """Speed saturates from 32 rows (model-facts, section 3: derived); more rows only hold more back."""
@@ -46,16 +45,17 @@ def fitting_batch_size(model: AsrModel, recipe: Recipe) -> int:
         return CPU_BATCH
     free_bytes, _ = torch.cuda.mem_get_info(model.device)
     free_bytes += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-    usable = free_bytes * USABLE_SHARE - scan_bytes(recipe)
+    usable = free_bytes * USABLE_SHARE - scan_bytes(model, recipe)
     batch_size = LARGEST_BATCH
     while batch_size > 1 and batch_size * row_bytes(model, recipe) > usable:
         batch_size //= 2
     return batch_size
 
 
-def scan_bytes(recipe: Recipe) -> int:
-    """Estimate what reading CTC off the vocabulary takes, whatever the batch."""
-    return SCANNED_POSITIONS * recipe.decode.vocabulary_chunk * 4 * TEMPORARIES
+def scan_bytes(model: AsrModel, recipe: Recipe) -> int:
+    """Estimate what reading CTC off the vocabulary takes, a row at a time, whatever the batch."""
+    frames = model.config.num_audio_tokens * model.config.projector.subsampling
+    return frames * recipe.decode.vocabulary_chunk * 4 * TEMPORARIES
 
 
 def row_bytes(model: AsrModel, recipe: Recipe) -> int:

@@ -36,6 +36,13 @@ def test_the_projector_runs_once_for_every_shift():
     assert window_work(full(), 1, 192)["projector"].flops / 1e12 == pytest.approx(8 * 0.011, rel=0.05)
 
 
+def test_what_is_read_for_ctc_is_as_long_as_the_audio():
+    whole, clip = (window_work(full(), 1, 192, clip_s) for clip_s in (None, 7.0))
+    assert clip["ctc"].flops / whole["ctc"].flops == pytest.approx(7 / 30, rel=0.01)
+    assert clip["projector"].flops / whole["projector"].flops == pytest.approx((1 + 7 * 7 / 30) / 8, rel=0.01)
+    assert clip["encoder"] == whole["encoder"]
+
+
 def test_a_step_of_a_large_batch_reads_every_weight_once():
     work = window_work(full(), 64, 192)
     assert 2 * (work["body"].weights + work["tail"].weights) / 1e9 == pytest.approx(50.5, rel=0.01)

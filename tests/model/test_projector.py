@@ -16,18 +16,37 @@ def test_eight_frames_make_an_embedding_rounded_up(projector, frames, embeddings
     assert projector(torch.zeros(2, frames, 8)).shape == (2, embeddings, 16)
 
 
+def every_frame(projector, frames, count=None):
+    with torch.no_grad():
+        return projector.forward_shifted(frames[0], projector(frames)[0, :count])
+
+
 def test_shift_zero_of_the_fine_grid_is_the_plain_projection(projector):
-    frames = torch.randn(2, 40, 8)
-    assert torch.allclose(projector.forward_shifted(frames, 8)[:, ::8], projector(frames), atol=1e-6)
+    frames = torch.randn(1, 40, 8)
+    assert torch.equal(every_frame(projector, frames)[::8], projector(frames)[0])
 
 
 def test_each_shift_of_the_fine_grid_is_the_projection_of_frames_moved_by_it(projector):
     frames = torch.randn(1, 40, 8)
-    fine = projector.forward_shifted(frames, 8)
+    fine = every_frame(projector, frames)
     for shift in range(8):
         moved = torch.cat([frames[:, shift:], torch.zeros(1, shift, 8)], dim=1)
-        assert torch.allclose(fine[:, shift::8], projector(moved), atol=1e-6)
+        assert torch.allclose(fine[shift::8], projector(moved)[0], atol=1e-6)
 
 
 def test_fine_grid_has_a_value_for_every_frame(projector):
-    assert projector.forward_shifted(torch.randn(1, 400, 8), 8).shape[1] == 400
+    assert len(every_frame(projector, torch.randn(1, 400, 8))) == 400
+
+
+@pytest.mark.parametrize(
+    "layout", [{"channels": (12, 12, 12)}, {"channels": (12, 12), "kernel_size": 5}, {"channels": (12,), "stack": 4},
+               {"channels": (12, 12, 12), "kernel_size": 7, "norms": ("input=layer",)}, {"channels": (), "stack": 8}]
+)  # fmt: skip
+@pytest.mark.parametrize("count", [1, 3, 9, 10])
+def test_the_start_of_the_fine_grid_is_the_same_without_the_rest(layout, count):
+    torch.manual_seed(0)
+    projector = Projector(ProjectorConfig(**layout), encoder_width=8, hidden_size=16).eval()
+    frames = torch.randn(1, 10 * projector.config.subsampling - 3, 8)
+    start, whole = every_frame(projector, frames, count), every_frame(projector, frames)
+    assert len(start) == count * projector.config.subsampling
+    assert torch.allclose(start, whole[: len(start)], atol=1e-6)

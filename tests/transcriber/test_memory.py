@@ -94,7 +94,7 @@ def test_the_batch_is_the_largest_power_of_two_that_the_free_memory_holds(model,
                                 "head_weight": model.head_weight})  # fmt: skip
     sizes = {}
     for rows in (1, 5, 40, 10**6):
-        free = (rows * row_bytes(model, recipe) + memory.scan_bytes(recipe)) / memory.USABLE_SHARE + 1000
+        free = (rows * row_bytes(model, recipe) + memory.scan_bytes(on_gpu, recipe)) / memory.USABLE_SHARE + 1000
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=int(free): (free, free))
         monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
         monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dgasr.transcriber import encoding
 from dgasr.transcriber.encoding import SegmentEncoder
 from dgasr.transcriber.reading import ctc_ids, ctc_tokens, read_transcript
 
@@ -15,6 +16,22 @@ def encoded(model, recipe, segments):
 
 def test_states_come_every_20_ms_of_audio_and_no_further(encoded):
     assert len(encoded.states) == len(encoded.log_partition) == -(-encoded.features.segment.num_samples // 320)
+
+
+def test_a_short_segment_is_read_for_ctc_as_far_as_it_goes(model, recipe, segments, monkeypatch):
+    read = []
+    plain = SegmentEncoder._scan
+    monkeypatch.setattr(SegmentEncoder, "_scan", lambda self, fine: read.append(len(fine)) or plain(self, fine))
+    whole = list(SegmentEncoder(model, recipe, 4).encode(segments))
+    monkeypatch.setattr(encoding, "LISTENED_LENGTHS", 1)
+    for encoded, plainly in zip(whole, SegmentEncoder(model, recipe, 4).encode(segments), strict=True):
+        torch.testing.assert_close(encoded.states, plainly.states, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(encoded.log_partition, plainly.log_partition, atol=1e-4, rtol=1e-4)
+        assert torch.equal(encoded.greedy_ids, plainly.greedy_ids)
+    lengths = read[: len(segments)]
+    assert all(length >= len(encoded.states) for length, encoded in zip(lengths, whole, strict=True))
+    assert 1 < len({*lengths}) <= 8
+    assert {*read[len(segments) :]} == {400}
 
 
 def test_the_encoder_fills_its_last_batch_up_and_drops_the_filling(model, recipe, segments):
