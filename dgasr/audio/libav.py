@@ -56,8 +56,8 @@ def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = Fal
     except (av.FFmpegError, ValueError) as error:
         source.check()
         raise UnknownFormatError(
-            f"{source.label}: no decoder knows this container, or its header is damaged ({error}). "
-            "Convert it to FLAC, and transcribe that."
+            f"{source.label}: no decoder knows this container, or its header is damaged "
+            f"({getattr(error, 'strerror', error)}). Convert it to FLAC, and transcribe that."
         ) from error
     stream = _audio_stream(container, source)
     codec = stream.codec_context
