@@ -13,7 +13,13 @@ from dgasr.diffusion.canvas import CanvasJob
 from dgasr.diffusion.config import DecodeConfig
 from dgasr.diffusion.noise import SegmentNoise, key_words
 from dgasr.diffusion.sampler import accept_positions, is_settled, temperature_at
-from dgasr.diffusion.vocabulary_tail import CanvasStatistics, VocabularyHead, num_chunks, read_vocabulary
+from dgasr.diffusion.vocabulary_tail import (
+    CanvasStatistics,
+    VocabularyHead,
+    choose_reader,
+    num_chunks,
+    read_vocabulary,
+)
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(token ids [rows, canvas], soft embeddings [rows, canvas, hidden]) -> last hidden states [rows, canvas, hidden]. Soft
@@ -35,6 +41,7 @@ class CanvasRows:
         self.head = head
         self.config = config
         self.canvas_tokens = canvas_tokens
+        self._reader = choose_reader(head, config.t_min if config.t_min > 0 else config.t_max / config.max_steps)
         self.keys = torch.zeros(num_rows, 2, dtype=torch.int64, device=weight.device)
         self.steps = torch.zeros(num_rows, dtype=torch.int64, device=weight.device)
         self.ids = torch.zeros(num_rows, canvas_tokens, dtype=torch.int64, device=weight.device)
@@ -83,7 +90,7 @@ class CanvasRows:
         hidden = denoiser(self.ids, self.soft_embeddings)
         uniforms = noise.sample_uniforms(self.canvas_tokens, num_chunks(vocab_size, config.vocabulary_chunk))
         found = read_vocabulary(
-            hidden, self.head, temperature_at(self.steps, config), uniforms, config.vocabulary_chunk
+            hidden, self.head, temperature_at(self.steps, config), uniforms, config.vocabulary_chunk, self._reader
         )
         accepted = accept_positions(found.entropy, config.entropy_bound)
         self.ids = torch.where(accepted, found.sampled_ids, noise.renoise_ids(self.canvas_tokens, vocab_size))

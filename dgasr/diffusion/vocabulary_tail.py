@@ -4,14 +4,17 @@ In: hidden states, the language head, a temperature per row, uniforms. Out: `Can
 one chunk of the vocabulary at a time, so memory does not grow with the vocabulary. Knows nothing of steps or canvases.
 """
 
+import logging
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-_BLOCK = 128
-"""Vocabulary entries per block. A draw finds its block by block sums and then looks at one block only."""
+from dgasr.diffusion.vocabulary_chunk import BLOCK, ChunkSums, ReadChunk, read_chunk
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -56,8 +59,38 @@ def num_chunks(vocab_size: int, chunk: int) -> int:
     return -(-vocab_size // chunk)
 
 
+def choose_reader(head: VocabularyHead, lowest_temperature: float) -> ReadChunk:
+    """Choose what reads a chunk: a Triton kernel on CUDA, torch's operations elsewhere.
+
+    Args:
+        head: language head.
+        lowest_temperature: of all steps; where logits divided by it leave the kernel's range, torch's operations read.
+    """
+    if head.weight.device.type != "cuda":
+        return read_chunk
+    if find_spec("triton") is None:
+        _warn_once("Triton is not installed")
+        return read_chunk
+    from dgasr.diffusion.vocabulary_kernel import LARGEST_EXPONENT, read_chunk_fused
+
+    if head.weight.dtype == torch.float16 or head.softcap > LARGEST_EXPONENT * lowest_temperature:
+        _warn_once(f"{head.weight.dtype} at temperature {lowest_temperature} leaves its range")
+        return read_chunk
+    return read_chunk_fused
+
+
+@lru_cache
+def _warn_once(reason: str) -> None:
+    logger.warning("the vocabulary is read without the Triton kernel, several times slower: %s", reason)
+
+
 def read_vocabulary(
-    hidden: Tensor, head: VocabularyHead, temperature: Tensor, uniforms: Tensor, chunk: int
+    hidden: Tensor,
+    head: VocabularyHead,
+    temperature: Tensor,
+    uniforms: Tensor,
+    chunk: int,
+    reader: ReadChunk = read_chunk,
 ) -> CanvasStatistics:
     """Summarise the predicted distributions over the vocabulary, chunk by chunk.
 
@@ -72,6 +105,7 @@ def read_vocabulary(
         temperature: of each row, above 0.  [rows] float32
         uniforms: from `SegmentNoise.sample_uniforms`.  [rows, canvas, chunks, at least 3] float64
         chunk: vocabulary entries at a time.
+        reader: from `choose_reader`.
 
     Returns:
         The statistics of every position.
@@ -85,7 +119,8 @@ def read_vocabulary(
     draws = uniforms.flatten(0, 1)  # [positions, chunks, …]
     tally = _Tally(states)
     for index, start in enumerate(range(0, head.vocab_size, chunk)):
-        tally.add(start, head.weight[start : start + chunk], head.softcap, temperatures, draws[:, index])
+        found = reader(states, head.weight[start : start + chunk], head.softcap, temperatures)
+        tally.add(start, found, draws[:, index])
     entropy = tally.total.log() - tally.moment / tally.total
     soft_embeddings = tally.embedding * (head.embed_scale / tally.total[:, None]).float()
     return CanvasStatistics(
@@ -110,42 +145,30 @@ class _Tally:
             return torch.full((states.shape[0],), value, dtype=torch.float64, device=states.device)
 
         lowest = float(torch.finfo(torch.float32).min)
-        self.states = states
         self.peak, self.total, self.moment = filled(lowest), filled(0), filled(0)
         self.plain_peak, self.plain_total = filled(lowest), filled(0)
         self.argmax_ids, self.sampled_ids = filled(0).long(), filled(0).long()
         self.embedding = torch.zeros(states.shape, dtype=torch.float32, device=states.device)
 
-    def add(self, start: int, weight: Tensor, softcap: float, temperatures: Tensor, uniforms: Tensor) -> None:
+    def add(self, start: int, found: ChunkSums, uniforms: Tensor) -> None:
         """Take in the chunk of vocabulary that begins at id `start`."""
-        plain = F.linear(self.states, weight).float().div_(softcap).tanh_().mul_(softcap)  # [positions, chunk]
-        tempered = plain / temperatures
-        chunk_peak, best = tempered.max(dim=-1)
-        centred = tempered.sub_(chunk_peak[:, None])
-        weights = centred.exp()
-        blocks = _blocks(weights)  # [positions, blocks, _BLOCK]
-        block_sums = blocks.sum(dim=-1).double()
-        candidate = _draw(blocks, block_sums, uniforms[:, 1], uniforms[:, 2])
-        embedding = (weights.to(weight.dtype) @ weight).float()  # [positions, hidden]
-        moment = centred.mul_(weights).sum(dim=-1).double()
-
-        plain_chunk_peak = plain.gather(-1, best[:, None])
-        plain_total = plain.sub_(plain_chunk_peak).exp_().sum(dim=-1).double()
-
-        chunk_peak = chunk_peak.double()
-        self._merge_plain(plain_chunk_peak[:, 0].double(), plain_total)
-        self.argmax_ids = torch.where(chunk_peak > self.peak, best + start, self.argmax_ids)
-        added = self._merge(chunk_peak, block_sums.sum(dim=-1), moment, embedding)
+        block = _invert_cdf(found.block_sums, uniforms[:, 1])
+        candidate = block * BLOCK + _invert_cdf(found.weights_of(block).double(), uniforms[:, 2])
+        self._merge_plain(found.plain_peak, found.plain_total)
+        self.argmax_ids = torch.where(found.peak > self.peak, found.best + start, self.argmax_ids)
+        added = self._merge(found)
         self.sampled_ids = torch.where(uniforms[:, 0] * self.total < added, candidate + start, self.sampled_ids)
 
-    def _merge(self, peak: Tensor, total: Tensor, moment: Tensor, embedding: Tensor) -> Tensor:
+    def _merge(self, found: ChunkSums) -> Tensor:
         """Add a chunk's sums and return the chunk's part of the new total."""
-        new_peak = torch.maximum(self.peak, peak)
-        before, now = self.peak - new_peak, peak - new_peak  # both at most 0
+        new_peak = torch.maximum(self.peak, found.peak)
+        before, now = self.peak - new_peak, found.peak - new_peak  # both at most 0
         scale_before, scale_now = before.exp(), now.exp()
-        self.moment = scale_before * (self.moment + self.total * before) + scale_now * (moment + total * now)
+        total = found.block_sums.sum(dim=-1)
+        self.moment = scale_before * (self.moment + self.total * before) + scale_now * (found.moment + total * now)
         self.total = scale_before * self.total + scale_now * total
-        self.embedding.mul_(scale_before[:, None].float()).addcmul_(embedding, scale_now[:, None].float())
+        embedding_scale = (found.embedding_peak - new_peak).exp()
+        self.embedding.mul_(scale_before[:, None].float()).addcmul_(found.embedding, embedding_scale[:, None].float())
         self.peak = new_peak
         return scale_now * total
 
@@ -153,19 +176,6 @@ class _Tally:
         new_peak = torch.maximum(self.plain_peak, peak)
         self.plain_total = (self.plain_peak - new_peak).exp() * self.plain_total + (peak - new_peak).exp() * total
         self.plain_peak = new_peak
-
-
-def _blocks(weights: Tensor) -> Tensor:
-    missing = -weights.shape[-1] % _BLOCK
-    padded = F.pad(weights, (0, missing)) if missing else weights
-    return padded.unflatten(-1, (-1, _BLOCK))
-
-
-def _draw(blocks: Tensor, block_sums: Tensor, block_uniform: Tensor, token_uniform: Tensor) -> Tensor:
-    """Draw an entry of the chunk in proportion to its weight; int64 [positions]."""
-    block = _invert_cdf(block_sums, block_uniform)
-    chosen = blocks.gather(1, block[:, None, None].expand(-1, 1, _BLOCK)).squeeze(1)  # [positions, _BLOCK]
-    return block * _BLOCK + _invert_cdf(chosen.double(), token_uniform)
 
 
 def _invert_cdf(weights: Tensor, uniform: Tensor) -> Tensor:

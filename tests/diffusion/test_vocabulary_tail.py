@@ -3,7 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from dgasr.diffusion.noise import SegmentNoise, key_words
-from dgasr.diffusion.vocabulary_tail import VocabularyHead, num_chunks, read_vocabulary
+from dgasr.diffusion import vocabulary_tail
+from dgasr.diffusion.vocabulary_chunk import read_chunk
+from dgasr.diffusion.vocabulary_tail import VocabularyHead, choose_reader, num_chunks, read_vocabulary
 
 SOFTCAP = 30.0
 
@@ -142,3 +144,15 @@ def test_no_tensor_is_as_wide_as_the_vocabulary():
     with Widest():
         read_vocabulary(hidden, head, torch.tensor(TEMPERATURES), uniforms, 256)
     assert Widest.numel == 15 * 256
+
+
+def test_on_the_cpu_the_vocabulary_is_read_by_torchs_operations():
+    assert choose_reader(make()[1], 0.4) is read_chunk
+
+
+def test_a_gpu_without_triton_reads_the_plain_way_and_says_so(monkeypatch, caplog):
+    weight = type("OnGpu", (), {"device": torch.device("cuda"), "dtype": torch.bfloat16})
+    monkeypatch.setattr(vocabulary_tail, "find_spec", lambda name: None)
+    vocabulary_tail._warn_once.cache_clear()
+    assert choose_reader(VocabularyHead(weight=weight, softcap=SOFTCAP, embed_scale=1.0), 0.4) is read_chunk
+    assert "Triton is not installed" in caplog.text
