@@ -13,7 +13,7 @@ TORCH_PIN := $(shell sed -n 's/^torch==//p' requirements.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench e2e chaos proofs samples checkpoint unheard lock clean
+.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench e2e chaos proofs listing samples checkpoint unheard lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -78,10 +78,14 @@ e2e: setup ## 200 recordings through server, pools and S3: every row as the embe
 chaos: setup ## the same under 30 SIGKILLs and a failing S3: the lake ends as if nothing had been
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.chaos $(PROOF)
 
-proofs: setup ## overhead and memory, listing a million keys, two backfills at once (half an hour)
+proofs: setup ## overhead, memory, two backfills at once, cancelling (a quarter of an hour)
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.overhead $(PROOF)
-	$(ONE_THREAD) $(BIN)/python -m tests.proofs.listing $(PROOF)
+	$(ONE_THREAD) $(BIN)/python -m tests.proofs.memory $(PROOF)
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.backfills $(PROOF)
+	$(ONE_THREAD) $(BIN)/python -m tests.proofs.cancel $(PROOF)
+
+listing: setup ## list and plan a million keys: time and memory
+	$(ONE_THREAD) $(BIN)/python -m tests.proofs.listing $(PROOF)
 
 samples: setup ## make dgasr/samples again (needs espeak-ng, flite and ffmpeg)
 	$(BIN)/python -m dgasr.samples.make

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def finish(name: str, options: argparse.Namespace, figures: dict[str, Any], fail
               "recordings": options.recordings, "figures": figures, "failures": failures}  # fmt: skip
     (options.out / f"{name}.json").write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
     return 1 if failures else 0
+
+
+def say(what: str, figures: dict[str, Any]) -> None:
+    """Print figures of one step on a line while the proof goes on."""
+    shown = (f"{key} {f'{value:.2f}' if isinstance(value, float) else value}" for key, value in figures.items())
+    print(f"{time.strftime('%H:%M:%S')}  {what}: {'; '.join(shown)}", flush=True)
 
 
 def _commit() -> str:
