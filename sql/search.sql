@@ -4,78 +4,153 @@
 -- units: *_s seconds from the recording's first sample, end exclusive; score: BM25 of the words asked for, and once
 --        more the weight of all of them where they stand in the segment as asked (Robertson and Zaragoza 2009, section
 --        3.2, k1 = 1.2, b = 0.75, lengths in words; the phrase's weight is ours)
--- cost: reads the text of every segment; `phrase` finds the exact time of words
+-- cost: reads the text of every segment, several times as slowly in a lake that nobody compacted; `phrase` finds times
 -- example: s3://archive/a.flac | 31.2–34.0 | score 9.7 | 'eight nine' | 'one forty two' | 'three'
 create or replace macro search(query, max_results := 50) as table
 with latest as materialized (
-    select recipe_id, "date", recording_id, shard_id, uri, num_segments, num_words
+    select
+        row_number() over () as number,
+        recipe_id,
+        recording_id,
+        shard_id,
+        uri,
+        num_segments,
+        num_words
     from recordings_latest
 ),
 -- The pattern is one constant, so that each text is looked through once for all words. Its \b knows ASCII only: other
 -- texts are split into words instead, which takes five times as long.
-heard as materialized (
+read as (
     select
-        latest.uri,
         recipe_id,
         recording_id,
         shard_id,
         segment_index,
         confidence,
-        length(text) - length(replace(text, ' ', '')) + 1 as num_words,
-        if(
-            strlen(text) = length(text),
-            regexp_extract_all(
-                lower(text), '\b(?:' || array_to_string(regexp_extract_all(lower(query), '[\p{L}\p{N}]+'), '|') || ')\b'
-            ),
-            list_filter(
-                regexp_extract_all(lower(text), '[\p{L}\p{N}]+'),
-                lambda word: list_contains(regexp_extract_all(lower(query), '[\p{L}\p{N}]+'), word)
-            )
-        ) as matches,
-        regexp_matches(
-            text,
-            '(?i)(?:^|[^\p{L}\p{N}])'
-            || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '[^\p{L}\p{N}]+')
-            || '(?:$|[^\p{L}\p{N}])'
-        ) as has_phrase
+        text,
+        case
+            when strlen(text) = length(text) then
+                regexp_extract_all(
+                    text, '(?i)\b(?:' || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '|') || ')\b'
+                )
+            when regexp_matches(text, '(?i)' || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '|')) then
+                list_filter(
+                    regexp_extract_all(lower(text), '[\p{L}\p{N}]+'),
+                    lambda word: list_contains(regexp_extract_all(lower(query), '[\p{L}\p{N}]+'), word)
+                )
+            else []
+        end as matches
     from segment_parts
-    join latest using (recipe_id, "date", recording_id, shard_id)
-    where
-        regexp_matches(query, '[\p{L}\p{N}]')
-        and regexp_matches(text, '(?i)' || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '|'))
+    where regexp_matches(query, '[\p{L}\p{N}]')
 ),
-asked as (
+heard as (
     select
-        term,
-        ln(1 + (any_value(corpus.num_segments) - count(*) + 0.5) / (count(*) + 0.5)) as weight
-    from (select unnest(list_distinct(matches)) as term from heard)
-    cross join (select sum(num_segments) as num_segments from latest) as corpus
-    group by term
+        latest.number,
+        read.segment_index,
+        read.confidence,
+        read.text,
+        lower(' ' || array_to_string(read.matches, '  ') || ' ') as matched
+    from read
+    -- compared with a column of the other side (so with 0): a filter would look through each text a second time
+    join latest
+        on
+            read.recording_id = latest.recording_id
+            and read.recipe_id = latest.recipe_id
+            and read.shard_id = latest.shard_id
+            and len(read.matches) > least(latest.num_words, 0)
+),
+-- What counts of a segment: its matches, as ' one  two ', its length, and whether the words stand as asked. Few differ in
+-- it, so that scores are worked out by kind and not by segment.
+found as materialized (
+    select
+        number,
+        segment_index,
+        confidence,
+        matched,
+        strlen(text) - strlen(replace(text, ' ', '')) + 1 as num_words,
+        if(
+            contains(matched, lower(' ' || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '  ') || ' ')),
+            regexp_matches(
+                text,
+                '(?i)(?:^|[^\p{L}\p{N}])'
+                || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '[^\p{L}\p{N}]+')
+                || '(?:$|[^\p{L}\p{N}])'
+            ),
+            false
+        ) as has_phrase
+    from heard
+),
+kinds as materialized (
+    select matched, num_words, has_phrase, count(*) as num
+    from found
+    group by matched, num_words, has_phrase
+),
+said as materialized (
+    select matched, sum(num) as num
+    from kinds
+    group by matched
 ),
 weights as materialized (
     select
-        list({term: term, weight: weight}) as terms,
+        list({term: term, weight: weight} order by term) as terms,
         sum(weight) as phrase_weight,
         (select sum(num_words) / sum(num_segments) from latest) as mean_words
-    from asked
+    from (
+        select
+            term,
+            ln(1 + (any_value(corpus.num_segments) - sum(num) + 0.5) / (sum(num) + 0.5)) as weight
+        from said
+        cross join (select unnest(list_distinct(regexp_extract_all(lower(query), '[\p{L}\p{N}]+'))) as term) as asked
+        cross join (select sum(num_segments) as num_segments from latest) as corpus
+        where contains(said.matched, ' ' || term || ' ')
+        group by term
+    )
+),
+counted as (
+    select
+        matched,
+        mean_words,
+        phrase_weight,
+        list_transform(
+            terms,
+            lambda asked: {
+                weight: asked.weight,
+                num: (strlen(matched) - strlen(replace(matched, ' ' || asked.term || ' ', '')))
+                / (strlen(asked.term) + 2)
+            }
+        ) as terms
+    from said
+    cross join weights
+),
+best_kinds as materialized (
+    select
+        kinds.matched,
+        kinds.num_words,
+        kinds.has_phrase,
+        list_sum(
+            list_transform(
+                terms,
+                lambda asked: asked.weight * asked.num * 2.2
+                / (asked.num + 1.2 * (0.25 + 0.75 * kinds.num_words / mean_words))
+            )
+        ) + if(kinds.has_phrase, phrase_weight, 0) as score
+    from kinds
+    join counted using (matched)
+    qualify rank() over (order by score desc) <= max_results
 ),
 best as materialized (
     select
-        heard.* exclude (matches, num_words, has_phrase),
-        list_sum(
-            [
-                asked.weight * len(list_filter(matches, lambda word: word = asked.term)) * 2.2
-                / (
-                    len(list_filter(matches, lambda word: word = asked.term))
-                    + 1.2 * (0.25 + 0.75 * num_words / mean_words)
-                )
-                for asked in weights.terms
-            ]
-        ) + if(has_phrase, phrase_weight, 0) as score
-    from heard
-    cross join weights
-    where len(matches) > 0
-    order by score desc, confidence desc, uri, segment_index
+        latest.uri,
+        latest.recipe_id,
+        latest.recording_id,
+        latest.shard_id,
+        found.segment_index,
+        found.confidence,
+        best_kinds.score
+    from found
+    join best_kinds using (matched, num_words, has_phrase)
+    join latest using (number)
+    order by best_kinds.score desc, found.confidence desc, latest.uri, found.segment_index
     limit max_results
 ),
 nearby as (
@@ -87,11 +162,10 @@ nearby as (
         start_s,
         end_s,
         text,
-        lag(text, 1, '') over recording as text_before,
-        lead(text, 1, '') over recording as text_after
+        lag(nullif(text, '') ignore nulls) over recording as text_before,
+        lead(nullif(text, '') ignore nulls) over recording as text_after
     from segment_parts
     semi join best using (recipe_id, recording_id, shard_id)
-    where text <> ''
     window recording as (partition by recipe_id, recording_id, shard_id order by segment_index)
 )
 select
@@ -99,9 +173,9 @@ select
     nearby.start_s,
     nearby.end_s,
     best.score,
-    nearby.text_before,
+    coalesce(nearby.text_before, '') as text_before,
     nearby.text,
-    nearby.text_after,
+    coalesce(nearby.text_after, '') as text_after,
     best.confidence,
     best.segment_index
 from best
