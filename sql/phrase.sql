@@ -4,7 +4,7 @@
 -- sources: segments_latest
 -- units: *_s seconds from the recording's first sample, of the phrase's first and last word, end exclusive; confidence in
 --        [0, 1], of its least sure word
--- cost: reads the text of every segment, and the words of those that have the first three of them
+-- cost: reads the text of every segment, and the words of those that have them
 -- example: s3://archive/a.flac | 31.2–32.0 | 0.98 | 'one forty two' | segment_index 7
 create or replace macro phrase(query) as table
 with heard as (
@@ -27,6 +27,12 @@ with heard as (
         contains(lower(text), regexp_extract_all(lower(query), '[\p{L}\p{N}]+')[1])
         and contains(lower(text), coalesce(regexp_extract_all(lower(query), '[\p{L}\p{N}]+')[2], ''))
         and contains(lower(text), coalesce(regexp_extract_all(lower(query), '[\p{L}\p{N}]+')[3], ''))
+        and regexp_matches(
+            text,
+            '(?i)(?:^|[^\p{L}\p{N}])'
+            || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '[^\p{L}\p{N}]+')
+            || '(?:$|[^\p{L}\p{N}])'
+        )
 ),
 begun as (
     select
