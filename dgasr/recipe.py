@@ -59,14 +59,20 @@ class Recipe:
             settings = json.loads(text)
             revision = settings.pop("revision")
             rooms = {name: room(**settings.pop(name)) for name, room in _ROOMS.items()}
-            if revision == REVISION:
-                return cls(**rooms, **settings)
+            recipe = cls(**rooms, **settings)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"No recipe of this dgasr: {error!r}. Run one version on all machines.") from error
-        raise ConfigError(
-            f"The recipe is of revision {revision}, and this dgasr works by revision {REVISION}: text would differ. "
-            "Run one version on all machines."
-        )
+        if revision != REVISION:
+            raise ConfigError(
+                f"The recipe is of revision {revision}, and this dgasr works by revision {REVISION}: text would "
+                "differ. Run one version on all machines."
+            )
+        if recipe.to_json() != text:
+            raise ConfigError(
+                "No recipe of this dgasr: settings are missing, for which its defaults would be taken. "
+                "Run one version on all machines."
+            )
+        return recipe
 
 
 _ROOMS: dict[str, Any] = {

@@ -61,6 +61,13 @@ def test_a_recipe_of_another_revision_is_refused():
         Recipe.from_json(text)
 
 
+def test_a_recipe_that_lacks_a_setting_of_this_version_is_refused():
+    settings = json.loads(build_recipe(tiny(), IDENTITY).to_json())
+    del settings["decode"]["max_steps"]
+    with pytest.raises(ConfigError, match="settings are missing"):
+        Recipe.from_json(json.dumps(settings, sort_keys=True))
+
+
 def test_a_recipe_with_an_unknown_setting_is_refused():
     text = build_recipe(tiny(), IDENTITY).to_json().replace('"max_steps"', '"most_steps"')
     with pytest.raises(ConfigError, match="most_steps"):
