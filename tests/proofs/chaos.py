@@ -82,7 +82,7 @@ class Schedule:
             if state[0] not in TERMINAL:
                 return
             self.ends.append(state)
-            print(f"run {len(self.ends)} ended {state[0]}: {state[1][:150]}", flush=True)
+            print(f"{time.strftime('%H:%M:%S')}  run {len(self.ends)} ended {state[0]}: {state[1][:150]}", flush=True)
             self._current = None
             self._num_sources += state[0] == "COMPLETED"
         if not self.is_done:
@@ -103,7 +103,7 @@ def main() -> int:
     parser.add_argument(
         "--pause", type=float, default=4.0, help="between two shots on average, s; not every one hits (4)"
     )
-    parser.add_argument("--timeout", type=float, default=2400.0, help="until the archive is done, s (2400)")
+    parser.add_argument("--timeout", type=float, default=1200.0, help="until the archive is done, s (1200)")
     options = parser.parse_args()
     print(f"seed {options.seed}")
     end_on_signals()
@@ -143,13 +143,7 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
         "all kills": [asdict(kill) for kill in killer.kills],
     }
     edits, failures = check_entries(DISTURBED, source, entries)
-    if not schedule.is_done:
-        failures.insert(
-            0, f"not done after {options.timeout:.0f} s: {len(killer.kills)} kills, {len(schedule.ends)} runs"
-        )
-    elif not killer.is_done:
-        failures.insert(0, f"done after {len(killer.kills)} kills: give more recordings, or a shorter pause")
-    failures += differences(UNDISTURBED, DISTURBED)
+    failures = _unfinished(theatre, schedule, killer, options.timeout) + failures + differences(UNDISTURBED, DISTURBED)
     counts = count_rows(DISTURBED)
     found |= {
         "recordings / segments": f"{counts['recordings']} / {counts['segments']}",
@@ -157,6 +151,16 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
         "WER": edits.rate,
     }
     return found, failures
+
+
+def _unfinished(theatre: Theatre, schedule: Schedule, killer: Killer, timeout_s: float) -> list[str]:
+    """Say what was left to do when time was up, and which runs it hangs on."""
+    if schedule.is_done and killer.is_done:
+        return []
+    if schedule.is_done:
+        return [f"done after {len(killer.kills)} kills: give more recordings, or a shorter pause"]
+    going = [f"still going: {name}, {state}" for name, state in theatre.all_runs() if state not in TERMINAL]
+    return [f"not done after {timeout_s:.0f} s: {len(killer.kills)} kills, {len(schedule.ends)} runs", *going]
 
 
 def child_runs(theatre: Theatre) -> dict[str, int]:

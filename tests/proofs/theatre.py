@@ -83,11 +83,12 @@ class Theatre:
 
     def inject(self, rates: dict[str, float] | None = None, outage_s: float = 0.0) -> None:
         """Let the store fail: shares of requests by kind (`None`: as before), and altogether for a while."""
-        httpx.post(f"{self.proxy_url}{CONTROL_PATH}", json={"rates": rates, "outage_s": outage_s}).raise_for_status()
+        wanted = {"rates": rates, "outage_s": outage_s}
+        httpx.post(f"{self.proxy_url}{CONTROL_PATH}", json=wanted, timeout=60).raise_for_status()
 
     def fault_counts(self) -> dict[str, int]:
         """Return how many requests there were, and how many of them went wrong, by kind."""
-        return dict(httpx.get(f"{self.proxy_url}{CONTROL_PATH}").raise_for_status().json())
+        return dict(httpx.get(f"{self.proxy_url}{CONTROL_PATH}", timeout=60).raise_for_status().json())
 
     def start_prefect(self) -> None:
         """Start the server, or start it again on the same database."""
