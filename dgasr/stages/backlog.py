@@ -3,6 +3,7 @@
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
+from dgasr.errors import ConfigError
 from dgasr.lake.ledger import committed_recordings, held_rows
 from dgasr.records import Recording
 from dgasr.stages.discover import Listing, list_selected
@@ -100,12 +101,17 @@ def find_backlog(selection: Selection, lake_uri: str, recipe_id: str) -> Backlog
         recipe_id: the recipe that is transcribed with.
 
     Raises:
-        ConfigError: the selection's list of URIs cannot be used.
+        ConfigError: the selection's list of URIs cannot be used, or the lake holds nothing of the recipe it follows.
         IntegrityError: the lake contradicts itself.
         TransientError: the store does not answer.
     """
     listing = list_selected(selection)
     candidates = None if selection.from_recipe is None else committed_recordings(lake_uri, selection.from_recipe)
+    if candidates is not None and not candidates:
+        raise ConfigError(
+            f"{lake_uri}: holds nothing of recipe {selection.from_recipe}. `dgasr sql recipes --lake {lake_uri}` lists "
+            "the recipes that it holds."
+        )
     # Before the listing: what another run commits while this one lists must not look as if it were gone.
     presence = Presence(lake_uri, listing.bounds)
     return Backlog(selection, listing, _held(selection, lake_uri, recipe_id), presence, candidates)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from dgasr.errors import ConfigError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.backlog import Backlog, find_backlog
@@ -102,6 +103,11 @@ def test_a_change_of_recipe_follows_what_the_old_one_transcribed(archive: Path, 
     run(archive, recipe, transcriber, path_pattern="*/b.wav")
     asked = Selection(sources=(str(archive),), from_recipe=recipe.recipe_id)
     assert names(find_backlog(asked, lake_of(archive), "0123456789abcdef")) == ["b.wav"]
+
+
+def test_a_recipe_that_the_lake_never_held_cannot_be_followed(archive: Path, recipe: Recipe):
+    with pytest.raises(ConfigError, match="dgasr sql recipes"):
+        backlog_of(archive, recipe, from_recipe="0" * 16)
 
 
 def test_a_list_and_dates_select_too(archive: Path, recipe: Recipe):
