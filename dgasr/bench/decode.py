@@ -35,6 +35,7 @@ class DecodeBenchmark:
     model, adapter: which weights, as for `dgasr transcribe`; with `has_random_weights` only the sizes count.
     has_random_weights: draw the weights instead of loading them.
     reduction: what is made smaller, with random weights.
+    compile: torch compiles the decoder of `ours`, before anything is timed.
     device: `auto`, `cpu` or `cuda`.
     dtype: of random weights, a name of torch.
     batches: segments at once.
@@ -48,6 +49,7 @@ class DecodeBenchmark:
     adapter: str | None = None
     has_random_weights: bool = False
     reduction: Reduction = field(default_factory=Reduction)
+    compile: bool = False
     device: str = "auto"
     dtype: str = "bfloat16"
     batches: tuple[int, ...] = (1, 16)
@@ -83,6 +85,8 @@ def main(benchmark: DecodeBenchmark, json_path: Path | None = None) -> None:
     """Print a table as it comes, and a line of JSON; write the JSON to a file too where asked."""
     device = choose_device(benchmark.device)
     model = _model(benchmark, device)
+    if benchmark.compile:
+        model.compile_decoder()
     rates = measure_rates(device, model.head_weight.dtype)
     write = sys.stdout.write
     write(_heading(benchmark, model, rates))

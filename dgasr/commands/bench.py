@@ -7,7 +7,7 @@ from pathlib import Path
 from dgasr.commands.arguments import positive_int
 
 BENCHMARKS = ("frontend", "path")
-"""What runs when nothing is named; `decode` has flags of its own, and `sql` takes half an hour."""
+"""What runs when nothing is named; `decode` and `sql` have flags of their own, and take minutes."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -32,8 +32,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     group.add_argument(
         "--engine", nargs="+", choices=("ours", "transformers"), default=("ours", "transformers"), help="default: both"
     )
+    group.add_argument("--compile", action="store_true", help="let torch compile the decoder of ours")
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
-    group.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    group = parser.add_argument_group("sql")
+    group.add_argument(
+        "--days", type=positive_int, default=56, metavar="N", help="of archive, 36 h each (default: 56, 1 M segments)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here (decode, sql)")
     parser.set_defaults(run=run)
 
 
@@ -41,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the benchmarks; each prints a table and a line of JSON."""
     if options.what == "decode":
         return _decode(options)
+    if options.what == "sql":
+        return _sql(options)
     for name in (options.what,) if options.what else BENCHMARKS:
         importlib.import_module(f"dgasr.bench.{name}").main()
     return 0
@@ -54,9 +61,18 @@ def _decode(options: argparse.Namespace) -> int:
         DecodeBenchmark(
             model=options.model, adapter=options.adapter, has_random_weights=options.random_weights,
             reduction=Reduction(layers=options.layers, experts=options.experts, vocabulary=options.vocabulary),
-            device=options.device, dtype=options.dtype, batches=tuple(options.batch), canvas=options.canvas,
+            compile=options.compile, device=options.device,
+            dtype=options.dtype, batches=tuple(options.batch), canvas=options.canvas,
             steps=options.steps, engines=tuple(options.engine),
         ),
         options.json,
     )  # fmt: skip
+    return 0
+
+
+def _sql(options: argparse.Namespace) -> int:
+    from dgasr.bench.archive import ArchiveConfig
+    from dgasr.bench.sql import main
+
+    main(ArchiveConfig(num_days=options.days), options.json)
     return 0

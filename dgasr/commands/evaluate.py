@@ -53,7 +53,14 @@ def run(options: argparse.Namespace) -> int:
 
     from dgasr import load
 
-    model = load(options.model, adapter=options.adapter, device=options.device, merge_adapter=options.merge_adapter)
+    model = load(
+        options.model,
+        adapter=options.adapter,
+        device=options.device,
+        merge_adapter=options.merge_adapter,
+        compiled=options.compile,
+        quantize=options.quantize,
+    )
     way = _compare if options.compare else _compare_seeds if options.compare_seeds else _score
     table, figures = way(options, model)
     sys.stdout.write(table.rstrip("\n") + "\n")

@@ -4,6 +4,7 @@ In: log-mel features. Out: a prompt cache for the decoder, hidden states of canv
 Knows nothing of sampling, losses, files or batches that change.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +26,9 @@ from dgasr.prompt import Tokenizer
 
 EVERY_EXPERT_LIMIT = 8
 """Experts up to which every expert sees every token: bits that do not depend on the batch, for little work."""
+
+COMPILED_SHAPES = 64
+"""Graphs of the decoder that are kept; one more would be an error."""
 
 
 class AsrModel(nn.Module):
@@ -57,6 +61,7 @@ class AsrModel(nn.Module):
         self.backbone = backbone or build_backbone(config)
         self.projector = Projector(config.projector, config.encoder["d_model"], config.backbone["hidden_size"])
         self._soft_embeddings: Tensor | None = None
+        self._run_decoder: Callable[..., Tensor] = self._decoder_states
         self.backbone.model.decoder.self_conditioning.register_forward_pre_hook(self._replace_self_conditioning)
         read_canvas_caches(self.backbone.model.decoder)
 
@@ -146,11 +151,26 @@ class AsrModel(nn.Module):
         Returns:
             Hidden states for the language head.  [batch, canvas, hidden]
         """
-        self._soft_embeddings = soft_embeddings
         try:
-            return self.backbone.model.decoder(decoder_input_ids=canvas, past_key_values=cache).last_hidden_state
+            return self._run_decoder(canvas, soft_embeddings, cache)
         finally:
             self._soft_embeddings = None
+
+    def compile_decoder(self, backend: str = "inductor") -> None:
+        """Let torch compile `decode`, as one graph, anew for every shape that it meets; it then rounds otherwise.
+
+        Args:
+            backend: of `torch.compile`.
+        """
+        # Each bucket at each batch size is a shape, and so is whatever a batch is halved to.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
+        self._run_decoder = torch.compile(self._decoder_states, fullgraph=True, dynamic=False, backend=backend)
+
+    def _decoder_states(
+        self, canvas: Tensor, soft_embeddings: Tensor | None, cache: DynamicCache | CanvasCache
+    ) -> Tensor:
+        self._soft_embeddings = soft_embeddings
+        return self.backbone.model.decoder(decoder_input_ids=canvas, past_key_values=cache).last_hidden_state
 
     def _replace_self_conditioning(self, _: nn.Module, args: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
         # transformers' decoder takes whole logits for self-conditioning and would hold [batch, canvas, vocab] in fp32

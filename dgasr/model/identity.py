@@ -8,7 +8,7 @@ import json
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from dgasr.errors import ConfigError
 from dgasr.model.hub import fetch, is_folder, revision_of
@@ -28,28 +28,49 @@ PROJECTOR_CONFIG = "projector.json"
 MERGED = "+merged"
 """After the digest of an adapter whose LoRA was added into the weights: rounded otherwise, it is another recipe."""
 
+COMPILED = "+compiled"
+"""After the digest of weights whose decoder torch compiles: rounded otherwise, it is another recipe."""
 
-def identify(model: str, adapter: str | None = None, *, merge_adapter: bool = False) -> tuple[AsrConfig, ModelIdentity]:
+Quantize = Literal["none", "int8"]
+"""What the backbone's matrices are kept as: as they are, or as 8-bit integers, which is said after the digest."""
+
+
+def identify(
+    model: str,
+    adapter: str | None = None,
+    *,
+    merge_adapter: bool = False,
+    compiled: bool = False,
+    quantize: Quantize = "none",
+) -> tuple[AsrConfig, ModelIdentity]:
     """Say which weights a request means.
 
     Args:
         model: `tiny`, `full` or a model folder.
         adapter: projector and LoRA on top: a folder, a Hub id or a `.pt` file; `None` for none.
         merge_adapter: LoRA is added into the weights, which rounds otherwise.
+        compiled: torch compiles the decoder, which rounds otherwise.
+        quantize: what the backbone's matrices are kept as.
 
     Returns:
         Sizes and ids, and the identity that goes into the recipe. The projector's layout in a `.pt` file is found out
         when it is loaded; until then it is the model's.
 
     Raises:
-        ConfigError: no such model or adapter.
+        ConfigError: no such model or adapter, or ways to run it that do not go together.
     """
+    if quantize not in get_args(Quantize) or (compiled and quantize != "none"):
+        raise ConfigError(
+            f"--quantize {quantize}{' --compile' * compiled}: choose of {', '.join(get_args(Quantize))}, and `none` "
+            "with --compile: both together were never tried."
+        )
     config = read_config(model)
     if config.pretrained and adapter is None:
         raise ConfigError(
             f"--model {model} needs --adapter: its projector is trained, and none comes with the frozen weights."
         )
-    identity = ModelIdentity(name=config.name, digest=_digest(model, config))
+    way = (COMPILED if compiled else "") + ("" if quantize == "none" else f"+{quantize}")
+    identity = ModelIdentity(name=config.name, digest=_digest(model, config) + way)
     if adapter is not None:
         files = adapter_files(adapter)
         layout = read_projector_config(files[0].parent) if len(files) > 1 else None

@@ -29,7 +29,13 @@ def recipe_of(config: EngineConfig) -> Recipe:
     Raises:
         ConfigError: no such model, adapter or language.
     """
-    model, identity = identify(config.model, config.adapter, merge_adapter=config.merge_adapter)
+    model, identity = identify(
+        config.model,
+        config.adapter,
+        merge_adapter=config.merge_adapter,
+        compiled=config.compile,
+        quantize=config.quantize,
+    )
     return _recipe(model, identity, config)
 
 
@@ -44,7 +50,14 @@ def start_engine(config: EngineConfig) -> Engine:
     from dgasr.transcriber import Transcriber, load
     from dgasr.transcriber.memory import fitting_batch_size
 
-    model = load(config.model, adapter=config.adapter, device=config.device, merge_adapter=config.merge_adapter)
+    model = load(
+        config.model,
+        adapter=config.adapter,
+        device=config.device,
+        merge_adapter=config.merge_adapter,
+        compiled=config.compile,
+        quantize=config.quantize,
+    )
     recipe = _recipe(model.config, model.identity, config)
     device = str(model.device)
     batch_size = config.batch_size or fitting_batch_size(model, recipe)

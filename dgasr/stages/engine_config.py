@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dgasr.errors import ConfigError
+from dgasr.model.identity import Quantize
 from dgasr.recipe import SEED_CANVAS, SeedCanvas
 
 
@@ -16,6 +17,8 @@ class EngineConfig:
         model: `tiny`, `full` or a model folder.
         adapter: projector and LoRA to put on the model, or `None` for none.
         merge_adapter: add the adapter's LoRA into the weights: faster, 4 % more of them, rounded otherwise.
+        compile: let torch compile the decoder: a wait at first, then faster steps, rounded otherwise.
+        quantize: `none`, or `int8`: the backbone's matrices as 8-bit integers, half the memory.
         device: `auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`.
         max_steps: most denoising steps for a segment.
         batch_size: segments decoded at once; 0 for as many as the device's free memory holds.
@@ -28,6 +31,8 @@ class EngineConfig:
     model: str = "tiny"
     adapter: str | None = None
     merge_adapter: bool = False
+    compile: bool = False
+    quantize: Quantize = "none"
     device: str = "auto"
     max_steps: int = 8
     batch_size: int = 16

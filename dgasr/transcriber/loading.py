@@ -8,12 +8,19 @@ from dgasr.errors import ConfigError
 from dgasr.model.adapter import load_adapter, merge_lora
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
-from dgasr.model.identity import identify, model_folder
+from dgasr.model.identity import Quantize, identify, model_folder
 from dgasr.model.pretrained import load_pretrained
+from dgasr.model.quantize import quantize_int8
 
 
 def load(
-    model: str = "tiny", *, adapter: str | None = None, device: str = "auto", merge_adapter: bool = False
+    model: str = "tiny",
+    *,
+    adapter: str | None = None,
+    device: str = "auto",
+    merge_adapter: bool = False,
+    compiled: bool = False,
+    quantize: Quantize = "none",
 ) -> AsrModel:
     """Load a model for transcription.
 
@@ -22,6 +29,9 @@ def load(
         adapter: projector and LoRA to put on top, or `None`.
         device: `auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`.
         merge_adapter: add LoRA into the weights: two copies of attention instead of one, and fewer products.
+        compiled: let torch compile the decoder: minutes once for every canvas length, then faster steps.
+        quantize: `int8` keeps the backbone's matrices as 8-bit integers: half the memory on the device, slower. The
+            weights then go through the host's memory, which has to hold them all.
 
     Returns:
         The model, in evaluation mode; what was put on frozen weights has their type.
@@ -31,8 +41,9 @@ def load(
         IntegrityError: weights and config contradict each other.
     """
     where = choose_device(device)
-    config, identity = identify(model, adapter, merge_adapter=merge_adapter)
-    loaded = load_pretrained(config, device=where) if config.pretrained else load_model(model_folder(model))
+    config, identity = identify(model, adapter, merge_adapter=merge_adapter, compiled=compiled, quantize=quantize)
+    first = where if quantize == "none" else torch.device("cpu")
+    loaded = load_pretrained(config, device=first) if config.pretrained else load_model(model_folder(model))
     if adapter is not None:
         load_adapter(loaded, adapter)
     loaded.identity = identity
@@ -40,6 +51,10 @@ def load(
         _take_weights_type(loaded)
     if merge_adapter:
         merge_lora(loaded)
+    if quantize == "int8":
+        quantize_int8(loaded.backbone)
+    if compiled:
+        loaded.compile_decoder()
     return loaded.to(where).eval().requires_grad_(False)
 
 

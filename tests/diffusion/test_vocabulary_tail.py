@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dgasr.diffusion.noise import SegmentNoise, key_words
 from dgasr.diffusion import vocabulary_tail
+from dgasr.diffusion.noise import SegmentNoise, key_words
 from dgasr.diffusion.vocabulary_chunk import read_chunk
 from dgasr.diffusion.vocabulary_tail import VocabularyHead, choose_reader, num_chunks, read_vocabulary
 

@@ -113,3 +113,14 @@ def test_samples_of_a_large_file_tell_versions_apart(tmp_path, monkeypatch):
         revisions.add(revision_of(str(tmp_path)))
     (tmp_path / "model.safetensors").write_bytes(content + b"\0")
     assert len(revisions | {revision_of(str(tmp_path))}) == 3
+
+
+def test_a_decoder_that_is_compiled_or_narrowed_is_another_recipe():
+    digests = [identify("tiny", **way)[1].digest for way in ({}, {"compiled": True}, {"quantize": "int8"})]
+    assert digests == [digests[0], f"{digests[0]}+compiled", f"{digests[0]}+int8"]
+
+
+def test_compiling_narrowed_weights_and_unknown_ways_are_refused():
+    for way in ({"compiled": True, "quantize": "int8"}, {"quantize": "fp4"}):
+        with pytest.raises(ConfigError, match="--quantize"):
+            identify("tiny", **way)

@@ -1,0 +1,75 @@
+"""Weights as 8-bit integers, one scale a row: half the memory of bfloat16. Knows tensors, not where they came from.
+
+torchao holds the numbers and multiplies by them in linear layers. Experts are widened layer by layer when they are
+used, since no grouped product takes them: that costs time, and room for one layer's experts.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+from dgasr.errors import ConfigError
+
+EXPERTS = ("gate_up_proj", "down_proj")
+"""Weights of all experts of a layer together.  [experts, outputs, inputs]"""
+
+KEPT = ("lm_head", "router", "lora_", "self_conditioning")
+"""Parts of names of what stays as it is: read for its small differences, or small."""
+
+WIDENED = "_from_int8"
+"""After the name of an implementation of experts: the one that widens them first."""
+
+
+def quantize_int8(backbone: Any) -> None:
+    """Turn the matrices of attention, dense layers and experts into integers, in place; tied ones stay tied.
+
+    Args:
+        backbone: DiffusionGemma, frozen.
+
+    Raises:
+        ConfigError: torchao is not installed.
+    """
+    try:
+        from torchao.quantization import Int8Tensor, PerRow
+    except ImportError as error:
+        raise ConfigError(
+            f"--quantize int8 needs torchao ({error}). Install it by `pip install 'dgasr[int8]'`, or leave it out."
+        ) from error
+    widened: dict[int, nn.Parameter] = {}
+    for name, weight in list(backbone.named_parameters(remove_duplicate=False)):
+        path, _, attribute = name.rpartition(".")
+        module = backbone.get_submodule(path)
+        is_matrix = isinstance(module, nn.Linear) and attribute == "weight"
+        if any(part in name for part in KEPT) or not (is_matrix or attribute in EXPERTS):
+            continue
+        key = id(weight)
+        if key not in widened:
+            narrow = Int8Tensor.from_hp(weight.detach(), granularity=PerRow())
+            widened[key] = nn.Parameter(narrow, requires_grad=False)
+        setattr(module, attribute, widened[key])
+    backbone.set_experts_implementation(_widening(backbone.config.get_text_config()._experts_implementation))
+
+
+def _widening(implementation: str) -> str:
+    """Register the implementation that widens experts and then goes on as `implementation`; returns its name."""
+    name = implementation + WIDENED
+    plain = ALL_EXPERTS_FUNCTIONS[implementation]
+
+    def run(experts: Any, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        return plain(_Widened(experts), hidden, top_k_index, top_k_weights)
+
+    ALL_EXPERTS_FUNCTIONS.register(name, run)
+    return name
+
+
+class _Widened:
+    """Experts with their weights as numbers of the model's type, for one call."""
+
+    def __init__(self, experts: nn.Module) -> None:
+        self._experts = experts
+        for name in EXPERTS:
+            setattr(self, name, getattr(experts, name).dequantize())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._experts, name)

@@ -1,0 +1,68 @@
+"""The decoder as one compiled graph; and that a step of it never waits for the device."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dgasr.diffusion.canvas import CanvasJob
+from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.rows import CanvasRows
+from dgasr.diffusion.vocabulary_tail import VocabularyHead
+from dgasr.model.asr import AsrModel
+from dgasr.model.canvas_cache import CanvasCache
+from dgasr.model.presets import tiny
+
+PROMPT_TOKENS = 5
+
+
+@pytest.fixture(scope="module")
+def config():
+    """Tiny with one layer of each kind."""
+    layers = {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}
+    return replace(tiny(), backbone={**tiny().backbone, **layers})
+
+
+def build(config, device="cpu"):
+    torch.manual_seed(0)
+    with torch.device(device):
+        return AsrModel(config).eval().requires_grad_(False)
+
+
+def filled_cache(model, num_rows):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        pair = torch.randn(2, 2, PROMPT_TOKENS, 32).to(model.device, model.head_weight.dtype)
+        prompt = [(pair[0], pair[1])] * 2
+    cache = CanvasCache(prompt, num_rows, 16)
+    cache.put(torch.arange(num_rows, device=model.device), [prompt] * num_rows)
+    return cache
+
+
+@torch.no_grad()
+def test_a_compiled_decoder_is_one_graph_and_gives_the_same(config):
+    plain, compiled = build(config), build(config)
+    # Without making code of it, which takes a compiler and a minute; that it is one graph is torch's error or not.
+    compiled.compile_decoder(backend="eager")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        ids, soft = torch.randint(0, 24, (3, 8)), torch.randn(3, 8, 128)
+        found = [model.decode(ids, soft, filled_cache(model, 3)) for model in (plain, compiled)]
+        torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
+    assert compiled._soft_embeddings is None
+
+
+@pytest.mark.parametrize("experts", ["every_expert", "grouped_mm"])
+def test_a_step_asks_the_device_for_no_value(config, experts, monkeypatch):
+    # Tensors of the meta device have no values: whoever asks for one gets an error.
+    model = build(config, "meta").to(torch.bfloat16)
+    model.backbone.set_experts_implementation(experts)
+    head = VocabularyHead(weight=model.head_weight, softcap=30.0, embed_scale=1.0)
+    rows = CanvasRows(3, 8, head, DecodeConfig())
+    cache = filled_cache(model, 3)
+    rows.begin([0, 1, 2], [CanvasJob(noise_key=key, canvas_tokens=8, payload=None) for key in range(3)])
+    with torch.no_grad():
+        settled = rows.step(lambda ids, soft: model.decode(ids, soft, cache))
+    assert settled.shape == (3,)
+    with pytest.raises(RuntimeError):
+        settled.tolist()

@@ -1,0 +1,56 @@
+"""Weights as 8-bit integers. What needs torchao is skipped without it: `pip install 'dgasr[int8]'`."""
+
+import sys
+
+import pytest
+import torch
+
+from dgasr.errors import ConfigError
+from dgasr.model.asr import AsrModel
+from dgasr.model.presets import tiny
+from dgasr.model.quantize import quantize_int8
+
+
+def weight_bytes(module):
+    held = [part for weight in module.parameters() for part in ([weight.qdata, weight.scale] if hasattr(weight, "qdata")
+            else [weight])]  # fmt: skip
+    return sum(part.numel() * part.element_size() for part in held)
+
+
+@pytest.fixture
+def models():
+    """Equal models, one of them narrowed."""
+    pytest.importorskip("torchao", reason="an extra of its own: pip install 'dgasr[int8]'")
+    torch.manual_seed(0)
+    plain, narrow = AsrModel(tiny()).eval(), AsrModel(tiny()).eval()
+    narrow.load_state_dict(plain.state_dict())
+    for model in (plain, narrow):
+        model.requires_grad_(False)
+    quantize_int8(narrow.backbone)
+    return plain, narrow
+
+
+def test_without_torchao_the_way_to_get_it_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(ConfigError, match=r"pip install 'dgasr\[int8\]'"):
+        quantize_int8(None)
+
+
+def test_matrices_take_a_quarter_of_float32_and_stay_tied(models):
+    plain, narrow = (model.backbone for model in models)
+    assert weight_bytes(narrow.model.decoder.layers) < 0.35 * weight_bytes(plain.model.decoder.layers)
+    layers = [part.layers[0] for part in (narrow.model.encoder.language_model, narrow.model.decoder)]
+    assert layers[0].mlp.gate_proj.weight is layers[1].mlp.gate_proj.weight
+    assert layers[0].experts.down_proj is layers[1].experts.down_proj
+    assert narrow.lm_head.weight.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_experts_and_dense_layers_give_nearly_what_they_gave(models):
+    # Layer by layer: of random weights the router chooses by differences that rounding decides.
+    layers = [model.backbone.model.decoder.layers[0] for model in models]
+    hidden, chosen = torch.randn(7, 128), torch.tensor([[0, 3]] * 7)
+    shares = torch.tensor([[0.75, 0.25]] * 7)
+    for run in (lambda layer: layer.experts(hidden, chosen, shares), lambda layer: layer.mlp(hidden)):
+        plain, narrow = map(run, layers)
+        assert 0 < (narrow - plain).norm() / plain.norm() < 0.02
