@@ -76,7 +76,14 @@ def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, nor
     started_at = datetime.now(UTC)
     evaluation = evaluate_model(
         manifest,
-        load(engine.model, adapter=engine.adapter, device=engine.device),
+        load(
+            engine.model,
+            adapter=engine.adapter,
+            device=engine.device,
+            merge_adapter=engine.merge_adapter,
+            compiled=engine.compile,
+            quantize=engine.quantize,
+        ),
         max_steps=engine.max_steps,
         normalizer=normalizer,
         metric="wer",
