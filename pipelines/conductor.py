@@ -9,42 +9,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
 from dgasr.stages.run_folder import Stage
 from pipelines.course import Child, Course, Planned
 from pipelines.dispatch import Condition, Dispatch, Sighting
 from pipelines.pools import PoolsConfig
+from pipelines.tally import Tally
 
 logger = logging.getLogger(__name__)
 
 FAREWELL_S = 15.0
 """How long a run that is told to end may take to tell its children, s; its process is killed after 30 s."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tally:
-    """How far a run is; numbers of assignments but for the last."""
-
-    num_assignments: int
-    num_done: int
-    num_failed: int
-    """Given up after all their attempts; the next run takes them up again."""
-    num_preparing: int
-    num_prepared: int
-    """Staged and waiting for a decoder."""
-    num_decoding: int
-    num_attempts: int
-    """Child runs that were submitted so far."""
-
-    def line(self) -> str:
-        """Say it in one line."""
-        failed = f", {self.num_failed} given up" if self.num_failed else ""
-        return (
-            f"{self.num_done} of {self.num_assignments} assignments done{failed}; {self.num_preparing} being read, "
-            f"{self.num_prepared} waiting for a decoder, {self.num_decoding} being decoded"
-        )
 
 
 async def _ignore(tally: Tally) -> None:

@@ -10,7 +10,7 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.exceptions import PrefectException
 
 from dgasr.stages.beat import Beating
-from pipelines.conductor import Tally
+from pipelines.tally import Tally
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from dgasr.records import Segment, Shard
 from dgasr.stages.assignment import read_assignment
 from dgasr.stages.beat import Beating
 from dgasr.stages.counts import DecodedAssignment, DecodedShard, add_decoded
-from dgasr.stages.isolation import Processes, note_progress, settle
+from dgasr.stages.culprits import settle
+from dgasr.stages.isolation import Processes, note_progress
 from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.staging import read_segments
 from dgasr.stages.stream import ShardStream, StreamWatcher, TranscribesSegments

@@ -20,7 +20,7 @@ from dgasr.lake.rows import ShardRows
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
 from dgasr.stages.counts import DecodedShard
-from dgasr.stages.isolation import crash_message
+from dgasr.stages.culprits import crash_message
 from dgasr.stages.outcome import Outcome
 from dgasr.stages.prefetch import Prefetch
 from dgasr.stages.shard_transcripts import ShardTranscripts

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from pipelines.conductor import Conductor, Tally
+from pipelines.conductor import Conductor
 from pipelines.course import Planned
 from pipelines.dispatch import Condition, Order, Sighting
 from pipelines.pools import PoolsConfig
+from pipelines.tally import Tally
 
 CONFIG = PoolsConfig(
     mode="pools", poll_s=10, max_prepare_runs=2, max_decode_runs=2, max_staged_bytes=1000, max_attempts=3,
