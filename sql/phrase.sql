@@ -4,7 +4,7 @@
 -- sources: segments_latest
 -- units: *_s seconds from the recording's first sample, of the phrase's first and last word, end exclusive; confidence in
 --        [0, 1], of its least sure word
--- cost: reads the text of every segment, and the words of those that have them
+-- cost: a full scan of the text, and of the words of those segments that have the first three of them
 -- example: s3://archive/a.flac | 31.2–32.0 | 0.98 | 'one forty two' | segment_index 7
 create or replace macro phrase(query) as table
 with heard as (

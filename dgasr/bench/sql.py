@@ -1,17 +1,18 @@
 """Speed and size of the lake: every view of `sql/` over a million segments of invented speech, loose and compacted."""
 
-import json
 import multiprocessing
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
-from dgasr.bench.archive import OTHER_RECIPE_ID, RECIPE_ID, Archive, ArchiveConfig, write_archive
+from dgasr.bench.archive import OTHER_RECIPE_ID, RECIPE_ID, ArchiveConfig, write_archive
+from dgasr.bench.sql_report import Measurement, Report, Timing
 from dgasr.lake.compaction import CompactionConfig, compact
 from dgasr.lake.location import open_existing_lake
 from dgasr.lake.schema import SHARD_TABLES
@@ -37,6 +38,12 @@ LOOK_UPS = (
 )
 """Questions that only need a small part of a large view."""
 
+COMPACTED = "compacted"
+"""State of the lake that budgets are for."""
+
+OF_A_LOOSE_LAKE = ("search('harbour pilot')", "coverage", "speech_per_day", "suspicious_segments", *LOOK_UPS)
+"""Questions that show what small files cost; all of them would take minutes and show nothing else."""
+
 REPEATS = 3
 """How often each question is asked; the fastest counts, the first shows what is cold."""
 
@@ -45,88 +52,85 @@ BATCH_ROWS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Timing:
-    """One question."""
+class Question:
+    """What is asked."""
 
-    question: str
+    text: str
+    """What follows `from`."""
     is_full_scan: bool
     """Its view says that it reads all of the text or words."""
-    num_rows: int
-    first_s: float
-    """Wall time of the first time it was asked, s."""
-    warm_s: float
-    """Wall time of the fastest, s."""
-    cpu_s: float
-    """Processor time of the fastest, all threads together, s."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measurement:
-    """A lake in one state."""
+def main(config: ArchiveConfig, json_file: Path | None = None) -> None:
+    """Print what was measured as it comes, and write all of it as JSON where a file is given.
 
-    state: str
-    num_parts: int
-    size_bytes: int
-    """Of all recordings and segments."""
-    connect_s: float
-    peak_memory_bytes: int
-    """Of the process that asked all questions."""
-    timings: tuple[Timing, ...]
-
-
-def main() -> None:
-    """Print tables, and the same as one line of JSON."""
-    with tempfile.TemporaryDirectory(prefix="dgasr-bench-") as folder:
+    Args:
+        config: how large a lake to invent.
+        json_file: where the figures go.
+    """
+    with tempfile.TemporaryDirectory(prefix="dgasr-bench-") as lake_uri:
         started = time.perf_counter()
-        archive = write_archive(folder, ArchiveConfig())
-        print_archive(archive, time.perf_counter() - started)
-        loose = measure_apart(folder, "loose")
+        archive = write_archive(lake_uri, config)
+        invented_s = time.perf_counter() - started
+        sys.stdout.write(
+            f"invented in {invented_s:.0f} s: {archive.num_recordings:,} recordings, "
+            f"{archive.num_segments:,} segments, {archive.num_words:,} words, "
+            f"{seconds(archive.num_samples) / 3600:,.0f} h\n"
+        )
+        loose = measure_apart(lake_uri, "loose", OF_A_LOOSE_LAKE)
         started = time.perf_counter()
-        compact(objects, folder, CompactionConfig())
-        sys.stdout.write(f"compacted in {time.perf_counter() - started:.0f} s\n")
-        measurements = (loose, measure_apart(folder, "compacted"))
-    for measurement in measurements:
-        print_measurement(measurement, seconds(archive.num_samples) / 3600)
-    sys.stdout.write(json.dumps([asdict(measurement) for measurement in measurements]) + "\n")
+        done = compact(objects, lake_uri, CompactionConfig())
+        compact_s = time.perf_counter() - started
+        sys.stdout.write(f"\ncompacted in {compact_s:.0f} s: {done.line()}\n")
+        compacted = measure_apart(lake_uri, COMPACTED, [question.text for question in questions()])
+    report = Report(archive=archive, invented_s=invented_s, compact_s=compact_s, loose=loose, compacted=compacted)
+    sys.stdout.write(report.summary())
+    if json_file:
+        json_file.write_text(report.to_json(), encoding="utf-8")
 
 
-def measure_apart(lake_uri: str, state: str) -> Measurement:
+def measure_apart(lake_uri: str, state: str, wanted: Iterable[str]) -> Measurement:
     """Measure in a process of its own, whose memory is that of the questions alone."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (lake_uri, state))
+        return pool.apply(measure, (lake_uri, state, list(wanted)))
 
 
-def measure(lake_uri: str, state: str) -> Measurement:
-    """Ask every question several times.
+def measure(lake_uri: str, state: str, wanted: list[str]) -> Measurement:
+    """Ask questions several times each, and print each answer's cost when it is known.
 
     Args:
         lake_uri: a lake that `write_archive` wrote.
         state: what to call it.
+        wanted: texts of the questions to ask, of `questions`.
     """
+    found = snapshot(open_existing_lake(lake_uri), SHARD_TABLES)
+    parts = [part for table in SHARD_TABLES for part in found.parts[table]]
     started = time.perf_counter()
     with connect(lake_uri) as connection:
         connect_s = time.perf_counter() - started
+        sys.stdout.write(f"\n{state}: {len(parts):,} parts, opened in {connect_s:.2f} s\n{Timing.HEADER}\n")
         timings = []
-        for question, is_full_scan in questions():
+        for question in questions():
+            if question.text not in wanted:
+                continue
             walls, cpus = [], []
             for _ in range(REPEATS):
                 wall, cpu = time.perf_counter(), time.process_time()
-                reader: pa.RecordBatchReader = connection.sql(f"from {question}").to_arrow_reader(BATCH_ROWS)
+                reader: pa.RecordBatchReader = connection.sql(f"from {question.text}").to_arrow_reader(BATCH_ROWS)
                 num_rows = sum(batch.num_rows for batch in reader)
                 walls.append(time.perf_counter() - wall)
                 cpus.append(time.process_time() - cpu)
-            timings.append(
-                Timing(
-                    question=question,
-                    is_full_scan=is_full_scan,
-                    num_rows=num_rows,
-                    first_s=walls[0],
-                    warm_s=min(walls),
-                    cpu_s=min(cpus),
-                )
+            timing = Timing(
+                question=question.text,
+                is_full_scan=question.is_full_scan,
+                num_rows=num_rows,
+                first_s=walls[0],
+                warm_s=min(walls),
+                cpu_s=min(cpus),
             )
-    found = snapshot(open_existing_lake(lake_uri), SHARD_TABLES)
-    parts = [part for table in SHARD_TABLES for part in found.parts[table]]
+            sys.stdout.write(timing.line() + (f"  {timing.verdict()}" if state == COMPACTED else "") + "\n")
+            sys.stdout.flush()
+            timings.append(timing)
     return Measurement(
         state=state,
         num_parts=len(parts),
@@ -137,32 +141,9 @@ def measure(lake_uri: str, state: str) -> Measurement:
     )
 
 
-def questions() -> Iterable[tuple[str, bool]]:
-    """List what is asked, and whether its view says that it is a full scan."""
+def questions() -> Iterable[Question]:
+    """List what is asked: every view and macro, and what needs a small part of a large one."""
     for name, text in sorted(view_statements().items()):
         is_full_scan = "\n-- cost: a full scan" in text
-        yield from ((call, is_full_scan) for call in CALLS.get(name, (name,)))
-    yield from ((question, False) for question in LOOK_UPS)
-
-
-def print_archive(archive: Archive, wall_s: float) -> None:
-    """Say what was invented."""
-    sys.stdout.write(
-        f"invented in {wall_s:.0f} s: {archive.num_recordings:,} recordings, {archive.num_segments:,} segments, "
-        f"{archive.num_words:,} words, {seconds(archive.num_samples) / 3600:,.0f} h\n"
-    )
-
-
-def print_measurement(measurement: Measurement, audio_h: float) -> None:
-    """Print a table of one state of the lake; a star marks views that say they are full scans."""
-    sys.stdout.write(
-        f"\n{measurement.state}: {measurement.num_parts:,} parts, {measurement.size_bytes / 1e6:,.0f} MB, "
-        f"{measurement.size_bytes / audio_h / 1e3:,.0f} kB an hour of audio; opened in {measurement.connect_s:.2f} s; "
-        f"at most {measurement.peak_memory_bytes / 1e6:,.0f} MB of memory\n"
-        f"{'question':<62}  {'rows':>10}  {'first s':>8}  {'warm s':>7}  {'cpu s':>7}\n"
-    )
-    for timing in measurement.timings:
-        name = timing.question + (" *" if timing.is_full_scan else "")
-        sys.stdout.write(
-            f"{name:<62}  {timing.num_rows:>10,}  {timing.first_s:>8.2f}  {timing.warm_s:>7.2f}  {timing.cpu_s:>7.2f}\n"
-        )
+        yield from (Question(text=call, is_full_scan=is_full_scan) for call in CALLS.get(name, (name,)))
+    yield from (Question(text=text, is_full_scan=False) for text in LOOK_UPS)
