@@ -22,6 +22,10 @@ POOLS = ROOT / "pipelines" / "pools.yaml"
 AUTOMATIONS = ROOT / "pipelines" / "automations.yaml"
 DEPLOYMENTS = ROOT / "prefect.yaml"
 
+COMMAND = "python3 -m prefect.engine"
+"""What a worker of a process pool starts for a flow run. Said outright, it is started at once; otherwise Prefect starts
+a process before it that fetches code, and one after it that runs hooks, and there is nothing to fetch and no hook."""
+
 
 async def deploy() -> None:
     """Bring the server up to date with the files; raises where it does not answer."""
@@ -33,19 +37,25 @@ async def deploy() -> None:
 
 
 async def _put_pool(client: PrefectClient, wanted: dict[str, Any]) -> None:
-    """Make a pool, or say anew what it is for; its type, job template and limits stay as they are."""
+    """Make a pool of processes, or say anew what one is for; its type, job template and limits stay as they are."""
     try:
         pool = await client.read_work_pool(wanted["name"])
         await client.update_work_pool(pool.name, WorkPoolUpdate(description=wanted["description"]))
     except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
         await client.create_work_pool(
             WorkPoolCreate(
-                name=wanted["name"], description=wanted["description"], type="process", base_job_template=template
+                name=wanted["name"], description=wanted["description"], type="process", base_job_template=job_template()
             )
         )
     for queue in wanted["queues"]:
         await _put_queue(client, wanted["name"], queue)
+
+
+def job_template() -> dict[str, Any]:
+    """Make the job template of a process pool."""
+    template = ProcessWorker.get_default_base_job_template()
+    template["variables"]["properties"]["command"]["default"] = COMMAND
+    return template
 
 
 async def _put_queue(client: PrefectClient, pool: str, wanted: dict[str, Any]) -> None:

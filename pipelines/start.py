@@ -30,7 +30,10 @@ def main(arguments: Sequence[str]) -> None:
         command = ["worker", "start", "--pool", options.what, "--type", "process", "--limit", str(limit)]
         command += ["--name", options.name] if options.name else []
         wanted = WORKER
-    os.execve(sys.executable, [sys.executable, "-m", "prefect", *command], complete(os.environ, wanted))
+    environment = complete(os.environ, wanted)
+    # Flow runs are started by name, and have to find the Python that has this package.
+    environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), environment.get("PATH", os.defpath)])
+    os.execve(sys.executable, [sys.executable, "-m", "prefect", *command], environment)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The files that an installation is made from: pools, automations, the Kubernetes job; and who is started how."""
 
+import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,10 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.server.schemas.actions import WorkPoolCreate
 from prefect.settings import Settings
 from prefect.utilities.templating import apply_values
+from prefect.workers.process import ProcessJobConfiguration
 
 from pipelines import start
-from pipelines.deploy import AUTOMATIONS, DEPLOYMENTS
+from pipelines.deploy import AUTOMATIONS, DEPLOYMENTS, job_template
 from pipelines.environment import SERVER, WORKER, complete
 
 TEMPLATE = Path(start.__file__).parent / "kubernetes" / "gpu.json"
@@ -108,6 +111,12 @@ def test_a_process_becomes_prefects_server_or_worker(
     assert become[0] == sys.executable
     assert become[1][1:] == ["-m", "prefect", *command.split()]
     assert become[2]["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert shutil.which("python3", path=become[2]["PATH"]) == str(Path(sys.executable).with_name("python3"))
+
+
+def test_a_flow_run_is_the_first_process_that_a_worker_starts_for_it():
+    made = asyncio.run(ProcessJobConfiguration.from_template_and_values(job_template(), {"env": {"A": "1"}}))
+    assert made.command == "python3 -m prefect.engine"
 
 
 def test_log_lines_are_json_where_one_variable_says_so(tmp_path: Path):
