@@ -11,13 +11,17 @@ SHOWN = 20
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command with its own commands."""
-    parser = commands.add_parser("lake", help="check, compact or vacuum a lake, or attach it to another DuckDB")
+    parser = commands.add_parser(
+        "lake", help="check, compact or vacuum a lake, list its files, or attach it to another DuckDB"
+    )
     own = parser.add_subparsers(metavar="COMMAND", required=True)
     check = _add(own, "check", _check, "find everything that is wrong with a lake, and say what to do")
     check.add_argument("--deep", action="store_true", help="read all bytes, and compare digests and identities too")
     check.add_argument("--all", action="store_true", help=f"write all findings, not only {SHOWN} faults and notes each")
     _add(own, "compact", _compact, "merge small parts into large ones; safe while others write and read")
     _add(own, "attach", _attach, "write a script that makes the tables and views in anybody's DuckDB")
+    files = _add(own, "files", _files, "list the Parquet files that hold a table's rows now, for any other reader")
+    files.add_argument("table", nargs="?", default="segments", metavar="TABLE", help="default: segments")
     vacuum = _add(own, "vacuum", _vacuum, "remove what nobody needs any more; says what that is, unless --yes")
     vacuum.add_argument("--yes", action="store_true", help="remove it")
     vacuum.add_argument(
@@ -81,6 +85,14 @@ def _attach(options: argparse.Namespace) -> int:
 
     endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     sys.stdout.write(attach_script(options.lake, endpoint_url))
+    return 0
+
+
+def _files(options: argparse.Namespace) -> int:
+    """Write one file a line."""
+    from dgasr.lake.listing import part_uris
+
+    sys.stdout.writelines(f"{uri}\n" for uri in part_uris(options.lake, options.table))
     return 0
 
 

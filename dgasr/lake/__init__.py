@@ -1,14 +1,19 @@
-"""The lake: rows as Parquet, committed shard by shard, read through DuckDB; `connect(uri)` opens one for questions."""
+"""The lake: rows as Parquet, committed shard by shard, read through DuckDB.
 
+`connect(uri)` opens one for questions; `part_uris(uri)` lists its files for Polars, pandas and Spark.
+"""
+
+from importlib import import_module
 from typing import Any
 
-__all__ = ["connect"]
+OWNERS = {"connect": "dgasr.lake.views", "part_uris": "dgasr.lake.listing"}
+"""Module of each name that this package offers."""
+
+__all__ = ["connect", "part_uris"]
 
 
 def __getattr__(name: str) -> Any:
     # DuckDB is loaded where somebody asks a question, not where a row is declared.
-    if name in __all__:
-        from dgasr.lake import views
-
-        return getattr(views, name)
+    if name in OWNERS:
+        return getattr(import_module(OWNERS[name]), name)
     raise AttributeError(f"module 'dgasr.lake' has no attribute {name!r}")

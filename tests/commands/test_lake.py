@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import duckdb
 import pytest
 
 FIXTURE = Path(__file__).parents[1] / "lake" / "fixtures" / "lake-2026-11-21"
@@ -54,3 +55,19 @@ def test_where_no_lake_lies_the_request_is_wrong(dgasr, tmp_path):
     for command in (["check"], ["compact"], ["vacuum"], ["vacuum", "--yes"]):
         code, _, err = dgasr("lake", *command, "--lake", tmp_path / "nowhere")
         assert (code, "no lake lies here" in err) == (2, True)
+
+
+def test_the_files_that_readers_see_are_listed_one_a_line(dgasr, lake):
+    code, out, _ = dgasr("lake", "files", "--lake", lake)
+    assert code == 0
+    assert sorted(out.splitlines()) == sorted(map(str, lake.glob("segments/*/*/*.parquet")))
+    assert dgasr("lake", "files", "words", "--lake", lake)[0] == 2
+
+
+def test_the_script_that_attaches_a_lake_answers_in_a_duckdb_of_its_own(dgasr, lake):
+    code, out, _ = dgasr("lake", "attach", "--lake", lake)
+    assert code == 0
+    with duckdb.connect() as other:
+        for statement in other.extract_statements(out):
+            other.execute(statement)
+        assert other.execute("select count(*) from segments").fetchall() == [(7,)]
