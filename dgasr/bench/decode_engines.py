@@ -129,7 +129,9 @@ def tokens_per_expert(model: AsrModel, counts: list[Tensor]) -> Iterator[None]:
     layers: Any = model.backbone.model.decoder.layers
     handles = [layer.router.register_forward_hook(count) for layer in layers]
     try:
-        yield
+        # A compiled decoder was traced without the hooks, and would not call them.
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         for handle in handles:
             handle.remove()

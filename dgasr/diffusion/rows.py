@@ -41,7 +41,8 @@ class CanvasRows:
         self.head = head
         self.config = config
         self.canvas_tokens = canvas_tokens
-        self._reader = choose_reader(head, config.t_min if config.t_min > 0 else config.t_max / config.max_steps)
+        last = torch.tensor(config.max_steps - 1)
+        self._reader = choose_reader(head, float(temperature_at(last, config)))
         self.keys = torch.zeros(num_rows, 2, dtype=torch.int64, device=weight.device)
         self.steps = torch.zeros(num_rows, dtype=torch.int64, device=weight.device)
         self.ids = torch.zeros(num_rows, canvas_tokens, dtype=torch.int64, device=weight.device)

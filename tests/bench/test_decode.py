@@ -7,12 +7,13 @@ import torch
 
 from dgasr.bench.bound import Rates, Work, window_work
 from dgasr.bench.decode import DecodeBenchmark, main, measure
-from dgasr.bench.decode_engines import phases_of
-from dgasr.bench.decode_model import Reduction, random_model
+from dgasr.bench.decode_engines import decode_ours, phases_of, tokens_per_expert
+from dgasr.bench.decode_model import Reduction, noise_segments, random_model
 from dgasr.bench.stopwatch import Stopwatch
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
 from dgasr.model.presets import full, tiny
+from dgasr.recipe import build_recipe
 
 RATES = Rates(copy_bytes=1e10, flops=1e10)
 SMALL = {"model": "tiny", "device": "cpu", "steps": 2, "rounds": 1, "batches": (2,), "canvas": 8, "dtype": "float32"}
@@ -75,6 +76,20 @@ def test_the_phases_of_ours_are_told_and_add_up(measured):
 def test_every_token_is_routed_to_its_number_of_experts(measured):
     routed = measured[0].tokens_per_expert
     assert routed["mean"] == 2 * 8 * tiny().backbone["top_k_experts"] / tiny().backbone["num_experts"]
+
+
+def test_a_compiled_decoder_is_seen_routing_too():
+    model = random_model("tiny", Reduction(), torch.device("cpu"), torch.float32)
+    model._run_decoder = torch.compile(model._decoder_states, backend=never)
+    counts = []
+    recipe = build_recipe(model.config, model.identity)
+    with tokens_per_expert(model, counts):
+        decode_ours(model, recipe, noise_segments(model.config, 2.0, 1), 1, 8)
+    assert counts
+
+
+def never(graph, inputs):
+    pytest.fail("compiled while tokens are counted")
 
 
 def test_timing_phases_leaves_no_trace():
