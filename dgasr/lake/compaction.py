@@ -238,7 +238,12 @@ def _read_whole(lake: Lake, part: Part) -> pa.Table:
     rows = decode_part(lake, part, data, TABLES[part.table].names)
     if part.num_rows is not None and rows.num_rows != part.num_rows:
         raise IntegrityError(f"{where}: has {rows.num_rows} rows, and its commit says {part.num_rows}.")
-    if unknown := set(pyarrow.parquet.read_schema(pa.BufferReader(data)).names) - set(TABLES[part.table].names):
+    schema = pyarrow.parquet.read_schema(pa.BufferReader(data))
+    if (schema.metadata or {}).get(b"dgasr.table") != part.table.encode():
+        raise IntegrityError(
+            f"{where}: is no part of {part.table}. Move it out of the lake if a stranger put it there."
+        )
+    if unknown := set(schema.names) - set(TABLES[part.table].names):
         raise IntegrityError(f"{where}: has columns {sorted(unknown)}, which a newer dgasr wrote. Upgrade dgasr.")
     return rows
 

@@ -15,6 +15,7 @@ from fsspec import AbstractFileSystem
 
 from dgasr.errors import DgasrError, IntegrityError
 from dgasr.lake.location import Lake, storage_error
+from dgasr.lake.scans import NEWER
 
 PROTOCOL = "lake"
 """How the parts' paths begin for DuckDB: `lake://segments/…`."""
@@ -66,6 +67,8 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
         is_damage = type(error) in DAMAGE_ERRORS or DAMAGE.search(str(error))
         if READ_ONLY in text or not is_damage:
             return None
+        if NEWER in text:
+            return IntegrityError(f"{text.partition(': ')[2]}. Upgrade dgasr.")
         return IntegrityError(
             f"{self._lake.uri}: a part cannot be read ({text}). Restore the file from a copy, or move it out of the "
             "lake if a stranger put it there; `dgasr lake check` lists all damage, and what to do without a copy."

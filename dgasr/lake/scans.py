@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from dgasr.lake.schema import LOOSE_TABLES, PARTITIONS, TABLES
+from dgasr.lake.schema import LOOSE_TABLES, PARTITIONS, SCHEMA_VERSION, TABLES
 
 REGISTERED = {
     "recording_parts": "recordings",
@@ -21,6 +21,9 @@ REGISTERED = {
 
 STRANGER = "is no part"
 """What the error says of a file that is Parquet, but not ours."""
+
+NEWER = "was written by a newer dgasr"
+"""What the error says of a file whose columns may mean something else than we know."""
 
 TYPES = {
     pa.string(): "varchar",
@@ -57,15 +60,24 @@ def scan_statement(view: str, table: str, paths: Iterable[str]) -> str:
     # them leaves files out all the same.
     return (
         f"create or replace view {view} as\nselect\n    * exclude (filename){values}\n"
-        f"from read_parquet([\n    {files}\n], filename = true, schema = map {{\n    {columns}\n}}){_guard(table)};\n"
+        f"from read_parquet([\n    {files}\n], filename = true, schema = map {{\n    {columns}\n}})"
+        f"{_guard(table, files)};\n"
     )
 
 
-def _guard(table: str) -> str:
-    """Write the condition that makes a stranger's file among parts that no commit names fail, not give empty rows."""
+def _guard(table: str, files: str) -> str:
+    """Write the conditions that make a stranger's file, or one newer than us, fail among parts that no commit names.
+
+    The rows of the former would be read as nulls, those of the latter as what they may not be.
+    """
     if table not in LOOSE_TABLES:
         return ""
-    return f"\nwhere if(run_id is null, error(concat(filename, ': {STRANGER} of {table}')), true)"
+    is_newer = f"decode(key) = 'dgasr.schema_version' and try_cast(decode(value) as integer) > {SCHEMA_VERSION}"
+    return (
+        f"\nwhere if(run_id is null, error(concat(filename, ': {STRANGER} of {table}')), true)\nand not exists (\n"
+        f"    from parquet_kv_metadata([\n    {files}\n])\n"
+        f"    where if({is_newer}, error(concat(file_name, ': {NEWER}')), false)\n)"
+    )
 
 
 def _empty(view: str, table: str) -> str:

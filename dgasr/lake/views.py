@@ -16,8 +16,8 @@ from dgasr.lake.location import open_existing_lake
 from dgasr.lake.scans import REGISTERED, scan_statement
 from dgasr.lake.snapshot import snapshot
 
-SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
-"""The views, one a file; it stands beside the package in a checkout and in an editable installation."""
+SQL_FOLDER = Path(__file__).with_name("sql")
+"""The views, one a file: a link to the repository's `sql/`, which a wheel carries as a folder."""
 
 SETTINGS = (
     "set TimeZone = 'UTC'",
@@ -90,8 +90,8 @@ def view_statements() -> dict[str, str]:
     files = {path.stem: path.read_text(encoding="utf-8") for path in sorted(SQL_FOLDER.glob("*.sql"))}
     if not files:
         raise ConfigError(
-            f"{SQL_FOLDER}: the views are not there. They stand in the repository beside the package: "
-            "install it from a checkout with `make setup` or `pip install -e .`."
+            f"{SQL_FOLDER}: the views are not there. It is a link to the repository's sql/, which not every copy of a "
+            "checkout keeps: install dgasr from a checkout with `make setup`, or from a wheel."
         )
     sources = {name: [source for source in _sources(text) if source in files] for name, text in files.items()}
     return {name: files[name] for name in TopologicalSorter(sources).static_order()}

@@ -60,6 +60,17 @@ def test_sql_answers_on_standard_output(dgasr, archive, tmp_path):
     assert (code, out) == (0, "text\nhello\nhello\n")
 
 
+def test_sql_leaves_a_whole_answer_in_the_file_or_none(dgasr, archive, tmp_path):
+    dgasr("transcribe", archive, "--lake", tmp_path / "lake")
+    out = tmp_path / "answer.csv"
+    ask = ["--lake", tmp_path / "lake", "--format", "csv", "--out", out]
+    assert dgasr("sql", "select text from segments", *ask)[:2] == (0, "")
+    assert out.read_text() == "text\nhello\nhello\n"
+    assert dgasr("sql", "select nonsense", *ask)[0] == 2
+    assert out.read_text() == "text\nhello\nhello\n"
+    assert sorted(path.name for path in tmp_path.glob("answer*")) == ["answer.csv"]
+
+
 def test_sql_on_no_lake_is_a_wrong_request(dgasr, tmp_path):
     assert dgasr("sql", "select 1", "--lake", tmp_path / "nowhere")[0] == 2
 

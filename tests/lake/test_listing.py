@@ -38,7 +38,7 @@ def test_what_nobody_committed_is_not_in_the_list(merged):
 
 
 def test_a_table_that_is_none_is_named(merged):
-    with pytest.raises(ConfigError, match="words: is no table of a lake. Name one of recordings, segments"):
+    with pytest.raises(ConfigError, match=r"words: is no table of a lake\. Name one of recordings, segments"):
         dgasr.lake.part_uris(merged, "words")
 
 

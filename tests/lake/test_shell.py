@@ -142,6 +142,16 @@ def test_an_unknown_format_is_refused(small_lake):
         answer(small_lake, "words", "xml")
 
 
+def test_a_run_that_a_newer_dgasr_wrote_is_refused_where_runs_are_asked_for(small_lake, tmp_path):
+    shutil.copytree(small_lake, tmp_path / "lake")
+    path = next((tmp_path / "lake" / "runs").glob("*/*.parquet"))
+    rows = pq.ParquetFile(path).read()
+    pq.write_table(rows.replace_schema_metadata({"dgasr.schema_version": "2"}), path)
+    assert answer(str(tmp_path / "lake"), "select count(*) as num from segments", "csv") == "num\n5\n"
+    with pytest.raises(IntegrityError, match=f"{re.escape(str(path))}: was written by a newer dgasr. Upgrade dgasr"):
+        answer(str(tmp_path / "lake"), "throughput")
+
+
 def test_a_strangers_file_among_the_runs_is_named_and_not_counted(small_lake, tmp_path):
     shutil.copytree(small_lake, tmp_path / "lake")
     stranger = next((tmp_path / "lake" / "runs").glob("*")) / "stranger.parquet"

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import shutil
+import tomllib
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -398,8 +399,15 @@ def test_a_stranger_among_the_commits_is_named(lake_copy):
 
 def test_missing_views_say_how_to_install(empty_lake, monkeypatch, tmp_path):
     monkeypatch.setattr(views, "SQL_FOLDER", tmp_path / "sql")
-    with pytest.raises(ConfigError, match="install it from a checkout"):
+    with pytest.raises(ConfigError, match="install dgasr from a checkout"):
         connect(empty_lake)
+
+
+def test_a_wheel_carries_the_views():
+    root = Path(__file__).parents[2]
+    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["dgasr"]
+    carried = {path.stem for pattern in data for path in (root / "dgasr").glob(pattern) if path.suffix == ".sql"}
+    assert carried == {path.stem for path in (root / "sql").iterdir()} == set(view_statements())
 
 
 def test_a_lake_on_s3_answers_like_a_folder(s3_lake, three_recordings):

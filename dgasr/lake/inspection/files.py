@@ -11,7 +11,16 @@ from dgasr.errors import IntegrityError
 from dgasr.lake.commits import READ_THREADS, Commit, Part, claimed_shards, commit_key, parse_commit
 from dgasr.lake.datasets import partition_values, unreadable
 from dgasr.lake.garbage import MEANINGS, Inventory, find_garbage, foreign_files
-from dgasr.lake.inspection.findings import REPLACE_COMMIT, RESTORE, WAIT, WITHOUT_COMMIT, Finding, finding
+from dgasr.lake.inspection.findings import (
+    MOVE_OR_RESTORE,
+    REPLACE_COMMIT,
+    RESTORE,
+    UPGRADE,
+    WAIT,
+    WITHOUT_COMMIT,
+    Finding,
+    finding,
+)
 from dgasr.lake.location import Lake
 from dgasr.lake.schema import LOOSE_TABLES, SCHEMA_VERSION, TABLES
 from dgasr.lake.snapshot import is_own_part, recipe_of
@@ -33,7 +42,8 @@ def read_all_commits(found: Inventory, is_deep: bool) -> tuple[dict[str, Commit]
             try:
                 commit = parse_commit(data, f"{found.lake.uri}/{key}")
             except IntegrityError as error:
-                findings.append(_fault("commit", found.lake, key, _reason(error, found.lake, key), REPLACE_COMMIT))
+                advice = UPGRADE if UPGRADE in str(error) else REPLACE_COMMIT
+                findings.append(_fault("commit", found.lake, key, _reason(error, found.lake, key), advice))
                 continue
             if key != commit_key(commit.recipe_id, commit.shard_id):
                 what = f"speaks of shard {commit.shard_id} of recipe {commit.recipe_id}, whose commit lies elsewhere"
@@ -133,10 +143,11 @@ def _check_schema(lake: Lake, part: Part, schema: pa.Schema) -> Iterator[Finding
     version = metadata.get(b"dgasr.schema_version", b"0").decode()
     if not version.isdigit() or int(version) > SCHEMA_VERSION:
         what = f"has schema version {version}, and this dgasr reads up to {SCHEMA_VERSION}"
-        yield _fault("part_version", lake, part.key, what, "Upgrade dgasr")
+        yield _fault("part_version", lake, part.key, what, UPGRADE)
         return
     if metadata.get(b"dgasr.table") != part.table.encode():
-        yield _fault("part_schema", lake, part.key, f"is no part of {part.table}", RESTORE)
+        advice = MOVE_OR_RESTORE if part.table in LOOSE_TABLES else RESTORE
+        yield _fault("part_schema", lake, part.key, f"is no part of {part.table}", advice)
         return
     for field in declared:
         index = schema.get_field_index(field.name)
@@ -147,7 +158,7 @@ def _check_schema(lake: Lake, part: Part, schema: pa.Schema) -> Iterator[Finding
             yield _fault("part_schema", lake, part.key, what, RESTORE)
     if unknown := set(schema.names) - set(declared.names):
         what = f"has columns {sorted(unknown)}, which this dgasr does not show"
-        yield _note("part_newer", lake, part.key, what, "Upgrade dgasr")
+        yield _note("part_newer", lake, part.key, what, UPGRADE)
 
 
 def _reason(error: IntegrityError, lake: Lake, key: str) -> str:

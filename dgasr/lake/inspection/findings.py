@@ -26,6 +26,12 @@ REPLACE_COMMIT = (
 )
 """What to do about a commit that says nothing."""
 
+UPGRADE = "Upgrade dgasr"
+"""What to do about what a newer dgasr wrote; nothing of it may be deleted."""
+
+MOVE_OR_RESTORE = "Move it out of the lake if a stranger put it there; otherwise restore it from a copy"
+"""What to do about a file that is none of ours, among parts that no commit names."""
+
 WAIT = "Nothing need be done: the next `dgasr lake compact` or `dgasr lake vacuum --yes` sees to it"
 """What to do about what killed processes left."""
 
