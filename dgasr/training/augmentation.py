@@ -16,6 +16,9 @@ from dgasr.records import SAMPLE_RATE_HZ
 MEL_MASKS, MEL_MASK = 2, 8
 """Bands that a row may lose, and the widest one in mels."""
 
+TELEPHONE_RATE_HZ = 8_000
+"""Sampling rate of telephones, and of the recordings of digits."""
+
 FRAMES_PER_MASK, FRAME_MASK = 80, 10
 """Mel frames for each stretch that a row may lose, and the longest stretch in frames."""
 
@@ -27,6 +30,7 @@ class AugmentationConfig:
     speed: largest change of speed, pitch and formants, as a fraction (0.15: 0.85 … 1.15).
     gain_db: largest change of level either way, dB.
     colour_probability: share of rows that get a random frequency response (tilt, and often a low-pass).
+    telephone_probability: share of rows cut at 4 kHz as telephones cut them; the same at every strength.
     reverb_probability: share of rows that get a synthetic room.
     noise_probability: share of rows that get noise at `snr_db` (low, high), dB.
     mask_probability: chance of each mask that a row's features may get.
@@ -37,6 +41,7 @@ class AugmentationConfig:
     speed: float = 0.15
     gain_db: float = 12.0
     colour_probability: float = 0.5
+    telephone_probability: float = 0.0
     reverb_probability: float = 0.25
     noise_probability: float = 0.5
     snr_db: tuple[float, float] = (6.0, 40.0)
@@ -54,8 +59,15 @@ def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
     return soxr.resample(waveform, SAMPLE_RATE_HZ * factor, SAMPLE_RATE_HZ, quality="LQ").astype(np.float32)
 
 
+def through_telephone(waveform: np.ndarray) -> np.ndarray:
+    """Keep what a sampling rate of 8 kHz carries.  [samples] → [samples]"""
+    carried = soxr.resample(waveform, SAMPLE_RATE_HZ, TELEPHONE_RATE_HZ)
+    heard = soxr.resample(carried, TELEPHONE_RATE_HZ, SAMPLE_RATE_HZ)[: waveform.size]
+    return np.pad(heard, (0, waveform.size - heard.size)).astype(np.float32)
+
+
 def augment(waveform: np.ndarray, config: AugmentationConfig, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Apply colour, room, level and noise to one utterance.
+    """Apply a telephone's band, colour, room, level and noise to one utterance.
 
     Args:
         waveform: mono samples.  [samples]
@@ -66,6 +78,8 @@ def augment(waveform: np.ndarray, config: AugmentationConfig, strength: float, r
     Returns:
         The changed waveform, float32.  [samples]
     """
+    if config.telephone_probability and rng.random() < config.telephone_probability:
+        waveform = through_telephone(waveform)
     spectrum_gain = _colour(rng, strength) if rng.random() < config.colour_probability * strength else None
     room = _room(rng, strength) if rng.random() < config.reverb_probability * strength else None
     if spectrum_gain is not None or room is not None:

@@ -12,6 +12,7 @@ from dgasr.training.augmentation import (
     coloured_noise,
     mask_features,
     non_speech,
+    through_telephone,
 )
 
 NOTHING = AugmentationConfig(
@@ -77,6 +78,22 @@ def test_noise_has_the_asked_for_distance_to_speech(rng):
     config = replace(NOTHING, noise_probability=1, snr_db=(10.0, 10.0))
     noise = augment(tone(440), config, 1.0, rng) - tone(440)
     assert level_db(tone(440)) - level_db(noise) == pytest.approx(10, abs=0.5)
+
+
+def test_a_telephone_carries_tones_below_4_khz_only():
+    for frequency_hz, carried in ((1_000, True), (3_400, True), (4_400, False), (7_000, False)):
+        sent = tone(frequency_hz)[:-1]
+        heard = through_telephone(sent)
+        assert heard.shape == sent.shape
+        assert heard.dtype == np.float32
+        assert heard[2000:-2000].std() == pytest.approx(sent.std() if carried else 0, abs=0.01), frequency_hz
+
+
+def test_a_share_of_the_rows_goes_through_a_telephone():
+    config = replace(NOTHING, telephone_probability=0.5)
+    hiss = tone(6_000)
+    rows = [augment(hiss, config, 0.0, np.random.default_rng(seed)) for seed in range(100)]
+    assert 35 <= sum(row.std() < 0.05 for row in rows) <= 65
 
 
 def test_a_room_leaves_the_direct_sound_in_its_place(rng):
