@@ -126,6 +126,12 @@ def test_search_shows_no_more_than_it_is_asked_for(small):
     assert small("select text from search('forty two', max_results := 1)") == [("forty two",)]
 
 
+def test_of_segments_that_score_the_same_the_surest_is_shown(empty_lake, make_shard):
+    pieces = [("speech", 0, 3, "one six two", 0.5, ()), ("speech", 3, 6, "two six one", 0.9, ())]
+    commit_shard(objects, empty_lake, make_shard(pieces=pieces))
+    assert ask(empty_lake, "select text from search('one two', max_results := 1)") == [("two six one",)]
+
+
 def test_search_does_not_take_a_part_for_the_word(small):
     assert small("from search('fort')") == small("from search('wo')") == []
 
