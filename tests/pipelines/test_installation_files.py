@@ -1,6 +1,5 @@
 """The files that an installation is made from: pools, automations, the Kubernetes job; and who is started how."""
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -115,7 +114,9 @@ def test_a_process_becomes_prefects_server_or_worker(
 
 
 def test_a_flow_run_is_the_first_process_that_a_worker_starts_for_it():
-    made = asyncio.run(ProcessJobConfiguration.from_template_and_values(job_template(), {"env": {"A": "1"}}))
+    template = job_template()
+    values = {name: row["default"] for name, row in template["variables"]["properties"].items() if "default" in row}
+    made = ProcessJobConfiguration(**apply_values(template["job_configuration"], values))
     assert made.command == "python3 -m prefect.engine"
 
 
