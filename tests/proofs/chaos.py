@@ -101,7 +101,7 @@ def main() -> int:
     figures.add_arguments(parser, 120)
     parser.add_argument("--kills", type=int, default=30, help="SIGKILLs, the server's included (30)")
     parser.add_argument(
-        "--pause", type=float, default=4.0, help="between two shots on average, s; not every one hits (4)"
+        "--pause", type=float, default=3.0, help="between two shots on average, s; not every one hits (3)"
     )
     parser.add_argument("--timeout", type=float, default=1200.0, help="until the archive is done, s (1200)")
     options = parser.parse_args()
