@@ -1,6 +1,7 @@
 """The GPU job as Prefect's Kubernetes worker would hand it to a cluster; skipped where that worker is not installed."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +23,9 @@ RUN = FlowRun(id=UUID(int=7), name="20261122T000000-decode-00000-1", flow_id=UUI
 def job_of(variables: dict[str, Any]) -> dict[str, Any]:
     """Make the job of a flow run as the worker does; `variables` are those of its deployment."""
     template = yaml.safe_load(TEMPLATE.read_text())
-    configuration = asyncio.run(worker.KubernetesWorkerJobConfiguration.from_template_and_values(template, variables))
+    nobody: Any = SimpleNamespace()  # without a client Prefect would start a server to ask nothing of it
+    made = worker.KubernetesWorkerJobConfiguration.from_template_and_values(template, variables, client=nobody)
+    configuration = asyncio.run(made)
     configuration.prepare_for_flow_run(RUN, worker_name="w")
     return configuration.job_manifest
 
