@@ -4,6 +4,7 @@ torchao holds the numbers and multiplies by them in linear layers. Experts are w
 used, since no grouped product takes them: that costs time, and room for one layer's experts.
 """
 
+from collections import defaultdict
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,19 +37,24 @@ def quantize_int8(backbone: Any) -> None:
         raise ConfigError(
             f"--quantize int8 needs torchao ({error}). Install it by `pip install 'dgasr[int8]'`, or leave it out."
         ) from error
-    widened: dict[int, nn.Parameter] = {}
-    for name, weight in list(backbone.named_parameters(remove_duplicate=False)):
-        path, _, attribute = name.rpartition(".")
-        module = backbone.get_submodule(path)
-        is_matrix = isinstance(module, nn.Linear) and attribute == "weight"
-        if any(part in name for part in KEPT) or not (is_matrix or attribute in EXPERTS):
-            continue
-        key = id(weight)
-        if key not in widened:
-            narrow = Int8Tensor.from_hp(weight.detach(), granularity=PerRow())
-            widened[key] = nn.Parameter(narrow, requires_grad=False)
-        setattr(module, attribute, widened[key])
+    tied: defaultdict[int, list[str]] = defaultdict(list)
+    for name, weight in backbone.named_parameters(remove_duplicate=False):
+        if _is_narrowed(backbone, name):
+            tied[id(weight)].append(name)
+    for names in tied.values():
+        # Nothing else holds a weight by now, so each goes as its narrow one comes.
+        narrow = Int8Tensor.from_hp(backbone.get_parameter(names[0]).detach(), granularity=PerRow())
+        parameter = nn.Parameter(narrow, requires_grad=False)
+        for name in names:
+            path, _, attribute = name.rpartition(".")
+            setattr(backbone.get_submodule(path), attribute, parameter)
     backbone.set_experts_implementation(_widening(backbone.config.get_text_config()._experts_implementation))
+
+
+def _is_narrowed(backbone: Any, name: str) -> bool:
+    path, _, attribute = name.rpartition(".")
+    is_matrix = isinstance(backbone.get_submodule(path), nn.Linear) and attribute == "weight"
+    return (is_matrix or attribute in EXPERTS) and not any(part in name for part in KEPT)
 
 
 def _widening(implementation: str) -> str:

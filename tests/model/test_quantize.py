@@ -1,6 +1,7 @@
 """Weights as 8-bit integers. What needs torchao is skipped without it: `pip install 'dgasr[int8]'`."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,12 +18,13 @@ def weight_bytes(module):
     return sum(part.numel() * part.element_size() for part in held)
 
 
-@pytest.fixture
-def models():
+@pytest.fixture(params=[4, 12], ids=["every expert", "grouped"])
+def models(request):
     """Equal models, one of them narrowed."""
     pytest.importorskip("torchao", reason="an extra of its own: pip install 'dgasr[int8]'")
     torch.manual_seed(0)
-    plain, narrow = AsrModel(tiny()).eval(), AsrModel(tiny()).eval()
+    config = replace(tiny(), backbone={**tiny().backbone, "num_experts": request.param})
+    plain, narrow = AsrModel(config).eval(), AsrModel(config).eval()
     narrow.load_state_dict(plain.state_dict())
     for model in (plain, narrow):
         model.requires_grad_(False)
