@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from dgasr.bench import sql
 from dgasr.bench.archive import ArchiveConfig
 from dgasr.bench.sql import OF_A_LOOSE_LAKE, main, questions
 from dgasr.bench.sql_report import Timing
@@ -32,7 +33,9 @@ def test_a_question_is_held_to_its_budget(timing: Timing, verdict: str):
     assert timing.verdict() == verdict
 
 
-def test_the_figures_of_both_states_are_written(tmp_path, capfd):
+def test_the_figures_of_both_states_are_written(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(sql, "measure_apart", sql.measure)
+    monkeypatch.setattr(sql, "REPEATS", 1)
     config = ArchiveConfig(
         num_days=2, shards_per_day=2, recordings_per_shard=10, segments_per_recording=5, num_types=300
     )
