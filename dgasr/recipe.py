@@ -13,7 +13,7 @@ from dgasr.features import FeatureConfig
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.segmentation import SegmentationConfig
 
-REVISION = 1
+REVISION = 2
 """Raised whenever code changes text or times under equal settings, so that old and new rows stay apart."""
 
 SEED_CANVAS: SeedCanvas = DecodeConfig().seed_canvas
