@@ -21,6 +21,21 @@ from dgasr.transcriber.memory import fitting_batch_size
 PATHS = ("diffusion", "ctc", "ar")
 """Ways from a segment to its text: the product, the likeliest CTC labels, and token after token."""
 
+Way = tuple[str, int, SeedCanvas]
+"""A path, its denoising steps, and what canvases start from."""
+
+PATH_WAYS: tuple[Way, ...] = (
+    *(("diffusion", steps, "random") for steps in (1, 2, 4, 8, 16)),
+    ("ctc", 16, "random"),
+    ("ar", 16, "random"),
+)
+"""All paths; every canvas starts from random tokens, so that the diffusion path owes CTC nothing."""
+
+SEEDS: tuple[SeedCanvas, ...] = ("random", "ctc")
+
+SEED_WAYS: tuple[Way, ...] = tuple(("diffusion", steps, seed) for steps in (8, 4, 2, 1) for seed in SEEDS)
+"""Canvases of noise and canvases seeded by CTC; the first is what the others are measured against."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
@@ -94,35 +109,32 @@ def evaluate(
     return score_manifest(manifest, decoder, config, on_utterance)
 
 
-def compare_paths(
+def evaluate_ways(
     manifest: Path,
     model: AsrModel,
+    ways: Sequence[Way],
     *,
-    steps: Sequence[int] = (1, 2, 4, 8, 16),
     normalizer: str,
     language: str | None,
     batch_size: int,
 ) -> Iterator[Evaluation]:
-    """Score the diffusion path at several numbers of steps, then CTC and the autoregressive path, by word errors.
-
-    Every canvas starts from random tokens, so that the diffusion path owes CTC nothing.
+    """Score several ways of one model on one manifest, by word errors.
 
     Args:
         manifest: JSONL file, see `dgasr.training.manifests`.
         model: what recognises.
-        steps: numbers of denoising steps.
+        ways: how, such as `PATH_WAYS` or `SEED_WAYS`.
         normalizer: `whisper` or `basic`.
         language: code for every utterance, or `None` for the one in its manifest row.
         batch_size: segments decoded together, of any utterances.
 
     Yields:
-        An evaluation for each; `evaluation.tables.steps_table` lays them side by side.
+        An evaluation for each way, in turn.
 
     Raises:
         ConfigError: as `evaluate`.
     """
-    ways = [("diffusion", count) for count in steps] + [("ctc", max(steps)), ("ar", max(steps))]
-    for path, max_steps in ways:
+    for path, max_steps, seed_canvas in ways:
         yield evaluate(
             manifest,
             model,
@@ -132,49 +144,8 @@ def compare_paths(
             language=language,
             batch_size=batch_size,
             path=path,
-            seed_canvas="random",
+            seed_canvas=seed_canvas,
         )
-
-
-def compare_seeds(
-    manifest: Path,
-    model: AsrModel,
-    *,
-    steps: Sequence[int] = (8, 4, 2, 1),
-    normalizer: str,
-    language: str | None,
-    batch_size: int,
-) -> Iterator[Evaluation]:
-    """Score canvases of noise and canvases seeded by CTC at several numbers of steps, by word errors.
-
-    Args:
-        manifest: JSONL file, see `dgasr.training.manifests`.
-        model: what recognises.
-        steps: numbers of denoising steps; the first, from noise, comes first, for the others to be measured against.
-        normalizer: `whisper` or `basic`.
-        language: code for every utterance, or `None` for the one in its manifest row.
-        batch_size: segments decoded together, of any utterances.
-
-    Yields:
-        An evaluation for each; `evaluation.seeds.compare_with` sets them against the first.
-
-    Raises:
-        ConfigError: as `evaluate`.
-    """
-    seeds: tuple[SeedCanvas, ...] = ("random", "ctc")
-    for max_steps in steps:
-        for seed in seeds:
-            yield evaluate(
-                manifest,
-                model,
-                max_steps=max_steps,
-                normalizer=normalizer,
-                metric="wer",
-                language=language,
-                batch_size=batch_size,
-                path="diffusion",
-                seed_canvas=seed,
-            )
 
 
 def score_manifest(

@@ -20,7 +20,7 @@ from dgasr.lake.parts import write_evaluation
 from dgasr.lake.rows import Row, evaluation_row
 from dgasr.samples import MANIFEST
 from dgasr.stages.embedded import new_run_id
-from dgasr.stages.engine import recipe_of
+from dgasr.stages.engine import load_model, recipe_of
 from dgasr.stages.engine_config import EngineConfig
 from dgasr.store import objects
 from pipelines.children import in_thread
@@ -70,20 +70,12 @@ async def score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str
 
 def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
     # torch takes seconds to import: a flow that finds the score in the lake does not need it.
-    from dgasr import load
     from dgasr.evaluator import evaluate as evaluate_model
 
     started_at = datetime.now(UTC)
     evaluation = evaluate_model(
         manifest,
-        load(
-            engine.model,
-            adapter=engine.adapter,
-            device=engine.device,
-            merge_adapter=engine.merge_adapter,
-            compiled=engine.compile,
-            quantize=engine.quantize,
-        ),
+        load_model(engine),
         max_steps=engine.max_steps,
         normalizer=normalizer,
         metric="wer",

@@ -47,13 +47,12 @@ ARROWS: dict[str, set[str]] = {
         "segmentation", "stages", "store", "transcriber",
     },
     "commands": {
-        "__init__", "bench", "doctor", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
-        "scale", "stages", "store", "training", "transcriber",
+        "bench", "doctor", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records", "scale",
+        "stages", "store", "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {
-        "__init__", "errors", "evaluation", "evaluator", "lake", "recipe", "records", "samples", "stages", "store",
-        "training",
+        "errors", "evaluation", "evaluator", "lake", "recipe", "records", "samples", "stages", "store", "training",
     },
 }  # fmt: skip
 """Room → rooms it may import, inside functions too."""

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgasr.commands.arguments import add_model_arguments
+from dgasr.commands.arguments import add_model_arguments, engine_config
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,18 +51,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json and not options.json.absolute().parent.is_dir():
         raise ConfigError(f"--json {options.json}: there is no such folder. Make it, or name another file.")
 
-    from dgasr import load
+    from dgasr.stages.engine import load_model
 
-    model = load(
-        options.model,
-        adapter=options.adapter,
-        device=options.device,
-        merge_adapter=options.merge_adapter,
-        compiled=options.compile,
-        quantize=options.quantize,
-    )
-    way = _compare if options.compare else _compare_seeds if options.compare_seeds else _score
-    table, figures = way(options, model)
+    model = load_model(engine_config(options))
+    table, figures = (_compare if options.compare or options.compare_seeds else _score)(options, model)
     sys.stdout.write(table.rstrip("\n") + "\n")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -93,36 +85,21 @@ def _score(options: argparse.Namespace, model: "AsrModel") -> tuple[str, dict[st
 def _compare(options: argparse.Namespace, model: "AsrModel") -> tuple[str, list[dict[str, Any]]]:
     from tqdm import tqdm
 
-    from dgasr.evaluation.tables import steps_table
-    from dgasr.evaluator import compare_paths
-
-    evaluations = compare_paths(
-        options.manifest,
-        model,
-        normalizer=options.normalizer,
-        language=options.language,
-        batch_size=options.batch_size,
-    )
-    bar = tqdm(evaluations, desc="comparing", unit=" ways", disable=not sys.stderr.isatty(), leave=False)
-    figures = [evaluation.to_json() for evaluation in bar]
-    return steps_table(figures), figures
-
-
-def _compare_seeds(options: argparse.Namespace, model: "AsrModel") -> tuple[str, list[dict[str, Any]]]:
-    from tqdm import tqdm
-
     from dgasr.evaluation.seeds import compare_with
-    from dgasr.evaluation.tables import seeds_table
-    from dgasr.evaluator import compare_seeds
+    from dgasr.evaluation.tables import seeds_table, steps_table
+    from dgasr.evaluator import PATH_WAYS, SEED_WAYS, evaluate_ways
 
-    evaluations = compare_seeds(
+    evaluations = evaluate_ways(
         options.manifest,
         model,
+        SEED_WAYS if options.compare_seeds else PATH_WAYS,
         normalizer=options.normalizer,
         language=options.language,
         batch_size=options.batch_size,
     )
-    bar = tqdm(evaluations, desc="comparing", unit=" ways", disable=not sys.stderr.isatty(), leave=False)
-    baseline, *others = bar
-    rows = compare_with(baseline, others)
-    return seeds_table(rows), rows
+    first, *others = tqdm(evaluations, desc="comparing", unit=" ways", disable=not sys.stderr.isatty(), leave=False)
+    if options.compare_seeds:
+        figures = compare_with(first, others)
+        return seeds_table(figures), figures
+    figures = [evaluation.to_json() for evaluation in (first, *others)]
+    return steps_table(figures), figures

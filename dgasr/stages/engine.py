@@ -10,6 +10,7 @@ from dgasr.recipe import Recipe, build_recipe
 from dgasr.stages.engine_config import EngineConfig
 
 if TYPE_CHECKING:
+    from dgasr.model.asr import AsrModel
     from dgasr.transcriber import Transcriber
 
 
@@ -47,10 +48,25 @@ def start_engine(config: EngineConfig) -> Engine:
         ConfigError: no such model, adapter, device or language.
     """
     # torch takes seconds to import, and who only plans or reads audio never needs it.
-    from dgasr.transcriber import Transcriber, load
+    from dgasr.transcriber import Transcriber
     from dgasr.transcriber.memory import fitting_batch_size
 
-    model = load(
+    model = load_model(config)
+    recipe = _recipe(model.config, model.identity, config)
+    device = str(model.device)
+    batch_size = config.batch_size or fitting_batch_size(model, recipe)
+    return Engine(recipe=recipe, transcriber=Transcriber(model, recipe, batch_size), device=device)
+
+
+def load_model(config: EngineConfig) -> "AsrModel":
+    """Load the model that an engine decodes with, as its settings say.
+
+    Raises:
+        ConfigError: no such model, adapter or device.
+    """
+    from dgasr.transcriber import load
+
+    return load(
         config.model,
         adapter=config.adapter,
         device=config.device,
@@ -58,10 +74,6 @@ def start_engine(config: EngineConfig) -> Engine:
         compiled=config.compile,
         quantize=config.quantize,
     )
-    recipe = _recipe(model.config, model.identity, config)
-    device = str(model.device)
-    batch_size = config.batch_size or fitting_batch_size(model, recipe)
-    return Engine(recipe=recipe, transcriber=Transcriber(model, recipe, batch_size), device=device)
 
 
 def _recipe(model: AsrConfig, identity: ModelIdentity, config: EngineConfig) -> Recipe:

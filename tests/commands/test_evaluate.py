@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
-import dgasr as package
 from dgasr import evaluator
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredUtterance
+from dgasr.stages import engine
 
 
 def evaluation(path: str, max_steps: int, seed_canvas: str = "random") -> Evaluation:
@@ -29,7 +29,7 @@ def evaluation(path: str, max_steps: int, seed_canvas: str = "random") -> Evalua
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answer what was asked for, without a model."""
-    monkeypatch.setattr(package, "load", lambda *names, **options: None, raising=False)
+    monkeypatch.setattr(engine, "load_model", lambda config: None)
     monkeypatch.setattr(
         evaluator,
         "evaluate",
