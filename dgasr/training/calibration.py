@@ -12,7 +12,8 @@ from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig, log_mel
 from dgasr.model.asr import AsrModel
-from dgasr.model.head import label_logits, log_partition
+from dgasr.model.ctc_head import blank_bias, label_log_probs
+from dgasr.model.head import log_partition
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.training.manifests import Utterance, num_samples
 from dgasr.training.objective import VOCABULARY_CHUNK
@@ -64,7 +65,7 @@ def _missing(model: AsrModel, utterance: Utterance) -> np.ndarray:
 
 @torch.no_grad()
 def _log_probs(model: AsrModel, waveform: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-    """Compute CTC log-probabilities of the blank and of each label, every encoder frame.  [frames, 1 + labels]."""
+    """Listen to an utterance and read the head's `label_log_probs`, every encoder frame.  [frames, 1 + labels]."""
     config = model.config
     features = FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"])
     mel, pad_value = log_mel(waveform, features)
@@ -73,10 +74,8 @@ def _log_probs(model: AsrModel, waveform: np.ndarray, labels: Sequence[int]) -> 
     frames = model.encode_audio(torch.from_numpy(window).to(model.device))
     states = model.projector.forward_shifted(frames[0], model.projector(frames)[0])  # [frames, hidden]
     states = states[: -(-waveform.size // config.frame_samples)]
-    bias, columns = (config.blank_id, config.blank_bias), torch.tensor([config.blank_id, *labels], device=model.device)
-    logits = label_logits(states, model.head_weight, columns, config.softcap, bias)
-    total = log_partition(states, model.head_weight, config.softcap, VOCABULARY_CHUNK, bias)
-    return (logits - total.unsqueeze(-1)).cpu().numpy()
+    total = log_partition(states, model.head_weight, config.softcap, VOCABULARY_CHUNK, blank_bias(config))
+    return label_log_probs(model, states, total, labels)
 
 
 def _waveform(utterance: Utterance) -> np.ndarray:

@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
+from dgasr.model.ctc_head import blank_bias
 from dgasr.training.batches import IGNORED, Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig, noised_canvas
 from dgasr.training.losses import cross_entropy, ctc
@@ -93,10 +94,10 @@ def _ctc(model: AsrModel, audio: Tensor, batch: Batch) -> Tensor:
 
 def _frame(model: AsrModel, audio: Tensor, batch: Batch) -> Tensor:
     labelled = batch.frame_labels != IGNORED
-    bias = (model.config.blank_id, model.config.blank_bias)
     nll = cross_entropy(
-        audio[labelled], model.head_weight, batch.frame_labels[labelled], model.config.softcap, VOCABULARY_CHUNK, bias
-    )
+        audio[labelled], model.head_weight, batch.frame_labels[labelled], model.config.softcap, VOCABULARY_CHUNK,
+        blank_bias(model.config),
+    )  # fmt: skip
     return nll.sum() / labelled.sum().clamp(min=1)
 
 

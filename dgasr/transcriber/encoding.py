@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dgasr.features import pad_features
 from dgasr.model.asr import AsrModel, keys_values
-from dgasr.model.head import Bias, VocabularyScan, scan_vocabulary
+from dgasr.model.ctc_head import blank_bias
+from dgasr.model.head import VocabularyScan, scan_vocabulary
 from dgasr.model.presets import AsrConfig
 from dgasr.prompt import build_prompt
 from dgasr.recipe import Recipe
@@ -55,11 +56,6 @@ class SegmentEncoder:
         config = model.config
         prompt = build_prompt(model.tokenizer, config.prompt, config.num_audio_tokens, recipe.language)
         self._prompt_ids = torch.tensor(prompt.ids, device=model.device)
-
-    @property
-    def blank(self) -> Bias:
-        """Id of the CTC blank, and the constant on its logit."""
-        return self._model.config.blank_id, self._model.config.blank_bias
 
     @torch.no_grad()
     def encode(self, features: Iterable[SegmentFeatures]) -> Iterator[EncodedSegment]:
@@ -114,7 +110,7 @@ class SegmentEncoder:
     def _scan(self, fine: Tensor) -> VocabularyScan:
         """Read the vocabulary at every embedding."""
         chunk, softcap = self._recipe.decode.vocabulary_chunk, self._model.config.softcap
-        return scan_vocabulary(fine, self._model.head_weight, softcap, chunk, self.blank)
+        return scan_vocabulary(fine, self._model.head_weight, softcap, chunk, blank_bias(self._model.config))
 
 
 def listened_tokens(config: AsrConfig, num_tokens: int) -> int:

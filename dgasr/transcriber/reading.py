@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 
-import numpy as np
 import torch
 
 from dgasr.alignment.boundaries import loudness
@@ -12,7 +11,7 @@ from dgasr.alignment.ctc import greedy_labels
 from dgasr.alignment.flags import flag_segment
 from dgasr.alignment.words import WordTokens, align_words, segment_confidence
 from dgasr.model.asr import AsrModel
-from dgasr.model.head import label_logits
+from dgasr.model.ctc_head import label_log_probs
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentTranscript
 from dgasr.transcriber.encoding import EncodedSegment
@@ -46,7 +45,7 @@ def read_transcript(
     """
     segment, tokenizer = encoded.features.segment, model.tokenizer
     tokens = [WordTokens(word, start, end, min(probabilities[start:end])) for word, start, end in tokenizer.words(ids)]
-    log_probs = _ctc_log_probs(model, encoded, ids)
+    log_probs = label_log_probs(model, encoded.states, encoded.log_partition, ids)
     sound = loudness(encoded.features.log_mel, recipe.features.hop_samples)
     words, timing_source = align_words(tokens, ids, log_probs, sound, segment, recipe.alignment)
     confidence = segment_confidence(words, log_probs[:, 0])
@@ -71,12 +70,3 @@ def ctc_tokens(model: AsrModel, encoded: EncodedSegment) -> list[tuple[int, floa
     frames = zip(encoded.greedy_ids.tolist(), encoded.greedy_log_probs.exp().tolist(), strict=True)
     runs = [(token, max(p for _, p in run)) for token, run in groupby(frames, key=itemgetter(0))]
     return [(token, probability) for token, probability in runs if token != model.config.blank_id]
-
-
-def _ctc_log_probs(model: AsrModel, encoded: EncodedSegment, ids: list[int]) -> np.ndarray:
-    """Log-probabilities of the blank and of each token in turn, every 20 ms.  [frames, 1 + tokens]"""
-    config = model.config
-    columns = torch.tensor([config.blank_id, *ids], device=encoded.states.device)
-    bias = (config.blank_id, config.blank_bias)
-    logits = label_logits(encoded.states, model.head_weight, columns, config.softcap, bias)
-    return (logits - encoded.log_partition.unsqueeze(-1)).cpu().numpy()
