@@ -9,15 +9,13 @@ see is compared with an undisturbed run.
 
 import argparse
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from tests.proofs import figures
-from tests.proofs.installation import WORKERS, build_archive, install, keep_logs, parameters, run_embedded
+from tests.proofs.installation import WORKERS, build_archive, install, parameters, run_embedded
 from tests.proofs.lakes import check_entries, count_rows, differences
-from tests.proofs.processes import end_on_signals
+from tests.proofs.proof import prove
 from tests.proofs.theatre import BUCKET, Theatre
 
 LAKE, ALONE = f"s3://{BUCKET}/lake", f"s3://{BUCKET}/alone"
@@ -26,17 +24,8 @@ TIMEOUT_S = 900.0
 
 def main() -> int:
     """Run the proof and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    figures.add_arguments(parser, 60)
-    options = parser.parse_args()
-    end_on_signals()
-    with tempfile.TemporaryDirectory(prefix="dgasr-backfills-") as folder:
-        with Theatre(Path(folder), seed=options.seed, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE") as theatre:
-            try:
-                found, failures = play(theatre, options)
-            finally:
-                keep_logs(theatre, options.out / "backfills-logs")
-        return figures.finish("backfills", options, found, failures)
+    options = figures.make_parser(__doc__, 60).parse_args()
+    return prove("backfills", options, play)
 
 
 def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

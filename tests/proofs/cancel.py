@@ -9,10 +9,8 @@ a store that is so slow by then that the child is surely in the middle of its wo
 import argparse
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,9 +20,10 @@ from dgasr.stages.beat import read_beat
 from dgasr.stages.run_folder import RunFolder
 from dgasr.store.objects import list_uris
 from tests.proofs import figures
-from tests.proofs.installation import build_archive, install, keep_logs, parameters
+from tests.proofs.installation import build_archive, install, parameters
 from tests.proofs.lakes import check_entries, count_rows
-from tests.proofs.processes import WAIT_S, end_on_signals
+from tests.proofs.processes import WAIT_S
+from tests.proofs.proof import prove
 from tests.proofs.theatre import BUCKET, TERMINAL, Theatre, command_of
 
 LAKE = f"s3://{BUCKET}/lake"
@@ -42,19 +41,8 @@ CHILD = re.compile(r"(?P<run>.+)-(?P<stage>prepare|decode)-(?P<number>\d+)-(?P<a
 
 def main() -> int:
     """Run the proof and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    figures.add_arguments(parser, 24)
-    options = parser.parse_args()
-    end_on_signals()
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="dgasr-cancel-") as folder:
-        with Theatre(Path(folder), seed=options.seed, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE") as theatre:
-            try:
-                found, failures = play(theatre, options)
-            finally:
-                keep_logs(theatre, options.out / "cancel-logs")
-        found["whole proof, s"] = time.monotonic() - started
-        return figures.finish("cancel", options, found, failures)
+    options = figures.make_parser(__doc__, 24).parse_args()
+    return prove("cancel", options, play)
 
 
 def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

@@ -10,29 +10,20 @@ schedule, a new run whenever the last one has ended, is all that brings them bac
 import argparse
 import re
 import sys
-import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.proofs import figures
-from tests.proofs.installation import (
-    WORKERS,
-    build_archive,
-    install,
-    keep_logs,
-    parameters,
-    run_embedded,
-    start_worker,
-)
+from tests.proofs.installation import WORKERS, build_archive, install, parameters, run_embedded, start_worker
 from tests.proofs.killer import Killer
 from tests.proofs.lakes import check_entries, count_rows, differences
-from tests.proofs.processes import WAIT_S, end_on_signals
+from tests.proofs.processes import WAIT_S
+from tests.proofs.proof import prove
 from tests.proofs.theatre import TERMINAL, Theatre
 
 UNDISTURBED, DISTURBED = "s3://archive/undisturbed", "s3://archive/disturbed"
@@ -97,8 +88,7 @@ class Schedule:
 
 def main() -> int:
     """Run the proof and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    figures.add_arguments(parser, 120)
+    parser = figures.make_parser(__doc__, 120)
     parser.add_argument("--kills", type=int, default=30, help="SIGKILLs, the server's included (30)")
     parser.add_argument(
         "--pause", type=float, default=3.0, help="between two shots on average, s; not every one hits (3)"
@@ -106,16 +96,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=1200.0, help="until the archive is done, s (1200)")
     options = parser.parse_args()
     print(f"seed {options.seed}")
-    end_on_signals()
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="dgasr-chaos-") as folder:
-        with Theatre(Path(folder), seed=options.seed, OMP_NUM_THREADS="1") as theatre:
-            try:
-                found, failures = play(theatre, options)
-            finally:
-                keep_logs(theatre, options.out / "chaos-logs")
-        found["whole proof, s"] = time.monotonic() - started
-        return figures.finish("chaos", options, found, failures)
+    return prove("chaos", options, play)
 
 
 def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

@@ -8,16 +8,14 @@ deployment `transcribe/daily` with two CPU workers and one in the GPU's role. Th
 
 import argparse
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from dgasr.stages.assignment import AssignmentConfig
 from tests.proofs import figures
-from tests.proofs.installation import build_archive, install, keep_logs, parameters, run_embedded
+from tests.proofs.installation import build_archive, install, parameters, run_embedded
 from tests.proofs.lakes import check_entries, count_rows, differences
-from tests.proofs.processes import end_on_signals
+from tests.proofs.proof import prove
 from tests.proofs.theatre import Theatre
 
 EMBEDDED, POOLS = "s3://archive/embedded", "s3://archive/pools"
@@ -29,21 +27,11 @@ MILLION_S = 1e6 * 60.0
 
 def main() -> int:
     """Run the proof and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    figures.add_arguments(parser, 200)
+    parser = figures.make_parser(__doc__, 200)
     parser.add_argument("--shard", type=int, default=10, help="most recordings in a shard (10)")
     parser.add_argument("--assignment", type=int, default=5, help="most shards in an assignment (5)")
     options = parser.parse_args()
-    end_on_signals()
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="dgasr-e2e-") as folder:
-        with Theatre(Path(folder), seed=options.seed, OMP_NUM_THREADS="1") as theatre:
-            try:
-                found, failures = play(theatre, options)
-            finally:
-                keep_logs(theatre, options.out / "e2e-logs")
-        found["whole proof, s"] = time.monotonic() - started
-        return figures.finish("e2e", options, found, failures)
+    return prove("e2e", options, play)
 
 
 def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

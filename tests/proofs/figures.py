@@ -12,11 +12,18 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-def add_arguments(parser: argparse.ArgumentParser, recordings: int) -> None:
-    """Add the flags that every proof has."""
+def make_parser(description: str | None, recordings: int) -> argparse.ArgumentParser:
+    """Make a command line with the flags that every proof has.
+
+    Args:
+        description: what `--help` says.
+        recordings: size of the archive unless it is told.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=recordings, help=f"size of the archive ({recordings})")
     parser.add_argument("--seed", type=int, default=0, help="of the archive and of all that is drawn (0)")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "proofs", help="folder for figures and logs")
+    return parser
 
 
 def finish(name: str, options: argparse.Namespace, figures: dict[str, Any], failures: list[str]) -> int:

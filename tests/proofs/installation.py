@@ -6,7 +6,6 @@ What differs from an installation for work is small here and stands here: pauses
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from tests.proofs.archive import Entry, make_archive, write_entries
@@ -91,10 +90,3 @@ def parameters(
         "shard": {"max_recordings": max_recordings},
         "pools": FAST | {"assignment": {"max_shards": max_shards}} | pools,
     }
-
-
-def keep_logs(theatre: Theatre, folder: Path) -> None:
-    """Copy the logs out of the theatre's folder before it vanishes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for log in (theatre.folder / "logs").iterdir():
-        (folder / log.name).write_bytes(log.read_bytes())

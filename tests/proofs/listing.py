@@ -150,8 +150,7 @@ def _row(recording: Recording, shard: Shard) -> dict[str, object]:
 
 def main() -> int:
     """Measure and print, or serve or measure one thing for the process that does."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    figures.add_arguments(parser, 1_000_000)
+    parser = figures.make_parser(__doc__, 1_000_000)
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--lake", help=argparse.SUPPRESS)

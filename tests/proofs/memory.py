@@ -6,8 +6,6 @@ python -m tests.proofs.memory --recordings 2000 --hours 10
 import argparse
 import os
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import soundfile
@@ -16,7 +14,7 @@ from dgasr.samples import SAMPLES
 from tests.proofs import figures
 from tests.proofs.archive import make_archive
 from tests.proofs.measured import Figures, measure
-from tests.proofs.processes import end_on_signals
+from tests.proofs.proof import prove
 from tests.proofs.theatre import Theatre
 
 MAX_GROWTH_MB = 2.0
@@ -29,19 +27,10 @@ MADE = 200
 
 def main() -> int:
     """Run the proof and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    figures.add_arguments(parser, 2000)
+    parser = figures.make_parser(__doc__, 2000)
     parser.add_argument("--hours", type=int, default=10, help="length of the long recording (10)")
     options = parser.parse_args()
-    end_on_signals()
-    started = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix="dgasr-memory-") as folder,
-        Theatre(Path(folder), seed=options.seed, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE") as theatre,
-    ):
-        found, failures = play(theatre, options)
-    found["whole proof, s"] = time.monotonic() - started
-    return figures.finish("memory", options, found, failures)
+    return prove("memory", options, play)
 
 
 def play(theatre: Theatre, options: argparse.Namespace) -> tuple[Figures, list[str]]:

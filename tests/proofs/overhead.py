@@ -8,14 +8,11 @@ becomes faster or slower meanwhile favours neither. Prefect's server is a proces
 
 import argparse
 import sys
-import tempfile
-import time
-from pathlib import Path
 
 from tests.proofs import figures
 from tests.proofs.archive import make_archive
 from tests.proofs.measured import Figures, measure
-from tests.proofs.processes import end_on_signals
+from tests.proofs.proof import prove
 from tests.proofs.theatre import Theatre
 
 MAX_RATIO = 1.10
@@ -25,19 +22,10 @@ WORDS = 12
 
 def main() -> int:
     """Run the proof and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    figures.add_arguments(parser, 1000)
+    parser = figures.make_parser(__doc__, 1000)
     parser.add_argument("--pairs", type=int, default=2, help="how often each is measured (2)")
     options = parser.parse_args()
-    end_on_signals()
-    started = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix="dgasr-overhead-") as folder,
-        Theatre(Path(folder), seed=options.seed, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE") as theatre,
-    ):
-        found, failures = play(theatre, options)
-    found["whole proof, s"] = time.monotonic() - started
-    return figures.finish("overhead", options, found, failures)
+    return prove("overhead", options, play)
 
 
 def play(theatre: Theatre, options: argparse.Namespace) -> tuple[Figures, list[str]]:
