@@ -16,8 +16,8 @@ from dgasr.lake.location import open_existing_lake
 from dgasr.lake.scans import REGISTERED, scan_statement
 from dgasr.lake.snapshot import snapshot
 
-SQL_FOLDER = Path(__file__).with_name("sql")
-"""The views, one a file: a link to the repository's `sql/`, which a wheel carries as a folder."""
+SQL_FOLDERS = (Path(__file__).with_name("sql"), Path(__file__).parents[2] / "sql")
+"""Where the views may lie, one a file: beside this file in a wheel, at the root of a checkout."""
 
 SETTINGS = (
     "set TimeZone = 'UTC'",
@@ -87,11 +87,12 @@ def view_statements() -> dict[str, str]:
     Raises:
         ConfigError: the folder is not there.
     """
-    files = {path.stem: path.read_text(encoding="utf-8") for path in sorted(SQL_FOLDER.glob("*.sql"))}
+    folder = next((folder for folder in SQL_FOLDERS if folder.is_dir()), SQL_FOLDERS[0])
+    files = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.sql"))}
     if not files:
         raise ConfigError(
-            f"{SQL_FOLDER}: the views are not there. It is a link to the repository's sql/, which not every copy of a "
-            "checkout keeps: install dgasr from a checkout with `make setup`, or from a wheel."
+            f"{folder}: the views are not there. Install dgasr from a whole checkout with `make setup`, or from its "
+            "wheel."
         )
     sources = {name: [source for source in _sources(text) if source in files] for name, text in files.items()}
     return {name: files[name] for name in TopologicalSorter(sources).static_order()}

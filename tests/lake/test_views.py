@@ -404,16 +404,16 @@ def test_a_stranger_among_the_commits_is_named(lake_copy):
 
 
 def test_missing_views_say_how_to_install(empty_lake, monkeypatch, tmp_path):
-    monkeypatch.setattr(views, "SQL_FOLDER", tmp_path / "sql")
-    with pytest.raises(ConfigError, match="install dgasr from a checkout"):
+    monkeypatch.setattr(views, "SQL_FOLDERS", (tmp_path / "sql",))
+    with pytest.raises(ConfigError, match="Install dgasr from a whole checkout"):
         connect(empty_lake)
 
 
-def test_a_wheel_carries_the_views():
+def test_a_wheel_carries_the_views_to_where_they_are_looked_for():
     root = Path(__file__).parents[2]
-    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["dgasr"]
-    carried = {path.stem for pattern in data for path in (root / "dgasr").glob(pattern) if path.suffix == ".sql"}
-    assert carried == {path.stem for path in (root / "sql").iterdir()} == set(view_statements())
+    hatch = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]
+    carried = hatch["build"]["targets"]["wheel"]["force-include"]
+    assert {(root / target, root / source) for source, target in carried.items()} == {views.SQL_FOLDERS}
 
 
 def test_a_lake_on_s3_answers_like_a_folder(s3_lake, three_recordings):
