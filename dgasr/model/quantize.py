@@ -1,10 +1,11 @@
-"""Weights as 8-bit integers, one scale a row: half the memory of bfloat16. Knows tensors, not where they came from.
+"""Weights of 8 bits, one scale a row: half the memory of bfloat16. Knows tensors, not where they came from.
 
 torchao holds the numbers and multiplies by them in linear layers. Experts are widened layer by layer when they are
 used, since no grouped product takes them: that costs time, and room for one layer's experts.
 """
 
 from collections import defaultdict
+from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,32 +19,37 @@ EXPERTS = ("gate_up_proj", "down_proj")
 KEPT = ("lm_head", "router", "lora_", "self_conditioning")
 """Parts of names of what stays as it is: read for its small differences, or small."""
 
-WIDENED = "_from_int8"
+NARROW_TENSORS = {"int8": "Int8Tensor", "fp8": "Float8Tensor"}
+"""Kind of weights → torchao's tensor of them; of fp8 it is e4m3, widened for every product."""
+
+WIDENED = "_widened"
 """After the name of an implementation of experts: the one that widens them first."""
 
 
-def quantize_int8(backbone: Any) -> None:
-    """Turn the matrices of attention, dense layers and experts into integers, in place; tied ones stay tied.
+def quantize(backbone: Any, kind: str) -> None:
+    """Keep the matrices of attention, dense layers and experts in 8 bits, in place; tied ones stay tied.
 
     Args:
         backbone: DiffusionGemma, frozen.
+        kind: of `NARROW_TENSORS`.
 
     Raises:
         ConfigError: torchao is not installed.
     """
     try:
-        from torchao.quantization import Int8Tensor, PerRow
+        torchao = import_module("torchao.quantization")
     except ImportError as error:
         raise ConfigError(
-            f"--quantize int8 needs torchao ({error}). Install it by `pip install 'dgasr[int8]'`, or leave it out."
+            f"--quantize {kind} needs torchao ({error}). Install it by `pip install 'dgasr[int8]'`, or leave it out."
         ) from error
+    narrow_tensor, by_row = getattr(torchao, NARROW_TENSORS[kind]), torchao.PerRow()
     tied: defaultdict[int, list[str]] = defaultdict(list)
     for name, weight in backbone.named_parameters(remove_duplicate=False):
         if _is_narrowed(backbone, name):
             tied[id(weight)].append(name)
     for names in tied.values():
         # Nothing else holds a weight by now, so each goes as its narrow one comes.
-        narrow = Int8Tensor.from_hp(backbone.get_parameter(names[0]).detach(), granularity=PerRow())
+        narrow = narrow_tensor.from_hp(backbone.get_parameter(names[0]).detach(), granularity=by_row)
         parameter = nn.Parameter(narrow, requires_grad=False)
         for name in names:
             path, _, attribute = name.rpartition(".")

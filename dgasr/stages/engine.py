@@ -55,7 +55,8 @@ def start_engine(config: EngineConfig) -> Engine:
     recipe = _recipe(model.config, model.identity, config)
     device = str(model.device)
     batch_size = config.batch_size or fitting_batch_size(model, recipe)
-    return Engine(recipe=recipe, transcriber=Transcriber(model, recipe, batch_size), device=device)
+    transcriber = Transcriber(model, recipe, batch_size, records_steps=config.cuda_graphs)
+    return Engine(recipe=recipe, transcriber=transcriber, device=device)
 
 
 def load_model(config: EngineConfig) -> "AsrModel":

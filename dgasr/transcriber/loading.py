@@ -10,7 +10,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import Quantize, identify, model_folder
 from dgasr.model.pretrained import load_pretrained
-from dgasr.model.quantize import quantize_int8
+from dgasr.model.quantize import quantize as narrow_weights
 
 
 def load(
@@ -30,7 +30,7 @@ def load(
         device: `auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`.
         merge_adapter: add LoRA into the weights: two copies of attention instead of one, and fewer products.
         compiled: let torch compile the decoder: minutes once for every canvas length, then faster steps.
-        quantize: `int8` keeps the backbone's matrices as 8-bit integers: half the memory on the device, slower. The
+        quantize: `int8` or `fp8` keeps the backbone's matrices in 8 bits: half the memory on the device, slower. The
             weights then go through the host's memory, which has to hold them all.
 
     Returns:
@@ -51,8 +51,8 @@ def load(
         _take_weights_type(loaded)
     if merge_adapter:
         merge_lora(loaded)
-    if quantize == "int8":
-        quantize_int8(loaded.backbone)
+    if quantize != "none":
+        narrow_weights(loaded.backbone, quantize)
     if compiled:
         loaded.compile_decoder()
     return loaded.to(where).eval().requires_grad_(False)

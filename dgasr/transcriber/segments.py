@@ -33,15 +33,17 @@ class Transcriber:
         model: in evaluation mode.
         recipe: from `build_recipe` of this model.
         batch_size: rows of every batch, whether in use or not.
+        records_steps: a GPU records denoising steps and replays them; changes nothing in the result.
 
     Raises:
         ConfigError: no rows.
     """
 
-    def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int) -> None:
+    def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int, *, records_steps: bool = False) -> None:
         if batch_size < 1:
             raise ConfigError(f"--batch-size {batch_size}: must be at least 1.")
         self._model, self._recipe, self.batch_size = model, recipe, batch_size
+        self._records_steps = records_steps
         self._head = VocabularyHead(
             weight=model.head_weight, softcap=model.config.softcap, embed_scale=model.embed_scale
         )
@@ -99,6 +101,7 @@ class Transcriber:
             buckets=self._model.config.canvas.buckets,
             end_token_ids=self._model.config.prompt.end_text_ids,
             config=self._recipe.decode,
+            records_steps=self._records_steps,
         )
         for canvas in canvases:
             yield self._read(canvas)
