@@ -1,55 +1,34 @@
 """The flow `backfill` in one process, with a transcriber that needs no model, and how it is handed to a server."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from dgasr.errors import ConfigError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
-from dgasr.records import SegmentFeatures, SegmentTranscript, silent_transcript
-from dgasr.stages.engine import Engine
 from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection
-from pipelines import execution, here, request
 from pipelines.backfill import backfill, submit
 from pipelines.pools import PoolsConfig
+from tests.pipelines.silent import start_silently, write_noise
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
 
-class SilentTranscriber:
-    """Hears nothing in anything."""
-
-    def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
-        for item in features:
-            yield silent_transcript(item.segment, "en")
-
-
 @pytest.fixture(autouse=True)
 def engine(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = Engine(recipe=recipe, transcriber=SilentTranscriber(), device="cpu")
-    for room in (here, execution):
-        monkeypatch.setattr(room, "start_engine", lambda config: fake)
-    monkeypatch.setattr(request, "recipe_of", lambda config: recipe)
+    start_silently(recipe, monkeypatch)
 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    folder = tmp_path / "archive"
-    folder.mkdir()
-    generator = np.random.default_rng(3)
-    for name in "abc":
-        soundfile.write(folder / f"{name}.wav", 0.1 * generator.standard_normal(16_000), 16_000)
-    return folder
+    return write_noise(tmp_path / "archive", "abc")
 
 
 def run(archive: Path, dry_run: bool = False, **selection: object) -> dict:

@@ -1,12 +1,9 @@
 """The flow on a folder, with a transcriber that needs no model; one temporary Prefect server for the whole file."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
@@ -14,42 +11,26 @@ from prefect.client.schemas.sorting import FlowRunSort
 from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
-from dgasr.records import SegmentFeatures, SegmentTranscript, silent_transcript
 from dgasr.stages.assignment import AssignmentConfig
-from dgasr.stages.engine import Engine
 from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.plan import ShardConfig
-from pipelines import execution, here, request
+from pipelines import execution, here
 from pipelines.pools import PoolsConfig
 from pipelines.transcribe import transcribe
+from tests.pipelines.silent import start_silently, write_noise
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
 
-class SilentTranscriber:
-    """Hears nothing in anything."""
-
-    def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
-        for item in features:
-            yield silent_transcript(item.segment, "en")
-
-
 @pytest.fixture(autouse=True)
 def engine(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = Engine(recipe=recipe, transcriber=SilentTranscriber(), device="cpu")
-    for room in (here, execution):
-        monkeypatch.setattr(room, "start_engine", lambda config: fake)
-    monkeypatch.setattr(request, "recipe_of", lambda config: recipe)
+    start_silently(recipe, monkeypatch)
     monkeypatch.setattr(execution, "ASSIGNMENT_HERE", AssignmentConfig(max_shards=2))
 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    folder = tmp_path / "archive"
-    folder.mkdir()
-    generator = np.random.default_rng(3)
-    for name in "abcde":
-        soundfile.write(folder / f"{name}.wav", 0.1 * generator.standard_normal(16_000), 16_000)
+    folder = write_noise(tmp_path / "archive", "abcde")
     (folder / "empty.wav").touch()
     return folder
 
