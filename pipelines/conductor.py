@@ -9,11 +9,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
 from dgasr.stages.run_folder import Stage
 from pipelines.course import Child, Course, Planned
-from pipelines.dispatch import Condition, Dispatch, Sighting
+from pipelines.dispatch import Condition, Dispatch
 from pipelines.pools import PoolsConfig
 from pipelines.tally import Tally
 
@@ -203,7 +204,7 @@ class Conductor:
         if self._now() - child.given_up_at > self._config.cancel_deadline_s:
             await self._dispatch.bury(handle)
             del self._children[handle]
-            child.see(_lost(child.seen), self._now())
+            child.see(replace(child.seen, condition=Condition.LOST), self._now())
             self._conclude(child)
 
     def _warn_of_queue(self, handle: str, child: Child) -> None:
@@ -230,14 +231,6 @@ class Conductor:
                 await self._dispatch.cancel(handle)
             except TransientError as error:
                 logger.warning("a child run was not ended: %s", error)
-
-
-def _lost(seen: Sighting) -> Sighting:
-    """Turn the last sighting of a child run into its end."""
-    return Sighting(
-        condition=Condition.LOST, message=seen.message, sequence=seen.sequence, num_done=seen.num_done,
-        shard_ids=seen.shard_ids,
-    )  # fmt: skip
 
 
 def _name(child: Child) -> str:
