@@ -37,7 +37,7 @@ class Reduction:
         if self.experts:
             backbone |= {"num_experts": self.experts, "top_k_experts": min(self.experts, backbone["top_k_experts"])}
         if self.vocabulary:
-            last = self.vocabulary - 1
+            last = self.vocabulary - 2  # the one behind it becomes the image's, which no prompt may hold
             backbone["vocab_size"] = self.vocabulary
             ids = {name: min(getattr(prompt, name), last - index) for index, name in enumerate(
                 ("begin_audio_id", "audio_id", "end_audio_id"))}  # fmt: skip

@@ -26,13 +26,20 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     group.add_argument("--experts", type=positive_int, default=0, metavar="N", help="of a layer, drawn weights only")
     group.add_argument("--vocabulary", type=positive_int, default=0, metavar="N", help="entries, drawn weights only")
     group.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of drawn weights")
-    group.add_argument("--batch", type=positive_int, nargs="+", default=(1, 16), metavar="N", help="default: 1 16")
+    group.add_argument(
+        "--batch", type=_batch, nargs="+", default=(1, 16), metavar="N|max",
+        help="segments at once; max: what the GPU's memory holds, found for each engine (default: 1 16)",
+    )  # fmt: skip
+    group.add_argument("--clip", type=float, nargs="+", default=(30.0, 7.0), metavar="S", help="default: 30 7")
+    group.add_argument("--rounds", type=positive_int, default=2, metavar="N", help="batches timed (default: 2)")
     group.add_argument("--canvas", type=positive_int, default=0, metavar="N", help="tokens (default: by clip length)")
     group.add_argument("--steps", type=positive_int, default=8, metavar="N", help="of every canvas (default: 8)")
     group.add_argument(
         "--engine", nargs="+", choices=("ours", "transformers"), default=("ours", "transformers"), help="default: both"
     )
     group.add_argument("--compile", action="store_true", help="let torch compile the decoder of ours")
+    group.add_argument("--quantize", choices=("none", "int8", "fp8"), default="none", help="default: %(default)s")
+    group.add_argument("--cuda-graphs", action="store_true", help="ours replays steps that the GPU has recorded")
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
     group = parser.add_argument_group("sql")
     group.add_argument(
@@ -53,6 +60,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _batch(text: str) -> int:
+    """Read a batch; `max` is the benchmark's `LARGEST`."""
+    return 0 if text == "max" else positive_int(text)
+
+
 def _decode(options: argparse.Namespace) -> int:
     from dgasr.bench.decode import DecodeBenchmark, main
     from dgasr.bench.decode_model import Reduction
@@ -61,9 +73,9 @@ def _decode(options: argparse.Namespace) -> int:
         DecodeBenchmark(
             model=options.model, adapter=options.adapter, has_random_weights=options.random_weights,
             reduction=Reduction(layers=options.layers, experts=options.experts, vocabulary=options.vocabulary),
-            compile=options.compile, device=options.device,
-            dtype=options.dtype, batches=tuple(options.batch), canvas=options.canvas,
-            steps=options.steps, engines=tuple(options.engine),
+            compile=options.compile, quantize=options.quantize, cuda_graphs=options.cuda_graphs, device=options.device,
+            dtype=options.dtype, clips_s=tuple(options.clip), batches=tuple(options.batch), canvas=options.canvas,
+            steps=options.steps, engines=tuple(options.engine), rounds=options.rounds,
         ),
         options.json,
     )  # fmt: skip

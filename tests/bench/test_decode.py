@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from dgasr.bench.bound import Rates, Work, window_work
-from dgasr.bench.decode import DecodeBenchmark, main, measure
-from dgasr.bench.decode_engines import decode_ours, phases_of, tokens_per_expert
+from dgasr.bench.decode import LARGEST, DecodeBenchmark, main, measure
+from dgasr.bench.decode_case import DecodeCase
+from dgasr.bench.decode_engines import ENGINES, decode_ours, phases_of, tokens_per_expert
+from dgasr.bench.decode_figures import Comparison, Measured, compare, lines_of
 from dgasr.bench.decode_model import Reduction, noise_segments, random_model
+from dgasr.bench.largest import GAP, largest_fitting
+from dgasr.bench.peak import PeakMemory
 from dgasr.bench.stopwatch import Stopwatch
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
@@ -20,10 +24,14 @@ SMALL = {"model": "tiny", "device": "cpu", "steps": 2, "rounds": 1, "batches": (
 
 
 @pytest.fixture(scope="module")
-def measured():
-    benchmark = DecodeBenchmark(**SMALL, has_random_weights=True)
-    model = random_model("tiny", Reduction(), torch.device("cpu"), torch.float32)
-    return list(measure(benchmark, model, RATES))
+def model():
+    return random_model("tiny", Reduction(), torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def measured(model):
+    # Steps are not recorded on a CPU; that the flag goes all the way is what is seen here.
+    return list(measure(DecodeBenchmark(**SMALL, has_random_weights=True, cuda_graphs=True), model, RATES))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +86,90 @@ def test_every_token_is_routed_to_its_number_of_experts(measured):
     assert routed["mean"] == 2 * 8 * tiny().backbone["top_k_experts"] / tiny().backbone["num_experts"]
 
 
+def test_what_transformers_leaves_out_is_not_in_its_bound(model):
+    # CTC, and the projector at seven more shifts.
+    common = {"model": model, "recipe": build_recipe(model.config, model.identity), "clip_s": 8.0, "canvas": 8}
+    ours, theirs = (
+        DecodeCase(engine=engine, rounds=1, cuda_graphs=False, **common).least_s(Rates(copy_bytes=1e20, flops=1), 2)
+        for engine in ("ours", "transformers")
+    )
+    work = window_work(model.config, 2, 8)
+    assert ours - theirs == pytest.approx(work["ctc"].flops + work["projector"].flops * 7 / 8)
+
+
+def test_every_row_of_ours_stands_beside_that_of_transformers(measured):
+    assert [(each.clip_s, each.batch, each.batch_ratio) for each in compare(measured)] == [(8.0, 2, 1.0), (7.0, 2, 1.0)]
+    ours, theirs = measured[:2]
+    assert compare(measured)[0].rtfx_ratio == pytest.approx(ours.rtfx / theirs.rtfx, abs=0.006)
+
+
+def test_largest_batches_are_compared_with_each_other_only():
+    rows = [
+        Measured(engine="ours", clip_s=30.0, batch=16, canvas=192, rtfx=600.0),
+        Measured(engine="transformers", clip_s=30.0, batch=16, canvas=192),
+        Measured(engine="ours", clip_s=30.0, batch=160, canvas=192, rtfx=800.0, is_largest=True),
+        Measured(engine="transformers", clip_s=30.0, batch=16, canvas=192, rtfx=200.0, is_largest=True),
+    ]
+    assert compare(rows) == [Comparison(clip_s=30.0, batch=160, batch_ratio=10.0, rtfx_ratio=4.0)]
+    assert "batch 160: 4.00 times the RTFx, 10.00 times the batch" in lines_of(compare(rows))
+
+
+def holding(limit):
+    """An engine whose device holds so many segments, and which decodes nothing."""
+
+    def decode(model, recipe, segments, batch_size, canvas):
+        if batch_size > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    return decode
+
+
+def test_each_engine_is_measured_at_the_largest_batch_that_it_can_hold(model, monkeypatch):
+    monkeypatch.setitem(ENGINES, "transformers", holding(5))
+    benchmark = DecodeBenchmark(**{**SMALL, "batches": (4, LARGEST, 8)}, engines=("transformers",), clips_s=(8.0,))
+    rows = list(measure(benchmark, model, RATES))
+    assert [(row.batch, row.is_largest, row.rtfx is None) for row in rows] == [
+        (4, False, False), (5, True, False), (8, False, True),
+    ]  # fmt: skip
+
+
+def test_a_device_that_holds_nothing_has_no_largest_batch(model, monkeypatch):
+    monkeypatch.setitem(ENGINES, "transformers", holding(0))
+    benchmark = DecodeBenchmark(**{**SMALL, "batches": (LARGEST,)}, engines=("transformers",), clips_s=(8.0,))
+    (row,) = measure(benchmark, model, RATES)
+    assert (row.batch, row.rtfx) == (0, None)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 17, 63, 64, 65, 1000])
+def test_the_largest_is_found_to_a_sixteenth_in_few_tries(limit):
+    tried = []
+
+    def fits(number):
+        tried.append(number)
+        return number <= limit
+
+    assert limit - limit / GAP <= largest_fitting(fits, 4096) <= limit
+    assert len(tried) <= 17
+
+
+def test_nothing_above_the_limit_is_tried():
+    assert largest_fitting(lambda number: number <= 100 or pytest.fail("tried"), 100) in range(94, 101)
+
+
+def test_the_host_is_not_asked_for_more_memory_than_it_has():
+    with pytest.raises(ConfigError, match="--batch max needs a GPU"):
+        main(DecodeBenchmark(**{**SMALL, "batches": (LARGEST,)}, has_random_weights=True))
+
+
+def test_the_peak_of_a_process_holds_what_was_given_back():
+    peak = PeakMemory(torch.device("cpu"))
+    before = peak.bytes()
+    if before is None:
+        pytest.skip("this system does not count a process's peak anew")
+    float(torch.ones(25_000_000).sum())
+    assert 60e6 < peak.bytes() - before < 150e6
+
+
 def test_a_compiled_decoder_is_seen_routing_too():
     model = random_model("tiny", Reduction(), torch.device("cpu"), torch.float32)
     model._run_decoder = torch.compile(model._decoder_states, backend=never)
@@ -105,7 +197,7 @@ def test_a_reduced_model_keeps_the_shapes_of_its_layers_and_ids_that_exist():
     assert changed == {"num_hidden_layers", "num_experts", "top_k_experts", "vocab_size"}
     ids = (config.prompt.begin_audio_id, config.prompt.audio_id, config.prompt.end_audio_id)
     assert len(set(ids)) == 3
-    assert max(ids) < 64
+    assert max(ids) < 63, "the last id is the image's"
 
 
 def test_trained_weights_are_not_reduced():
