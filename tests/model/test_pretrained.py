@@ -1,6 +1,7 @@
 """Checkpoints in the published file format, small and with random weights: sharded, tied once, with a vision tower."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -20,10 +21,11 @@ from transformers import (
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.features import segment_features
+from dgasr.model import pretrained
 from dgasr.model.adapter import add_lora, save_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.identity import read_config
-from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, LoraSize, tiny
+from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, LoraSize, full, tiny
 from dgasr.model.pretrained import load_pretrained
 from dgasr.model.projector_config import ProjectorConfig
 from dgasr.model.skeleton import Slots, backbone_skeleton, draw_weights
@@ -133,6 +135,30 @@ def test_weights_are_of_the_wanted_type_and_rotary_frequencies_stay_exact(publis
 
 def test_the_tokenizer_comes_with_the_backbone(loaded):
     assert loaded.tokenizer.decode(loaded.tokenizer.encode("one two")) == "one two"
+
+
+def test_what_lies_in_the_hub_cache_is_loaded_without_a_network(published, loaded, tmp_path, monkeypatch):
+    revisions = {"whisper": "a" * 40, "backbone": "b" * 40}
+    for (part, revision), source in zip(revisions.items(), full().pretrained.values(), strict=True):
+        cached = tmp_path / ("models--" + source.replace("/", "--"))
+        (cached / "snapshots").mkdir(parents=True)
+        (cached / "snapshots" / revision).symlink_to(published / part)
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text(revision)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = load_pretrained(replace(tiny(), pretrained=full().pretrained), torch.float32)
+    assert model.identity.digest == "+".join(revisions.values())
+    assert torch.equal(model.head_weight, loaded.head_weight)
+
+
+def test_a_long_load_tells_how_far_it_is(published, monkeypatch, caplog):
+    monkeypatch.setattr(pretrained, "LONG_LOAD_S", 0.0)
+    with caplog.at_level("INFO", logger=pretrained.__name__):
+        load_pretrained(read_config(str(published)))
+    told = [record.getMessage() for record in caplog.records]
+    assert any(re.fullmatch(r"loading .*backbone: \d+ of \d+ tensors", line) for line in told)
+    assert re.search(r"loaded .*backbone: \d+ tensors in \d", told[-1])
 
 
 def test_absent_weights_say_where_to_get_them(tmp_path):
