@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from prefect.events.schemas.automations import AutomationCore
 from prefect.server.schemas.actions import WorkPoolCreate
 from prefect.settings import Settings
@@ -64,6 +66,16 @@ def test_prefect_knows_every_setting_that_it_is_given(wanted: dict[str, str], mo
     for name in names:
         monkeypatch.setenv(name, wanted[name])
     assert names <= set(Settings().to_environment_variables(exclude_unset=True))
+
+
+def test_prefect_is_installed_with_a_fastapi_that_its_server_starts_with():
+    root = Path(start.__file__).parents[1]
+    pins = dict(line.split("==") for line in (root / "requirements.lock").read_text().splitlines() if "==" in line)
+    wanted = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    (bound,) = (Requirement(line).specifier for line in wanted if line.startswith("fastapi"))
+    assert pins["prefect"] == "3.8.8", "if this one starts with a later fastapi, take out its bound, and this test"
+    assert pins["fastapi"] in bound
+    assert "0.151" not in bound
 
 
 def test_a_variable_that_someone_set_is_kept():
