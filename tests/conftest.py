@@ -81,11 +81,18 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-def _encode(path: Path, waveform: np.ndarray, sample_rate_hz: int, codec: str, **options: str) -> None:
+def _encode(
+    path: Path,
+    waveform: np.ndarray,
+    sample_rate_hz: int,
+    codec: str,
+    codec_options: dict[str, str] | None = None,
+    **options: str,
+) -> None:
     """Write a waveform, [channels, samples] in [-1, 1], with libav; the container follows from the path."""
     layout = {1: "mono", 2: "stereo"}[waveform.shape[0]]
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=sample_rate_hz, layout=layout)
+        stream = container.add_stream(codec, rate=sample_rate_hz, layout=layout, options=codec_options)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform, np.float32), format="fltp", layout=layout)
         frame.sample_rate, frame.pts = sample_rate_hz, 0
         fifo = av.AudioFifo()
@@ -100,5 +107,5 @@ def _encode(path: Path, waveform: np.ndarray, sample_rate_hz: int, codec: str, *
 
 @pytest.fixture(scope="session")
 def encode() -> Callable[..., None]:
-    """Function `(path, waveform, sample_rate_hz, codec, **options)` that writes a file with libav."""
+    """Function `(path, waveform, sample_rate_hz, codec, codec_options, **options)` that writes a file with libav."""
     return _encode

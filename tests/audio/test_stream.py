@@ -2,6 +2,7 @@
 
 import io
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -12,6 +13,9 @@ from dgasr.errors import ConfigError, ObjectError, TransientError
 from dgasr.records import SAMPLE_RATE_HZ
 
 RATE_HZ = 44_100
+
+VARIABLE_BIT_RATE = {"flags": "+qscale", "global_quality": "472"}
+"""What makes libmp3lame spend what each frame needs."""
 
 
 def tone(duration_s: float, sample_rate_hz: int = RATE_HZ, frequency_hz: float = 440.0) -> np.ndarray:
@@ -69,12 +73,39 @@ def test_speech_agrees_with_its_header(shared_data, name):
 
 
 def test_a_variable_bit_rate_mp3_without_a_frame_count_is_read_to_its_end(tmp_path, encode):
-    # The guess from its first frames is far too low: silence is cheap.
+    # The guess from its first frames is far too long: silence is cheap.
     waveform = np.concatenate([np.zeros(10 * RATE_HZ), 0.3 * np.random.default_rng(0).standard_normal(10 * RATE_HZ)])
-    encode(tmp_path / "a.mp3", waveform[None], RATE_HZ, "libmp3lame", write_xing="0")
+    encode(tmp_path / "a.mp3", waveform[None], RATE_HZ, "libmp3lame", VARIABLE_BIT_RATE, write_xing="0")
+    with av.open(str(tmp_path / "a.mp3")) as guessed:
+        assert guessed.duration / av.time_base > 30
     decoded, report = decode(tmp_path / "a.mp3")
     assert report.declared_s is None
     assert decoded.size / SAMPLE_RATE_HZ == pytest.approx(20.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate_hz", "codec_options"),
+    [
+        ("a.flac", "flac", RATE_HZ, {}),
+        ("a.mp3", "libmp3lame", RATE_HZ, VARIABLE_BIT_RATE),
+        ("a.m4a", "aac", RATE_HZ, {}),
+        ("a.opus", "libopus", 48_000, {}),
+    ],
+)
+def test_clicks_do_not_drift(tmp_path, encode, name, codec, rate_hz, codec_options):
+    places_s, click = range(5, 45, 10), tone(0.005, rate_hz, 1000.0)
+    waveform = np.zeros(50 * rate_hz, dtype=np.float32)
+    for place_s in places_s:
+        waveform[place_s * rate_hz :][: click.size] = click
+    encode(tmp_path / name, waveform[None], rate_hz, codec, codec_options)
+    decoded, _ = decode(tmp_path / name)
+    late_ms = []
+    for place_s in places_s:
+        power = decoded[(place_s - 1) * SAMPLE_RATE_HZ : (place_s + 1) * SAMPLE_RATE_HZ] ** 2
+        centre = (np.arange(power.size) * power).sum() / power.sum()
+        late_ms.append((centre / SAMPLE_RATE_HZ - 1.0025) * 1000)
+    assert np.abs(late_ms).max() < 25  # what an encoder puts in front
+    assert np.ptp(late_ms) < 0.1
 
 
 def test_the_extension_does_not_matter(tmp_path):

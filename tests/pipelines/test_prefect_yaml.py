@@ -37,6 +37,19 @@ def test_an_entrypoint_takes_the_parameters_that_it_is_given(deployment: dict):
         flow.validate_parameters(deployment["parameters"])
 
 
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_a_flow_is_a_coroutine_and_keeps_no_result_on_the_workers_disk(deployment: dict):
+    flow = flow_of(deployment)
+    assert (flow.isasync, flow.persist_result) == (True, False)
+
+
+def test_a_run_that_finds_another_one_at_work_waits():
+    # CANCEL_NEW beside a worker's limit leaves runs Late for ever (Prefect #16984).
+    limits = [deployment["concurrency_limit"] for deployment in DEPLOYMENTS if deployment.get("schedules")]
+    assert limits
+    assert all(limit == {"limit": 1, "collision_strategy": "ENQUEUE"} for limit in limits)
+
+
 def test_parents_look_for_their_children_where_they_are_deployed():
     pools = PoolsConfig()
     assert {pools.prepare_deployment, pools.decode_deployment} == CHILDREN <= {name_of(d) for d in DEPLOYMENTS}

@@ -177,6 +177,14 @@ def test_errors_of_the_service_say_who_acts(s3_endpoint, monkeypatch, code, stat
         open_object(recording).read()
 
 
+def test_servers_are_sent_no_checksums_that_only_amazon_knows(bucket, monkeypatch):
+    for name in ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"):
+        monkeypatch.delenv(name, raising=False)
+    s3._client_of.cache_clear()
+    config = s3._client().meta.config
+    assert (config.request_checksum_calculation, config.response_checksum_validation) == ("when_required",) * 2
+
+
 def test_a_large_object_is_written_in_parts(bucket, monkeypatch):
     monkeypatch.setattr(s3, "MULTIPART_BYTES", 2**20)
     monkeypatch.setattr(s3, "MULTIPART", TransferConfig(multipart_threshold=2**20, multipart_chunksize=5 * 2**20))
