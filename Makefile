@@ -72,13 +72,13 @@ bench: setup ## speed of the front end and of the whole path
 
 # Flags of a proof, such as PROOF="--seed 7 --recordings 50"; figures and logs go to runs/proofs.
 PROOF ?=
-e2e: setup ## 200 recordings through server, pools and S3: every row as the embedded run has it
+e2e: setup ## 200 recordings through server, pools and S3: every row as the embedded run has it (3 minutes)
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.e2e $(PROOF)
 
-chaos: setup ## the same under 30 SIGKILLs and a failing S3: the lake ends as if nothing had been
+chaos: setup ## the same under 30 SIGKILLs and a failing S3: the lake ends as if nothing had been (10 minutes)
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.chaos $(PROOF)
 
-proofs: setup ## overhead, memory, two backfills at once, cancelling (a quarter of an hour)
+proofs: setup ## overhead, memory, two backfills at once, cancelling (20 minutes)
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.overhead $(PROOF)
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.memory $(PROOF)
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.backfills $(PROOF)

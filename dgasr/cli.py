@@ -60,7 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dgasr",
         description="Transcribe audio archives with a diffusion decoder: S3 in, Parquet out, SQL on top.",
-        epilog="`dgasr demo` shows all of it on this machine; `dgasr doctor` says what is missing.",
+        epilog="`dgasr demo` shows all of it on this machine; `dgasr doctor` says what is missing. Exit codes: 0 all "
+        "good; 1 try again, or the lake contradicts itself; 2 the request is wrong; 3 done, but some recordings could "
+        "not be used as a whole.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:

@@ -44,6 +44,12 @@ def run(command: str) -> int:
     return main([match for word in shlex.split(command)[1:] for match in (sorted(glob.glob(word)) or [word])])
 
 
+def make_lake(wanted: str, folder: Path) -> None:
+    """Make the lake that a command or program reads, where a test runs alone or before its neighbour."""
+    if "my-lake" in wanted and not (folder / "my-lake").exists():
+        assert run(next(command for command in COMMANDS if "--lake my-lake" in command)) == 0
+
+
 @pytest.fixture(scope="module")
 def demo(shared_folder: Path) -> str:
     """What the demo prints, run as `make demo` runs it."""
@@ -61,9 +67,7 @@ def demo(shared_folder: Path) -> str:
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("dgasr")])
 def test_a_command_runs(command: str, folder: Path, capsys: pytest.CaptureFixture[str]):
-    makes_the_lake = next(first for first in COMMANDS if "--lake my-lake" in first)
-    if "my-lake" in command and not (folder / "my-lake").exists():  # a test runs alone, or before its neighbour
-        assert run(makes_the_lake) == 0, capsys.readouterr().err
+    make_lake(command, folder)
     assert run(command) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.strip()
 
@@ -80,6 +84,7 @@ def test_no_command_is_of_another_kind():
 
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_runs(code: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+    make_lake(code, folder)
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
 
