@@ -1,14 +1,17 @@
 """The one composition of the rooms: segments' features in, transcripts with word times, confidence and flags out.
 
 Three waves, each in a batch of one fixed shape: encode (audio → prompt cache and CTC posteriors), denoise (canvases
-come and go), read. A segment's result depends on the segment, the recipe and the type of device, nothing else; that is
-why a batch that does not fit the memory can be halved, and its segments done again.
+come and go), read (one by one, while a GPU takes the next steps). A segment's result depends on the segment, the recipe
+and the type of device, nothing else; that is why a batch that does not fit the memory can be halved, and its segments
+done again.
 """
 
 import logging
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import chain
+
+import torch
 
 from dgasr.diffusion.canvas import Canvas, CanvasJob, CanvasSeed
 from dgasr.diffusion.denoise import denoise
@@ -18,6 +21,7 @@ from dgasr.errors import ConfigError, TransientError
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, seconds
+from dgasr.transcriber.aside import aside
 from dgasr.transcriber.decoder import CachedDecoder
 from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
 from dgasr.transcriber.memory import is_out_of_memory, release_memory
@@ -103,8 +107,7 @@ class Transcriber:
             config=self._recipe.decode,
             records_steps=self._records_steps,
         )
-        for canvas in canvases:
-            yield self._read(canvas)
+        yield from aside(self._read, canvases, self.batch_size if waits_for(self._model.device) else 0)
 
     def _jobs(self, features: Iterator[SegmentFeatures]) -> Iterator[CanvasJob]:
         for encoded in SegmentEncoder(self._model, self._recipe, self.batch_size).encode(features):
@@ -146,6 +149,11 @@ class Transcriber:
             is_settled=canvas.is_settled,
             is_overflow=canvas.is_overflowed,
         )
+
+
+def waits_for(device: torch.device) -> bool:
+    """Tell whether this process waits while a device works, and can place words in the meantime: 14 ms a window."""
+    return device.type == "cuda"
 
 
 class _Pulled:

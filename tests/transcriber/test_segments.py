@@ -63,6 +63,11 @@ def test_recorded_steps_change_nothing(model, recipe, segments, wanted, monkeypa
     assert recording.num_replayed > 0
 
 
+def test_reading_beside_the_next_steps_changes_nothing(run, segments, wanted, monkeypatch):
+    monkeypatch.setattr(composition, "waits_for", lambda device: True)
+    assert run(segments, 3) == wanted
+
+
 @pytest.fixture(scope="module")
 def seeded_recipe(recipe):
     return replace(recipe, decode=replace(recipe.decode, seed_canvas="ctc"))
