@@ -61,6 +61,17 @@ def test_a_recipe_is_exported_as_it_heard(dgasr, lake: str):
     assert "zebra" not in dgasr("export", "--lake", lake, "--format", "txt", "--prefix", DAY)[1]
 
 
+def test_recordings_of_one_name_keep_their_rows_and_their_files_apart(dgasr, archive: Path, tmp_path: Path):
+    for folder in ("a", "b"):
+        (archive / folder).mkdir()
+        (archive / folder / "one.wav").write_bytes((archive / f"{'one' if folder == 'a' else 'two'}.wav").read_bytes())
+    lake = tmp_path / "lake"
+    assert dgasr("transcribe", archive, "--lake", lake)[0] == 0
+    assert dgasr("export", "--lake", lake, "--format", "txt", "--out", tmp_path / "txt")[0] == 0
+    files = sorted(str(path.relative_to(tmp_path / "txt")) for path in (tmp_path / "txt").rglob("*.txt"))
+    assert files == ["a/one.wav.txt", "b/one.wav.txt", "one.wav.txt", "two.wav.txt"]
+
+
 def test_a_question_chooses_recordings(dgasr, lake: str):
     query = "select uri from phrase('harbour pilot')"
     code, out, err = dgasr("export", "--lake", lake, "--format", "json", "--query", query)

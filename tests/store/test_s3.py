@@ -129,6 +129,17 @@ def test_of_many_writers_exactly_one_succeeds(bucket):
     assert read_bytes(f"s3://{bucket}/part") == bytes([written.index(True)])
 
 
+def test_what_is_written_if_absent_goes_in_one_put_however_large(bucket):
+    # Ceph ignores the condition where an upload of several parts is completed.
+    calls = []
+    s3._client().meta.events.register("before-call.s3", lambda model, **_: calls.append(model.name), unique_id="calls")
+    try:
+        assert write_if_absent(f"s3://{bucket}/part", bytes(2 * TransferConfig().multipart_threshold))
+    finally:
+        s3._client().meta.events.unregister("before-call.s3", unique_id="calls")
+    assert calls == ["PutObject"]
+
+
 def test_uris_are_listed_by_prefix(bucket):
     for key in ("lake/part-1", "lake/part-2", "other"):
         write_bytes(f"s3://{bucket}/{key}", b"rows")
