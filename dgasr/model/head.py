@@ -5,7 +5,8 @@ carry a constant on top (`bias`, added after the cap): the CTC blank needs to st
 walked in chunks, forward and again in backward, so memory is `rows x chunk`. This file knows neither CTC nor diffusion.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -76,10 +77,10 @@ def scan_vocabulary(
     total = torch.full(rows, -torch.inf, device=hidden.device)
     top_logit = torch.full(rows, -torch.inf, device=hidden.device)
     ids = torch.zeros(rows, dtype=torch.long, device=hidden.device)
+    scan_chunk = _choose_scan(weight.device)
     for start, part in _chunks(weight, chunk):
-        logits = _logits(hidden, part, softcap, start, bias)  # [..., chunk]
-        total = torch.logaddexp(total, torch.logsumexp(logits, dim=-1))
-        value, index = logits.max(dim=-1)
+        value, index, added = scan_chunk(hidden, part, softcap, start, bias)
+        total = torch.logaddexp(total, added)
         ids = torch.where(value > top_logit, index + start, ids)
         top_logit = torch.maximum(top_logit, value)
     return VocabularyScan(ids, top_logit, total)
@@ -134,6 +135,32 @@ def _slope(hidden: Tensor, part: Tensor, total: Tensor, softcap: float, start: i
 def _logits(hidden: Tensor, part: Tensor, softcap: float, start: int, bias: Bias | None) -> Tensor:
     """Compute the logits `[..., chunk]`, float32, of the vocabulary rows `part` that begin at id `start`."""
     return _with_bias(_capped(_products(hidden, part), softcap), start, bias)
+
+
+_Scanned = tuple[Tensor, Tensor, Tensor]
+"""Highest logit, its place in the chunk, logsumexp of every row.  [...] each"""
+
+
+def _choose_scan(device: torch.device) -> Callable[[Tensor, Tensor, float, int, Bias | None], _Scanned]:
+    """Choose what reads a chunk: a Triton kernel on CUDA, torch's operations elsewhere."""
+    return scan_fused if device.type == "cuda" and find_spec("triton") is not None else scan_plain
+
+
+def scan_plain(hidden: Tensor, part: Tensor, softcap: float, start: int, bias: Bias | None) -> _Scanned:
+    """Read the vocabulary rows `part`, which begin at id `start`, with torch's own operations."""
+    logits = _logits(hidden, part, softcap, start, bias)  # [..., chunk]
+    value, index = logits.max(dim=-1)
+    return value, index, torch.logsumexp(logits, dim=-1)
+
+
+def scan_fused(hidden: Tensor, part: Tensor, softcap: float, start: int, bias: Bias | None) -> _Scanned:
+    """Read them by a Triton kernel."""
+    from dgasr.model.head_kernel import scan_chunk_fused
+
+    products, (favoured, constant) = _products(hidden, part), bias or (-1, 0.0)
+    found = scan_chunk_fused(products.flatten(0, -2).contiguous(), softcap, favoured - start, constant)
+    top, index, total = (tensor.unflatten(0, hidden.shape[:-1]) for tensor in found)
+    return top, index, total
 
 
 def _capped(products: Tensor, softcap: float) -> Tensor:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dgasr.model import head
 from dgasr.model.head import greedy, label_logits, log_partition, scan_vocabulary
 
 SOFTCAP = 30.0
@@ -119,3 +120,7 @@ def test_no_tensor_of_the_vocabularys_width_is_made():
         log_partition(hidden, weight, SOFTCAP, 256).sum().backward()
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert largest <= 8 * 50 * 256 * 4  # an operator holds a few tensors of [rows, chunk]; all logits are 78 of them
+
+
+def test_on_the_cpu_the_vocabulary_is_scanned_by_torchs_operations():
+    assert head._choose_scan(torch.device("cpu")) is head.scan_plain
