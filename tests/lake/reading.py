@@ -1,9 +1,10 @@
-"""What readers of a lake see, for tests that compare it before and after; no view is needed for that."""
+"""What readers of a lake see, with the views and without them."""
 
 from dgasr.lake.datasets import read_part
 from dgasr.lake.location import open_lake
 from dgasr.lake.schema import table_schema
 from dgasr.lake.snapshot import snapshot
+from dgasr.lake.views import connect
 
 
 def rows_of(lake: str) -> dict[str, list[str]]:
@@ -20,3 +21,9 @@ def rows_of(lake: str) -> dict[str, list[str]]:
 def keys_of(lake: str, table: str) -> list[str]:
     """Keys of the parts of a table that readers see."""
     return [part.key for part in snapshot(open_lake(lake)).parts[table]]
+
+
+def ask(lake: str, query: str) -> list[tuple]:
+    """Open a lake for one question."""
+    with connect(lake) as connection:
+        return connection.execute(query).fetchall()

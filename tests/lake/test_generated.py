@@ -40,6 +40,7 @@ def test_the_same_seed_invents_the_same_speech(generated, tmp_path: Path):
         ("select count(*) from recordings_latest where recipe_id = '5eed'", lambda a: a.num_recordings),
         ("select count(*) from latest_transcripts", lambda a: a.num_recordings),
         ("select count(*) from segments_latest", lambda a: a.num_segments),
+        ("select count(*) from segments where recipe_id = '5eed'", lambda a: a.num_segments),
         ("select count(*) from words", lambda a: a.num_words),
         ("select sum(num_words) from latest_transcripts", lambda a: a.num_words),
         ("select sum(num_words) from confidence_histogram", lambda a: a.num_words),
@@ -64,6 +65,14 @@ def test_the_same_seed_invents_the_same_speech(generated, tmp_path: Path):
 def test_a_view_finds_what_was_put_in(generated, query: str, answer):
     ask, archive = generated
     assert ask(query) == [(answer(archive),)]
+
+
+def test_the_phrase_is_said_when_its_recording_begins(generated):
+    ask, _ = generated
+    uri = "s3://archive/desk0/2026/01/02/00100.flac"
+    ((start_s, end_s),) = ask(f"select start_s, end_s from phrase('harbour pilot ahoy') where uri = '{uri}'")
+    middle_s = (start_s + end_s) / 2
+    assert ask(f"select word from transcript_at('{uri}', {middle_s})") == [("pilot",)]
 
 
 def test_coverage_accounts_for_every_sample(generated: tuple[object, Archive]):

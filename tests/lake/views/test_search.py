@@ -1,0 +1,118 @@
+"""What is found of what was said: `search`, `phrase` and `transcript_at`, with answers computed by hand."""
+
+import math
+from datetime import timedelta
+
+import pytest
+
+from dgasr.lake.parts import commit_shard
+from dgasr.lake.views import connect
+from dgasr.store import objects
+from tests.lake.reading import ask
+
+
+def test_search_ranks_the_phrase_first_and_gives_neighbours(small):
+    columns = "uri, start_s, end_s, text_before, text, text_after"
+    assert small(f"select {columns} from search('Forty two!')") == [
+        ("/a/one.flac", 8.0, 10.0, "One two, two", "forty two", ""),
+        ("/a/one.flac", 0.0, 6.0, "", "One two, two", "forty two"),
+    ]
+
+
+def test_the_score_is_bm25_and_once_more_the_weights_for_the_phrase(small):
+    # 5 segments; two holds in 2 of them, forty in 1. Both that match are two eights of letters long, as their mean is.
+    two, forty = math.log(1 + 3.5 / 2.5), math.log(1 + 4.5 / 1.5)
+    best = (two + forty) * 2.2 / (1 + 1.2) + two + forty
+    other = two * 2 * 2.2 / (2 + 1.2)
+    assert [score for (score,) in small("select score from search('forty two')")] == pytest.approx([best, other])
+
+
+def test_a_longer_segment_scores_less_against_the_mean_of_those_found(empty_lake, make_shard):
+    texts = ["four five six", "one", "one two three four five six"]  # 1 and 4 eights of letters that match, mean 2.5
+    pieces = [("speech", n, n + 1, text, 1.0, ()) for n, text in enumerate(texts)]
+    commit_shard(objects, empty_lake, make_shard(pieces=pieces))
+    one = math.log(1 + 1.5 / 2.5)
+    scores = [one * 2.2 / (1 + 1.2 * (0.25 + 0.75 * eights / 2.5)) + one for eights in (1, 4)]
+    assert ask(empty_lake, "select text, score from search('one')") == [
+        (texts[1], pytest.approx(scores[0])),
+        (texts[2], pytest.approx(scores[1])),
+    ]
+
+
+def test_search_shows_no_more_than_it_is_asked_for(small):
+    assert small("select text from search('forty two', max_results := 1)") == [("forty two",)]
+
+
+def test_of_segments_that_score_the_same_the_surest_is_shown(empty_lake, make_shard):
+    pieces = [("speech", 0, 3, "one six two", 0.5, ()), ("speech", 3, 6, "two six one", 0.9, ())]
+    commit_shard(objects, empty_lake, make_shard(pieces=pieces))
+    assert ask(empty_lake, "select text from search('one two', max_results := 1)") == [("two six one",)]
+
+
+def test_search_does_not_take_a_part_for_the_word(small):
+    assert small("from search('fort')") == small("from search('wo')") == []
+
+
+def test_the_case_of_what_was_said_and_asked_makes_no_difference(empty_lake, make_shard):
+    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "One TWO one", 1.0, ())]))
+    (shouted,), (whispered,) = (
+        ask(empty_lake, f"select score from search('{query}')") for query in ("TWO oNe", "two one")
+    )
+    assert shouted == whispered
+
+
+def test_words_that_stand_as_asked_lead_where_each_is_as_frequent(empty_lake, make_shard):
+    pieces = [("speech", 0, 3, "two one six", 0.9, ()), ("speech", 3, 6, "one, two six", 0.5, ())]
+    commit_shard(objects, empty_lake, make_shard(pieces=pieces))
+    assert ask(empty_lake, "select text from search('one two')") == [("one, two six",), ("two one six",)]
+
+
+def test_neighbours_are_those_of_the_recipe_that_was_found(empty_lake, make_shard):
+    for recipe_id, neighbour in {"f00d": "newer", "beef": "older"}.items():
+        pieces = [("speech", 0, 1, neighbour, 1.0, ()), ("speech", 1, 2, "one", 1.0, ())]
+        transcribed_at = make_shard().recordings[0]["transcribed_at"] - timedelta(days=recipe_id == "beef")
+        shard = make_shard(recipe_id=recipe_id, pieces=pieces, transcribed_at=transcribed_at)
+        commit_shard(objects, empty_lake, shard)
+    assert ask(empty_lake, "select text_before, text from search('one')") == [("newer", "one")]
+
+
+def test_search_knows_letters_beyond_ascii(empty_lake, make_shard):
+    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "L'Élan du café", 1.0, ())]))
+    with connect(empty_lake) as connection:
+        found = {
+            term: len(connection.execute(f"from search('{term}')").fetchall())
+            for term in ("élan", "lan", "CAFÉ", "caf", "l")
+        }
+    assert found == {"élan": 1, "lan": 0, "CAFÉ": 1, "caf": 0, "l": 1}
+
+
+def test_search_finds_the_parts_of_a_hyphenated_word(empty_lake, make_shard):
+    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
+    assert ask(empty_lake, "select text from search('twenty one')") == [("Twenty-one!",)]
+
+
+def test_search_for_nothing_finds_nothing(small):
+    assert small("select * from search('')") == []
+
+
+def test_a_phrase_is_found_with_the_times_of_its_words(small):
+    assert small("select uri, start_s, end_s, segment_index from phrase('TWO two')") == [("/a/one.flac", 2.0, 6.0, 0)]
+    assert small("select start_s, end_s, text from phrase('forty')") == [(8.0, 9.0, "forty two")]
+
+
+def test_a_phrase_does_not_go_on_in_the_next_segment(small):
+    assert small("from phrase('two forty')") == small("from phrase('')") == []
+
+
+def test_a_phrase_is_found_in_a_hyphenated_word(empty_lake, make_shard):
+    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
+    assert ask(empty_lake, "select start_s, end_s from phrase('twenty one')") == [(0.0, 2.0)]
+
+
+def test_the_transcript_at_a_second_has_the_word_and_what_stands_around(small):
+    columns = "start_s, text, word, word_start_s, word_end_s, text_before, text_after"
+    assert small(f"select {columns} from transcript_at('/a/one.flac', 4)") == [
+        (0.0, "One two, two", "two", 4.0, 6.0, "", "")
+    ]
+    assert small("select kind, word from transcript_at('/a/one.flac', 7.9)") == [("silence", None)]
+    assert small("from transcript_at('/a/one.flac', 10)") == []
