@@ -24,6 +24,9 @@ from dgasr.errors import ConfigError, IntegrityError
 _LOOK_AHEAD_BATCHES = 2
 """Batches' worth of jobs pulled ahead, so that jobs of one canvas length can be taken together."""
 
+_MOST_LOOK_AHEAD = 128
+"""Jobs pulled ahead at most: each holds its prompt's keys and values, 50 MB in the full model."""
+
 
 class Decoder(Protocol):
     """The network with a memory of what each row is about."""
@@ -76,7 +79,7 @@ def denoise(
     """
     if num_rows < 1:
         raise ConfigError(f"denoise: num_rows must be at least 1, got {num_rows}. Choose a batch size.")
-    waiting = _WaitingJobs(jobs, buckets, num_rows * _LOOK_AHEAD_BATCHES)
+    waiting = _WaitingJobs(jobs, buckets, min(num_rows * _LOOK_AHEAD_BATCHES, _MOST_LOOK_AHEAD))
     record = choose_record(head.weight.device) if records_steps else None
     tables: dict[int, _Table] = {}
     while (canvas_tokens := waiting.fullest_bucket()) is not None:

@@ -20,6 +20,10 @@ LISTENED_LENGTHS = 8
 """How many lengths the audio is read at for CTC, equally far apart: few shapes, and little read that is silence."""
 
 
+ENCODED_AT_ONCE = 32
+"""Rows of an encoding batch at most: the products fill a GPU by then, and more rows only hold more memory at once."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class EncodedSegment:
     """A segment after the encoders.
@@ -48,11 +52,12 @@ class SegmentEncoder:
     Args:
         model: in evaluation mode.
         recipe: of this model.
-        batch_size: rows of every batch; the last one is filled up, so that shapes never change.
+        batch_size: rows of every batch, or `ENCODED_AT_ONCE` if that is fewer; the last one is filled up, so that
+            shapes never change.
     """
 
     def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int) -> None:
-        self._model, self._recipe, self._batch_size = model, recipe, batch_size
+        self._model, self._recipe, self._batch_size = model, recipe, min(batch_size, ENCODED_AT_ONCE)
         config = model.config
         prompt = build_prompt(model.tokenizer, config.prompt, config.num_audio_tokens, recipe.language)
         self._prompt_ids = torch.tensor(prompt.ids, device=model.device)

@@ -103,6 +103,15 @@ def test_idle_rows_begin_as_copies():
     assert decoder.admissions == [([0, 1, 2, 3], [[2], [3], [2], [2]])]
 
 
+def test_few_jobs_wait_however_large_the_batch():
+    pulled = []
+    decoder = ScriptedDecoder(200)
+    _, canvases = run((pulled.append(1) or job([2 + index % 10]) for index in range(1000)), 200, decoder=decoder)
+    next(canvases)
+    assert len(decoder.admissions) == 1
+    assert len(pulled) <= 200 + 128
+
+
 def test_one_canvas_length_is_denoised_at_a_time():
     mixed = [job([2 + index], canvas_tokens=(8, 16)[index % 2]) for index in range(8)]
     decoder, canvases = run(mixed, num_rows=2)

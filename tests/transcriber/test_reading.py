@@ -39,6 +39,18 @@ def test_the_encoder_fills_its_last_batch_up_and_drops_the_filling(model, recipe
     assert found == segments
 
 
+def test_a_large_batch_is_encoded_in_parts(model, recipe, segments, monkeypatch):
+    whole = list(SegmentEncoder(model, recipe, 4).encode(segments))
+    monkeypatch.setattr(encoding, "ENCODED_AT_ONCE", 3)
+    sizes = []
+    plain = model.encode_audio
+    monkeypatch.setattr(model, "encode_audio", lambda log_mel: sizes.append(len(log_mel)) or plain(log_mel))
+    for part, encoded in zip(SegmentEncoder(model, recipe, 100).encode(segments), whole, strict=True):
+        assert torch.equal(part.states, encoded.states)
+        assert torch.equal(part.keys_values[0][0], encoded.keys_values[0][0])
+    assert sizes == [3] * -(-len(segments) // 3)
+
+
 def test_ids_become_text_and_words_with_times_of_the_recording(model, recipe, encoded):
     ids = model.tokenizer.encode("three one four")
     transcript = read_transcript(model, recipe, encoded, ids, [0.9, 0.8, 0.7], num_steps=5, canvas_tokens=16)
