@@ -8,6 +8,7 @@ import torch
 from dgasr.errors import TransientError
 from dgasr.model.presets import full
 from dgasr.transcriber import Transcriber, memory
+from dgasr.transcriber import segments as composition
 from dgasr.transcriber.decoder import CachedDecoder
 from dgasr.transcriber.encoding import SegmentEncoder
 from dgasr.transcriber.memory import fitting_batch_size, is_out_of_memory, row_bytes
@@ -52,6 +53,15 @@ def test_halved_batches_give_the_same_transcripts_and_lose_none(
     assert len(transcripts) == len(segments)
     assert {transcript.segment: transcript for transcript in transcripts} == wanted
     assert "out of memory with 8 segments at once, going on with 4" in caplog.text
+
+
+def test_segments_that_were_being_read_beside_a_failed_step_are_not_lost(model, recipe, segments, wanted, monkeypatch):
+    monkeypatch.setattr(composition, "waits_for", lambda device: True)
+    runs_out = RunsOut(monkeypatch, CachedDecoder, "__call__", rows=3, after=3)
+    transcripts = list(Transcriber(model, recipe, 8).transcribe(segments))
+    assert runs_out.failures == 2
+    assert len(transcripts) == len(segments)
+    assert {transcript.segment: transcript for transcript in transcripts} == wanted
 
 
 def test_equal_segments_are_each_done_again(model, recipe, segments, monkeypatch):
