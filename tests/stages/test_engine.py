@@ -8,7 +8,7 @@ from dgasr.stages.engine_config import EngineConfig
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """What a recipe is built with when an engine starts, without a model."""
+    """What a recipe and a transcriber are built with when an engine starts, without a model."""
     asked: dict[str, object] = {}
     monkeypatch.setattr(
         transcriber,
@@ -16,13 +16,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
         lambda name, **options: type("Model", (), {"device": "cpu", "config": None, "identity": None}),
     )
     monkeypatch.setattr(engine, "build_recipe", lambda config, identity, **settings: asked.update(settings))
-    monkeypatch.setattr(transcriber, "Transcriber", lambda model, recipe, batch_size: None)
+    monkeypatch.setattr(transcriber, "Transcriber", lambda model, recipe, batch_size, **way: asked.update(way))
     return asked
 
 
-def test_steps_language_and_seed_reach_the_recipe(asked: dict[str, object]):
-    start_engine.__wrapped__(EngineConfig(max_steps=3, language="de", seed_canvas="ctc"))
-    assert asked == {"max_steps": 3, "language": "de", "seed_canvas": "ctc"}
+def test_steps_language_and_seed_reach_the_recipe_and_graphs_the_transcriber(asked: dict[str, object]):
+    start_engine.__wrapped__(EngineConfig(max_steps=3, language="de", seed_canvas="ctc", cuda_graphs=True))
+    assert asked == {"max_steps": 3, "language": "de", "seed_canvas": "ctc", "records_steps": True}
 
 
 def test_a_recipe_is_named_without_loading_the_model_and_is_the_engines():
