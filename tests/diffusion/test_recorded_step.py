@@ -11,7 +11,7 @@ from dgasr.diffusion.noise import segment_key
 from dgasr.diffusion.recorded_step import PLAIN_STEPS, RecordedStep, choose_record, record_cuda_graph
 from tests.diffusion.recorder import Recording
 
-CONFIG = DecodeConfig(max_steps=10, confidence_threshold=0.35, entropy_bound=4.0)
+CONFIG = DecodeConfig(max_steps=7, confidence_threshold=0.35, entropy_bound=4.0)
 BUCKETS = (8, 16)
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU with CUDA")
 

@@ -59,17 +59,12 @@ def group_experts(model):
     return states_of(model)
 
 
-def compile_the_decoder(model):
-    model.compile_decoder(backend="eager")  # code of it takes a minute to make; what is traced is the same
-    return states_of(model)
-
-
 def merge_the_adapter(model):
     merge_lora(model)
     return states_of(model)
 
 
-@pytest.mark.parametrize("way", [keep_prompts_in_place, group_experts, compile_the_decoder, merge_the_adapter])
+@pytest.mark.parametrize("way", [keep_prompts_in_place, group_experts, merge_the_adapter])
 def test_a_fast_way_rounds_no_worse_than_the_plain_one(model, way):
     exact = states_of(model)
     plain = narrowed(copy.deepcopy(model))
