@@ -12,7 +12,7 @@ from dgasr.evaluation.report import Evaluation, check_request
 from dgasr.evaluation.scores import ScoredUtterance
 from dgasr.hypotheses import Transcribe, transcribe_utterances
 from dgasr.model.asr import AsrModel
-from dgasr.recipe import SEED_CANVAS, Recipe, SeedCanvas, build_recipe
+from dgasr.recipe import RESCORE, SEED_CANVAS, Recipe, Rescore, SeedCanvas, build_recipe
 from dgasr.training.manifests import Utterance, read_manifest
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber.comparison import transcribe_autoregressively, transcribe_by_ctc
@@ -21,19 +21,20 @@ from dgasr.transcriber.memory import fitting_batch_size
 PATHS = ("diffusion", "ctc", "ar")
 """Ways from a segment to its text: the product, the likeliest CTC labels, and token after token."""
 
-Way = tuple[str, int, SeedCanvas]
-"""A path, its denoising steps, and what canvases start from."""
+Way = tuple[str, int, SeedCanvas, Rescore]
+"""A path, its denoising steps, what canvases start from, and whether CTC may overrule them."""
 
 PATH_WAYS: tuple[Way, ...] = (
-    *(("diffusion", steps, "random") for steps in (1, 2, 4, 8, 16)),
-    ("ctc", 16, "random"),
-    ("ar", 16, "random"),
+    *(("diffusion", steps, "random", "none") for steps in (1, 2, 4, 8, 16)),
+    *(("diffusion", steps, "random", "joint") for steps in (1, 2, 4, 8, 16)),
+    ("ctc", 16, "random", "none"),
+    ("ar", 16, "random", "none"),
 )
-"""All paths; every canvas starts from random tokens, so that the diffusion path owes CTC nothing."""
+"""All paths; the decoder first owes CTC nothing, and is then held against it."""
 
 SEEDS: tuple[SeedCanvas, ...] = ("random", "ctc")
 
-SEED_WAYS: tuple[Way, ...] = tuple(("diffusion", steps, seed) for steps in (8, 4, 2, 1) for seed in SEEDS)
+SEED_WAYS: tuple[Way, ...] = tuple(("diffusion", steps, seed, RESCORE) for steps in (8, 4, 2, 1) for seed in SEEDS)
 """Canvases of noise and canvases seeded by CTC; the first is what the others are measured against."""
 
 
@@ -55,6 +56,8 @@ class EvaluationConfig:
     """How the text is found, one of `PATHS`."""
     seed_canvas: SeedCanvas = SEED_CANVAS
     """What a canvas starts from, `random` tokens or what `ctc` hears; counts for the path `diffusion`."""
+    rescore: Rescore = RESCORE
+    """Whether CTC may overrule the decoder, `joint` or `none`; counts for the path `diffusion`."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
@@ -74,6 +77,7 @@ def evaluate(
     batch_size: int,
     path: str = "diffusion",
     seed_canvas: SeedCanvas = SEED_CANVAS,
+    rescore: Rescore = RESCORE,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score a model on a manifest.
@@ -88,6 +92,7 @@ def evaluate(
         batch_size: segments decoded together, of any utterances; 0 for as many as fit the memory.
         path: the model's way to text, one of `PATHS`.
         seed_canvas: what a canvas starts from, `random` tokens or what `ctc` hears.
+        rescore: whether CTC may overrule the decoder, `joint` or `none`.
         on_utterance: told when an utterance's audio has been read; for progress.
 
     Raises:
@@ -95,7 +100,9 @@ def evaluate(
     """
 
     def decoder(code: str) -> tuple[Recipe, Transcribe]:
-        recipe = build_recipe(model.config, model.identity, max_steps=max_steps, language=code, seed_canvas=seed_canvas)
+        recipe = build_recipe(
+            model.config, model.identity, max_steps=max_steps, language=code, seed_canvas=seed_canvas, rescore=rescore
+        )
         num_rows = batch_size or fitting_batch_size(model, recipe)
         if path == "ctc":
             return recipe, partial(transcribe_by_ctc, model, recipe, num_rows)
@@ -104,8 +111,9 @@ def evaluate(
         return recipe, Transcriber(model, recipe, num_rows).transcribe
 
     config = EvaluationConfig(
-        normalizer=normalizer, metric=metric, max_steps=max_steps, language=language, path=path, seed_canvas=seed_canvas
-    )
+        normalizer=normalizer, metric=metric, max_steps=max_steps, language=language, path=path,
+        seed_canvas=seed_canvas, rescore=rescore,
+    )  # fmt: skip
     return score_manifest(manifest, decoder, config, on_utterance)
 
 
@@ -134,7 +142,7 @@ def evaluate_ways(
     Raises:
         ConfigError: as `evaluate`.
     """
-    for path, max_steps, seed_canvas in ways:
+    for path, max_steps, seed_canvas, rescore in ways:
         yield evaluate(
             manifest,
             model,
@@ -145,6 +153,7 @@ def evaluate_ways(
             batch_size=batch_size,
             path=path,
             seed_canvas=seed_canvas,
+            rescore=rescore,
         )
 
 
@@ -183,5 +192,6 @@ def score_manifest(
         max_steps=config.max_steps,
         path=config.path,
         seed_canvas=config.seed_canvas,
+        rescore=config.rescore,
         wall_s=wall_s,
     )

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from dgasr.alignment.config import AlignmentConfig
 from dgasr.audio import AudioConfig
@@ -13,8 +13,12 @@ from dgasr.features import FeatureConfig
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.segmentation import SegmentationConfig
 
-REVISION = 2
+REVISION = 3
 """Raised whenever code changes text or times under equal settings, so that old and new rows stay apart."""
+
+Rescore = Literal["joint", "none"]
+
+RESCORE: Rescore = "joint"
 
 SEED_CANVAS: SeedCanvas = DecodeConfig().seed_canvas
 """For those who pass it on and do not know the decoder."""
@@ -26,6 +30,7 @@ class Recipe:
 
     model: which weights.
     language: ISO 639-1 code that is put into the prompt and into the rows.
+    rescore: `joint` takes CTC's text where it and the causal model find it likelier than the decoder's; `none` never.
     audio, segmentation, features, decode, alignment: settings of the rooms of those names.
     """
 
@@ -33,11 +38,16 @@ class Recipe:
 
     model: ModelIdentity
     language: str
+    rescore: Rescore
     audio: AudioConfig
     segmentation: SegmentationConfig
     features: FeatureConfig
     decode: DecodeConfig
     alignment: AlignmentConfig
+
+    def __post_init__(self) -> None:
+        if self.rescore not in get_args(Rescore):
+            raise ConfigError(f"--rescore {self.rescore}: choose one of {', '.join(get_args(Rescore))}.")
 
     @property
     def recipe_id(self) -> str:
@@ -93,6 +103,7 @@ def build_recipe(
     max_steps: int = 8,
     language: str | None = None,
     seed_canvas: SeedCanvas = SEED_CANVAS,
+    rescore: Rescore = RESCORE,
 ) -> Recipe:
     """Compose the recipe of a model.
 
@@ -102,6 +113,7 @@ def build_recipe(
         max_steps: denoising steps a canvas gets at most.
         language: ISO 639-1 code; the model's first language when `None`.
         seed_canvas: what canvases start from, `random` tokens or what `ctc` hears.
+        rescore: `joint` or `none`, see `Recipe`.
 
     Raises:
         ConfigError: the model does not know the language, or a setting makes no sense.
@@ -113,6 +125,7 @@ def build_recipe(
     return Recipe(
         model=identity,
         language=language or config.languages[0],
+        rescore=rescore,
         audio=AudioConfig(),
         segmentation=SegmentationConfig(),
         features=FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"]),

@@ -47,6 +47,7 @@ def recipe() -> Recipe:
     return Recipe(
         model=ModelIdentity(name="fake", digest="0" * 32),
         language="en",
+        rescore="joint",
         audio=AudioConfig(),
         segmentation=SegmentationConfig(),
         features=FeatureConfig(window_samples=8 * SAMPLE_RATE_HZ),

@@ -25,19 +25,6 @@ class TokenSpan:
     """Highest log-probability of the label in these frames, nats: a peak is all that CTC needs to be sure."""
 
 
-def greedy_labels(ids: Sequence[int], blank: int) -> list[int]:
-    """Collapse the likeliest ids of all frames to labels: repeats become one, then blanks go.
-
-    Args:
-        ids: one id per frame.  [frames]
-        blank: the blank's id.
-
-    Returns:
-        The labels.
-    """
-    return [current for previous, current in pairwise((blank, *ids)) if current != previous and current != blank]
-
-
 def min_frames(labels: Sequence[int]) -> int:
     """Count the frames that `labels` need: one each, and a blank between equal neighbours."""
     return len(labels) + sum(left == right for left, right in pairwise(labels))

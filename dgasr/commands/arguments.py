@@ -41,6 +41,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-steps", "denoising steps (default: %(default)s)", metavar="N", type=positive_int)
     start = "what denoising starts from: noise, or what CTC hears (default: %(default)s)"
     add("--seed-canvas", start, choices=("random", "ctc"))
+    choice = "joint: take CTC's text where two likelihoods prefer it; none: never (default: %(default)s)"
+    add("--rescore", choice, choices=("joint", "none"))
     add("--batch-size", "segments at once; auto: what fits (default: %(default)s)", metavar="N|auto", type=batch_size)
     add("--device", "default: %(default)s", metavar="auto|cpu|cuda|cuda:N")
     add("--language", "language that is spoken (default: the model's own)", metavar="CODE")

@@ -72,6 +72,7 @@ def _score(options: argparse.Namespace, model: "AsrModel") -> tuple[str, dict[st
             model,
             max_steps=options.max_steps,
             seed_canvas=options.seed_canvas,
+            rescore=options.rescore,
             normalizer=options.normalizer,
             metric=options.metric,
             language=options.language,

@@ -32,6 +32,8 @@ class Evaluation:
     """Time from the first byte of audio to the last word, after warm-up, s."""
     seed_canvas: str = "random"
     """What a canvas started from, `random` tokens or what `ctc` heard; says nothing about other paths."""
+    rescore: str = "none"
+    """Whether CTC could overrule the decoder, `joint` or `none`; says nothing about other paths."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
@@ -57,6 +59,7 @@ class Evaluation:
             "mean_steps": sum(steps) / len(steps) if steps else None,
             "path": self.path,
             "seed_canvas": self.seed_canvas if self.path == "diffusion" else None,
+            "rescore": self.rescore if self.path == "diffusion" else None,
             "normalizer": self.normalizer,
             "metric": self.metric,
             "interval_95": self._interval(),

@@ -31,9 +31,10 @@ def steps_table(evaluations: Sequence[dict[str, Any]]) -> str:
     ]
     for figures in evaluations:
         steps = figures["steps"] if figures["path"] == "diffusion" else ""
+        path = figures["path"] + (", rescored" if figures["rescore"] == "joint" else "")
         times = [_edge(figures["timing"], edge) for edge in ("start", "end")]
         rows.append(
-            f"| {figures['path']} | {steps} | {_percent(figures['wer'])} | {_percent(figures['cer'])}"
+            f"| {path} | {steps} | {_percent(figures['wer'])} | {_percent(figures['cer'])}"
             f" | {figures['rtfx']:.0f} | {times[0]} | {times[1]} |"
         )
     return "\n".join(rows)
@@ -85,6 +86,7 @@ def _circumstances(figures: dict[str, Any]) -> list[str]:
     if decoder == "diffusion":
         spent = f", {figures['mean_steps']:.1f} a segment" if figures["mean_steps"] is not None else ""
         decoder += " seeded by CTC" if figures["seed_canvas"] == "ctc" else ""
+        decoder += ", rescored" if figures["rescore"] == "joint" else ""
         decoder += f", at most {figures['steps']} steps a canvas{spent}"
     return [
         f"audio     {figures['num_utterances']} utterances, {figures['audio_s']:.1f} s;"

@@ -79,5 +79,6 @@ def load_model(config: EngineConfig) -> "AsrModel":
 
 def _recipe(model: AsrConfig, identity: ModelIdentity, config: EngineConfig) -> Recipe:
     return build_recipe(
-        model, identity, max_steps=config.max_steps, language=config.language, seed_canvas=config.seed_canvas
-    )
+        model, identity, max_steps=config.max_steps, language=config.language, seed_canvas=config.seed_canvas,
+        rescore=config.rescore,
+    )  # fmt: skip

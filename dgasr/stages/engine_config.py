@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from dgasr.errors import ConfigError
 from dgasr.model.identity import Quantize
-from dgasr.recipe import SEED_CANVAS, SeedCanvas
+from dgasr.recipe import RESCORE, SEED_CANVAS, Rescore, SeedCanvas
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +25,7 @@ class EngineConfig:
         batch_size: segments decoded at once; 0 for as many as the device's free memory holds.
         language: language that is spoken, or `None` for the model's own.
         seed_canvas: what canvases start from, `random` tokens or what `ctc` hears.
+        rescore: `joint` takes CTC's text where two likelihoods prefer it to the decoder's; `none` never.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -40,6 +41,7 @@ class EngineConfig:
     batch_size: int = 16
     language: str | None = None
     seed_canvas: SeedCanvas = SEED_CANVAS
+    rescore: Rescore = RESCORE
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing is decoded, and devices that are none."""

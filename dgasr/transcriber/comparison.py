@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import torch
-from transformers.cache_utils import DynamicCache
 
 from dgasr.model.asr import AsrModel
 from dgasr.model.head import greedy
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript
-from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
-from dgasr.transcriber.reading import ctc_ids, read_transcript
+from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder, prompt_cache
+from dgasr.transcriber.reading import read_transcript
 
 
 def transcribe_by_ctc(
@@ -22,7 +21,7 @@ def transcribe_by_ctc(
 ) -> Iterator[SegmentTranscript]:
     """Read the likeliest CTC labels of the audio embeddings, without the backbone's layers."""
     for encoded in SegmentEncoder(model, recipe, batch_size).encode(features):
-        ids = ctc_ids(model, encoded)
+        ids = encoded.hearing.ids
         yield read_transcript(model, recipe, encoded, ids, [1.0] * len(ids))
 
 
@@ -40,10 +39,7 @@ def transcribe_autoregressively(
 def _greedy_texts(
     model: AsrModel, recipe: Recipe, batch: Sequence[EncodedSegment]
 ) -> list[tuple[list[int], list[float]]]:
-    cache = DynamicCache(config=model.backbone.config.get_text_config())
-    for index in range(len(batch[0].keys_values)):
-        keys, values = zip(*(encoded.keys_values[index] for encoded in batch), strict=True)
-        cache.update(torch.stack(keys), torch.stack(values), index)
+    cache = prompt_cache(model, batch)
     states = torch.stack([encoded.prompt_state for encoded in batch])  # [batch, hidden]
     texts: list[tuple[list[int], list[float]]] = [([], []) for _ in batch]
     unfinished = set(range(len(batch)))

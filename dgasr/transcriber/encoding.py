@@ -6,6 +6,7 @@ from itertools import islice
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 from dgasr.features import pad_features
 from dgasr.model.asr import AsrModel, keys_values
@@ -15,6 +16,7 @@ from dgasr.model.presets import AsrConfig
 from dgasr.prompt import build_prompt
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures
+from dgasr.transcriber.hearing import Hearing, hear
 
 LISTENED_LENGTHS = 8
 """How many lengths the audio is read at for CTC, equally far apart: few shapes, and little read that is silence."""
@@ -31,19 +33,19 @@ class EncodedSegment:
     features: what went in.
     keys_values: prompt cache of every backbone layer.  [heads, prompt, head_dim] each
     prompt_state: the backbone encoder's last state, which predicts the first token.  [hidden]
-    states: audio embeddings every 20 ms, of the frames that hold audio.  [frames, hidden]
-    log_partition: their log-partition over the vocabulary.  [frames]
-    greedy_ids: likeliest CTC id of each embedding on the projector's own grid that hears audio.  [audio tokens]
-    greedy_log_probs: their log-probabilities.  [audio tokens]
+    num_frames: frames of 20 ms that hold audio.
+    states: audio embeddings of these frames and of all that still hear them.  [frames, hidden]
+    log_partition: of the states, over the vocabulary.  [frames]
+    hearing: what CTC hears.
     """
 
     features: SegmentFeatures
     keys_values: list[tuple[Tensor, Tensor]]
     prompt_state: Tensor
+    num_frames: int
     states: Tensor
     log_partition: Tensor
-    greedy_ids: Tensor
-    greedy_log_probs: Tensor
+    hearing: Hearing
 
 
 class SegmentEncoder:
@@ -89,16 +91,16 @@ class SegmentEncoder:
             # Convolutions reach over the audio's end: the embedding behind it may still say its last sound.
             num_tokens = min(-(-num_frames // subsampling) + 1, model.config.num_audio_tokens)
             fine = self._refine(frames[row], audio_embeddings[row, : listened_tokens(model.config, num_tokens)])
-            scan = self._scan(fine)
-            heard = slice(0, num_tokens * subsampling, subsampling)
+            states = fine[: num_tokens * subsampling]
+            scan = VocabularyScan(*(values[: len(states)] for values in self._scan(fine)))
             yield EncodedSegment(
                 features=item,
                 keys_values=[(keys[row], values[row]) for keys, values in keys_values(cache)],
                 prompt_state=prompt_states[row, -1],
-                states=fine[:num_frames],
-                log_partition=scan.log_partition[:num_frames],
-                greedy_ids=scan.ids[heard],
-                greedy_log_probs=(scan.top_logit - scan.log_partition)[heard],
+                num_frames=num_frames,
+                states=states,
+                log_partition=scan.log_partition,
+                hearing=hear(model, states, scan),
             )
 
     def _project(self, frames: Tensor) -> Tensor:
@@ -116,6 +118,15 @@ class SegmentEncoder:
         """Read the vocabulary at every embedding."""
         chunk, softcap = self._recipe.decode.vocabulary_chunk, self._model.config.softcap
         return scan_vocabulary(fine, self._model.head_weight, softcap, chunk, blank_bias(self._model.config))
+
+
+def prompt_cache(model: AsrModel, batch: Sequence[EncodedSegment]) -> DynamicCache:
+    """Stack the prompt caches of segments, for the backbone's causal encoder to go on from."""
+    cache = DynamicCache(config=model.backbone.config.get_text_config())
+    for index in range(len(batch[0].keys_values)):
+        keys, values = zip(*(encoded.keys_values[index] for encoded in batch), strict=True)
+        cache.update(torch.stack(keys), torch.stack(values), index)
+    return cache
 
 
 def listened_tokens(config: AsrConfig, num_tokens: int) -> int:

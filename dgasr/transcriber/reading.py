@@ -1,13 +1,10 @@
 """Decoded token ids in, a segment's transcript out: text, word times, confidence, flags."""
 
 from collections.abc import Sequence
-from itertools import groupby
-from operator import itemgetter
 
 import torch
 
 from dgasr.alignment.boundaries import loudness
-from dgasr.alignment.ctc import greedy_labels
 from dgasr.alignment.flags import flag_segment
 from dgasr.alignment.words import WordTokens, align_words, segment_confidence
 from dgasr.model.asr import AsrModel
@@ -22,9 +19,10 @@ def read_transcript(
     model: AsrModel,
     recipe: Recipe,
     encoded: EncodedSegment,
-    ids: list[int],
+    ids: Sequence[int],
     probabilities: Sequence[float],
     *,
+    rival_ids: Sequence[int] | None = None,
     num_steps: int = 0,
     canvas_tokens: int = 0,
     is_settled: bool = True,
@@ -37,20 +35,24 @@ def read_transcript(
         recipe: of this model.
         encoded: the segment.
         ids: tokens of the text, without the end of text.
-        probabilities: what the decoder gives each of them, in [0, 1].
+        probabilities: what the model gives each of them, in [0, 1].
+        rival_ids: tokens of the text that it was preferred to; CTC's if nothing was chosen.
         num_steps: decoder calls spent.
         canvas_tokens: length of the canvas that held the text.
         is_settled: the canvas had stopped changing.
         is_overflow: the largest canvas held no end of text.
     """
+    ids, rival_ids = list(ids), list(encoded.hearing.ids if rival_ids is None else rival_ids)
     segment, tokenizer = encoded.features.segment, model.tokenizer
     tokens = [WordTokens(word, start, end, min(probabilities[start:end])) for word, start, end in tokenizer.words(ids)]
-    log_probs = label_log_probs(model, encoded.states, encoded.log_partition, ids)
+    log_probs = label_log_probs(
+        model, encoded.states[: encoded.num_frames], encoded.log_partition[: encoded.num_frames], ids
+    )
     sound = loudness(encoded.features.log_mel, recipe.features.hop_samples)
     words, timing_source = align_words(tokens, ids, log_probs, sound, segment, recipe.alignment)
     confidence = segment_confidence(words, log_probs[:, 0])
     flags = flag_segment(
-        words, [word for word, _, _ in tokenizer.words(ctc_ids(model, encoded))], confidence,
+        words, [word for word, _, _ in tokenizer.words(rival_ids)], confidence,
         is_settled=is_settled, is_overflow=is_overflow, config=recipe.alignment,
     )  # fmt: skip
     return SegmentTranscript(
@@ -58,15 +60,3 @@ def read_transcript(
         timing_source=timing_source, confidence=confidence, flags=flags, num_steps=num_steps,
         canvas_tokens=canvas_tokens,
     )  # fmt: skip
-
-
-def ctc_ids(model: AsrModel, encoded: EncodedSegment) -> list[int]:
-    """What CTC alone hears: the likeliest id of every audio embedding, collapsed."""
-    return greedy_labels(encoded.greedy_ids.tolist(), model.config.blank_id)
-
-
-def ctc_tokens(model: AsrModel, encoded: EncodedSegment) -> list[tuple[int, float]]:
-    """What CTC alone hears, each id with the highest probability that it has in its run of embeddings."""
-    frames = zip(encoded.greedy_ids.tolist(), encoded.greedy_log_probs.exp().tolist(), strict=True)
-    runs = [(token, max(p for _, p in run)) for token, run in groupby(frames, key=itemgetter(0))]
-    return [(token, probability) for token, probability in runs if token != model.config.blank_id]

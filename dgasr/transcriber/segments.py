@@ -1,9 +1,9 @@
 """The one composition of the rooms: segments' features in, transcripts with word times, confidence and flags out.
 
-Three waves, each in a batch of one fixed shape: encode (audio → prompt cache and CTC posteriors), denoise (canvases
-come and go), read (one by one, while a GPU takes the next steps). A segment's result depends on the segment, the recipe
-and the type of device, nothing else; that is why a batch that does not fit the memory can be halved, and its segments
-done again.
+Four waves, each in batches of fixed shapes: encode (audio → prompt cache and what CTC hears), denoise (canvases come
+and go), rescore (where the two texts differ), read (one by one, while a GPU takes the next steps). A segment's result
+depends on the segment, the recipe and the type of device, nothing else; that is why a batch that does not fit the memory
+can be halved, and its segments done again.
 """
 
 import logging
@@ -13,7 +13,7 @@ from itertools import chain
 
 import torch
 
-from dgasr.diffusion.canvas import Canvas, CanvasJob, CanvasSeed
+from dgasr.diffusion.canvas import CanvasJob, CanvasSeed
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.noise import segment_key
 from dgasr.diffusion.vocabulary_tail import VocabularyHead
@@ -25,7 +25,8 @@ from dgasr.transcriber.aside import aside
 from dgasr.transcriber.decoder import CachedDecoder
 from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
 from dgasr.transcriber.memory import is_out_of_memory, release_memory
-from dgasr.transcriber.reading import ctc_tokens, read_transcript
+from dgasr.transcriber.reading import read_transcript
+from dgasr.transcriber.rescoring import Choice, Rescorer
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ class Transcriber:
             config=self._recipe.decode,
             records_steps=self._records_steps,
         )
-        yield from aside(self._read, canvases, self.batch_size if waits_for(self._model.device) else 0)
+        chosen = Rescorer(self._model, self._recipe, self.batch_size).choose(canvases)
+        yield from aside(self._read, chosen, self.batch_size if waits_for(self._model.device) else 0)
 
     def _jobs(self, features: Iterator[SegmentFeatures]) -> Iterator[CanvasJob]:
         for encoded in SegmentEncoder(self._model, self._recipe, self.batch_size).encode(features):
@@ -121,14 +123,12 @@ class Transcriber:
             )
 
     def _seed(self, encoded: EncodedSegment) -> CanvasSeed:
-        """What CTC hears, as the text that the canvas starts from; an empty text is as doubtful as its worst blank."""
-        config, tokens = self._model.config, ctc_tokens(self._model, encoded)
-        probabilities = [probability for _, probability in tokens]
-        doubt = min(probabilities) if probabilities else float(encoded.greedy_log_probs.min().exp())
+        """What CTC hears, as the text that the canvas starts from."""
+        prompt, hearing = self._model.config.prompt, encoded.hearing
         return CanvasSeed(
-            ids=(*(token for token, _ in tokens), config.prompt.end_text_ids[0]),
-            probabilities=(*probabilities, doubt),
-            pad_id=config.prompt.pad_id,
+            ids=(*hearing.ids, prompt.end_text_ids[0]),
+            probabilities=(*hearing.probabilities, hearing.end_probability),
+            pad_id=prompt.pad_id,
         )
 
     def _canvas_tokens(self, duration_s: float, seed: CanvasSeed | None) -> int:
@@ -137,13 +137,15 @@ class Transcriber:
         needed = max(canvas.bucket_for(duration_s), len(seed.ids) if seed is not None else 0)
         return next((bucket for bucket in canvas.buckets if bucket >= needed), canvas.buckets[-1])
 
-    def _read(self, canvas: Canvas) -> SegmentTranscript:
+    def _read(self, choice: Choice) -> SegmentTranscript:
+        canvas = choice.canvas
         return read_transcript(
             self._model,
             self._recipe,
-            canvas.job.payload,
-            canvas.ids[: canvas.num_tokens].tolist(),
-            canvas.log_probabilities[: canvas.num_tokens].exp().tolist(),
+            choice.encoded,
+            choice.ids,
+            choice.probabilities,
+            rival_ids=choice.rival_ids,
             num_steps=canvas.num_steps,
             canvas_tokens=canvas.job.canvas_tokens,
             is_settled=canvas.is_settled,

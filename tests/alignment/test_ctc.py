@@ -5,7 +5,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from dgasr.alignment.ctc import forced_alignment, greedy_labels, min_frames
+from dgasr.alignment.ctc import forced_alignment, min_frames
 
 BLANK = -1
 
@@ -102,11 +102,3 @@ def test_a_whole_window_of_many_labels_aligns_in_order():
 @pytest.mark.parametrize(("labels", "frames"), [([], 0), ([1], 1), ([1, 2], 2), ([1, 1], 3), ([1, 1, 1, 2], 6)])
 def test_min_frames_counts_labels_and_the_blanks_between_equal_ones(labels, frames):
     assert min_frames(labels) == frames
-
-
-@pytest.mark.parametrize(
-    ("ids", "labels"),
-    [([], []), ([0, 0], []), ([3, 3], [3]), ([3, 0, 3], [3, 3]), ([0, 3, 4, 4, 0, 4], [3, 4, 4])],
-)
-def test_greedy_labels_merge_repeats_before_blanks_go(ids, labels):
-    assert greedy_labels(ids, blank=0) == labels

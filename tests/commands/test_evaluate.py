@@ -10,7 +10,7 @@ from dgasr.evaluation.scores import ScoredUtterance
 from dgasr.stages import engine
 
 
-def evaluation(path: str, max_steps: int, seed_canvas: str = "random") -> Evaluation:
+def evaluation(path: str, max_steps: int, seed_canvas: str, rescore: str) -> Evaluation:
     utterance = ScoredUtterance(
         audio_filepath="one.wav", language="en", audio_s=2.0, reference="one", hypothesis="one",
         reference_words=None, hypothesis_words=(), num_steps=(max_steps,), flags=(), failure=None,
@@ -23,6 +23,7 @@ def evaluation(path: str, max_steps: int, seed_canvas: str = "random") -> Evalua
         path=path,
         wall_s=1.0,
         seed_canvas=seed_canvas,
+        rescore=rescore,
     )
 
 
@@ -33,7 +34,9 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         evaluator,
         "evaluate",
-        lambda manifest, model, *, path, max_steps, seed_canvas, **options: evaluation(path, max_steps, seed_canvas),
+        lambda manifest, model, *, path, max_steps, seed_canvas, rescore, **options: evaluation(
+            path, max_steps, seed_canvas, rescore
+        ),
     )
 
 
@@ -46,14 +49,13 @@ def manifest(archive: Path, tmp_path: Path) -> Path:
 
 
 def test_the_diffusion_path_is_scored_unless_another_is_named(dgasr, manifest: Path):
-    assert "decoder   diffusion, at most 8 steps" in dgasr("evaluate", manifest)[1]
+    assert "decoder   diffusion, rescored, at most 8 steps" in dgasr("evaluate", manifest)[1]
     assert "decoder   ar; " in dgasr("evaluate", manifest, "--path", "ar")[1]
 
 
 def test_canvases_seeded_by_ctc_are_named_in_the_figures(dgasr, manifest: Path):
-    assert (
-        "decoder   diffusion seeded by CTC, at most 8 steps" in dgasr("evaluate", manifest, "--seed-canvas", "ctc")[1]
-    )
+    _, out, _ = dgasr("evaluate", manifest, "--seed-canvas", "ctc", "--rescore", "none")
+    assert "decoder   diffusion seeded by CTC, at most 8 steps" in out
 
 
 def test_compare_starts_every_canvas_from_noise(dgasr, manifest: Path, tmp_path: Path):
@@ -71,12 +73,13 @@ def test_figures_are_written_as_json(dgasr, manifest: Path, tmp_path: Path):
 def test_compare_prints_every_way_in_one_table(dgasr, manifest: Path):
     _, out, _ = dgasr("evaluate", manifest, "--compare")
     cells = [[cell.strip() for cell in line.split("|")[1:3]] for line in out.splitlines()[2:]]
-    assert cells == [*(["diffusion", steps] for steps in ("1", "2", "4", "8", "16")), ["ctc", ""], ["ar", ""]]
+    decoded = [[path, steps] for path in ("diffusion", "diffusion, rescored") for steps in ("1", "2", "4", "8", "16")]
+    assert cells == [*decoded, ["ctc", ""], ["ar", ""]]
 
 
 def test_compare_writes_the_figures_of_every_way(dgasr, manifest: Path, tmp_path: Path):
     dgasr("evaluate", manifest, "--compare", "--json", tmp_path / "figures.json")
-    assert len(json.loads((tmp_path / "figures.json").read_text())) == 7
+    assert len(json.loads((tmp_path / "figures.json").read_text())) == 12
 
 
 def test_compare_seeds_sets_noise_beside_ctc_at_every_number_of_steps(dgasr, manifest: Path, tmp_path: Path):

@@ -1,10 +1,14 @@
+from itertools import groupby, product
+from math import log
+
 import pytest
 import torch
 
 from dgasr.model.asr import AsrModel
-from dgasr.model.ctc_head import blank_bias, label_log_probs
+from dgasr.model.ctc_head import IMPOSSIBLE, blank_bias, label_log_probs, text_log_likelihoods
 from dgasr.model.head import log_partition
 from dgasr.model.presets import tiny
+from dgasr.training.losses import ctc
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +27,58 @@ def test_labels_are_as_probable_as_softmax_over_all_ids_says(model):
     ours = label_log_probs(model, states, total, [9, 10, 9])
     expected = torch.log_softmax(logits.double(), dim=-1)[:, [config.blank_id, 9, 10, 9]]
     torch.testing.assert_close(torch.from_numpy(ours).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def heard(model):
+    """States of 4 audio embeddings at 8 shifts, loud enough for labels to differ, and their log-partition."""
+    states = torch.randn(32, model.head_weight.shape[1], generator=torch.Generator().manual_seed(2)) * 10
+    total = log_partition(states, model.head_weight.detach(), model.config.softcap, 7, blank_bias(model.config))
+    return states, total
+
+
+def by_every_path(model, states, total, text):
+    """Sum the probabilities of all paths that collapse to a text, shift by shift, in doubles."""
+    ids = [model.config.blank_id, *sorted({*text})]
+    log_probs = torch.from_numpy(label_log_probs(model, states, total, ids[1:])).double()
+    likelihoods = []
+    for shift in range(8):
+        frames = log_probs[shift::8]
+        probability = 0.0
+        for path in product(range(len(ids)), repeat=len(frames)):
+            said = [ids[column] for column, _ in groupby(path) if column]
+            if said == list(text):
+                probability += float(frames[range(len(frames)), path].sum().exp())
+        likelihoods.append(log(probability) if probability else IMPOSSIBLE)
+    return sum(likelihoods) / 8
+
+
+TEXTS = [(9,), (9, 10), (10, 9, 11), (9, 9), (), (9, 9, 10)]
+
+
+def test_a_text_is_as_likely_as_all_paths_that_say_it(model, heard):
+    expected = [by_every_path(model, *heard, text) for text in TEXTS]
+    assert text_log_likelihoods(model, *heard, TEXTS) == pytest.approx(expected, rel=1e-5)
+
+
+def test_texts_are_as_likely_as_the_loss_of_training_says(model, heard):
+    config, weight = model.config, model.head_weight.detach()
+    shifts = heard[0].unflatten(0, (-1, 8)).transpose(0, 1)  # [shifts, audio tokens, hidden]
+    for text in TEXTS[:-1]:
+        labels = torch.tensor([text] * 8, dtype=torch.long).view(8, len(text))
+        lengths = torch.full((8,), len(text)), torch.full((8,), 4)
+        loss = ctc(
+            shifts, weight, labels, *lengths, blank=config.blank_id, blank_bias=config.blank_bias,
+            softcap=config.softcap, chunk=64,
+        )  # fmt: skip
+        (ours,) = text_log_likelihoods(model, *heard, [text])
+        assert ours == pytest.approx(-float(loss.nll.mean()), rel=1e-5)
+
+
+def test_a_text_that_the_embeddings_are_too_few_for_is_impossible_and_finite(model, heard):
+    assert text_log_likelihoods(model, *heard, [(9, 9, 9)]) == [IMPOSSIBLE]
+
+
+def test_the_other_texts_do_not_matter_to_one(model, heard):
+    together = text_log_likelihoods(model, *heard, TEXTS)
+    assert [text_log_likelihoods(model, *heard, [text])[0] for text in TEXTS] == pytest.approx(together, abs=1e-5)

@@ -5,7 +5,8 @@ import torch
 
 from dgasr.transcriber import encoding
 from dgasr.transcriber.encoding import SegmentEncoder
-from dgasr.transcriber.reading import ctc_ids, ctc_tokens, read_transcript
+from dgasr.transcriber.hearing import Hearing
+from dgasr.transcriber.reading import read_transcript
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +15,10 @@ def encoded(model, recipe, segments):
     return encoded
 
 
-def test_states_come_every_20_ms_of_audio_and_no_further(encoded):
-    assert len(encoded.states) == len(encoded.log_partition) == -(-encoded.features.segment.num_samples // 320)
+def test_states_come_every_20_ms_of_audio_and_one_embedding_further(encoded):
+    assert encoded.num_frames == -(-encoded.features.segment.num_samples // 320)
+    embeddings = -(-encoded.num_frames // 8) + 1
+    assert len(encoded.states) == len(encoded.log_partition) == 8 * embeddings
 
 
 def test_a_short_segment_is_read_for_ctc_as_far_as_it_goes(model, recipe, segments, monkeypatch):
@@ -27,7 +30,7 @@ def test_a_short_segment_is_read_for_ctc_as_far_as_it_goes(model, recipe, segmen
     for encoded, plainly in zip(whole, SegmentEncoder(model, recipe, 4).encode(segments), strict=True):
         torch.testing.assert_close(encoded.states, plainly.states, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(encoded.log_partition, plainly.log_partition, atol=1e-4, rtol=1e-4)
-        assert torch.equal(encoded.greedy_ids, plainly.greedy_ids)
+        assert encoded.hearing.ids == plainly.hearing.ids
     lengths = read[: len(segments)]
     assert all(length >= len(encoded.states) for length, encoded in zip(lengths, whole, strict=True))
     assert 1 < len({*lengths}) <= 8
@@ -82,26 +85,16 @@ def test_a_canvas_that_did_not_settle_or_hold_the_text_is_flagged(model, recipe,
     assert set(doubted.flags) - set(plain.flags) == {"unsettled", "overflow"}
 
 
-def test_a_ctc_token_is_as_probable_as_the_surest_embedding_of_its_run(model, encoded):
-    blank = model.config.blank_id
-    ids, probabilities = [blank, 9, 9, blank, 9, 10, 10], [0.9, 0.25, 0.5, 0.75, 0.375, 1.0, 0.125]
-    heard = replace(encoded, greedy_ids=torch.tensor(ids), greedy_log_probs=torch.tensor(probabilities).log())
-    tokens, found = zip(*ctc_tokens(model, heard), strict=True)
-    assert tokens == (9, 9, 10)
-    assert found == pytest.approx((0.5, 0.375, 1.0))
-
-
-def test_ctc_tokens_are_the_ctc_ids_with_probabilities(model, recipe, segments):
-    for encoded in SegmentEncoder(model, recipe, 4).encode(segments):
-        tokens = ctc_tokens(model, encoded)
-        assert [token for token, _ in tokens] == ctc_ids(model, encoded)
-        assert all(0 < probability <= 1 + 1e-6 for _, probability in tokens)
-
-
 def test_text_where_ctc_hears_nothing_is_flagged(model, recipe, encoded):
-    deaf = replace(encoded, greedy_ids=torch.full_like(encoded.greedy_ids, model.config.blank_id))
-    assert ctc_ids(model, deaf) == []
+    deaf = replace(encoded, hearing=Hearing(ids=(), probabilities=(), end_probability=0.9))
     assert "no_speech" in read_transcript(model, recipe, deaf, model.tokenizer.encode("one"), [0.9]).flags
+
+
+def test_a_text_that_was_preferred_to_quite_another_is_flagged(model, recipe, encoded):
+    ids, other = (model.tokenizer.encode(text) for text in ("one two", "six"))
+    alike = read_transcript(model, recipe, encoded, ids, [0.9, 0.9], rival_ids=ids)
+    unlike = read_transcript(model, recipe, encoded, ids, [0.9, 0.9], rival_ids=other)
+    assert set(unlike.flags) - set(alike.flags) == {"ctc_disagrees"}
 
 
 def test_special_tokens_on_the_canvas_are_no_words(model, recipe, encoded):

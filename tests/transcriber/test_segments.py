@@ -4,13 +4,13 @@ import random
 from dataclasses import replace
 
 import pytest
-import torch
 
 from dgasr.diffusion import denoise as loop
 from dgasr.errors import ConfigError
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber import segments as composition
 from dgasr.transcriber.encoding import SegmentEncoder
+from dgasr.transcriber.hearing import Hearing
 from tests.diffusion.recorder import Recording
 
 
@@ -108,10 +108,10 @@ def jobs_of(model, seeded_recipe, segments, monkeypatch):
     (encoded,) = SegmentEncoder(model, seeded_recipe, 1).encode([shortest])
 
     def jobs(heard, recipe=seeded_recipe):
-        doubt = torch.full((len(heard),), 0.5).log()
-        hearing = replace(encoded, greedy_ids=torch.tensor(heard), greedy_log_probs=doubt)
+        hearing = Hearing(ids=tuple(heard), probabilities=(0.5,) * len(heard), end_probability=0.25)
+        listened = replace(encoded, hearing=hearing)
         found = []
-        monkeypatch.setattr(SegmentEncoder, "encode", lambda self, features: iter([hearing]))
+        monkeypatch.setattr(SegmentEncoder, "encode", lambda self, features: iter([listened]))
         monkeypatch.setattr(composition, "denoise", lambda decoder, head, jobs, **options: found.extend(jobs) or [])
         list(Transcriber(model, recipe, 1).transcribe([]))
         return found
@@ -120,17 +120,10 @@ def jobs_of(model, seeded_recipe, segments, monkeypatch):
 
 
 def test_a_seed_is_what_ctc_hears_and_its_end(model, jobs_of):
-    blank, prompt = model.config.blank_id, model.config.prompt
-    (job,) = jobs_of([blank, 9, 9, blank, 10])
-    assert job.seed.ids == (9, 10, prompt.end_text_ids[0])
-    assert job.seed.probabilities == pytest.approx((0.5, 0.5, 0.5))
-    assert job.seed.pad_id == prompt.pad_id
-
-
-def test_where_ctc_hears_nothing_the_end_is_as_doubtful_as_the_blanks(model, jobs_of):
-    (job,) = jobs_of([model.config.blank_id] * 4)
-    assert job.seed.ids == (model.config.prompt.end_text_ids[0],)
-    assert job.seed.probabilities == pytest.approx((0.5,))
+    (job,) = jobs_of([9, 10])
+    assert job.seed.ids == (9, 10, model.config.prompt.end_text_ids[0])
+    assert job.seed.probabilities == (0.5, 0.5, 0.25)
+    assert job.seed.pad_id == model.config.prompt.pad_id
 
 
 def test_a_seed_that_its_canvas_does_not_hold_gets_a_larger_one(model, jobs_of):

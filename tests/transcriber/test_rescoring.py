@@ -1,0 +1,136 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dgasr.diffusion.canvas import Canvas, CanvasJob
+from dgasr.features import pad_features
+from dgasr.prompt import build_prompt
+from dgasr.transcriber import rescoring
+from dgasr.transcriber.comparison import transcribe_autoregressively
+from dgasr.transcriber.encoding import SegmentEncoder
+from dgasr.transcriber.hearing import Hearing
+from dgasr.transcriber.rescoring import Rescorer, causal_log_probs
+
+OURS, THEIRS = (9, 10), (9, 11, 10)
+
+
+@pytest.fixture(scope="module")
+def encoded(model, recipe, segments):
+    return list(SegmentEncoder(model, recipe, 5).encode(segments))
+
+
+def log_probs_without_a_cache(model, recipe, features, text):
+    """Run prompt and text through the causal encoder at once, and take whole softmaxes in doubles."""
+    config = model.config
+    prompt = build_prompt(model.tokenizer, config.prompt, config.num_audio_tokens, "en")
+    audio = model.projector(model.encode_audio(torch.from_numpy(pad_features([features], recipe.features))))
+    ids = [*text, config.prompt.end_text_ids[0]]
+    said = model.backbone.model.encoder.get_input_embeddings()(torch.tensor([ids[:-1]], dtype=torch.long))
+    prefix = model.prompt_embeddings(torch.tensor(prompt.ids), audio)
+    states = model.prefill(torch.cat([prefix, said], dim=1))[0][0, prefix.shape[1] - 1 :]
+    logits = config.softcap * torch.tanh(states @ model.head_weight.T / config.softcap)
+    return logits.double().log_softmax(-1)[range(len(ids)), ids].tolist()
+
+
+def test_a_text_is_as_likely_as_one_run_over_prompt_and_text_says(model, recipe, segments, encoded, monkeypatch):
+    texts = [OURS, (), THEIRS]
+    found = causal_log_probs(model, recipe, encoded[:5], texts, 8)
+    monkeypatch.setattr(rescoring, "prompt_cache", None)  # the reference uses none of it
+    for features, item, text, log_probs in zip(segments, encoded, texts, found, strict=False):
+        assert item.features is features
+        assert log_probs == pytest.approx(log_probs_without_a_cache(model, recipe, features, text), rel=1e-4)
+
+
+def test_a_text_is_as_likely_as_token_after_token_says(model, recipe, segments, encoded, monkeypatch):
+    kept = []
+    monkeypatch.setattr(
+        "dgasr.transcriber.comparison.read_transcript",
+        lambda model, recipe, encoded, ids, probabilities, **spent: kept.append((ids, probabilities)),
+    )
+    list(transcribe_autoregressively(model, recipe, 2, segments[:2]))
+    found = causal_log_probs(model, recipe, encoded[:2], [ids for ids, _ in kept], 40)
+    for (_, probabilities), log_probs in zip(kept, found, strict=True):
+        assert torch.tensor(log_probs[:-1]).exp().tolist() == pytest.approx(probabilities, rel=1e-3)
+
+
+def canvas(encoded, ours=OURS, theirs=THEIRS, *, is_overflowed=False):
+    hearing = Hearing(ids=theirs, probabilities=(0.5,) * len(theirs), end_probability=0.5)
+    return Canvas(
+        job=CanvasJob(noise_key=1, canvas_tokens=8, payload=replace(encoded, hearing=hearing)),
+        ids=torch.tensor([*ours, *[8] * 6]), log_probabilities=torch.full((len(ours) + 6,), 0.25).log(),
+        entropy=torch.zeros(len(ours) + 6), num_tokens=len(ours), num_steps=3, is_settled=True,
+        is_overflowed=is_overflowed,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def likelihoods(monkeypatch):
+    """Function: set what the causal encoder and CTC find OURS and THEIRS to be, nats."""
+
+    def of(causal, ctc):
+        def say(model, recipe, batch, texts, num_tokens):
+            return [[0.0] * len(text) + [causal[tuple(text) == THEIRS]] for text in texts]
+
+        monkeypatch.setattr(rescoring, "causal_log_probs", say)
+        monkeypatch.setattr(
+            rescoring, "text_log_likelihoods",
+            lambda model, states, total, texts: [ctc[tuple(text) == THEIRS] for text in texts],
+        )  # fmt: skip
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("causal", "ctc", "taken"),
+    [
+        ((-1.0, -2.0), (-4.0, -2.0), THEIRS),
+        ((-1.0, -2.0), (-2.0, -1.5), OURS),
+        ((-1.0, -2.0), (-2.0, -1.0), OURS),  # equally likely: the decoder's
+        ((-9.0, -2.0), (-1.0, -5.0), THEIRS),
+    ],
+)
+def test_the_text_is_taken_that_both_likelihoods_together_prefer(
+    model, recipe, encoded, likelihoods, causal, ctc, taken
+):
+    likelihoods(causal, ctc)
+    (choice,) = Rescorer(model, recipe, 3).choose([canvas(encoded[0])])
+    assert tuple(choice.ids) == taken
+    assert tuple(choice.rival_ids) == (OURS if taken == THEIRS else THEIRS)
+    assert choice.probabilities == pytest.approx([1.0] * 3 if taken == THEIRS else [0.25] * 2)
+
+
+@pytest.mark.parametrize(
+    "doubtful",
+    [
+        {"theirs": OURS},
+        {"is_overflowed": True},
+        {"ours": (9,) * 40},  # longer than every canvas
+        {"theirs": (9, 10) * 200},  # more than CTC's embeddings could say
+    ],
+)
+def test_the_decoders_text_stays_where_there_is_nothing_to_choose(model, recipe, encoded, monkeypatch, doubtful):
+    monkeypatch.setattr(rescoring, "causal_log_probs", None)
+    (choice,) = Rescorer(model, recipe, 1).choose([canvas(encoded[0], **doubtful)])
+    assert tuple(choice.ids) == doubtful.get("ours", OURS)
+
+
+def test_the_decoders_text_stays_where_nothing_is_to_be_chosen(model, recipe, encoded, monkeypatch):
+    monkeypatch.setattr(rescoring, "causal_log_probs", None)
+    (choice,) = Rescorer(model, replace(recipe, rescore="none"), 1).choose([canvas(encoded[0])])
+    assert (tuple(choice.ids), tuple(choice.rival_ids)) == (OURS, THEIRS)
+
+
+def test_at_most_a_batch_of_doubtful_segments_is_held_back(model, recipe, encoded, likelihoods):
+    likelihoods((0.0, 0.0), (0.0, 0.0))
+    pulled = []
+
+    def canvases():
+        for item in encoded:
+            pulled.append(item)
+            yield canvas(item, theirs=THEIRS if len(pulled) % 2 else (9,) * 12)  # on two canvas lengths
+
+    choices = Rescorer(model, recipe, 4).choose(canvases())
+    next(choices)
+    assert len(pulled) == 4
+    assert len([*choices]) == len(encoded) - 1
