@@ -14,8 +14,9 @@ CPU_BATCH = 16
 USABLE_SHARE = 0.8
 """Of the free memory: the rest is for the allocator's gaps and for what the estimate does not know."""
 
-COPIES = 5
-"""Prompt caches per row: its own, two batches of waiting jobs, the batch being encoded and its stacked cache."""
+COPIES = 7
+"""Prompt caches per row: its own, two batches of waiting jobs, the batch being encoded and its stacked cache, the batch
+waiting to be rescored and its stacked cache."""
 
 TEMPORARIES = 6
 """Float32 values alive at once for every logit of a chunk: logits, tempered, weights, blocks, gathered, a copy."""
