@@ -19,7 +19,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.ctc_head import text_log_likelihoods
 from dgasr.model.head import label_logits, log_partition
 from dgasr.recipe import Recipe
-from dgasr.transcriber.encoding import EncodedSegment, prompt_cache
+from dgasr.transcriber.encoding import ENCODED_AT_ONCE, EncodedSegment, prompt_cache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -49,11 +49,12 @@ class Rescorer:
     Args:
         model: in evaluation mode.
         recipe: of this model; says whether there is anything to choose.
-        num_rows: rows of every batch; missing ones are filled up, so that shapes never change.
+        num_rows: rows of every batch, or `ENCODED_AT_ONCE` if that is fewer; missing ones are filled up, so that shapes
+            never change.
     """
 
     def __init__(self, model: AsrModel, recipe: Recipe, num_rows: int) -> None:
-        self._model, self._recipe, self._num_rows = model, recipe, num_rows
+        self._model, self._recipe, self._num_rows = model, recipe, min(num_rows, ENCODED_AT_ONCE)
 
     def choose(self, canvases: Iterable[Canvas]) -> Iterator[Choice]:
         """Choose, holding back at most a batch of segments whose texts differ.

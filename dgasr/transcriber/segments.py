@@ -2,8 +2,8 @@
 
 Four waves, each in batches of fixed shapes: encode (audio → prompt cache and what CTC hears), denoise (canvases come
 and go), rescore (where the two texts differ), read (one by one, while a GPU takes the next steps). A segment's result
-depends on the segment, the recipe and the type of device, nothing else; that is why a batch that does not fit the memory
-can be halved, and its segments done again.
+depends on the segment, the recipe and the type of device, nothing else; that is why a batch that does not fit the
+memory can be halved, and its segments done again.
 """
 
 import logging
