@@ -5,6 +5,7 @@ same. Worth it where launching takes longer than the work, at a few rows. Knows 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,15 +22,20 @@ cannot be recorded; the second one runs with what the first one left."""
 
 
 def choose_record(device: torch.device) -> Record | None:
-    """Choose what records a step: a CUDA graph on CUDA; `None` elsewhere, where launching costs next to nothing."""
-    return record_cuda_graph if device.type == "cuda" else None
+    """Choose what records steps: CUDA graphs on CUDA; `None` elsewhere, where launching costs next to nothing.
+
+    Steps recorded by one choice share memory: what one leaves there holds until another is taken.
+    """
+    if device.type != "cuda":
+        return None
+    return partial(record_cuda_graph, pool=torch.cuda.graph_pool_handle())
 
 
-def record_cuda_graph(step: Step) -> Step:
-    """Record a step as a CUDA graph; what it allocates stays allocated for as long as the returned step lives."""
+def record_cuda_graph(step: Step, pool: tuple[int, int]) -> Step:
+    """Record a step as a CUDA graph; what it allocates in `pool` stays allocated while the returned step lives."""
     graph = torch.cuda.CUDAGraph()
-    # Other threads, which read audio, may go on asking CUDA for things.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # Other threads, which read audio and place words, may go on asking CUDA for things.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         settled = step()
 
     def replay() -> Tensor:

@@ -8,7 +8,7 @@ from dgasr.diffusion.canvas import CanvasJob, CanvasSeed
 from dgasr.diffusion.config import DecodeConfig
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.noise import segment_key
-from dgasr.diffusion.recorded_step import PLAIN_STEPS, RecordedStep, choose_record, record_cuda_graph
+from dgasr.diffusion.recorded_step import PLAIN_STEPS, RecordedStep, choose_record
 from tests.diffusion.recorder import Recording
 
 CONFIG = DecodeConfig(max_steps=7, confidence_threshold=0.35, entropy_bound=4.0)
@@ -138,6 +138,6 @@ def test_a_step_never_waits_for_the_device(build_backbone, text_decoder, prompts
 @on_a_gpu
 def test_a_graph_reads_what_lies_in_its_tensors_when_it_is_replayed():
     source, target = torch.ones(4, device="cuda"), torch.zeros(4, device="cuda")
-    replay = record_cuda_graph(lambda: target.copy_(source * 2))
+    replay = choose_record(source.device)(lambda: target.copy_(source * 2))
     source.fill_(3)
     assert replay().tolist() == [6.0] * 4
