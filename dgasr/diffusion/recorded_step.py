@@ -6,6 +6,7 @@ same. Worth it where launching takes longer than the work, at a few rows. Knows 
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,8 +32,8 @@ def choose_record(device: torch.device) -> Record | None:
     return partial(record_cuda_graph, pool=torch.cuda.graph_pool_handle())
 
 
-def record_cuda_graph(step: Step, pool: tuple[int, int]) -> Step:
-    """Record a step as a CUDA graph; what it allocates in `pool` stays allocated while the returned step lives."""
+def record_cuda_graph(step: Step, pool: Any) -> Step:
+    """Record a step as a CUDA graph; what it allocates in `pool`, torch's handle, stays while the returned step lives."""
     graph = torch.cuda.CUDAGraph()
     # Other threads, which read audio and place words, may go on asking CUDA for things.
     with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
