@@ -33,7 +33,7 @@ def choose_record(device: torch.device) -> Record | None:
 
 
 def record_cuda_graph(step: Step, pool: Any) -> Step:
-    """Record a step as a CUDA graph; what it allocates in `pool`, a handle of torch, stays as long as the result does."""
+    """Record a step as a CUDA graph; what it allocates in `pool`, a handle of torch, stays as long as the result."""
     graph = torch.cuda.CUDAGraph()
     # Other threads, which read audio and place words, may go on asking CUDA for things.
     with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
