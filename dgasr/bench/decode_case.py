@@ -25,7 +25,7 @@ LARGEST_TRIED = 4096
 STEPS_AT_THE_PEAK = 2
 """Steps that take as much memory as any number: the second one holds what the first one left."""
 
-BEFORE_DENOISING = ("mel", "encoder", "projector", "ctc", "prefill")
+BEFORE_DENOISING = ("mel", "encoder", "projector", "ctc", "hearing", "prefill")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,6 +21,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.prompt import build_prompt
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures
+from dgasr.transcriber import encoding
 from dgasr.transcriber.decoder import CachedDecoder
 from dgasr.transcriber.encoding import SegmentEncoder
 
@@ -29,7 +30,7 @@ Segments = Sequence[tuple[Segment, np.ndarray]]
 NEVER_CONFIDENT = 1e-30
 """Nats; `generate` refuses 0."""
 
-PHASES = ("mel", "encoder", "projector", "ctc", "prefill", "admit", "body", "tail", "sampler and rest")
+PHASES = ("mel", "encoder", "projector", "ctc", "hearing", "prefill", "admit", "body", "tail", "sampler and rest")
 
 
 def decode_ours(
@@ -103,6 +104,7 @@ def phases_of(model: AsrModel, watch: Stopwatch) -> Iterator[None]:
         (SegmentEncoder, "_project", "projector"),
         (SegmentEncoder, "_refine", "projector"),
         (SegmentEncoder, "_scan", "ctc"),
+        (encoding, "hear", "hearing"),
         (model, "prefill", "prefill"),
         (CachedDecoder, "admit", "admit"),
         (model, "decode", "body"),

@@ -17,7 +17,7 @@ class Measured:
     rtfx: float | None = None
     """Seconds of audio per second."""
     ms_per_step: float | None = None
-    """All of a batch's time but mel, encoder, projector, ctc and prefill, by step; for `transformers` the whole."""
+    """All of a batch's time but what is done before denoising, by step; for `transformers` the whole."""
     share_of_bound: float | None = None
     """Least time of what the engine does, by the machine's rates / measured time."""
     peak_bytes: int | None = None

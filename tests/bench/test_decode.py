@@ -15,9 +15,11 @@ from dgasr.bench.largest import GAP, largest_fitting
 from dgasr.bench.peak import PeakMemory
 from dgasr.bench.stopwatch import Stopwatch
 from dgasr.errors import ConfigError
+from dgasr.features import segment_features
 from dgasr.model.asr import AsrModel
 from dgasr.model.presets import full, tiny
 from dgasr.recipe import build_recipe
+from dgasr.transcriber.encoding import SegmentEncoder
 
 RATES = Rates(copy_bytes=1e10, flops=1e10)
 SMALL = {"model": "tiny", "device": "cpu", "steps": 2, "rounds": 1, "batches": (2,), "canvas": 8, "dtype": "float32"}
@@ -77,7 +79,7 @@ def test_both_engines_are_measured_at_every_clip_length(measured):
 
 def test_the_phases_of_ours_are_told_and_add_up(measured):
     phases = measured[0].phases_s
-    assert {"mel", "encoder", "projector", "ctc", "prefill", "body", "tail"} <= phases.keys()
+    assert {"mel", "encoder", "projector", "ctc", "hearing", "prefill", "body", "tail"} <= phases.keys()
     assert all(seconds > 0 for seconds in phases.values())
 
 
@@ -198,6 +200,14 @@ def test_a_reduced_model_keeps_the_shapes_of_its_layers_and_ids_that_exist():
     ids = (config.prompt.begin_audio_id, config.prompt.audio_id, config.prompt.end_audio_id)
     assert len(set(ids)) == 3
     assert max(ids) < 63, "the last id is the image's"
+
+
+def test_random_weights_hear_one_text_as_trained_ones_do(model):
+    recipe = build_recipe(model.config, model.identity)
+    features = (segment_features(*clip, recipe.features) for clip in noise_segments(model.config, 2.0, 1))
+    (encoded,) = SegmentEncoder(model, recipe, 1).encode(features)
+    assert encoded.hearing.ids == ()
+    assert encoded.hearing.end_probability > 0.99
 
 
 def test_trained_weights_are_not_reduced():
