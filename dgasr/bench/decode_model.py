@@ -57,7 +57,7 @@ def random_model(name: str, reduction: Reduction, device: torch.device, dtype: t
         device: where the weights are drawn and stay.
         dtype: of the weights.
     """
-    # At random CTC hears eight long texts that differ, which nobody says; hearing silence costs what hearing speech does.
+    # At random CTC hears eight long texts that differ, which nobody says; silence costs it what speech does.
     config = replace(reduction.apply(read_config(name)), blank_bias=DECIDING_BIAS)
     text = DiffusionGemmaTextConfig(**config.backbone)
     backbone = backbone_skeleton(
