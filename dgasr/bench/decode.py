@@ -1,7 +1,8 @@
 """Speed of decoding on this machine: waveforms to finished canvases, by batch, clip length and engine.
 
-Every canvas takes all its steps, so figures of trained and random weights compare; text is not read from it, which on
-real weights adds CTC alignment on the CPU. The weights, and how the audio sounds, do not change the work.
+Every canvas takes all its steps, so figures of trained and random weights compare; text is neither rescored nor read
+from it, which on real weights adds a pass over segments where CTC hears another text, and alignment on the CPU. The
+weights, and how the audio sounds, do not change the work.
 """
 
 import json
