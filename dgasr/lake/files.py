@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet
 from fsspec import AbstractFileSystem
 
 from dgasr.errors import DgasrError, IntegrityError
@@ -45,6 +47,7 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
         """Why the store did not give what DuckDB asked for; DuckDB itself passes on no more than text."""
         self._lake = lake
         self._sizes = sizes
+        self._opened: set[str] = set()
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Describe a part."""
@@ -69,10 +72,21 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
             return None
         if NEWER in text:
             return IntegrityError(f"{text.partition(': ')[2]}. Upgrade dgasr.")
+        where = ", ".join(f"{self._lake.uri}/{key}" for key in self._broken_keys()) or self._lake.uri
         return IntegrityError(
-            f"{self._lake.uri}: a part cannot be read ({text}). Restore the file from a copy, or move it out of the "
+            f"{where}: a part cannot be read ({text}). Restore the file from a copy, or move it out of the "
             "lake if a stranger put it there; `dgasr lake check` lists all damage, and what to do without a copy."
         )
+
+    def _broken_keys(self) -> list[str]:
+        """Return the opened parts whose footer cannot be read: DuckDB's errors do not name them."""
+        broken = []
+        for key in sorted(self._opened):
+            try:
+                pyarrow.parquet.read_metadata(self._lake.path(key), filesystem=self._lake.filesystem)
+            except (pa.ArrowException, OSError):
+                broken.append(key)
+        return broken
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """Return the part; DuckDB asks so of each path that it is given."""
@@ -82,6 +96,7 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
         """Open a part; nothing is fetched before it is read."""
         if mode != "rb":
             raise PermissionError(f"{_key(path)}: a question {READ_ONLY}")
+        self._opened.add(_key(path))
         return _PartFile(self, self._lake, _key(path), self._size(path))
 
     def _size(self, path: str) -> int:

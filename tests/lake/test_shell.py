@@ -169,6 +169,17 @@ def test_damage_in_the_middle_of_a_part_is_no_fault_of_the_question(tmp_path, ma
         answer(str(tmp_path), "select * from segments")
 
 
+def test_the_part_whose_footer_is_damaged_is_named(tmp_path, make_shard):
+    for number in range(2):
+        part = commit_shard(objects, str(tmp_path), make_shard(f"s{number}", uri=f"/{number}")).commit.parts[0]
+    data = bytearray((tmp_path / part.key).read_bytes())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[footer : footer + 64] = b"\xff" * 64
+    (tmp_path / part.key).write_bytes(data)
+    with pytest.raises(IntegrityError, match=f"^{re.escape(f'{tmp_path}/{part.key}')}: a part cannot be read"):
+        answer(str(tmp_path), f"from {part.table}")
+
+
 def test_a_store_that_stops_answering_may_work_next_time(small_lake, monkeypatch):
     with Questions(small_lake) as questions:
         monkeypatch.setattr(_PartFile, "_fetch", refuse)
