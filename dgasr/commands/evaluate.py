@@ -73,6 +73,7 @@ def _score(options: argparse.Namespace, model: "AsrModel") -> tuple[str, dict[st
             max_steps=options.max_steps,
             seed_canvas=options.seed_canvas,
             rescore=options.rescore,
+            records_steps=options.cuda_graphs,
             normalizer=options.normalizer,
             metric=options.metric,
             language=options.language,
