@@ -44,8 +44,8 @@ read as (
     from segment_parts
     where regexp_matches(query, '[\p{L}\p{N}]')
 ),
--- What counts of a segment. Its text goes on only where all words asked for may stand in it as asked: what passes through
--- a join costs.
+-- What counts of a segment. Its text goes on only where all words asked for may stand in it as asked: what passes
+-- through a join costs.
 heard as (
     select
         recipe_id,

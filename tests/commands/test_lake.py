@@ -52,7 +52,7 @@ def test_a_vacuum_without_yes_only_says_what_would_go(dgasr, lake):
 
 
 def test_where_no_lake_lies_the_request_is_wrong(dgasr, tmp_path):
-    for command in (["check"], ["compact"], ["vacuum"], ["vacuum", "--yes"]):
+    for command in (["check"], ["compact"], ["vacuum"], ["vacuum", "--yes"], ["files"], ["attach"]):
         code, _, err = dgasr("lake", *command, "--lake", tmp_path / "nowhere")
         assert (code, "no lake lies here" in err) == (2, True)
 
@@ -71,3 +71,12 @@ def test_the_script_that_attaches_a_lake_answers_in_a_duckdb_of_its_own(dgasr, l
         for statement in other.extract_statements(out):
             other.execute(statement)
         assert other.execute("select count(*) from segments").fetchall() == [(7,)]
+
+
+def test_a_lake_of_a_newer_dgasr_is_refused_by_all_that_read_it(dgasr, lake):
+    commit = next(lake.glob("commits/*/*.json"))
+    commit.write_text(commit.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    commands = [["lake", name] for name in ("check", "compact", "vacuum", "files", "attach")]
+    for command in (*commands, ["sql", "words"], ["export", "--format", "txt"]):
+        code, out, err = dgasr(*command, "--lake", lake)
+        assert (code, "Upgrade dgasr" in out + err) == (1, True), command
