@@ -100,11 +100,12 @@ checkpoint: setup ## train the bundled model again, about an hour (FSDD=folder o
 
 # A voice never heard: SPEAKER is left out of training and of calibration, and then judged alone.
 SPEAKER ?= jackson
-unheard: setup ## train on all but SPEAKER with 0.45 of the steps, half an hour, and judge on SPEAKER (FSDD=, as above)
+SHARE ?= 0.45
+unheard: setup ## train on all but SPEAKER with 0.45 of the steps (SHARE=1: all), half an hour, and judge on SPEAKER (FSDD=)
 	$(BIN)/dgasr corpora corpora --fsdd $(FSDD)
 	$(ONE_THREAD) $(BIN)/dgasr train corpora/fsdd-train-without-$(SPEAKER).jsonl \
 	  corpora/fsdd-train-without-$(SPEAKER).jsonl corpora/voices/manifest.jsonl \
-	  --scratch --plan tiny --share 0.45 --seed 0 --device cpu \
+	  --scratch --plan tiny --share $(SHARE) --seed 0 --device cpu \
 	  --calibration corpora/connected-train/without-$(SPEAKER).jsonl --out runs/without-$(SPEAKER)
 	$(ONE_THREAD) $(BIN)/dgasr evaluate corpora/connected-$(SPEAKER)/manifest.jsonl --model runs/without-$(SPEAKER) --compare
 
