@@ -16,7 +16,9 @@ from dgasr.lake.location import open_existing_lake
 from dgasr.lake.scans import REGISTERED, scan_statement
 from dgasr.lake.snapshot import snapshot
 
-SQL_FOLDERS = (Path(__file__).with_name("sql"), Path(__file__).parents[2] / "sql")
+_HERE = Path(__file__).resolve()
+
+SQL_FOLDERS = (_HERE.with_name("sql"), _HERE.parents[2] / "sql")
 """Where the views may lie, one a file: beside this file in a wheel, at the root of a checkout."""
 
 SETTINGS = (
