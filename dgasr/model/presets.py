@@ -39,7 +39,11 @@ class CanvasConfig:
     def bucket_for(self, duration_s: float) -> int:
         """Return the smallest bucket that holds `duration_s` seconds of speech (the largest if none does)."""
         needed = self.tokens_per_second * duration_s + self.margin_tokens
-        return next((bucket for bucket in self.buckets if bucket >= needed), self.buckets[-1])
+        return self.bucket_holding(needed) or self.buckets[-1]
+
+    def bucket_holding(self, num_tokens: float) -> int | None:
+        """Return the smallest bucket of at least `num_tokens` positions; `None` if the largest has fewer."""
+        return next((bucket for bucket in self.buckets if bucket >= num_tokens), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -90,8 +90,7 @@ class Rescorer:
             or any(min_frames(text) > embeddings for text in texts)  # CTC could not say it, whatever was spoken
         ):
             return None
-        longest = max(len(text) for text in texts) + 1
-        return next((bucket for bucket in config.canvas.buckets if bucket >= longest), None)
+        return config.canvas.bucket_holding(max(len(text) for text in texts) + 1)
 
     def _rescore(self, choices: Sequence[Choice], num_tokens: int) -> Iterator[Choice]:
         batch = [choice.encoded for choice in [*choices, *[choices[-1]] * (self._num_rows - len(choices))]]

@@ -135,7 +135,7 @@ class Transcriber:
         """Choose the bucket by the audio's length, or a larger one that a seed needs."""
         canvas = self._model.config.canvas
         needed = max(canvas.bucket_for(duration_s), len(seed.ids) if seed is not None else 0)
-        return next((bucket for bucket in canvas.buckets if bucket >= needed), canvas.buckets[-1])
+        return canvas.bucket_holding(needed) or canvas.buckets[-1]
 
     def _read(self, choice: Choice) -> SegmentTranscript:
         canvas = choice.canvas
