@@ -3,8 +3,10 @@
 import argparse
 import importlib
 from pathlib import Path
+from typing import get_args
 
 from dgasr.commands.arguments import positive_int
+from dgasr.model.identity import Quantize
 
 BENCHMARKS = ("frontend", "path")
 """What runs when nothing is named; `decode` and `sql` have flags of their own, and take minutes."""
@@ -38,7 +40,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--engine", nargs="+", choices=("ours", "transformers"), default=("ours", "transformers"), help="default: both"
     )
     group.add_argument("--compile", action="store_true", help="let torch compile the decoder of ours")
-    group.add_argument("--quantize", choices=("none", "int8", "fp8"), default="none", help="default: %(default)s")
+    group.add_argument("--quantize", choices=get_args(Quantize), default="none", help="default: %(default)s")
     group.add_argument("--cuda-graphs", action="store_true", help="ours replays steps that the GPU has recorded")
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
     group = parser.add_argument_group("sql")
