@@ -1,44 +1,57 @@
 -- The exact time of words that follow each other: `from phrase('forty two')`.
 -- grain: one row per place where a segment of the newest transcripts has these words, whatever stands between them that is
---        neither letter nor digit; not across the end of a segment
--- sources: segments_latest
+--        no part of a word; not across the end of a segment
+-- sources: postings, segments_latest, terms
 -- units: *_s seconds from the recording's first sample, of the phrase's first and last word, end exclusive; confidence in
 --        [0, 1], of its least sure word
--- cost: a full scan of the text, and of the words of those segments that have the first three of them
+-- cost: a full scan of the words where many segments have the phrase; otherwise as postings
 -- example: s3://archive/a.flac | 31.2–32.0 | 0.98 | 'one forty two' | segment_index 7
 create or replace macro phrase(query) as table
-with heard as (
+with asked as (
+    select
+        unnest(terms(query)) as term,
+        generate_subscripts(terms(query), 1) as place
+),
+-- Where the words stand as asked, each is as far from the first as it is in the query.
+held as materialized (
+    select distinct
+        recipe_id,
+        "date",
+        recording_id,
+        shard_id,
+        segment_index
+    from (
+        select
+            postings.*,
+            unnest(positions) - asked.place as before
+        from postings(query) as postings
+        join asked using (term)
+    )
+    group by recipe_id, "date", recording_id, shard_id, segment_index, before
+    having count(*) = len(terms(query))
+),
+heard as (
     select
         uri,
         segment_index,
         text,
-        regexp_extract_all(lower(query), '[\p{L}\p{N}]+') as asked,
         flatten(
             list_transform(
                 words,
                 lambda word: list_transform(
-                    regexp_extract_all(lower(word.word), '[\p{L}\p{N}]+'),
+                    terms(word.word),
                     lambda term: {term: term, start_s: word.start_s, end_s: word.end_s, confidence: word.confidence}
                 )
             )
         ) as spelled
     from segments_latest
-    where
-        contains(lower(text), regexp_extract_all(lower(query), '[\p{L}\p{N}]+')[1])
-        and contains(lower(text), coalesce(regexp_extract_all(lower(query), '[\p{L}\p{N}]+')[2], ''))
-        and contains(lower(text), coalesce(regexp_extract_all(lower(query), '[\p{L}\p{N}]+')[3], ''))
-        and regexp_matches(
-            text,
-            '(?i)(?:^|[^\p{L}\p{N}])'
-            || array_to_string(regexp_extract_all(query, '[\p{L}\p{N}]+'), '[^\p{L}\p{N}]+')
-            || '(?:$|[^\p{L}\p{N}])'
-        )
+    semi join held using (recipe_id, "date", recording_id, shard_id, segment_index)
 ),
 begun as (
     select
         *,
-        list_transform(spelled, lambda word: word.term) as terms,
-        unnest(range(1, len(spelled) - len(asked) + 2)) as position
+        list_transform(spelled, lambda word: word.term) as spelled_terms,
+        unnest(range(1, len(spelled) - len(terms(query)) + 2)) as position
     from heard
 ),
 found as (
@@ -46,9 +59,9 @@ found as (
         uri,
         segment_index,
         text,
-        spelled[position:position + len(asked) - 1] as said
+        spelled[position:position + len(terms(query)) - 1] as said
     from begun
-    where terms[position:position + len(asked) - 1] = asked
+    where spelled_terms[position:position + len(terms(query)) - 1] = terms(query)
 )
 select
     uri,

@@ -6,8 +6,8 @@ The script names the parts that readers see now; whoever wants what came later w
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from dgasr.lake.location import Lake, open_existing_lake
-from dgasr.lake.scans import REGISTERED, scan_statement
+from dgasr.lake.location import open_existing_lake
+from dgasr.lake.scans import scan_statements
 from dgasr.lake.snapshot import snapshot
 from dgasr.lake.views import SETTINGS, view_statements
 
@@ -33,14 +33,7 @@ def attach_script(lake_uri: str, endpoint_url: str = "") -> str:
     ]
     if "://" in found.lake.uri:
         pieces.append(_access(endpoint_url))
-    for view, table in REGISTERED.items():
-        pieces.append(scan_statement(view, table, [_path(found.lake, part.key) for part in found.parts[table]]))
-    return "\n".join([*pieces, *view_statements().values()])
-
-
-def _path(lake: Lake, key: str) -> str:
-    """Return where a part lies, as any DuckDB finds it."""
-    return f"{lake.uri}/{key}"
+    return "\n".join([*pieces, *scan_statements(found.parts, found.lake.uri), *view_statements().values()])
 
 
 def _access(endpoint_url: str) -> str:

@@ -21,6 +21,9 @@ SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 CLAIM_NAME = re.compile(r"claims/recipe_id=([A-Za-z0-9_-]+)/([A-Za-z0-9_-]+)\.zip")
 
+POSTINGS_NAME = re.compile(r"postings/([^/]+/[^/]+/[^/]+)\.[0-9a-f-]+\.parquet")
+"""The name of a part of segments, and a token: what is lost is made anew under another name."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
@@ -101,6 +104,22 @@ def part_key(table: str, recipe_id: str, day: date, shard_id: str) -> str:
 def loose_key(table: str, run_id: str, day: date) -> str:
     """Return where the rows lie that one execution wrote to a table without shards."""
     return f"{table}/date={day.isoformat()}/{_checked(run_id, 'run_id')}.parquet"
+
+
+def postings_key(segments_key: str, token: str) -> str:
+    """Return where the postings of a part of segments lie.
+
+    Args:
+        segments_key: key of the part.
+        token: hexadecimal digits and `-`, new for each attempt.
+    """
+    return f"postings/{segments_key.removeprefix('segments/').removesuffix('.parquet')}.{token}.parquet"
+
+
+def indexed_key(key: str) -> str | None:
+    """Return the key of the part of segments that a file by its name has the postings of, `None` where it has none."""
+    match = POSTINGS_NAME.fullmatch(key)
+    return f"segments/{match[1]}.parquet" if match else None
 
 
 def parse_commit(data: bytes, where: str) -> Commit:

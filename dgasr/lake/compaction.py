@@ -1,4 +1,4 @@
-"""Many small parts in, few large ones out, while others write and read. Adds files and a manifest; removes nothing.
+"""Many small parts in, few large ones and their postings out, while others write and read. Removes nothing.
 
 Why a reader, a writer and a second compaction may run beside it: docs/decisions/0016-manifests.md
 """
@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from dgasr.lake.commits import READ_THREADS, Part, claimed_shards, commit_key
+from dgasr.lake.commits import READ_THREADS, Part, claimed_shards, commit_key, indexed_key, postings_key
 from dgasr.lake.datasets import decode_part
 from dgasr.lake.encoding import encode_merged
 from dgasr.lake.location import Lake, open_existing_lake
 from dgasr.lake.manifests import MAX_CONFLICTS, Manifest, publish_manifest
 from dgasr.lake.parts import Store, finish_shard, write_once
+from dgasr.lake.postings import SOURCE_COLUMNS, postings_of, unindexed_parts, without_stale
 from dgasr.lake.schema import TABLES
 from dgasr.lake.snapshot import Snapshot, snapshot
 
@@ -64,6 +65,7 @@ class Compaction:
         num_written: parts that they became.
         merged_bytes: length of the former, bytes.
         written_bytes: length of the latter, bytes.
+        num_indexed: parts of segments whose words were written down for searches.
         num_conflicts: times that somebody else's manifest came first, and work was done again.
         damaged: what could not be merged, and why, in sentences.
     """
@@ -74,6 +76,7 @@ class Compaction:
     num_written: int = 0
     merged_bytes: int = 0
     written_bytes: int = 0
+    num_indexed: int = 0
     num_conflicts: int = 0
     damaged: tuple[str, ...] = ()
 
@@ -88,13 +91,14 @@ class Compaction:
             if self.num_merged
             else "no parts worth merging"
         )
+        indexed = f", {self.num_indexed} were indexed for searches" if self.num_indexed else ""
         finished = f", {self.num_finished} shards of killed writers were published" if self.num_finished else ""
         damaged = f", {len(self.damaged)} groups were left alone because a part is damaged" if self.damaged else ""
-        return f"{merged}, {self.num_covered} commits are in the manifest now{finished}{damaged}"
+        return f"{merged}{indexed}, {self.num_covered} commits are in the manifest now{finished}{damaged}"
 
 
 def compact(store: Store, lake_uri: str, config: CompactionConfig) -> Compaction:
-    """Merge the small parts of each partition, and note in a manifest what there is.
+    """Merge the small parts of each partition, index what was said, and note in a manifest what there is.
 
     May be killed and started again at any time, and several may run at once. The parts that were merged stay until
     `vacuum` removes them: whoever looked before still reads them. What is committed meanwhile is left for next time.
@@ -116,11 +120,20 @@ def compact(store: Store, lake_uri: str, config: CompactionConfig) -> Compaction
     done = Compaction(num_finished=_finish_claims(store, lake))
     found = snapshot(lake)
     eligible = {part.key for parts in found.parts.values() for part in parts}
+    damaged: set[str] = set()
     is_noted = not found.commits
-    while (groups := list(_groups(found, eligible, config))) or not is_noted:
-        step, eligible = _compact_once(store, found, _first_bytes(groups, config.batch_bytes), eligible)
+    while True:
+        groups = list(_groups(found, eligible - damaged, config))
+        unindexed = [[part] for part in unindexed_parts(found) if part.key not in damaged]
+        if groups or not is_noted:
+            step, refused = _merge_once(store, found, _first_bytes(groups, config.batch_bytes))
+            is_noted = is_noted or not step.num_conflicts
+        elif unindexed:
+            step, refused = _index_once(store, found, _first_bytes(unindexed, config.batch_bytes))
+        else:
+            break
         done += step
-        is_noted = is_noted or not step.num_conflicts
+        damaged |= refused
         if done.num_conflicts > MAX_CONFLICTS:
             raise TransientError(f"{lake_uri}: others publish manifests all the time. Run one compaction at a time.")
         found = snapshot(lake)
@@ -166,10 +179,8 @@ def _first_bytes(groups: Sequence[list[Part]], limit_bytes: int) -> list[list[Pa
     return taken
 
 
-def _compact_once(
-    store: Store, found: Snapshot, groups: Iterable[list[Part]], eligible: set[str]
-) -> tuple[Compaction, set[str]]:
-    """Merge some groups and publish the result; also what is still eligible, which damaged parts are not.
+def _merge_once(store: Store, found: Snapshot, groups: Iterable[list[Part]]) -> tuple[Compaction, set[str]]:
+    """Merge some groups and publish the result; also keys of parts that are damaged.
 
     The parts are named by the manifest after the one that was followed when they were made, or never: that is what
     allows `vacuum` to remove what no manifest names.
@@ -182,14 +193,15 @@ def _compact_once(
         rows, troubles = _read_group(found.lake, group)
         damaged |= troubles
         if len(rows) > 1:
-            part, data = _merge(group[0], list(rows.values()), f"{token}-{len(written):04d}")
+            key = f"{group[0].key.rpartition('/')[0]}/merged.{token}-{len(written):04d}.parquet"
+            part, data = _encode(group[0].table, key, pa.concat_tables(rows.values()))
             write_once(store, f"{found.lake.uri}/{part.key}", data)
             merged |= {member.key: member for member in group if member.key in rows}
             written.append(part)
     commits = {commit_key(commit.recipe_id, commit.shard_id) for commit in found.commits}
     following = _following(found, merged, written, commits)
     if (merged or commits) and not publish_manifest(store, found.lake.uri, following):
-        return Compaction(num_conflicts=1), eligible
+        return Compaction(num_conflicts=1), set()
     step = Compaction(
         num_covered=len(commits),
         num_merged=len(merged),
@@ -198,7 +210,30 @@ def _compact_once(
         written_bytes=sum(part.size_bytes for part in written),
         damaged=tuple(damaged.values()),
     )
-    return step, eligible - damaged.keys()
+    return step, set(damaged)
+
+
+def _index_once(store: Store, found: Snapshot, groups: Iterable[list[Part]]) -> tuple[Compaction, set[str]]:
+    """Write the postings of some parts of segments and publish them, as `_merge_once` does what it writes."""
+    written: dict[str, Part] = {}
+    damaged: dict[str, str] = {}
+    token = secrets.token_hex(8)
+    for (part,) in groups:
+        try:
+            postings = postings_of(_read_whole(found.lake, part, SOURCE_COLUMNS))
+        except IntegrityError as error:
+            logger.warning("%s", error)
+            damaged[part.key] = str(error)
+            continue
+        written[part.key], data = _encode("postings", postings_key(part.key, token), postings)
+        write_once(store, f"{found.lake.uri}/{written[part.key].key}", data)
+    kept = [part for part in found.manifest.parts if indexed_key(part.key) not in written]
+    manifest = found.manifest.next(
+        without_stale([*kept, *written.values()]), found.manifest.covers, found.manifest.dropped
+    )
+    if written and not publish_manifest(store, found.lake.uri, manifest):
+        return Compaction(num_conflicts=1), set()
+    return Compaction(num_indexed=len(written), damaged=tuple(damaged.values())), set(damaged)
 
 
 def _following(found: Snapshot, merged: Mapping[str, Part], written: list[Part], commits: set[str]) -> Manifest:
@@ -207,7 +242,7 @@ def _following(found: Snapshot, merged: Mapping[str, Part], written: list[Part],
     known |= {part.key: part for commit in found.commits for part in commit.parts}
     loose = {key for key, part in merged.items() if part.sha256 is None}
     return found.manifest.next(
-        [*(part for key, part in known.items() if key not in merged), *written],
+        without_stale([*(part for key, part in known.items() if key not in merged), *written]),
         found.manifest.covers | commits | loose,
         found.manifest.dropped,
     )
@@ -217,7 +252,8 @@ def _read_group(lake: Lake, group: list[Part]) -> tuple[dict[str, pa.Table], dic
     """Read parts whole: rows by key, and by key what is wrong with those that are not what was committed."""
     rows, troubles = {}, {}
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        for part, reading in [(part, pool.submit(_read_whole, lake, part)) for part in group]:
+        columns = TABLES[group[0].table].names
+        for part, reading in [(part, pool.submit(_read_whole, lake, part, columns)) for part in group]:
             try:
                 rows[part.key] = reading.result()
             except IntegrityError as error:
@@ -226,7 +262,7 @@ def _read_group(lake: Lake, group: list[Part]) -> tuple[dict[str, pa.Table], dic
     return rows, troubles
 
 
-def _read_whole(lake: Lake, part: Part) -> pa.Table:
+def _read_whole(lake: Lake, part: Part, columns: Sequence[str]) -> pa.Table:
     """Read all rows of a part.
 
     Raises:
@@ -235,7 +271,7 @@ def _read_whole(lake: Lake, part: Part) -> pa.Table:
     data, where = lake.read(part.key), f"{lake.uri}/{part.key}"
     if part.sha256 is not None and hashlib.sha256(data).hexdigest() != part.sha256:
         raise IntegrityError(f"{where}: has other bytes than were committed. Restore it from a copy.")
-    rows = decode_part(lake, part, data, TABLES[part.table].names)
+    rows = decode_part(lake, part, data, columns)
     if part.num_rows is not None and rows.num_rows != part.num_rows:
         raise IntegrityError(f"{where}: has {rows.num_rows} rows, and its commit says {part.num_rows}.")
     schema = pyarrow.parquet.read_schema(pa.BufferReader(data))
@@ -248,15 +284,8 @@ def _read_whole(lake: Lake, part: Part) -> pa.Table:
     return rows
 
 
-def _merge(example: Part, rows: list[pa.Table], name: str) -> tuple[Part, bytes]:
-    """Make one part of the rows of several, beside an example of them, and its bytes."""
-    table = pa.concat_tables(rows)
-    data = encode_merged(example.table, table)
-    part = Part(
-        table=example.table,
-        key=f"{example.key.rpartition('/')[0]}/merged.{name}.parquet",
-        num_rows=table.num_rows,
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
-    return part, data
+def _encode(table: str, key: str, rows: pa.Table) -> tuple[Part, bytes]:
+    """Make a part of rows, and its bytes."""
+    data = encode_merged(table, rows)
+    digest = hashlib.sha256(data).hexdigest()
+    return Part(table=table, key=key, num_rows=rows.num_rows, size_bytes=len(data), sha256=digest), data

@@ -12,10 +12,10 @@ from typing import Literal
 
 import pyarrow.fs
 
-from dgasr.lake.commits import claimed_shards, commit_key
+from dgasr.lake.commits import claimed_shards, commit_key, indexed_key
 from dgasr.lake.location import FOLDERS, Lake
 from dgasr.lake.manifests import Manifest, manifest_key, manifest_numbers, parse_manifest, read_manifest
-from dgasr.lake.schema import LOOSE_TABLES, SHARD_TABLES
+from dgasr.lake.schema import LOOSE_TABLES, TABLES
 from dgasr.lake.snapshot import is_merged_part, is_own_part, recipe_of
 
 GarbageKind = Literal["staged", "replaced", "unnamed", "orphan", "claim", "manifest", "unfinished", "dropped"]
@@ -23,7 +23,7 @@ GarbageKind = Literal["staged", "replaced", "unnamed", "orphan", "claim", "manif
 MEANINGS: dict[GarbageKind, str] = {
     "staged": "features and notes of runs that ended or died",
     "replaced": "parts whose rows lie in a merged part",
-    "unnamed": "merged parts that no manifest names",
+    "unnamed": "merged parts, and postings, that no manifest names",
     "orphan": "parts of shards that were never committed",
     "claim": "claims of shards that are committed",
     "manifest": "manifests that others followed",
@@ -118,6 +118,7 @@ def foreign_files(found: Inventory) -> list[str]:
         and not key.rpartition("/")[2].startswith(".")
         and not is_own_part(key)
         and not is_merged_part(key)
+        and not indexed_key(key)
         and not manifest_numbers([key])
         and not claimed_shards([key])
         and not (key.startswith("commits/") and key.endswith(".json"))
@@ -134,7 +135,7 @@ def _kind_of(found: Inventory, key: str) -> GarbageKind | None:
     table, recipe_id = key.partition("/")[0], recipe_of(key)
     if recipe_id in found.manifest.dropped:
         return "dropped" if recipe_id in found.base.dropped else None
-    if table in (*SHARD_TABLES, *LOOSE_TABLES) and key not in found.referenced:
+    if table in TABLES and key not in found.referenced:
         return _kind_of_part(found, key, table)
     if table == "claims":
         is_committed = any(commit_key(*shard) in found.files for shard in claimed_shards([key]))
@@ -147,7 +148,7 @@ def _kind_of(found: Inventory, key: str) -> GarbageKind | None:
 
 def _kind_of_part(found: Inventory, key: str, table: str) -> GarbageKind | None:
     """Say why a part that no manifest in use names may go."""
-    if is_merged_part(key):
+    if is_merged_part(key) or indexed_key(key):
         return "unnamed"
     if not is_own_part(key):
         return None

@@ -4,10 +4,11 @@ Every part is read with the declared columns: those that came after it was writt
 added are left out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
+from dgasr.lake.commits import Part, indexed_key
 from dgasr.lake.schema import LOOSE_TABLES, PARTITIONS, SCHEMA_VERSION, TABLES
 
 REGISTERED = {
@@ -16,8 +17,10 @@ REGISTERED = {
     "runs": "runs",
     "evaluations": "evaluations",
     "presence": "presence",
+    "posting_parts": "postings",
+    "unindexed_parts": "segments",
 }
-"""Tables as the views find them, by the name they have there."""
+"""Tables as the views find them, by the name they have there; of `unindexed_parts` there are no postings."""
 
 STRANGER = "is no part"
 """What the error says of a file that is Parquet, but not ours."""
@@ -35,6 +38,19 @@ TYPES = {
     pa.timestamp("us", tz="UTC"): "timestamptz",
 }
 """Names of the columns' types in DuckDB."""
+
+
+def scan_statements(parts: Mapping[str, Sequence[Part]], root: str) -> Iterator[str]:
+    """Write the views that read the parts of every table.
+
+    Args:
+        parts: those of each table, all that readers see.
+        root: what stands before a part's key in its path.
+    """
+    indexed = {indexed_key(part.key) for part in parts["postings"]}
+    for view, table in REGISTERED.items():
+        keys = [part.key for part in parts[table] if view != "unindexed_parts" or part.key not in indexed]
+        yield scan_statement(view, table, [f"{root}/{key}" for key in keys])
 
 
 def scan_statement(view: str, table: str, paths: Iterable[str]) -> str:

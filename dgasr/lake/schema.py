@@ -154,6 +154,16 @@ PRESENCE = _table(
     _column("run_id", pa.string(), "the run that noticed it"),
 )
 
+POSTINGS = _table(
+    "postings",
+    _column("term", pa.string(), "a word as the macro `terms` makes it of a text: lower case, no punctuation"),
+    _column("recording_id", pa.string(), "the recording it was said in"),
+    _column("shard_id", pa.string(), "the shard that committed the recording"),
+    _column("segment_index", pa.int32(), "the segment of the recording that has it"),
+    _column("num_terms", pa.int32(), "terms of this segment's text, repeated ones too"),
+    _column("positions", pa.list_(pa.field("element", pa.int32(), nullable=False)), "its places among them, from 1"),
+)
+
 RECIPE_ID = _column("recipe_id", pa.string(), "fingerprint of all that changes text or times; partition column")
 DATE = _column("date", pa.date32(), "UTC date of modified_at (else of started_at, noticed_at); partition column")
 
@@ -163,6 +173,7 @@ PARTITIONS: dict[str, tuple[pa.Field, ...]] = {
     "runs": (DATE,),
     "evaluations": (DATE,),
     "presence": (DATE,),
+    "postings": (RECIPE_ID, DATE),
 }
 """Columns that are read from a part's path, by table, in the order in which they stand in it."""
 
@@ -172,6 +183,7 @@ TABLES: dict[str, pa.Schema] = {
     "runs": RUNS,
     "evaluations": EVALUATIONS,
     "presence": PRESENCE,
+    "postings": POSTINGS,
 }
 
 SHARD_TABLES = ("recordings", "segments")
@@ -179,6 +191,9 @@ SHARD_TABLES = ("recordings", "segments")
 
 LOOSE_TABLES = ("runs", "evaluations", "presence")
 """Tables whose parts are each written by one execution, in one PUT, and are visible at once."""
+
+DERIVED_TABLES = ("postings",)
+"""Tables that a compaction makes of others' parts, to be left out, or lost and made again, without another answer."""
 
 
 def table_schema(table: str) -> pa.Schema:

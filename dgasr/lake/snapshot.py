@@ -4,16 +4,16 @@ The highest manifest says most of it, in one object; commits that it does not co
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from dgasr.errors import IntegrityError
-from dgasr.lake.commits import READ_THREADS, SAFE_ID, Commit, Part, commit_folder, parse_commit
+from dgasr.lake.commits import READ_THREADS, SAFE_ID, Commit, Part, commit_folder, indexed_key, parse_commit
 from dgasr.lake.location import Lake
 from dgasr.lake.manifests import Manifest, read_manifest
-from dgasr.lake.schema import LOOSE_TABLES, SHARD_TABLES, TABLES
+from dgasr.lake.schema import DERIVED_TABLES, LOOSE_TABLES, SHARD_TABLES, TABLES
 
 MERGED_NAME = re.compile(r"merged\.[0-9a-f-]+\.parquet")
 """The dot keeps merged parts apart from those of shards and runs: their ids have none."""
@@ -27,6 +27,7 @@ class Snapshot:
         lake: the lake, open for reading.
         parts: the parts of each table that was asked for, by table; no other file of the lake is to be read. Parts
             that one execution wrote alone (`runs`, …) have no digest and no number of rows before they are merged.
+            Postings are those of parts of segments that readers see, one for each at most.
         manifest: the manifest that was followed; its number is 0 where there is none.
         commits: what was committed since, and is not covered by the manifest.
         schema_versions: versions of the tables that the parts were written with.
@@ -57,7 +58,7 @@ def snapshot(lake: Lake, tables: Sequence[str] = tuple(TABLES), recipe_id: str |
     """
     with ThreadPoolExecutor(READ_THREADS) as pool:
         reading = pool.submit(read_manifest, lake)
-        has_shards = any(table in SHARD_TABLES for table in tables)
+        has_shards = any(table in (*SHARD_TABLES, *DERIVED_TABLES) for table in tables)
         listing = pool.submit(lake.list_sizes, commit_folder(recipe_id)) if has_shards else None
         sizes = {table: pool.submit(lake.list_sizes, table) for table in tables}
         manifest = reading.result()
@@ -74,7 +75,10 @@ def snapshot(lake: Lake, tables: Sequence[str] = tuple(TABLES), recipe_id: str |
     for table in tables:
         named = [part for part in committed if part.table == table]
         found = sizes[table].result()
-        parts[table] = (*_present(lake, table, named, found), *_loose_parts(table, found, named, manifest.covers))
+        if table in DERIVED_TABLES:
+            parts[table] = tuple(usable_postings(committed, found))
+        else:
+            parts[table] = (*_present(lake, table, named, found), *_loose_parts(table, found, named, manifest.covers))
     return Snapshot(
         lake=lake,
         parts=MappingProxyType(parts),
@@ -113,6 +117,22 @@ def _loose_parts(table: str, sizes: dict[str, int], named: list[Part], covers: f
         for key, size in sizes.items()
         if is_own_part(key) and key not in merged and key not in covers
     ]
+
+
+def usable_postings(committed: Iterable[Part], sizes: Mapping[str, int]) -> list[Part]:
+    """Return the postings that lie there whole, and belong to parts of segments that readers see.
+
+    What is lost or outdated is left out: the text says the same.
+
+    Args:
+        committed: all parts that readers see, postings too.
+        sizes: length of the files under `postings`, bytes, by key.
+    """
+    committed = list(committed)
+    segments = {part.key for part in committed if part.table == "segments"}
+    usable = [part for part in committed if part.table == "postings" and sizes.get(part.key) == part.size_bytes]
+    by_segments = {indexed_key(part.key): part for part in usable}
+    return [part for key, part in by_segments.items() if key in segments]
 
 
 def is_own_part(key: str) -> bool:

@@ -13,7 +13,7 @@ import duckdb
 from dgasr.errors import ConfigError
 from dgasr.lake.files import PROTOCOL, LakeFiles
 from dgasr.lake.location import open_existing_lake
-from dgasr.lake.scans import REGISTERED, scan_statement
+from dgasr.lake.scans import scan_statements
 from dgasr.lake.snapshot import snapshot
 
 _HERE = Path(__file__).resolve()
@@ -50,7 +50,7 @@ def connect(lake_uri: str, preferred_recipe: str = "") -> duckdb.DuckDBPyConnect
         preferred_recipe: recipe whose transcripts count as a recording's latest; empty for the newest of each.
 
     Returns:
-        A connection in memory, with what was committed by now as the tables of `REGISTERED`, and
+        A connection in memory, with what was committed by now as the tables of `scans.REGISTERED`, and
         the views of `sql/` on top. An unread result blocks the next statement.
 
     Raises:
@@ -69,10 +69,7 @@ def open_questions(lake_uri: str, preferred_recipe: str) -> tuple[duckdb.DuckDBP
     connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
     connection.register_filesystem(files)
     threads = [f"set threads = {REMOTE_THREADS}"] if "://" in found.lake.uri else []
-    scans = [
-        scan_statement(view, table, [f"{PROTOCOL}://{part.key}" for part in found.parts[table]])
-        for view, table in REGISTERED.items()
-    ]
+    scans = scan_statements(found.parts, f"{PROTOCOL}:/")
     try:
         for statement in (*SETTINGS, *threads, *scans, *statements.values(), *LOCKS):
             connection.execute(statement)
@@ -98,6 +95,11 @@ def view_statements() -> dict[str, str]:
         )
     sources = {name: [source for source in _sources(text) if source in files] for name, text in files.items()}
     return {name: files[name] for name in TopologicalSorter(sources).static_order()}
+
+
+def has_rows(statement: str) -> bool:
+    """Say whether what a statement of `sql/` creates stands after `from`: a view or a macro of rows, no function."""
+    return "create or replace view" in statement or "as table" in statement
 
 
 def _sources(statement: str) -> list[str]:

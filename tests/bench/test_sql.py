@@ -9,14 +9,15 @@ from dgasr.bench import sql
 from dgasr.bench.archive import ArchiveConfig
 from dgasr.bench.sql import OF_A_LOOSE_LAKE, main, questions
 from dgasr.bench.sql_report import Timing
-from dgasr.lake.views import view_statements
+from dgasr.lake.views import has_rows, view_statements
 
 TIMING = Timing(question="search('a')", is_full_scan=False, num_rows=1, first_s=9.0, warm_s=1.0, cpu_s=2.0)
 
 
 def test_every_view_and_macro_is_asked():
     asked = [question.text for question in questions()]
-    assert all(any(text.partition("(")[0] == name for text in asked) for name in view_statements())
+    names = [name for name, text in view_statements().items() if has_rows(text)]
+    assert all(any(text.partition("(")[0] == name for text in asked) for name in names)
     assert set(OF_A_LOOSE_LAKE) <= set(asked)
 
 

@@ -2,19 +2,20 @@
 
 from dgasr.lake.datasets import read_part
 from dgasr.lake.location import open_lake
-from dgasr.lake.schema import table_schema
+from dgasr.lake.schema import DERIVED_TABLES, table_schema
 from dgasr.lake.snapshot import snapshot
 from dgasr.lake.views import connect
 
 
 def rows_of(lake: str) -> dict[str, list[str]]:
-    """All visible rows of every table, in an order of their own."""
+    """All visible rows of every table that is not made of others, in an order of their own."""
     found = snapshot(open_lake(lake))
     return {
         table: sorted(
             repr(row) for part in parts for row in read_part(found.lake, part, table_schema(table).names).to_pylist()
         )
         for table, parts in found.parts.items()
+        if table not in DERIVED_TABLES
     }
 
 

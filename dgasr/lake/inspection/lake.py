@@ -12,8 +12,10 @@ from dgasr.lake.datasets import dataset_of
 from dgasr.lake.garbage import take_inventory
 from dgasr.lake.inspection.files import check_leftovers, check_parts, partition_of, read_all_commits, visible_parts
 from dgasr.lake.inspection.findings import RESTORE, Finding, Inspection, finding, sorted_findings
+from dgasr.lake.inspection.postings import check_postings
 from dgasr.lake.inspection.rows import check_identities, check_rows
 from dgasr.lake.location import Lake, open_existing_lake
+from dgasr.lake.schema import DERIVED_TABLES
 
 KEPT = timedelta(days=2)
 """How long what a process leaves may be somebody's present work, and is not worth a note."""
@@ -41,10 +43,12 @@ def check_lake(lake_uri: str, *, is_deep: bool) -> Inspection:
     lake = open_existing_lake(lake_uri)
     found = take_inventory(lake, datetime.now(UTC), KEPT)
     commits, findings = read_all_commits(found, is_deep)
-    parts = visible_parts(found, commits)
+    visible = visible_parts(found, commits)
+    parts = [part for part in visible if part.table not in DERIVED_TABLES]
     sound, wrong = check_parts(found, parts, is_deep)
     is_whole = not findings and len(sound) == len(parts)
-    findings += [*wrong, *check_leftovers(found)]
+    derived = [part for part in visible if part.table in DERIVED_TABLES]
+    findings += [*wrong, *check_postings(found, derived, sound, is_deep), *check_leftovers(found)]
     # What a lost file leaves without its other half would be reported as well, row by row.
     damaged = {partition_of(part.key) for part in set(parts) - set(sound)}
     counts = [0, 0]

@@ -20,19 +20,19 @@ def test_search_ranks_the_phrase_first_and_gives_neighbours(small):
 
 
 def test_the_score_is_bm25_and_once_more_the_weights_for_the_phrase(small):
-    # 5 segments; two holds in 2 of them, forty in 1. Both that match are two eights of letters long, as their mean is.
+    # 5 segments of 6 words; two holds in 2 of them, forty in 1. Of those that match one has 2 terms, the other 3.
     two, forty = math.log(1 + 3.5 / 2.5), math.log(1 + 4.5 / 1.5)
-    best = (two + forty) * 2.2 / (1 + 1.2) + two + forty
-    other = two * 2 * 2.2 / (2 + 1.2)
+    best = (two + forty) * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 2 / 1.2)) + two + forty
+    other = two * 2 * 2.2 / (2 + 1.2 * (0.25 + 0.75 * 3 / 1.2))
     assert [score for (score,) in small("select score from search('forty two')")] == pytest.approx([best, other])
 
 
-def test_a_longer_segment_scores_less_against_the_mean_of_those_found(empty_lake, make_shard):
-    texts = ["four five six", "one", "one two three four five six"]  # 1 and 4 eights of letters that match, mean 2.5
+def test_a_longer_segment_scores_less_against_the_mean_of_all(empty_lake, make_shard):
+    texts = ["four five", "one", "one two three four five six"]  # 9 terms in 3 segments
     pieces = [("speech", n, n + 1, text, 1.0, ()) for n, text in enumerate(texts)]
     commit_shard(objects, empty_lake, make_shard(pieces=pieces))
     one = math.log(1 + 1.5 / 2.5)
-    scores = [one * 2.2 / (1 + 1.2 * (0.25 + 0.75 * eights / 2.5)) + one for eights in (1, 4)]
+    scores = [one * 2.2 / (1 + 1.2 * (0.25 + 0.75 * num_terms / 3)) for num_terms in (1, 6)]
     assert ask(empty_lake, "select text, score from search('one')") == [
         (texts[1], pytest.approx(scores[0])),
         (texts[2], pytest.approx(scores[1])),
@@ -43,10 +43,12 @@ def test_search_shows_no_more_than_it_is_asked_for(small):
     assert small("select text from search('forty two', max_results := 1)") == [("forty two",)]
 
 
-def test_of_segments_that_score_the_same_the_surest_is_shown(empty_lake, make_shard):
-    pieces = [("speech", 0, 3, "one six two", 0.5, ()), ("speech", 3, 6, "two six one", 0.9, ())]
-    commit_shard(objects, empty_lake, make_shard(pieces=pieces))
-    assert ask(empty_lake, "select text from search('one two', max_results := 1)") == [("two six one",)]
+def test_segments_that_score_the_same_stand_in_the_order_of_the_archive(empty_lake, make_shard):
+    for number in (2, 1):
+        pieces = [("speech", 0, 3, "one six two", 0.5, ()), ("speech", 3, 6, "two six one", 0.9, ())]
+        commit_shard(objects, empty_lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", pieces=pieces))
+    found = ask(empty_lake, "select uri, segment_index from search('one two', max_results := 3)")
+    assert found == [("/a/1.flac", 0), ("/a/1.flac", 1), ("/a/2.flac", 0)]
 
 
 def test_search_does_not_take_a_part_for_the_word(small):
@@ -89,6 +91,39 @@ def test_search_knows_letters_beyond_ascii(empty_lake, make_shard):
 def test_search_finds_the_parts_of_a_hyphenated_word(empty_lake, make_shard):
     commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
     assert ask(empty_lake, "select text from search('twenty one')") == [("Twenty-one!",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "is_found"),
+    [
+        ("我说你好吗", "你好", True),
+        ("我说你好吗", "好你", False),
+        ("हिन्दी में बात", "हिन्दी", True),
+        ("हिन्दी में बात", "न्दी", False),
+        ("cafe\u0301", "café", True),
+        ("café", "CAFE\u0301", True),
+        ("STRASSE Straße", "straße", True),
+    ],
+)
+def test_a_phrase_is_found_in_the_scripts_of_all_languages(empty_lake, make_shard, text, query, is_found):
+    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, text, 1.0, ())]))
+    assert len(ask(empty_lake, f"from phrase('{query}')")) == is_found
+    best = ask(empty_lake, f"select score > (select max(score) from search('{query} x')) from search('{query}')")
+    assert len(best) == is_found or len(query) == 2
+
+
+def test_postings_say_where_words_stand_in_their_segment(small):
+    columns = "segment_index, term, num_terms, positions"
+    assert small(f"select {columns} from postings('two FORTY') order by all") == [
+        (0, "two", 3, [2, 3]),
+        (2, "forty", 2, [1]),
+        (2, "two", 2, [2]),
+    ]
+
+
+def test_terms_of_a_text_are_lower_case_and_without_punctuation(small):
+    terms = "terms('L''Élan, 21!'), terms('我说OK'), terms(''), terms('Twenty-one')"
+    assert small(f"select {terms}") == [(["l", "élan", "21"], ["我", "说", "ok"], [], ["twenty", "one"])]
 
 
 def test_search_for_nothing_finds_nothing(small):
