@@ -1,9 +1,9 @@
 -- Which segments hold a word, and where in their text: `from postings('forty two')`.
 -- grain: one row per term of the query, recipe, recording, shard and segment that has it, of all takes and recipes
 -- sources: posting_parts, unindexed_parts, terms
--- units: positions count the terms of the segment's text from 1; num_terms is how many it has
+-- units: positions count the terms of the segment's text from 1, num_terms is how many these are
 -- cost: reads what a compaction wrote down of these terms, and looks through the text of what was committed since
--- example: 5a0e… | 2026-11-21 | 8c1f… | shard 07… | segment_index 7 | 'forty' | num_terms 3 | [2]
+-- example: 5a0e… | 2026-11-21 | 8c1f… | shard 07… | segment_index 7 | 'forty' | [2] | num_terms 3
 create or replace macro postings(query) as table
 with read as (
     select
@@ -37,8 +37,8 @@ select
     shard_id,
     segment_index,
     term,
-    num_terms,
-    positions
+    positions,
+    num_terms
 from posting_parts
 where list_contains(terms(query), term)
 union all
@@ -49,8 +49,8 @@ select
     shard_id,
     segment_index,
     term,
-    any_value(num_terms) as num_terms,
-    list(position order by position) as positions
+    list(position order by position) as positions,
+    any_value(num_terms) as num_terms
 from placed
 where list_contains(terms(query), term)
 group by recipe_id, "date", recording_id, shard_id, segment_index, term;

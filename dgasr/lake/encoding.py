@@ -31,7 +31,7 @@ ENUMERATED = (
 )  # fmt: skip
 """Columns with few values, kept as a dictionary; in others a dictionary is tried, outgrown and thrown away."""
 
-BLOOM_FILTERED = {"recordings": ("recording_id", "uri"), "segments": ("recording_id",)}
+BLOOM_FILTERED = {"recordings": ("recording_id", "uri"), "segments": ("recording_id",), "postings": ("term",)}
 """Columns whose values are asked for one by one and are spread over all parts."""
 
 FALSE_POSITIVES = 0.01

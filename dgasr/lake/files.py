@@ -48,6 +48,9 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
         self._lake = lake
         self._sizes = sizes
         self._opened: set[str] = set()
+        self._remote: dict[str, Any] = {}
+        self.stays_open = "://" in lake.uri
+        """Whether parts stay open once they were read from; in a folder each would hold a file descriptor."""
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Describe a part."""
@@ -97,7 +100,19 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
         if mode != "rb":
             raise PermissionError(f"{_key(path)}: a question {READ_ONLY}")
         self._opened.add(_key(path))
-        return _PartFile(self, self._lake, _key(path), self._size(path))
+        return _PartFile(self, _key(path), self._size(path))
+
+    def open_input(self, key: str) -> Any:
+        """Open a part in pyarrow, for any number of threads.
+
+        One on S3 stays open for the next question: every opening is a request for its length.
+        """
+        file = self._remote.get(key)
+        if file is None:
+            file = self._lake.filesystem.open_input_file(self._lake.path(key))
+            if self.stays_open:
+                self._remote[key] = file
+        return file
 
     def _size(self, path: str) -> int:
         try:
@@ -112,9 +127,8 @@ class _PartFile:
     pyarrow's file behind it is opened when the first byte is asked for.
     """
 
-    def __init__(self, files: LakeFiles, lake: Lake, key: str, size_bytes: int) -> None:
+    def __init__(self, files: LakeFiles, key: str, size_bytes: int) -> None:
         self._files = files
-        self._lake = lake
         self._key = key
         self._size_bytes = size_bytes
         self._local = threading.local()
@@ -145,7 +159,7 @@ class _PartFile:
     def _fetch(self, size: int, offset: int) -> bytes:
         """Fetch bytes of the part."""
         if self._file is None:
-            self._file = self._lake.filesystem.open_input_file(self._lake.path(self._key))
+            self._file = self._files.open_input(self._key)
         return bytes(self._file.read_at(size, offset))
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -159,7 +173,7 @@ class _PartFile:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._file is not None:
+        if self._file is not None and not self._files.stays_open:
             self._file.close()
 
 

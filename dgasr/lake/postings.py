@@ -16,13 +16,14 @@ SOURCE_COLUMNS = ("recording_id", "shard_id", "segment_index", "text")
 """Columns of segments that postings are made of."""
 
 QUERY = """
-    select term, recording_id, shard_id, segment_index, num_terms, list(position order by position) as positions
+    select term, recording_id, shard_id, segment_index, list(position order by position) as positions,
+        any_value(num_terms) as num_terms
     from (
         select * exclude (spelled), len(spelled) as num_terms, unnest(spelled) as term,
             generate_subscripts(spelled, 1) as position
         from (select recording_id, shard_id, segment_index, terms(text) as spelled from segments)
     )
-    group by all
+    group by term, recording_id, shard_id, segment_index
 """
 """What `sql/postings.sql` answers of unindexed parts, for all terms at once."""
 

@@ -160,8 +160,8 @@ POSTINGS = _table(
     _column("recording_id", pa.string(), "the recording it was said in"),
     _column("shard_id", pa.string(), "the shard that committed the recording"),
     _column("segment_index", pa.int32(), "the segment of the recording that has it"),
+    _column("positions", pa.list_(pa.field("element", pa.int32(), nullable=False)), "its places in the text, from 1"),
     _column("num_terms", pa.int32(), "terms of this segment's text, repeated ones too"),
-    _column("positions", pa.list_(pa.field("element", pa.int32(), nullable=False)), "its places among them, from 1"),
 )
 
 RECIPE_ID = _column("recipe_id", pa.string(), "fingerprint of all that changes text or times; partition column")

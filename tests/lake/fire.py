@@ -30,6 +30,9 @@ OWNERS = """
 """
 """For every visible shard whose rows it shows: shard, run in recordings, run in segments, number of segments."""
 
+SAID = "select shard_id, count(*) from postings('two') group by shard_id order by shard_id"
+"""For every visible shard: in how many of its segments a word stands, which is 2."""
+
 
 class Dying:
     """A store whose process is killed after so many changes; for ever where that is negative."""
@@ -96,6 +99,7 @@ def read(environment: dict[str, str], lake: str, stop: Path, answers: Path) -> N
         try:
             with connect(lake) as connection:
                 owners = connection.execute(OWNERS).fetchall()
+                said = connection.execute(SAID).fetchall()
             held = committed_recordings(lake, "f00d")
         except IntegrityError as error:
             if time.monotonic() - started < GRACE_S:
@@ -104,6 +108,9 @@ def read(environment: dict[str, str], lake: str, stop: Path, answers: Path) -> N
         num_asked += 1
         wrong += [f"torn or doubled: {row}" for row in owners if row[1] != row[2] or row[3] != 3]
         shards = {row[0] for row in owners}
+        wrong += (
+            [] if said == [(shard_id, 2) for shard_id in sorted(shards)] else [f"searched in vain or twice: {said}"]
+        )
         if len(shards) != len(owners) or not seen <= shards or not shards <= {_shard(value) for value in held}:
             wrong.append(f"lost: {sorted(seen - shards)}, doubled: {len(owners) - len(shards)}")
         seen |= shards

@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import boto3
+import duckdb
 import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
 from dgasr.bench.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
+from dgasr.lake.compaction import CompactionConfig, compact
 from dgasr.lake.views import connect
+from dgasr.store import objects
 
 CONFIG = ArchiveConfig(
     num_days=4, shards_per_day=1, recordings_per_shard=8, segments_per_recording=100, num_types=5_000
@@ -19,6 +22,8 @@ CONFIG = ArchiveConfig(
 class Traffic:
     """What was fetched of the parts."""
 
+    num_openings: int = 0
+    """HEAD requests."""
     paths: list[str] = field(default_factory=list)
     """Of each GET request, in order."""
     num_bytes: int = 0
@@ -36,9 +41,17 @@ def lake(s3_endpoint: str) -> str:
     return "s3://pushdown/lake"
 
 
+@pytest.fixture(scope="module")
+def compacted(lake: str) -> str:
+    """The same lake, compacted, with what the compaction wrote down for searches."""
+    write_archive("s3://pushdown/compacted", CONFIG)
+    compact(objects, "s3://pushdown/compacted", CompactionConfig())
+    return "s3://pushdown/compacted"
+
+
 @pytest.fixture
-def fetched(lake: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Traffic]]:
-    """Function that asks a question of a lake just opened, and returns what was fetched of parts for it."""
+def traffic(monkeypatch: pytest.MonkeyPatch) -> Traffic:
+    """What is fetched of parts."""
     traffic = Traffic()
     handle = DomainDispatcherApplication.__call__
 
@@ -47,20 +60,34 @@ def fetched(lake: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[st
             if environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith(".parquet"):
                 traffic.paths.append(environ["PATH_INFO"])
                 traffic.num_bytes += int(dict(headers).get("Content-Length", 0))
+            traffic.num_openings += environ["REQUEST_METHOD"] == "HEAD" and environ["PATH_INFO"].endswith(".parquet")
             return start_response(status, headers, *others)
 
         return handle(application, environ, start)
 
     monkeypatch.setattr(DomainDispatcherApplication, "__call__", counting)
+    return traffic
+
+
+@pytest.fixture
+def fetched(lake: str, traffic: Traffic) -> Iterator[Callable[[str], Traffic]]:
+    """Function that asks a question of a lake just opened, and returns what was fetched of parts for it."""
     with connect(lake) as connection:
+        yield lambda question: _ask(connection, question, traffic)
 
-        def ask(question: str) -> Traffic:
-            traffic.paths.clear()
-            traffic.num_bytes = 0
-            connection.execute(question).fetchall()
-            return traffic
 
-        yield ask
+@pytest.fixture
+def fetched_of_compacted(compacted: str, traffic: Traffic) -> Iterator[Callable[[str], Traffic]]:
+    """The same of the compacted lake."""
+    with connect(compacted) as connection:
+        yield lambda question: _ask(connection, question, traffic)
+
+
+def _ask(connection: duckdb.DuckDBPyConnection, question: str, traffic: Traffic) -> Traffic:
+    traffic.paths.clear()
+    traffic.num_bytes = traffic.num_openings = 0
+    connection.execute(question).fetchall()
+    return traffic
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +119,11 @@ def test_counting_costs_a_request_a_part_and_then_nothing(fetched):
     assert fetched("select count(*) from segment_parts").paths == []
 
 
+def test_a_part_is_opened_once_for_all_questions(fetched):
+    assert fetched("select sum(confidence) from segment_parts").num_openings == 5
+    assert fetched("select sum(len(words)) from segment_parts").num_openings == 0
+
+
 def test_transcripts_are_fetched_without_their_words(fetched, segment_bytes):
     traffic = fetched("select uri, text from latest_transcripts")
     assert traffic.num_bytes < segment_bytes / 2
@@ -99,4 +131,18 @@ def test_transcripts_are_fetched_without_their_words(fetched, segment_bytes):
 
 def test_one_recording_is_fetched_without_the_others_words(fetched, segment_bytes):
     traffic = fetched("select word, start_s from words where uri = 's3://archive/desk1/2026/01/02/00001.flac'")
+    assert traffic.num_bytes < segment_bytes / 2
+
+
+def test_where_words_stand_is_read_without_the_text(fetched_of_compacted, segment_bytes):
+    traffic = fetched_of_compacted("from postings('harbour pilot')")
+    assert all("/postings/" in path for path in traffic.paths)
+    num_bytes = traffic.num_bytes
+    assert num_bytes < segment_bytes / 4
+    assert fetched_of_compacted("from postings('nowhere')").num_bytes < num_bytes / 4  # Bloom filters know better
+
+
+def test_a_search_of_a_compacted_lake_fetches_no_words(fetched_of_compacted, segment_bytes):
+    traffic = fetched_of_compacted("from search('harbour pilot')")
+    assert any("/postings/" in path for path in traffic.paths)
     assert traffic.num_bytes < segment_bytes / 2

@@ -76,7 +76,7 @@ def burn(lake: str, environment: dict[str, str], template: dict, tmp_path: Path,
         for number in range(num_rounds):
             works = [
                 *((fire.write, (environment, lake, template, 2 * number + n, chance.randrange(6))) for n in range(2)),
-                *((fire.merge, (environment, lake, chance.randrange(4))) for _ in range(2)),
+                *((fire.merge, (environment, lake, chance.randrange(8))) for _ in range(2)),
                 (fire.clean, (environment, lake, chance.randrange(1, 6))),
             ]
             processes = [context.Process(target=target, args=arguments) for target, arguments in works]
