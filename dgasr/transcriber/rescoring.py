@@ -18,6 +18,7 @@ from dgasr.diffusion.canvas import Canvas
 from dgasr.model.asr import AsrModel
 from dgasr.model.ctc_head import text_log_likelihoods
 from dgasr.model.head import label_logits, log_partition
+from dgasr.prompt import PromptConfig
 from dgasr.recipe import Recipe
 from dgasr.transcriber.encoding import ENCODED_AT_ONCE, EncodedSegment, prompt_cache
 
@@ -94,10 +95,8 @@ class Rescorer:
 
     def _rescore(self, choices: Sequence[Choice], num_tokens: int) -> Iterator[Choice]:
         batch = [choice.encoded for choice in [*choices, *[choices[-1]] * (self._num_rows - len(choices))]]
-        decoded, heard = (
-            causal_log_probs(self._model, self._recipe, batch, texts, num_tokens)
-            for texts in ([choice.ids for choice in choices], [choice.rival_ids for choice in choices])
-        )
+        texts = [choice.ids for choice in choices], [choice.rival_ids for choice in choices]
+        decoded, heard = causal_log_probs(self._model, self._recipe, batch, texts, num_tokens)
         for choice, ours, theirs in zip(choices, decoded, heard, strict=True):
             encoded = choice.encoded
             ctc_ours, ctc_theirs = text_log_likelihoods(
@@ -115,31 +114,41 @@ def causal_log_probs(
     model: AsrModel,
     recipe: Recipe,
     batch: Sequence[EncodedSegment],
-    texts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[Sequence[int]]],
     num_tokens: int,
-) -> list[list[float]]:
+) -> list[list[list[float]]]:
     """Compute how likely the backbone's causal encoder finds each token of texts after those before it.
 
     Args:
         model: in evaluation mode.
         recipe: of this model.
         batch: segments; those beyond the texts fill the batch up.
-        texts: ids without the end, one text for each of the first segments.
+        texts: ids without the end; lists of one text for each of the first segments, a pass for each list.
         num_tokens: what every text with its end is filled up to, tokens.
 
     Returns:
-        For each text natural logarithms: of its tokens, and of its end.
+        For each text of each list natural logarithms: of its tokens, and of its end.
     """
-    config = model.config
-    ids = torch.full((len(batch), num_tokens), config.prompt.pad_id)
-    for row, text in enumerate(texts):
-        ids[row, : len(text) + 1] = torch.tensor([*text, config.prompt.end_text_ids[0]])
-    ids = ids.to(model.device)
-    embeddings = model.backbone.model.encoder.get_input_embeddings()(ids[:, :-1])
+    cache = prompt_cache(model, batch)
+    cache.activate_past_recording()  # or what a text pushes out of the sliding window would be gone
     first = torch.stack([encoded.prompt_state for encoded in batch]).unsqueeze(1)
-    states = torch.cat([first, model.prefill(embeddings, prompt_cache(model, batch))[0]], dim=1)
-    log_probs = _log_probs(model, states, ids, recipe.decode.vocabulary_chunk).tolist()
-    return [row[: len(text) + 1] for row, text in zip(log_probs, texts, strict=False)]
+    found = []
+    for row_texts in texts:
+        ids = _filled_up(row_texts, len(batch), num_tokens, model.config.prompt).to(model.device)
+        embeddings = model.backbone.model.encoder.get_input_embeddings()(ids[:, :-1])
+        states = torch.cat([first, model.prefill(embeddings, cache)[0]], dim=1)
+        cache.crop(1 - num_tokens)  # back to the prompts
+        log_probs = _log_probs(model, states, ids, recipe.decode.vocabulary_chunk).tolist()
+        found.append([row[: len(text) + 1] for row, text in zip(log_probs, row_texts, strict=False)])
+    return found
+
+
+def _filled_up(texts: Sequence[Sequence[int]], num_rows: int, num_tokens: int, prompt: PromptConfig) -> Tensor:
+    """Lay out texts with their ends, pads after them and in the rows beyond them.  [rows, tokens]"""
+    ids = torch.full((num_rows, num_tokens), prompt.pad_id)
+    for row, text in enumerate(texts):
+        ids[row, : len(text) + 1] = torch.tensor([*text, prompt.end_text_ids[0]])
+    return ids
 
 
 def _log_probs(model: AsrModel, states: Tensor, ids: Tensor, chunk: int) -> Tensor:

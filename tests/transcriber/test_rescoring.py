@@ -8,7 +8,7 @@ from dgasr.features import pad_features
 from dgasr.prompt import build_prompt
 from dgasr.transcriber import rescoring
 from dgasr.transcriber.comparison import transcribe_autoregressively
-from dgasr.transcriber.encoding import SegmentEncoder
+from dgasr.transcriber.encoding import SegmentEncoder, prompt_cache
 from dgasr.transcriber.hearing import Hearing
 from dgasr.transcriber.rescoring import Rescorer, causal_log_probs
 
@@ -35,7 +35,7 @@ def log_probs_without_a_cache(model, recipe, features, text):
 
 def test_a_text_is_as_likely_as_one_run_over_prompt_and_text_says(model, recipe, segments, encoded, monkeypatch):
     texts = [OURS, (), THEIRS]
-    found = causal_log_probs(model, recipe, encoded[:5], texts, 8)
+    (found,) = causal_log_probs(model, recipe, encoded[:5], [texts], 8)
     monkeypatch.setattr(rescoring, "prompt_cache", None)  # the reference uses none of it
     for features, item, text, log_probs in zip(segments, encoded, texts, found, strict=False):
         assert item.features is features
@@ -49,9 +49,25 @@ def test_a_text_is_as_likely_as_token_after_token_says(model, recipe, segments, 
         lambda model, recipe, encoded, ids, probabilities, **spent: kept.append((ids, probabilities)),
     )
     list(transcribe_autoregressively(model, recipe, 2, segments[:2]))
-    found = causal_log_probs(model, recipe, encoded[:2], [ids for ids, _ in kept], 40)
+    (found,) = causal_log_probs(model, recipe, encoded[:2], [[ids for ids, _ in kept]], 40)
     for (_, probabilities), log_probs in zip(kept, found, strict=True):
         assert torch.tensor(log_probs[:-1]).exp().tolist() == pytest.approx(probabilities, rel=1e-3)
+
+
+def test_both_texts_are_read_from_prompts_that_are_stacked_once(model, recipe, encoded, monkeypatch):
+    first, second = [OURS, (), THEIRS], [THEIRS, OURS, (9, 9)]
+    alone = [causal_log_probs(model, recipe, encoded[:5], [texts], 8)[0] for texts in (first, second)]
+    stacked = []
+    monkeypatch.setattr(rescoring, "prompt_cache", lambda *batch: stacked.append(batch) or prompt_cache(*batch))
+    assert causal_log_probs(model, recipe, encoded[:5], [first, second], 8) == alone  # bit for bit
+    assert len(stacked) == 1
+
+
+def test_texts_that_reach_past_the_sliding_window_leave_the_prompts_whole(model, recipe, encoded, monkeypatch):
+    prompt_tokens = encoded[0].keys_values[0][0].shape[1]
+    monkeypatch.setattr(model.backbone.config.get_text_config(), "sliding_window", prompt_tokens + 4)
+    alone = causal_log_probs(model, recipe, encoded[:2], [[OURS, THEIRS]], 8)
+    assert causal_log_probs(model, recipe, encoded[:2], [[THEIRS, OURS], [OURS, THEIRS]], 8)[1:] == alone
 
 
 def canvas(encoded, ours=OURS, theirs=THEIRS, *, is_overflowed=False):
@@ -70,7 +86,7 @@ def likelihoods(monkeypatch):
 
     def of(causal, ctc):
         def say(model, recipe, batch, texts, num_tokens):
-            return [[0.0] * len(text) + [causal[tuple(text) == THEIRS]] for text in texts]
+            return [[[0.0] * len(text) + [causal[tuple(text) == THEIRS]] for text in row_texts] for row_texts in texts]
 
         monkeypatch.setattr(rescoring, "causal_log_probs", say)
         monkeypatch.setattr(
