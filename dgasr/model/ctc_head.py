@@ -5,6 +5,8 @@ the whole vocabulary for their log-partition, is not known here.
 """
 
 from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,47 +39,84 @@ def label_log_probs(model: AsrModel, states: Tensor, log_partition: Tensor, labe
     Returns:
         Natural logarithms, float32.  [frames, 1 + labels]
     """
-    return _label_log_probs(model, states, log_partition, labels).cpu().numpy()
+    columns = torch.tensor([model.config.blank_id, *labels], device=states.device)
+    return _log_probs(model, states, log_partition, columns).cpu().numpy()
+
+
+class Questions(NamedTuple):
+    """Texts of one segment that CTC is asked about."""
+
+    states: Tensor
+    """Audio embeddings every 20 ms, whole strides of the projector's grid.  [frames, hidden]"""
+    log_partition: Tensor
+    """Of these over the whole vocabulary, with `blank_bias`.  [frames]"""
+    texts: Sequence[Sequence[int]]
+    """Vocabulary ids, without blanks; as many texts as one likes."""
 
 
 @torch.no_grad()
-def text_log_likelihoods(
-    model: AsrModel, states: Tensor, log_partition: Tensor, texts: Sequence[Sequence[int]]
-) -> list[float]:
+def text_log_likelihoods(model: AsrModel, segments: Sequence[Questions]) -> list[list[float]]:
     """Compute how likely CTC finds texts: the log-likelihood over all paths, the mean of the projector's shifts.
 
     Args:
         model: gives the head.
-        states: audio embeddings every 20 ms, whole strides of the projector's grid.  [frames, hidden]
-        log_partition: of these over the whole vocabulary, with `blank_bias`.  [frames]
-        texts: vocabulary ids, without blanks.
+        segments: asked about together, so that a device is waited for once for all; none depends on the others.
 
     Returns:
-        For each text nats, at least `IMPOSSIBLE`: what a shift gives to a text that its embeddings are too few for.
+        For each text of each segment nats, at least `IMPOSSIBLE`: what a shift gives to a text that its embeddings are
+        too few for.
 
     Source:
         Graves et al. 2006, section 4.1, by torch's own loss; the mean over shifts is ours.
     """
-    columns = sorted({label for text in texts for label in text})
-    log_probs = _label_log_probs(model, states, log_partition, columns)
-    shifts = log_probs.unflatten(0, (-1, model.config.projector.subsampling))  # [audio tokens, shifts, 1 + columns]
-    num_tokens, num_shifts, _ = shifts.shape
-    column = {label: 1 + index for index, label in enumerate(columns)}
-    targets = torch.zeros(len(texts), max(1, *map(len, texts)), dtype=torch.long)
-    for row, text in enumerate(texts):
-        targets[row, : len(text)] = torch.tensor([column[label] for label in text], dtype=torch.long)
+    asked = [segment for segment in segments if segment.texts]
+    found = iter(_mean_over_shifts(model, asked) if asked else [])
+    return [list(islice(found, len(segment.texts))) for segment in segments]
+
+
+def _mean_over_shifts(model: AsrModel, segments: Sequence[Questions]) -> list[float]:
+    """Score all texts of all segments, one after the other."""
+    num_shifts = model.config.projector.subsampling
+    labels = [sorted({label for text in segment.texts for label in text}) for segment in segments]
+    columns = torch.tensor([label for own in labels for label in (model.config.blank_id, *own)], device=model.device)
+    log_probs = [
+        _log_probs(model, segment.states, segment.log_partition, own).unflatten(0, (-1, num_shifts))
+        for segment, own in zip(segments, columns.split([1 + len(own) for own in labels]), strict=True)
+    ]  # [audio tokens, shifts, 1 + labels] each
+    targets = [
+        [1 + own.index(label) for label in text]
+        for segment, own in zip(segments, labels, strict=True)
+        for text in segment.texts
+    ]
+    num_texts = [len(segment.texts) for segment in segments]
+    num_tokens = [len(own) for own, count in zip(log_probs, num_texts, strict=True) for _ in range(count)]
     nll = F.ctc_loss(
-        shifts.repeat(1, len(texts), 1),
-        targets.to(states.device).repeat_interleave(num_shifts, dim=0),
-        torch.full((len(texts) * num_shifts,), num_tokens),
-        torch.tensor([len(text) for text in texts]).repeat_interleave(num_shifts),
+        _side_by_side(log_probs, num_texts),
+        _filled_up(targets).to(model.device).repeat_interleave(num_shifts, dim=0),
+        torch.tensor(num_tokens).repeat_interleave(num_shifts),
+        torch.tensor([len(target) for target in targets]).repeat_interleave(num_shifts),
         reduction="none",
     )
-    return (-nll).clamp(min=IMPOSSIBLE).view(len(texts), num_shifts).mean(dim=1).tolist()
+    return (-nll).clamp(min=IMPOSSIBLE).view(-1, num_shifts).mean(dim=1).tolist()
 
 
-def _label_log_probs(model: AsrModel, states: Tensor, log_partition: Tensor, labels: Sequence[int]) -> Tensor:
-    config = model.config
-    columns = torch.tensor([config.blank_id, *labels], device=states.device)
-    logits = label_logits(states, model.head_weight, columns, config.softcap, blank_bias(config))
+def _side_by_side(log_probs: Sequence[Tensor], num_texts: Sequence[int]) -> Tensor:
+    """Lay segments out, each as often as it has texts; the zeros that fill them up are never read.
+
+    Returns:
+        Log-probabilities.  [audio tokens, texts · shifts, 1 + labels]
+    """
+    longest, widest = max(map(len, log_probs)), max(own.shape[2] for own in log_probs)
+    filled = [F.pad(own, (0, widest - own.shape[2], 0, 0, 0, longest - len(own))) for own in log_probs]
+    return torch.cat([own.repeat(1, count, 1) for own, count in zip(filled, num_texts, strict=True)], dim=1)
+
+
+def _filled_up(targets: Sequence[Sequence[int]]) -> Tensor:
+    width = max(1, *map(len, targets))
+    return torch.tensor([[*target, *[0] * (width - len(target))] for target in targets])
+
+
+def _log_probs(model: AsrModel, states: Tensor, log_partition: Tensor, columns: Tensor) -> Tensor:
+    """Read a few vocabulary entries off embeddings.  [frames, columns]"""
+    logits = label_logits(states, model.head_weight, columns, model.config.softcap, blank_bias(model.config))
     return logits - log_partition.unsqueeze(-1)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,23 +86,29 @@ class SegmentEncoder:
         frames = model.encode_audio(log_mel)  # [batch, frames, encoder_width]
         audio_embeddings = self._project(frames)
         prompt_states, cache = model.prefill(model.prompt_embeddings(self._prompt_ids, audio_embeddings))
-        subsampling = model.config.projector.subsampling
-        for row, item in enumerate(batch):
-            num_frames = -(-item.segment.num_samples // recipe.alignment.frame_samples)
-            # Convolutions reach over the audio's end: the embedding behind it may still say its last sound.
-            num_tokens = min(-(-num_frames // subsampling) + 1, model.config.num_audio_tokens)
-            fine = self._refine(frames[row], audio_embeddings[row, : listened_tokens(model.config, num_tokens)])
-            states = fine[: num_tokens * subsampling]
-            scan = VocabularyScan(*(values[: len(states)] for values in self._scan(fine)))
+        listened = [self._listen(frames[row], audio_embeddings[row], item) for row, item in enumerate(batch)]
+        hearings = hear(model, [own.states for own in listened], [own.scan for own in listened])
+        for row, (item, own, hearing) in enumerate(zip(batch, listened, hearings, strict=True)):
             yield EncodedSegment(
                 features=item,
                 keys_values=[(keys[row], values[row]) for keys, values in keys_values(cache)],
                 prompt_state=prompt_states[row, -1],
-                num_frames=num_frames,
-                states=states,
-                log_partition=scan.log_partition,
-                hearing=hear(model, states, scan),
+                num_frames=own.num_frames,
+                states=own.states,
+                log_partition=own.scan.log_partition,
+                hearing=hearing,
             )
+
+    def _listen(self, frames: Tensor, embeddings: Tensor, item: SegmentFeatures) -> "_Listened":
+        """Read one segment's audio every 20 ms, as far as it goes; [frames, encoder_width], [audio tokens, hidden]."""
+        config = self._model.config
+        num_frames = -(-item.segment.num_samples // self._recipe.alignment.frame_samples)
+        # Convolutions reach over the audio's end: the embedding behind it may still say its last sound.
+        num_tokens = min(-(-num_frames // config.projector.subsampling) + 1, config.num_audio_tokens)
+        fine = self._refine(frames, embeddings[: listened_tokens(config, num_tokens)])
+        states = fine[: num_tokens * config.projector.subsampling]
+        scan = VocabularyScan(*(values[: len(states)] for values in self._scan(fine)))
+        return _Listened(num_frames, states, scan)
 
     def _project(self, frames: Tensor) -> Tensor:
         """Make the audio embeddings of whole windows; [batch, audio tokens, hidden].
@@ -118,6 +125,14 @@ class SegmentEncoder:
         """Read the vocabulary at every embedding."""
         chunk, softcap = self._recipe.decode.vocabulary_chunk, self._model.config.softcap
         return scan_vocabulary(fine, self._model.head_weight, softcap, chunk, blank_bias(self._model.config))
+
+
+class _Listened(NamedTuple):
+    """What of an `EncodedSegment` the audio alone says, and the vocabulary at its states."""
+
+    num_frames: int
+    states: Tensor
+    scan: VocabularyScan
 
 
 def prompt_cache(model: AsrModel, batch: Sequence[EncodedSegment]) -> DynamicCache:

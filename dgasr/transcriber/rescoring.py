@@ -16,7 +16,7 @@ from torch import Tensor
 from dgasr.alignment.ctc import min_frames
 from dgasr.diffusion.canvas import Canvas
 from dgasr.model.asr import AsrModel
-from dgasr.model.ctc_head import text_log_likelihoods
+from dgasr.model.ctc_head import Questions, text_log_likelihoods
 from dgasr.model.head import label_logits, log_partition
 from dgasr.prompt import PromptConfig
 from dgasr.recipe import Recipe
@@ -97,16 +97,24 @@ class Rescorer:
         batch = [choice.encoded for choice in [*choices, *[choices[-1]] * (self._num_rows - len(choices))]]
         texts = [choice.ids for choice in choices], [choice.rival_ids for choice in choices]
         decoded, heard = causal_log_probs(self._model, self._recipe, batch, texts, num_tokens)
-        for choice, ours, theirs in zip(choices, decoded, heard, strict=True):
-            encoded = choice.encoded
-            ctc_ours, ctc_theirs = text_log_likelihoods(
-                self._model, encoded.states, encoded.log_partition, [choice.ids, choice.rival_ids]
-            )
+        by_ctc = _ctc_log_likelihoods(self._model, choices)
+        for choice, ours, theirs, (ctc_ours, ctc_theirs) in zip(choices, decoded, heard, by_ctc, strict=True):
             if sum(theirs) + ctc_theirs > sum(ours) + ctc_ours:
                 probabilities = torch.tensor(theirs[:-1]).exp().tolist()
                 yield replace(choice, ids=choice.rival_ids, probabilities=probabilities, rival_ids=choice.ids)
             else:
                 yield choice
+
+
+def _ctc_log_likelihoods(model: AsrModel, choices: Sequence[Choice]) -> list[list[float]]:
+    """Score the two texts of each choice."""
+    return text_log_likelihoods(
+        model,
+        [
+            Questions(choice.encoded.states, choice.encoded.log_partition, [choice.ids, choice.rival_ids])
+            for choice in choices
+        ],
+    )
 
 
 @torch.no_grad()

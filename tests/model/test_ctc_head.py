@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dgasr.model.asr import AsrModel
-from dgasr.model.ctc_head import IMPOSSIBLE, blank_bias, label_log_probs, text_log_likelihoods
+from dgasr.model.ctc_head import IMPOSSIBLE, Questions, blank_bias, label_log_probs, text_log_likelihoods
 from dgasr.model.head import log_partition
 from dgasr.model.presets import tiny
 from dgasr.training.losses import ctc
@@ -53,12 +53,18 @@ def by_every_path(model, states, total, text):
     return sum(likelihoods) / 8
 
 
+def likelihoods(model, heard, texts):
+    """Ask about one segment alone."""
+    (found,) = text_log_likelihoods(model, [Questions(*heard, texts)])
+    return found
+
+
 TEXTS = [(9,), (9, 10), (10, 9, 11), (9, 9), (), (9, 9, 10)]
 
 
 def test_a_text_is_as_likely_as_all_paths_that_say_it(model, heard):
     expected = [by_every_path(model, *heard, text) for text in TEXTS]
-    assert text_log_likelihoods(model, *heard, TEXTS) == pytest.approx(expected, rel=1e-5)
+    assert likelihoods(model, heard, TEXTS) == pytest.approx(expected, rel=1e-5)
 
 
 def test_texts_are_as_likely_as_the_loss_of_training_says(model, heard):
@@ -71,14 +77,25 @@ def test_texts_are_as_likely_as_the_loss_of_training_says(model, heard):
             shifts, weight, labels, *lengths, blank=config.blank_id, blank_bias=config.blank_bias,
             softcap=config.softcap, chunk=64,
         )  # fmt: skip
-        (ours,) = text_log_likelihoods(model, *heard, [text])
+        (ours,) = likelihoods(model, heard, [text])
         assert ours == pytest.approx(-float(loss.nll.mean()), rel=1e-5)
 
 
 def test_a_text_that_the_embeddings_are_too_few_for_is_impossible_and_finite(model, heard):
-    assert text_log_likelihoods(model, *heard, [(9, 9, 9)]) == [IMPOSSIBLE]
+    assert likelihoods(model, heard, [(9, 9, 9)]) == [IMPOSSIBLE]
 
 
 def test_the_other_texts_do_not_matter_to_one(model, heard):
-    together = text_log_likelihoods(model, *heard, TEXTS)
-    assert [text_log_likelihoods(model, *heard, [text])[0] for text in TEXTS] == pytest.approx(together, abs=1e-5)
+    alone = [likelihoods(model, heard, [text])[0] for text in TEXTS]
+    assert alone == pytest.approx(likelihoods(model, heard, TEXTS), abs=1e-5)
+
+
+def test_the_other_segments_do_not_matter_to_one(model, heard):
+    states, total = heard
+    segments = [
+        Questions(states[: 8 * num_tokens], total[: 8 * num_tokens], texts)
+        for num_tokens, texts in ((4, TEXTS), (1, [(9,)]), (3, []), (2, [(), (12, 11, 10)]), (4, [(8,)]))
+    ]
+    found = text_log_likelihoods(model, segments)
+    assert found == [text_log_likelihoods(model, [segment])[0] for segment in segments]  # bit for bit
+    assert [len(own) for own in found] == [6, 1, 0, 2, 1]

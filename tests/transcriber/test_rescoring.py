@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -70,8 +71,10 @@ def test_texts_that_reach_past_the_sliding_window_leave_the_prompts_whole(model,
     assert causal_log_probs(model, recipe, encoded[:2], [[THEIRS, OURS], [OURS, THEIRS]], 8)[1:] == alone
 
 
-def canvas(encoded, ours=OURS, theirs=THEIRS, *, is_overflowed=False):
-    hearing = Hearing(ids=theirs, probabilities=(0.5,) * len(theirs), end_probability=0.5)
+def canvas(encoded, ours=OURS, theirs=THEIRS, *, is_overflowed=False, log_likelihoods=MappingProxyType({})):
+    hearing = Hearing(
+        ids=theirs, probabilities=(0.5,) * len(theirs), end_probability=0.5, log_likelihoods=log_likelihoods
+    )
     return Canvas(
         job=CanvasJob(noise_key=1, canvas_tokens=8, payload=replace(encoded, hearing=hearing)),
         ids=torch.tensor([*ours, *[8] * 6]), log_probabilities=torch.full((len(ours) + 6,), 0.25).log(),
@@ -91,7 +94,7 @@ def likelihoods(monkeypatch):
         monkeypatch.setattr(rescoring, "causal_log_probs", say)
         monkeypatch.setattr(
             rescoring, "text_log_likelihoods",
-            lambda model, states, total, texts: [ctc[tuple(text) == THEIRS] for text in texts],
+            lambda model, segments: [[ctc[tuple(text) == THEIRS] for text in own.texts] for own in segments],
         )  # fmt: skip
 
     return of
