@@ -106,15 +106,21 @@ class Rescorer:
                 yield choice
 
 
-def _ctc_log_likelihoods(model: AsrModel, choices: Sequence[Choice]) -> list[list[float]]:
-    """Score the two texts of each choice."""
-    return text_log_likelihoods(
+def _ctc_log_likelihoods(model: AsrModel, choices: Sequence[Choice]) -> list[tuple[float, float]]:
+    """Score the two texts of each choice, those excepted that were scored when they were heard."""
+    texts = [(tuple(choice.ids), tuple(choice.rival_ids)) for choice in choices]
+    known = [choice.encoded.hearing.log_likelihoods for choice in choices]
+    missing = [[text for text in pair if text not in scored] for pair, scored in zip(texts, known, strict=True)]
+    segments = [choice.encoded for choice in choices]
+    found = text_log_likelihoods(
         model,
-        [
-            Questions(choice.encoded.states, choice.encoded.log_partition, [choice.ids, choice.rival_ids])
-            for choice in choices
-        ],
+        [Questions(own.states, own.log_partition, asked) for own, asked in zip(segments, missing, strict=True)],
     )
+    likelihoods = [
+        {**scored, **dict(zip(asked, new, strict=True))}
+        for scored, asked, new in zip(known, missing, found, strict=True)
+    ]
+    return [(own[ours], own[theirs]) for own, (ours, theirs) in zip(likelihoods, texts, strict=True)]
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 
 from dgasr.diffusion.canvas import Canvas, CanvasJob
 from dgasr.features import pad_features
+from dgasr.model.ctc_head import Questions, text_log_likelihoods
 from dgasr.prompt import build_prompt
 from dgasr.transcriber import rescoring
 from dgasr.transcriber.comparison import transcribe_autoregressively
@@ -153,3 +154,26 @@ def test_at_most_a_batch_of_doubtful_segments_is_held_back(model, recipe, encode
     next(choices)
     assert len(pulled) == 4
     assert len([*choices]) == len(encoded) - 1
+
+
+def test_ctc_is_not_asked_again_about_what_a_shift_heard(model, recipe, encoded, monkeypatch):
+    asked = []
+    plain = text_log_likelihoods
+    monkeypatch.setattr(
+        rescoring, "text_log_likelihoods",
+        lambda model, segments: asked.extend(own.texts for own in segments) or plain(model, segments),
+    )  # fmt: skip
+    scores = ({}, {THEIRS: -2.0}, {OURS: -3.0, THEIRS: -2.0, (9,): -1.0})
+    canvases = [canvas(item, log_likelihoods=own) for item, own in zip(encoded, scores, strict=False)]
+    list(Rescorer(model, recipe, 3).choose(canvases))
+    assert asked == [[OURS, THEIRS], [OURS], []]
+
+
+def test_what_was_scored_when_it_was_heard_is_what_scoring_it_now_gives(model, encoded):
+    num_compared = 0
+    for item in encoded:
+        for text, score in item.hearing.log_likelihoods.items():
+            ((alone,),) = text_log_likelihoods(model, [Questions(item.states, item.log_partition, [text])])
+            assert score == pytest.approx(alone, abs=1e-4)
+            num_compared += 1
+    assert num_compared > len(encoded)
