@@ -12,16 +12,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ARROWS: dict[str, set[str]] = {
-    # what is handed between rooms
+    # what is handed between rooms, and what they agree on
     "errors": set(),
     "records": set(),
+    "kernels": set(),
     # rooms: one noun each
     "audio": {"errors", "records"},
     "segmentation": {"errors", "records"},
     "features": {"errors", "records"},
     "prompt": {"errors"},
-    "model": {"errors", "prompt"},
-    "diffusion": {"errors"},
+    "model": {"errors", "kernels", "prompt"},
+    "diffusion": {"errors", "kernels"},
     "alignment": {"errors", "records"},
     "store": {"errors", "records"},
     "lake": {"errors", "records"},

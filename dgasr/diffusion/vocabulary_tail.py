@@ -4,17 +4,13 @@ In: hidden states, the language head, a temperature per row, uniforms. Out: `Can
 one chunk of the vocabulary at a time, so memory does not grow with the vocabulary. Knows nothing of steps or canvases.
 """
 
-import logging
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from dgasr.diffusion.vocabulary_chunk import BLOCK, ChunkSums, ReadChunk, read_chunk
-
-logger = logging.getLogger(__name__)
+from dgasr.kernels import runs_kernels, warn_without_kernel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -66,22 +62,14 @@ def choose_reader(head: VocabularyHead, lowest_temperature: float) -> ReadChunk:
         head: language head.
         lowest_temperature: of all steps; where logits divided by it leave the kernel's range, torch's operations read.
     """
-    if head.weight.device.type != "cuda":
-        return read_chunk
-    if find_spec("triton") is None:
-        _warn_once("Triton is not installed")
+    if not runs_kernels(head.weight.device):
         return read_chunk
     from dgasr.diffusion.vocabulary_kernel import LARGEST_EXPONENT, read_chunk_fused
 
     if head.weight.dtype == torch.float16 or head.softcap > LARGEST_EXPONENT * lowest_temperature:
-        _warn_once(f"{head.weight.dtype} at temperature {lowest_temperature} leaves its range")
+        warn_without_kernel(f"{head.weight.dtype} at temperature {lowest_temperature} leaves its range")
         return read_chunk
     return read_chunk_fused
-
-
-@lru_cache
-def _warn_once(reason: str) -> None:
-    logger.warning("the vocabulary is read without the Triton kernel, several times slower: %s", reason)
 
 
 def read_vocabulary(

@@ -6,12 +6,13 @@ walked in chunks, forward and again in backward, so memory is `rows x chunk`. Th
 """
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from dgasr.kernels import runs_kernels
 
 Bias = tuple[int, float]
 """(vocabulary id, constant that is added to its logit after the soft cap)."""
@@ -143,7 +144,7 @@ _Scanned = tuple[Tensor, Tensor, Tensor]
 
 def _choose_scan(device: torch.device) -> Callable[[Tensor, Tensor, float, int, Bias | None], _Scanned]:
     """Choose what reads a chunk: a Triton kernel on CUDA, torch's operations elsewhere."""
-    return scan_fused if device.type == "cuda" and find_spec("triton") is not None else scan_plain
+    return scan_fused if runs_kernels(device) else scan_plain
 
 
 def scan_plain(hidden: Tensor, part: Tensor, softcap: float, start: int, bias: Bias | None) -> _Scanned:
