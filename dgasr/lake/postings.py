@@ -15,6 +15,9 @@ from dgasr.lake.views import view_statements
 SOURCE_COLUMNS = ("recording_id", "shard_id", "segment_index", "text")
 """Columns of segments that postings are made of."""
 
+BATCH_ROWS = 8_192
+"""Segments that are taken apart at once: some 100 MB."""
+
 QUERY = """
     select term, recording_id, shard_id, segment_index, list(position order by position) as positions,
         any_value(num_terms) as num_terms
@@ -52,5 +55,8 @@ def postings_of(segments: pa.Table) -> pa.Table:
     """
     with duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}) as opened:
         opened.execute(view_statements()["terms"])
-        opened.register("segments", segments)
-        return opened.sql(QUERY).to_arrow_table().cast(TABLES["postings"])
+        made = [TABLES["postings"].empty_table()]
+        for first in range(0, segments.num_rows, BATCH_ROWS):
+            opened.register("segments", segments.slice(first, BATCH_ROWS))
+            made.append(opened.sql(QUERY).to_arrow_table().cast(TABLES["postings"]))
+        return pa.concat_tables(made)

@@ -36,7 +36,7 @@ class Questions:
         found = self._connection.execute(
             "select table_name from information_schema.tables union "
             "select function_name || '(…)' from duckdb_functions() "
-            "where function_type = 'table_macro' and not internal order by all"
+            "where function_type in ('macro', 'table_macro') and not internal order by all"
         )
         return [name for (name,) in found.fetchall()]
 
