@@ -105,7 +105,7 @@ def find_backlog(selection: Selection, lake_uri: str, recipe_id: str) -> Backlog
         IntegrityError: the lake contradicts itself.
         TransientError: the store does not answer.
     """
-    listing = list_selected(selection)
+    listing = list_selected(selection, lake_uri)
     candidates = None if selection.from_recipe is None else committed_recordings(lake_uri, selection.from_recipe)
     if candidates is not None and not candidates:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Sources in, recordings out: all that lie there, each once, and where it was looked. Reads neither audio nor lake."""
+"""Sources in, recordings out: all that lie there, each once, and where it was looked. Reads neither audio nor rows."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +9,8 @@ from os.path import isdir
 from urllib.parse import quote_from_bytes
 
 from dgasr.errors import ConfigError, ObjectError
+from dgasr.lake.location import FOLDERS
+from dgasr.lake.schema import TABLES
 from dgasr.records import Recording
 from dgasr.stages.selection import Selection
 from dgasr.store.locations import EPOCH, FILE_SCHEME, MISSING_ETAG, is_s3, local_path, local_uri
@@ -18,11 +20,12 @@ NAMED_AT_ONCE = 16
 """Objects asked for by name that are looked up side by side; each costs a request."""
 
 
-def list_recordings(sources: Sequence[str]) -> Iterator[Recording]:
+def list_recordings(sources: Sequence[str], lake_uri: str = "") -> Iterator[Recording]:
     """List what lies at the sources; a recording that several of them hold comes once.
 
     Args:
         sources: files, folders or `s3://bucket/prefix` URIs.
+        lake_uri: absolute; what a lake there consists of is no recording. Empty for no lake.
 
     Yields:
         Recordings. A file or object that is asked for by name and missing is one too: reading it gives it its row.
@@ -31,7 +34,7 @@ def list_recordings(sources: Sequence[str]) -> Iterator[Recording]:
         ConfigError: no such bucket or folder, or a source that no store understands.
         TransientError: the store does not answer.
     """
-    return iter(Listing(sources))
+    return iter(Listing(sources, lake_uri=lake_uri))
 
 
 def read_uri_list(uri: str) -> tuple[str, ...]:
@@ -68,14 +71,16 @@ class Scope:
 class Listing:
     """The recordings at some sources, each once, while they are listed."""
 
-    def __init__(self, sources: Sequence[str], uris: Sequence[str] = ()) -> None:
+    def __init__(self, sources: Sequence[str], uris: Sequence[str] = (), lake_uri: str = "") -> None:
         """Take note; nothing is listed yet.
 
         Args:
             sources: files, folders or `s3://bucket/prefix` URIs.
             uris: objects by name, even if others' names begin with theirs.
+            lake_uri: absolute; what a lake there consists of is no recording. Empty for no lake.
         """
         self._sources = sources
+        self._lake_uri = lake_uri
         self._uris = tuple(dict.fromkeys(map(_whole_uri, uris)))
         self._names = set(self._uris)
         self._prefixes: set[str] = set()
@@ -97,13 +102,21 @@ class Listing:
         """List once; raises as `list_recordings` does."""
         many = len(self._sources) + bool(self._uris) > 1
         yielded: set[str] = set()
-        for recording in chain(*map(self._list_source, self._sources), _list_named(self._uris)):
+        listed = (one for source in self._sources for one in self._list_source(source) if not self._is_lakes(one.uri))
+        for recording in chain(listed, _list_named(self._uris)):
             if many and recording.recording_id in yielded:
                 continue
             if many:
                 yielded.add(recording.recording_id)
             yield recording
         self.is_complete = True
+
+    def _is_lakes(self, uri: str) -> bool:
+        """Tell the lake's own files: a lake may lie where its recordings do, and even a table be called as they are."""
+        if not self._lake_uri or not uri.startswith(f"{self._lake_uri}/"):
+            return False
+        folder = uri.removeprefix(f"{self._lake_uri}/").partition("/")[0]
+        return (folder in TABLES and uri.endswith(".parquet")) or (folder in FOLDERS and folder not in TABLES)
 
     def _list_source(self, source: str) -> Iterator[Recording]:
         """List a source, and note whether it was an object's name or what many names begin with."""
@@ -123,15 +136,19 @@ class Listing:
             self._prefixes.add(whole)
 
 
-def list_selected(selection: Selection) -> Listing:
+def list_selected(selection: Selection, lake_uri: str = "") -> Listing:
     """Start listing where a selection says; what it leaves out there is for the caller to leave out.
+
+    Args:
+        selection: what is asked for.
+        lake_uri: absolute; what a lake there consists of is no recording. Empty for no lake.
 
     Raises:
         ConfigError: its list of URIs cannot be used.
         TransientError: the store does not answer.
     """
     listed = () if selection.uri_list is None else read_uri_list(selection.uri_list)
-    return Listing(selection.sources, (*selection.uris, *listed))
+    return Listing(selection.sources, (*selection.uris, *listed), lake_uri)
 
 
 def _list_named(uris: Iterable[str]) -> Iterator[Recording]:

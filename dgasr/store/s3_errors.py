@@ -51,12 +51,13 @@ def raise_translated(error: Exception, uri: str) -> NoReturn:
     if isinstance(error, boto_errors.ClientError):
         raise _of_response(error, uri) from error
     text = SECRET_IN_URL.sub("//", str(error))
+    if isinstance(error, boto_errors.ParamValidationError):
+        raise ConfigError(f"{uri}: cannot be the name of an object in S3. Write s3://bucket/prefix.") from error
     if isinstance(
         error,
         boto_errors.NoCredentialsError
         | boto_errors.PartialCredentialsError
         | boto_errors.CredentialRetrievalError
-        | boto_errors.ParamValidationError
         | boto_errors.SSLError
         | boto_errors.UnauthorizedSSOTokenError,
     ):

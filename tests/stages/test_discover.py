@@ -120,3 +120,18 @@ def test_a_list_that_names_nothing_is_refused(tmp_path: Path, content: bytes | N
         (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         list_selected(Selection(uri_list=f"{tmp_path}/list.txt"))
+
+
+def test_a_lake_among_the_recordings_is_none_of_them(tmp_path):
+    for name in (
+        "a.wav",
+        "recordings/b.wav",
+        "recordings/recipe_id=1/s.parquet",
+        "commits/recipe_id=1/s.json",
+        "c.json",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = uris(Listing([str(tmp_path)], lake_uri=str(tmp_path)))
+    assert found == [f"{tmp_path}/{name}" for name in ("a.wav", "c.json", "recordings/b.wav")]
+    assert len(uris(Listing([str(tmp_path)], lake_uri=f"{tmp_path}/rec"))) == 5

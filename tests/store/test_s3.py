@@ -214,3 +214,8 @@ def test_a_password_in_the_endpoints_url_is_not_said(s3_endpoint, monkeypatch):
     with pytest.raises(TransientError) as failure:
         read_bytes("s3://bucket/a")
     assert "hunter2" not in str(failure.value)
+
+
+def test_a_bucket_whose_name_cannot_be_is_named(s3_endpoint):
+    with pytest.raises(ConfigError, match=r"s3://My Bucket/in: cannot be the name"):
+        next(list_objects("s3://My Bucket/in"))
