@@ -6,6 +6,7 @@ and some recordings could not be used as a whole.
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,15 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _open_streams()
     try:
         try:
             return _run(arguments)
         finally:
             sys.stdout.flush()  # here, where a reader that has gone can still be dealt with
     except BrokenPipeError:
-        # As with `| head`: no fault of anybody's. Python would flush and complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # As with `| head`: no fault of anybody's.
+        _give_up_output()
         return 0
+    except OSError as error:
+        _give_up_output()
+        return _fail(f"{error}. Make room, or mend the path or its permissions, and run again.", exit_code=1)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -47,9 +52,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         return int(options.run(options))
     except ConfigError as error:
-        return _fail(error, exit_code=2)
+        return _fail(str(error), exit_code=2)
     except DgasrError as error:
-        return _fail(error, exit_code=1)
+        return _fail(str(error), exit_code=1)
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped. What was committed stays; the same command goes on from there.\n")
         return 130
@@ -70,8 +75,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fail(error: DgasrError, exit_code: int) -> int:
-    sys.stderr.write(f"dgasr: {error}\n")
+def _open_streams() -> None:
+    """Let output be UTF-8 whatever the locale, as it is in files, and let it go nowhere where it was closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
+
+
+def _give_up_output() -> None:
+    """Send what is left nowhere: Python would flush standard output at exit, and complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(message: str, exit_code: int) -> int:
+    sys.stderr.write(f"dgasr: {message}\n")
     return exit_code
 
 

@@ -61,7 +61,7 @@ def _run_flow(source: str, lake: Path) -> None:
 
 def _clear(lake: Path) -> None:
     """Make way for a new lake, and mark it."""
-    if lake.exists() and any(lake.iterdir()) and not (lake / MARK).exists():
+    if lake.exists() and (not lake.is_dir() or any(lake.iterdir())) and not (lake / MARK).exists():
         raise ConfigError(
             f"{lake}: holds something that the demo did not make. Name another folder: dgasr demo --lake FOLDER."
         )

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dgasr.commands.arguments import finite_float
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action.add_argument("source", metavar="FILE|DIR|HUB_ID", help="projector and LoRA")
         action.add_argument("--model", default="full", metavar="tiny|full|DIR", help="it is for (default: full)")
         action.add_argument(
-            "--scale", type=float, metavar="S", help="LoRA's alpha / rank where a file has none (default: the model's)"
+            "--scale",
+            type=finite_float,
+            metavar="S",
+            help="LoRA's alpha / rank where a file has none (default: the model's)",
         )
         if name != "inspect":
             action.add_argument("--out", type=Path, required=True, metavar="DIR" if name == "import" else "FILE.pt")

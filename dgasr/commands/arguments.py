@@ -1,9 +1,13 @@
 """Arguments that several commands take alike. A setting's default and choices stay with the dataclass that owns it."""
 
 import argparse
+import math
+import os
 from dataclasses import fields
+from pathlib import Path
 from typing import get_args, get_type_hints
 
+from dgasr.errors import ConfigError
 from dgasr.stages.engine_config import EngineConfig
 
 DEFAULTS = EngineConfig()
@@ -20,6 +24,71 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
     return value
+
+
+def natural_int(text: str) -> int:
+    """Read an argument that counts something, perhaps nothing."""
+    if text == "0":
+        return 0
+    if text.startswith("-"):
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
+    return positive_int(text)
+
+
+def finite_float(text: str) -> float:
+    """Read a number that may be calculated with."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be finite, not {text}")
+    return value
+
+
+def given_uri(text: str) -> str:
+    """Read a source or a lake; what would otherwise be taken for a folder that nobody means is refused."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty. Is a variable of the shell not set? `.` is this folder")
+    if text.startswith("s3:/") and not text.startswith("s3://"):
+        raise argparse.ArgumentTypeError(f"{text!r} lacks a slash. Write s3://bucket/prefix")
+    return text
+
+
+def check_output_file(flag: str, path: Path | None) -> None:
+    """Refuse a file that could not be written, before the work that leads to it.
+
+    Args:
+        flag: that names it.
+        path: as it was given, `None` where it was not.
+
+    Raises:
+        ConfigError: it is a folder, lies in none, or may not be written.
+    """
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise ConfigError(f"{flag} {path}: is a folder. Name a file in it.")
+    if not folder.is_dir():
+        raise ConfigError(f"{flag} {path}: there is no such folder. Make it, or name another file.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ConfigError(f"{flag} {path}: may not be written. Change permissions, or name another file.")
+
+
+def check_output_folder(flag: str, path: Path) -> None:
+    """Refuse a folder that could not be written to, before the work that leads to it; it need not be there yet.
+
+    Args:
+        flag: that names it.
+        path: as it was given.
+
+    Raises:
+        ConfigError: it or a folder above it is a file, or may not be written to.
+    """
+    existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"{flag} {path}: {existing} is no folder, or may not be written to. Name another folder.")
 
 
 def batch_size(text: str) -> int:

@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from dgasr.commands.arguments import add_model_arguments, engine_config
+from dgasr.commands.arguments import add_model_arguments, engine_config, finite_float, given_uri
 from dgasr.errors import ConfigError, Reason
 
 if TYPE_CHECKING:
@@ -19,13 +19,17 @@ REJECTED_EXIT_CODE = 3
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
     parser = commands.add_parser("backfill", help="transcribe a selection of an archive, or say what it would cost")
-    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="audio file, folder or s3://bucket/prefix")
-    parser.add_argument("--lake", required=True, metavar="URI", help="folder or s3://bucket/prefix for the results")
+    parser.add_argument(
+        "sources", type=given_uri, nargs="*", metavar="SOURCE", help="audio file, folder or s3://bucket/prefix"
+    )
+    parser.add_argument(
+        "--lake", type=given_uri, required=True, metavar="URI", help="folder or s3://bucket/prefix for the results"
+    )
     _add_selection(parser)
     group = parser.add_argument_group("work")
     group.add_argument("--dry-run", action="store_true", help="print counts, hours and cost, and touch nothing")
     group.add_argument(
-        "--gpu-hour-price", type=float, default=0.0, metavar="MONEY", help="price of a GPU's hour, for --dry-run"
+        "--gpu-hour-price", type=finite_float, default=0.0, metavar="MONEY", help="price of a GPU's hour, for --dry-run"
     )
     group.add_argument(
         "--pools", action="store_true",
@@ -62,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
     lake_uri = lake_uri_of(options.lake)
     selection, engine = _selection(options), engine_config(options)
-    if next(iter(list_selected(selection)), None) is None:
+    if next(iter(list_selected(selection, lake_uri)), None) is None:
         raise ConfigError(f"{', '.join(selection.names)}: nothing lies there. Give files, a folder or an s3:// prefix.")
     if options.dry_run:
         return _forecast(selection, lake_uri, engine, options.gpu_hour_price)

@@ -5,7 +5,7 @@ import importlib
 from pathlib import Path
 from typing import get_args
 
-from dgasr.commands.arguments import positive_int
+from dgasr.commands.arguments import check_output_file, finite_float, positive_int
 from dgasr.model.identity import Quantize
 
 BENCHMARKS = ("frontend", "path")
@@ -32,7 +32,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--batch", type=_batch, nargs="+", default=(1, 16), metavar="N|max",
         help="segments at once; max: what the GPU's memory holds, found for each engine (default: 1 16)",
     )  # fmt: skip
-    group.add_argument("--clip", type=float, nargs="+", default=(30.0, 7.0), metavar="S", help="default: 30 7")
+    group.add_argument("--clip", type=finite_float, nargs="+", default=(30.0, 7.0), metavar="S", help="default: 30 7")
     group.add_argument("--rounds", type=positive_int, default=2, metavar="N", help="batches timed (default: 2)")
     group.add_argument("--canvas", type=positive_int, default=0, metavar="N", help="tokens (default: by clip length)")
     group.add_argument("--steps", type=positive_int, default=8, metavar="N", help="of every canvas (default: 8)")
@@ -53,6 +53,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Run the benchmarks; each prints a table and a line of JSON."""
+    check_output_file("--json", options.json)
     if options.what == "decode":
         return _decode(options)
     if options.what == "sql":

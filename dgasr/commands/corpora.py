@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dgasr.commands.arguments import positive_int
+from dgasr.commands.arguments import check_output_folder, finite_float, positive_int
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,7 +15,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--utterances", type=positive_int, metavar="N", help="connected-digit utterances per corpus")
     parser.add_argument("--max-digits", type=positive_int, metavar="N", help="most digits in an utterance")
     parser.add_argument(
-        "--noise-db", type=float, nargs=2, metavar=("LOW", "HIGH"), help="room noise under connected digits, dBFS"
+        "--noise-db",
+        type=finite_float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="room noise under connected digits, dBFS",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="equal seeds give equal files")
     parser.add_argument("--no-voices", action="store_true", help="leave out the synthetic voices (espeak-ng, flite)")
@@ -26,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Make the corpora, one line for each."""
     from dgasr.training.corpora import ConnectedDigitsConfig, SyntheticVoicesConfig, make_corpora
 
+    check_output_folder("corpora", options.out)
     low, high = options.noise_db or (None, None)
     given = {
         "num_utterances": options.utterances, "max_digits": options.max_digits, "seed": options.seed,

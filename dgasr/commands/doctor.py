@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from dgasr.errors import ConfigError
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
@@ -15,6 +17,8 @@ def run(options: argparse.Namespace) -> int:
     """Print one line for each finding; exit code 1 where something cannot work."""
     from dgasr.doctor import examine
 
+    if options.s3 is not None and not options.s3.startswith("s3://"):
+        raise ConfigError(f"--s3 {options.s3}: is nothing in S3. Write s3://bucket/prefix.")
     has_failed = False
     for finding in examine(options.s3):
         sys.stdout.write(f"{finding.level:<5} {finding.name:<12} {finding.message}\n")

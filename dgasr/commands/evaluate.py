@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgasr.commands.arguments import add_model_arguments, engine_config
-from dgasr.errors import ConfigError
+from dgasr.commands.arguments import add_model_arguments, check_output_file, engine_config
 
 if TYPE_CHECKING:
     from dgasr.model.asr import AsrModel
@@ -48,8 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from dgasr.training.manifests import read_manifest
 
     read_manifest(options.manifest)  # refused now, and not after a large model was loaded
-    if options.json and not options.json.absolute().parent.is_dir():
-        raise ConfigError(f"--json {options.json}: there is no such folder. Make it, or name another file.")
+    check_output_file("--json", options.json)
 
     from dgasr.stages.engine import load_model
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from dgasr.commands.arguments import given_uri
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ EXTENSIONS = {"txt": "txt", "srt": "srt", "vtt": "vtt", "json": "json", "manifes
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
     parser = commands.add_parser("export", help="write transcripts as text, SRT, VTT, JSON or a manifest")
-    parser.add_argument("--lake", required=True, metavar="URI", help="folder or s3://bucket/prefix of the lake")
+    parser.add_argument(
+        "--lake", type=given_uri, required=True, metavar="URI", help="folder or s3://bucket/prefix of the lake"
+    )
     parser.add_argument("--format", choices=tuple(EXTENSIONS), required=True)
     parser.add_argument("--prefix", default="", metavar="URI", help="only recordings whose URI begins so")
     parser.add_argument("--recipe", default="", metavar="ID", help="this recipe's transcripts (default: the latest)")

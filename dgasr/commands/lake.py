@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from dgasr.commands.arguments import finite_float, given_uri
+
 SHOWN = 20
 """Findings, and files that would go, that are written out; the last line says how many there are."""
 
@@ -40,17 +42,16 @@ def _add(
     what: str,
 ) -> argparse.ArgumentParser:
     parser = own.add_parser(name, help=what)
-    parser.add_argument("--lake", required=True, metavar="URI", help="folder or s3://bucket/prefix of the lake")
+    parser.add_argument(
+        "--lake", type=given_uri, required=True, metavar="URI", help="folder or s3://bucket/prefix of the lake"
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def _days(text: str) -> float:
     """Read a number of days."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days") from None
+    value = finite_float(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be 0 or more, not {value:g}")
     return value

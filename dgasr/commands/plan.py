@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from dgasr.commands.arguments import positive_int
+from dgasr.commands.arguments import finite_float, positive_int
 from dgasr.errors import ConfigError
 from dgasr.scale import DAY_H, GB, SOURCES, Costs, Pace, Prices, cost_of
 
@@ -18,7 +18,7 @@ WEEK_D = 7
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
     parser = commands.add_parser("plan", help="work out what an archive takes: GPUs, cores, requests, hours, money")
-    parser.add_argument("--hours", type=float, nargs="+", default=SIZES, metavar="H", help="default: 10³ to 10⁷")
+    parser.add_argument("--hours", type=finite_float, nargs="+", default=SIZES, metavar="H", help="default: 10³ to 10⁷")
     parser.add_argument("--gpus", type=positive_int, default=8, metavar="N", help="default: 8")
     parser.add_argument("--cores", type=positive_int, default=64, metavar="N", help="default: 64")
     parser.add_argument("--bench", type=Path, metavar="FILE", help="take RTFx from `dgasr bench decode --json FILE`")
@@ -27,7 +27,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         for field in fields(owner):
             flag = "--" + field.name.replace("_", "-")
             text = f"{SOURCES[field.name]} (default: %(default)s)"
-            group.add_argument(flag, type=float, default=getattr(owner, field.name), metavar="X", help=text)
+            group.add_argument(flag, type=finite_float, default=getattr(owner, field.name), metavar="X", help=text)
     parser.set_defaults(run=run)
 
 

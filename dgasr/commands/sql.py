@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from dgasr.commands.arguments import given_uri
+
 FORMATS = ("table", "csv", "json", "parquet", "md")
 
 
@@ -13,7 +15,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser("sql", help="ask the lake: SQL, a .sql file, the name of a view, or a shell")
     question = '"select …", questions.sql, or latest_transcripts; without it a shell, or what standard input says'
     parser.add_argument("query", nargs="?", metavar="QUERY|FILE|VIEW", help=question)
-    parser.add_argument("--lake", required=True, metavar="URI", help="folder or s3://bucket/prefix of the lake")
+    parser.add_argument(
+        "--lake", type=given_uri, required=True, metavar="URI", help="folder or s3://bucket/prefix of the lake"
+    )
     parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
     parser.add_argument("--out", metavar="FILE", help="write the answer there")
     parser.add_argument("--recipe", default="", metavar="ID", help="prefer this recipe's transcripts to newer ones")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dgasr.commands.arguments import positive_int
+from dgasr.commands.arguments import check_output_folder, finite_float, natural_int, positive_int
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="FILE",
         help="JSON of several phases, or `tiny` for the bundled model's; of the flags below only --share then applies",
     )
-    plan.add_argument("--share", type=float, default=1.0, metavar="X", help="of every phase's steps (default: 1)")
+    plan.add_argument(
+        "--share", type=finite_float, default=1.0, metavar="X", help="of every phase's steps (default: 1)"
+    )
     plan.add_argument("--steps", type=positive_int, default=1000, metavar="N", help="optimizer steps (default: 1000)")
-    plan.add_argument("--lr", type=float, default=5e-4, metavar="X", help="peak learning rate (default: 5e-4)")
-    plan.add_argument("--warmup-steps", type=int, default=50, metavar="N", help="default: 50")
+    plan.add_argument("--lr", type=finite_float, default=5e-4, metavar="X", help="peak learning rate (default: 5e-4)")
+    plan.add_argument("--warmup-steps", type=natural_int, default=50, metavar="N", help="default: 50")
     plan.add_argument("--batch-size", type=positive_int, default=3, metavar="N", help="default: 3")
     plan.add_argument("--grad-accum", type=positive_int, default=4, metavar="N", help="batches per step (default: 4)")
     plan.add_argument(
@@ -61,17 +63,19 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="join up to N utterances of a speaker (default: 1)",
     )
     plan.add_argument(
-        "--augment", type=float, default=0.5, metavar="X", help="augmentation strength, 0 to 1 (default: 0.5)"
+        "--augment", type=finite_float, default=0.5, metavar="X", help="augmentation strength, 0 to 1 (default: 0.5)"
     )
     for name, default in (("diffusion", 1.0), ("ar", 1.0), ("ctc", 1.0), ("frame", 0.0)):
-        plan.add_argument(f"--{name}-weight", type=float, default=default, metavar="X", help=f"default: {default:g}")
-    plan.add_argument("--weight-decay", type=float, default=0.01, metavar="X", help="default: 0.01")
-    plan.add_argument("--clip-norm", type=float, default=2.0, metavar="X", help="default: 2")
+        plan.add_argument(
+            f"--{name}-weight", type=finite_float, default=default, metavar="X", help=f"default: {default:g}"
+        )
+    plan.add_argument("--weight-decay", type=finite_float, default=0.01, metavar="X", help="default: 0.01")
+    plan.add_argument("--clip-norm", type=finite_float, default=2.0, metavar="X", help="default: 2")
     run_group = parser.add_argument_group("run")
     run_group.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     run_group.add_argument("--checkpoint-steps", type=positive_int, default=250, metavar="N", help="default: 250")
     run_group.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that make batches (default: 1)"
+        "--workers", type=natural_int, default=1, metavar="N", help="processes that make batches (default: 1)"
     )
     run_group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     parser.set_defaults(run=run)
@@ -90,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.calibration and (options.lora or options.adapter):
         raise ConfigError("--calibration: word offsets go into a model's config; an adapter has none. Leave it out.")
+    check_output_folder("--out", options.out)
     train = [utterance for path in options.manifests for utterance in read_manifest(path)]
     validation = read_manifest(options.validation) if options.validation else []
     plan = _plan(options)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dgasr.commands.arguments import add_model_arguments, engine_config
+from dgasr.commands.arguments import add_model_arguments, engine_config, given_uri
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,8 +19,12 @@ REJECTED_EXIT_CODE = 3
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
     parser = commands.add_parser("transcribe", help="transcribe files, folders or s3:// prefixes into a lake")
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="audio file, folder or s3://bucket/prefix")
-    parser.add_argument("--lake", required=True, metavar="URI", help="folder or s3://bucket/prefix for the results")
+    parser.add_argument(
+        "sources", type=given_uri, nargs="+", metavar="SOURCE", help="audio file, folder or s3://bucket/prefix"
+    )
+    parser.add_argument(
+        "--lake", type=given_uri, required=True, metavar="URI", help="folder or s3://bucket/prefix for the results"
+    )
     parser.add_argument(
         "--format",
         choices=("table", "txt", "srt", "vtt", "json"),
@@ -43,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
     lake_uri = lake_uri_of(options.lake)
     _check_lake(lake_uri)
-    ids = [recording.recording_id for recording in list_recordings(options.sources)]
+    ids = [recording.recording_id for recording in list_recordings(options.sources, lake_uri)]
     if not ids:
         raise ConfigError(f"{', '.join(options.sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
     engine = start_engine(engine_config(options))

@@ -8,6 +8,9 @@ from dgasr.errors import ConfigError
 from dgasr.model.identity import Quantize
 from dgasr.recipe import RESCORE, SEED_CANVAS, Rescore, SeedCanvas
 
+MOST_SEGMENTS = 4096
+"""Segments at once, at most: a number beyond is a slip, and would keep a processor busy for hours with padding."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineConfig:
@@ -51,3 +54,7 @@ class EngineConfig:
             raise ConfigError(
                 f"EngineConfig: max_steps={self.max_steps} must be 1 or more, batch_size={self.batch_size} 0 or more."
             )
+        if self.batch_size > MOST_SEGMENTS:
+            raise ConfigError(f"--batch-size {self.batch_size}: at most {MOST_SEGMENTS}; auto takes what fits.")
+        if self.merge_adapter and self.adapter is None:
+            raise ConfigError("--merge-adapter: there is nothing to merge. Give --adapter, or leave it out.")

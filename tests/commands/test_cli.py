@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -54,6 +55,49 @@ def test_a_reader_that_goes_away_is_no_error(monkeypatch):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("redirect", "code", "message"),
+    [(">/dev/full", 1, "No space left on device"), (">&-", 0, ""), ("2>&- >/dev/null", 0, "")],
+)
+def test_output_that_nobody_takes_ends_without_a_stack_trace(redirect: str, code: int, message: str):
+    command = f"{sys.executable} -m dgasr.cli plan --hours 1 {redirect}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode == code
+    assert message in result.stderr
+    assert result.stderr.count("\n") == bool(message)
+
+
+def test_output_is_utf8_whatever_the_locale():
+    command = [sys.executable, "-m", "dgasr.cli", "plan", "--help"]
+    result = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False)
+    assert "10⁷".encode() in result.stdout
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["plan", "--hours", "nan"],
+        ["plan", "--hours", "inf"],
+        ["lake", "vacuum", "--lake", "lake", "--grace-days", "nan"],
+        ["train", "manifest.jsonl", "--out", "model", "--lr", "nan"],
+        ["train", "manifest.jsonl", "--out", "model", "--workers", "-1"],
+        ["sql", "recordings", "--lake", ""],
+        ["sql", "recordings", "--lake", "s3:/bucket/lake"],
+        ["transcribe", "", "--lake", "lake"],
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(dgasr, wrong: list[str]):
+    code, _, err = dgasr(*wrong)
+    assert code == 2
+    assert "error: argument" in err
+
+
+def test_doctor_probes_no_folder_in_place_of_s3(dgasr, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert dgasr("doctor", "--s3", "bucket/lake")[0] == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_sql_answers_on_standard_output(dgasr, archive, tmp_path):
     dgasr("transcribe", archive, "--lake", tmp_path / "lake")
     code, out, _ = dgasr("sql", "select text from segments", "--lake", tmp_path / "lake", "--format", "csv")
@@ -77,6 +121,23 @@ def test_sql_on_no_lake_is_a_wrong_request(dgasr, tmp_path):
 
 def test_evaluate_on_no_manifest_is_a_wrong_request(dgasr, tmp_path):
     assert dgasr("evaluate", tmp_path / "nowhere.jsonl", "--model", tmp_path / "no-model")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        ["corpora", "{file}", "--fsdd", "."],
+        ["train", "manifest.jsonl", "--out", "{file}"],
+        ["bench", "decode", "--json", "."],
+        ["bench", "sql", "--json", "{file}/figures.json"],
+        ["demo", "--lake", "{file}"],
+    ],
+)
+def test_a_file_in_a_folders_place_is_refused_before_any_work(dgasr, tmp_path, work: list[str]):
+    (tmp_path / "file").write_text("mine")
+    code, _, err = dgasr(*(word.format(file=tmp_path / "file") for word in work))
+    assert code == 2, err
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_corpora_without_the_data_set_is_a_wrong_request(dgasr, tmp_path):

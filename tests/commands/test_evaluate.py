@@ -95,6 +95,11 @@ def test_one_path_and_all_of_them_is_a_wrong_request(dgasr, manifest: Path):
     assert dgasr("evaluate", manifest, "--compare", "--path", "ctc")[0] == 2
 
 
+def test_json_in_a_folders_place_is_refused_before_the_model_is_loaded(dgasr, manifest: Path, tmp_path: Path):
+    code, _, err = dgasr("evaluate", manifest, "--json", tmp_path, "--model", "nowhere")
+    assert (code, "is a folder" in err) == (2, True)
+
+
 def test_json_in_no_folder_is_refused_before_the_model_is_loaded(dgasr, manifest: Path, tmp_path: Path):
     code, _, err = dgasr("evaluate", manifest, "--json", tmp_path / "nowhere" / "figures.json")
     assert (code, "no such folder" in err) == (2, True)

@@ -71,6 +71,8 @@ def test_subtitles_of_one_recording_are_a_valid_file(dgasr, archive: Path, tmp_p
     [
         ["--max-steps", "0"],
         ["--batch-size", "x"],
+        ["--batch-size", "1000000"],
+        ["--merge-adapter"],
         ["--format", "doc"],
         ["--device", "tpu"],
         ["--seed-canvas", "noise"],
@@ -98,6 +100,12 @@ def test_a_lake_that_is_a_file_is_refused(dgasr, archive: Path):
     code, _, err = dgasr("transcribe", archive, "--lake", archive / "one.wav")
     assert code == 2
     assert "no lake can be written there" in err
+
+
+def test_a_lake_in_the_folder_of_recordings_is_not_transcribed(dgasr, archive: Path):
+    dgasr("transcribe", archive, "--lake", archive / "lake")
+    code, _, err = dgasr("transcribe", archive, "--lake", archive / "lake")
+    assert (code, err) == (0, "nothing new: the lake holds all 2 recordings\n")
 
 
 def test_a_folder_without_recordings_is_refused(dgasr, tmp_path: Path):
