@@ -3,27 +3,23 @@
 Why a reader, a writer and a second compaction may run beside it: docs/decisions/0016-manifests.md
 """
 
-import hashlib
 import logging
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from dgasr.lake.commits import READ_THREADS, Part, claimed_shards, commit_key, indexed_key, postings_key
-from dgasr.lake.datasets import decode_part
-from dgasr.lake.encoding import encode_merged
+from dgasr.lake.commits import Part, claimed_shards, commit_key, indexed_key, postings_key
 from dgasr.lake.location import Lake, open_existing_lake
 from dgasr.lake.manifests import MAX_CONFLICTS, Manifest, publish_manifest
 from dgasr.lake.parts import Store, finish_shard, write_once
 from dgasr.lake.postings import SOURCE_COLUMNS, postings_of, unindexed_parts, without_stale
-from dgasr.lake.schema import TABLES
+from dgasr.lake.rewriting import encode_part, read_group
+from dgasr.lake.schema import DERIVED_TABLES, TABLES
 from dgasr.lake.snapshot import Snapshot, snapshot
 
 logger = logging.getLogger(__name__)
@@ -155,8 +151,8 @@ def _finish_claims(store: Store, lake: Lake) -> int:
 def _groups(found: Snapshot, eligible: set[str], config: CompactionConfig) -> Iterator[list[Part]]:
     """Yield parts of one table and partition that are to become one, at least two at a time, small ones together."""
     folders: dict[str, list[Part]] = defaultdict(list)
-    for parts in found.parts.values():
-        for part in parts:
+    for table, parts in found.parts.items():
+        for part in parts if table not in DERIVED_TABLES else ():
             if part.key in eligible and part.size_bytes < config.target_bytes / 2:
                 folders[part.key.rpartition("/")[0]].append(part)
     for _, members in sorted(folders.items()):
@@ -190,11 +186,11 @@ def _merge_once(store: Store, found: Snapshot, groups: Iterable[list[Part]]) -> 
     damaged: dict[str, str] = {}
     token = secrets.token_hex(8)
     for group in groups:
-        rows, troubles = _read_group(found.lake, group)
+        rows, troubles = read_group(found.lake, group, TABLES[group[0].table].names)
         damaged |= troubles
         if len(rows) > 1:
             key = f"{group[0].key.rpartition('/')[0]}/merged.{token}-{len(written):04d}.parquet"
-            part, data = _encode(group[0].table, key, pa.concat_tables(rows.values()))
+            part, data = encode_part(group[0].table, key, pa.concat_tables(rows.values()))
             write_once(store, f"{found.lake.uri}/{part.key}", data)
             merged |= {member.key: member for member in group if member.key in rows}
             written.append(part)
@@ -218,15 +214,12 @@ def _index_once(store: Store, found: Snapshot, groups: Iterable[list[Part]]) -> 
     written: dict[str, Part] = {}
     damaged: dict[str, str] = {}
     token = secrets.token_hex(8)
-    for (part,) in groups:
-        try:
-            postings = postings_of(_read_whole(found.lake, part, SOURCE_COLUMNS))
-        except IntegrityError as error:
-            logger.warning("%s", error)
-            damaged[part.key] = str(error)
-            continue
-        written[part.key], data = _encode("postings", postings_key(part.key, token), postings)
-        write_once(store, f"{found.lake.uri}/{written[part.key].key}", data)
+    for group in groups:
+        segments, troubles = read_group(found.lake, group, SOURCE_COLUMNS)
+        damaged |= troubles
+        for key, rows in segments.items():
+            written[key], data = encode_part("postings", postings_key(key, token), postings_of(rows))
+            write_once(store, f"{found.lake.uri}/{written[key].key}", data)
     kept = [part for part in found.manifest.parts if indexed_key(part.key) not in written]
     manifest = found.manifest.next(
         without_stale([*kept, *written.values()]), found.manifest.covers, found.manifest.dropped
@@ -246,46 +239,3 @@ def _following(found: Snapshot, merged: Mapping[str, Part], written: list[Part],
         found.manifest.covers | commits | loose,
         found.manifest.dropped,
     )
-
-
-def _read_group(lake: Lake, group: list[Part]) -> tuple[dict[str, pa.Table], dict[str, str]]:
-    """Read parts whole: rows by key, and by key what is wrong with those that are not what was committed."""
-    rows, troubles = {}, {}
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        columns = TABLES[group[0].table].names
-        for part, reading in [(part, pool.submit(_read_whole, lake, part, columns)) for part in group]:
-            try:
-                rows[part.key] = reading.result()
-            except IntegrityError as error:
-                logger.warning("%s", error)
-                troubles[part.key] = str(error)
-    return rows, troubles
-
-
-def _read_whole(lake: Lake, part: Part, columns: Sequence[str]) -> pa.Table:
-    """Read all rows of a part.
-
-    Raises:
-        IntegrityError: it is not what was committed, or has columns that this dgasr would lose.
-    """
-    data, where = lake.read(part.key), f"{lake.uri}/{part.key}"
-    if part.sha256 is not None and hashlib.sha256(data).hexdigest() != part.sha256:
-        raise IntegrityError(f"{where}: has other bytes than were committed. Restore it from a copy.")
-    rows = decode_part(lake, part, data, columns)
-    if part.num_rows is not None and rows.num_rows != part.num_rows:
-        raise IntegrityError(f"{where}: has {rows.num_rows} rows, and its commit says {part.num_rows}.")
-    schema = pyarrow.parquet.read_schema(pa.BufferReader(data))
-    if (schema.metadata or {}).get(b"dgasr.table") != part.table.encode():
-        raise IntegrityError(
-            f"{where}: is no part of {part.table}. Move it out of the lake if a stranger put it there."
-        )
-    if unknown := set(schema.names) - set(TABLES[part.table].names):
-        raise IntegrityError(f"{where}: has columns {sorted(unknown)}, which a newer dgasr wrote. Upgrade dgasr.")
-    return rows
-
-
-def _encode(table: str, key: str, rows: pa.Table) -> tuple[Part, bytes]:
-    """Make a part of rows, and its bytes."""
-    data = encode_merged(table, rows)
-    digest = hashlib.sha256(data).hexdigest()
-    return Part(table=table, key=key, num_rows=rows.num_rows, size_bytes=len(data), sha256=digest), data

@@ -96,6 +96,16 @@ def test_postings_of_merged_parts_go_with_them(lake, make_shard):
     assert {path.relative_to(lake).as_posix() for path in postings_files(lake)} == named
 
 
+def test_each_of_several_parts_of_a_partition_keeps_its_own(lake):
+    before = answers(lake)
+    config = CompactionConfig(target_bytes=1, batch_bytes=1)  # every part is large
+    assert compact(objects, lake, config).num_indexed == 4
+    again = compact(objects, lake, config)
+    assert (again.num_merged, again.num_indexed) == (0, 0)
+    assert {indexed_key(key) for key in keys_of(lake, "postings")} == set(keys_of(lake, "segments"))
+    assert answers(lake) == before
+
+
 def test_postings_that_an_older_dgasr_left_behind_are_not_read(lake):
     """It merges parts, and keeps in the manifest what it does not know."""
     compact(objects, lake, CompactionConfig())
