@@ -98,7 +98,8 @@ def test_postings_of_merged_parts_go_with_them(lake, make_shard):
 
 def test_each_of_several_parts_of_a_partition_keeps_its_own(lake):
     before = answers(lake)
-    config = CompactionConfig(target_bytes=1, batch_bytes=1)  # every part is large
+    size_bytes = min(part.size_bytes for part in snapshot(open_lake(lake)).parts["segments"])
+    config = CompactionConfig(target_bytes=2 * size_bytes)  # they are large, and their postings small
     assert compact(objects, lake, config).num_indexed == 4
     again = compact(objects, lake, config)
     assert (again.num_merged, again.num_indexed) == (0, 0)
