@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DiffusionGemmaConfig, DiffusionGemmaTextConfig, WhisperConfig
+from transformers import WhisperConfig
 
 from dgasr.bench.bound import PROMPT_TEXT_TOKENS
-from dgasr.model.asr import IMAGE_TOKEN_ID, SMALLEST_VISION_TOWER, AsrModel
+from dgasr.model.asr import AsrModel
+from dgasr.model.backbone import backbone_config
 from dgasr.model.identity import read_config
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.model.skeleton import backbone_skeleton, draw_weights, encoder_skeleton
@@ -59,16 +60,7 @@ def random_model(name: str, reduction: Reduction, device: torch.device, dtype: t
     """
     # At random CTC hears eight long texts that differ, which nobody says; silence costs it what speech does.
     config = replace(reduction.apply(read_config(name)), blank_bias=DECIDING_BIAS)
-    text = DiffusionGemmaTextConfig(**config.backbone)
-    backbone = backbone_skeleton(
-        DiffusionGemmaConfig(
-            text_config=text,
-            vision_config=SMALLEST_VISION_TOWER,
-            canvas_length=config.canvas.buckets[-1],
-            image_token_id=min(IMAGE_TOKEN_ID, text.vocab_size - 1),
-        ),
-        device,
-    )
+    backbone = backbone_skeleton(backbone_config(config), device)
     encoder = encoder_skeleton(WhisperConfig(**config.encoder))
     for part in (encoder, backbone):
         draw_weights(part, dtype, device, seed=0)

@@ -9,23 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    DiffusionGemmaConfig,
-    DiffusionGemmaForBlockDiffusion,
-    DiffusionGemmaTextConfig,
-    WhisperConfig,
-)
+from transformers import DiffusionGemmaForBlockDiffusion, WhisperConfig
 from transformers.cache_utils import DynamicCache
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from dgasr.model.backbone import build_backbone
 from dgasr.model.canvas_cache import CanvasCache, read_canvas_caches
-from dgasr.model.experts import EVERY_EXPERT
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.model.projector import Projector
 from dgasr.prompt import Tokenizer
-
-EVERY_EXPERT_LIMIT = 8
-"""Experts up to which every expert sees every token: bits that do not depend on the batch, for little work."""
 
 COMPILED_SHAPES = 64
 """Graphs of the decoder that are kept; one more would be an error."""
@@ -188,50 +180,3 @@ def keys_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
     """
     layers: list[Any] = list(cache.layers)
     return [(layer.keys, layer.values) for layer in layers]
-
-
-def build_backbone(config: AsrConfig) -> DiffusionGemmaForBlockDiffusion:
-    """Build DiffusionGemma without its vision tower.
-
-    Args:
-        config: `backbone` holds the text config's fields; the largest canvas bucket becomes `canvas_length`.
-
-    Returns:
-        The model with transformers' own initial weights.
-    """
-    text_config = DiffusionGemmaTextConfig(**config.backbone)
-    backbone = DiffusionGemmaForBlockDiffusion(
-        DiffusionGemmaConfig(
-            text_config=text_config,
-            vision_config=SMALLEST_VISION_TOWER,
-            canvas_length=config.canvas.buckets[-1],
-            # transformers up to 5.17 looks this id up in every prefill, so it must lie inside a small vocabulary.
-            image_token_id=min(IMAGE_TOKEN_ID, text_config.vocab_size - 1),
-        )
-    )
-    drop_vision_tower(backbone)
-    choose_experts(backbone)
-    return backbone
-
-
-def choose_experts(backbone: DiffusionGemmaForBlockDiffusion) -> None:
-    """Let every expert see every token where they are few, in place."""
-    if backbone.config.get_text_config().num_experts <= EVERY_EXPERT_LIMIT:
-        backbone.set_experts_implementation(EVERY_EXPERT)
-
-
-def drop_vision_tower(backbone: DiffusionGemmaForBlockDiffusion) -> None:
-    """Forget the parts that see images, in place."""
-    encoder: Any = backbone.model.encoder
-    encoder.vision_tower = None
-    encoder.embed_vision = None
-
-
-IMAGE_TOKEN_ID = 258_880
-"""The published vocabulary's image token; no prompt of ours holds one."""
-
-SMALLEST_VISION_TOWER: dict[str, Any] = {
-    "model_type": "gemma4_vision", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
-    "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "position_embedding_size": 8,
-}  # fmt: skip
-"""transformers builds a vision tower whatever is asked for; this one is built to be thrown away."""

@@ -8,10 +8,20 @@ handful of experts; with 128 it would cost 16 times the work.
 from typing import Any
 
 from torch import Tensor
+from transformers import DiffusionGemmaForBlockDiffusion
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 EVERY_EXPERT = "every_expert"
 """Name to pass to `set_experts_implementation`."""
+
+EVERY_EXPERT_LIMIT = 8
+"""Experts up to which every expert sees every token: bits that do not depend on the batch, for little work."""
+
+
+def choose_experts(backbone: DiffusionGemmaForBlockDiffusion) -> None:
+    """Let every expert see every token where they are few, in place."""
+    if backbone.config.get_text_config().num_experts <= EVERY_EXPERT_LIMIT:
+        backbone.set_experts_implementation(EVERY_EXPERT)
 
 
 def run_every_expert(experts: Any, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from dgasr.model.asr import choose_experts, drop_vision_tower
+from dgasr.model.backbone import drop_vision_tower
+from dgasr.model.experts import choose_experts
 
 
 def backbone_skeleton(config: DiffusionGemmaConfig, device: torch.device) -> DiffusionGemmaForBlockDiffusion:

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, has_lora, linear_layers, load_adapter, merge_lora, save_adapter
-from dgasr.model.asr import AsrModel, build_backbone
+from dgasr.model.asr import AsrModel
+from dgasr.model.backbone import build_backbone
 from dgasr.model.presets import LoraSize, tiny
 from dgasr.model.projector_config import ProjectorConfig
 from dgasr.model.stored_adapter import read_adapter, write_file, write_folder

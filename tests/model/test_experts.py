@@ -1,6 +1,6 @@
 import torch
 
-from dgasr.model.asr import build_backbone
+from dgasr.model.backbone import build_backbone
 from dgasr.model.experts import EVERY_EXPERT
 from dgasr.model.presets import tiny
 
