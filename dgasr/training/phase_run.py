@@ -5,7 +5,6 @@ Every batch and every noise draw is a pure function of (seed, phase, step).
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from dgasr.prompt import Tokenizer, build_prompt
 from dgasr.training.batches import Batch, Batches
 from dgasr.training.manifests import Utterance
 from dgasr.training.objective import batch_losses
-from dgasr.training.plan import Phase, Plan
+from dgasr.training.plan import Plan
 from dgasr.training.resume import TrainingState, write_state
 
 log = logging.getLogger(__name__)
@@ -111,7 +110,7 @@ class PhaseRun:
         for step in range(done, self._phase.steps):
             started = time.perf_counter()
             for group in optimizer.param_groups:
-                group["lr"] = self._phase.learning_rate * _schedule(self._phase, step)
+                group["lr"] = self._phase.learning_rate_at(step)
             losses = self._step(step, batches, optimizer, parameters)
             number = self._first + step + 1
             row = {"step": number, "phase": self._index, "lr": optimizer.param_groups[0]["lr"], **losses}
@@ -188,14 +187,6 @@ def _mixed(*numbers: int) -> int:
     for number in numbers:
         mixed = (mixed * 1_000_003 + number + 1) % (2**63)
     return mixed
-
-
-def _schedule(phase: Phase, step: int) -> float:
-    """Learning rate of a step as a share of the peak: linear warm-up, then a cosine."""
-    if step < phase.warmup_steps:
-        return (step + 1) / phase.warmup_steps
-    progress = (step - phase.warmup_steps) / max(1, phase.steps - phase.warmup_steps)
-    return phase.final_share + (1 - phase.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def _set_dropout(model: AsrModel, share: float) -> None:

@@ -4,6 +4,7 @@ Plain settings and their JSON; knows no tensors. The shipped plans lie in `plans
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -57,6 +58,14 @@ class Phase:
         unknown = set(self.train) - set(PARTS)
         if unknown or not self.train:
             raise ConfigError(f"train: {sorted(unknown) or 'nothing'} is not among {', '.join(PARTS)}.")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Give the learning rate of a step of this phase, counted from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * ((step + 1) / self.warmup_steps)
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        return self.learning_rate * (self.final_share + (1 - self.final_share) * cosine)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

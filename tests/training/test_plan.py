@@ -102,3 +102,12 @@ def test_a_shortened_plan_keeps_its_phases_and_a_share_of_their_steps(tmp_path):
 def test_a_plan_cannot_be_shortened_to_nothing_or_more_than_itself(tmp_path, share):
     with pytest.raises(ConfigError, match="share"):
         read_plan(written(tmp_path, {"phases": [PHASE]})).shortened(share)
+
+
+def test_the_learning_rate_rises_to_its_peak_in_a_line_and_falls_in_a_cosine():
+    phase = Phase(steps=12, learning_rate=2.0, warmup_steps=4, final_share=0.5)
+    rates = [phase.learning_rate_at(step) for step in range(13)]
+    assert rates[:5] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert rates[8] == pytest.approx(1.5)
+    assert rates[12] == pytest.approx(1.0)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
