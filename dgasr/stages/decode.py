@@ -16,7 +16,8 @@ from dgasr.stages.culprits import settle
 from dgasr.stages.isolation import Processes, note_progress
 from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.staging import read_segments
-from dgasr.stages.stream import ShardStream, StreamWatcher, TranscribesSegments
+from dgasr.stages.stream import ShardStream, TranscribesSegments
+from dgasr.stages.watching import BeatingWatcher, SegmentWatcher
 from dgasr.store import objects
 
 
@@ -71,7 +72,7 @@ def decode_assignment(
     """
     started = time.monotonic()
     shards = read_assignment(assignment_uri).shards
-    watcher = _BeatingWatcher(beating, len(shards))
+    watcher = BeatingWatcher(beating, len(shards))
     done: list[DecodedShard] = []
     with Processes(1, beating.advance) as alone:
         for shard in shards:
@@ -111,38 +112,10 @@ def decode_shard(
         TransientError: the storage failed in a way that may pass, or the part is gone.
         IntegrityError: the rows contradict each other; nothing is written.
     """
-    watcher = _SegmentWatcher(on_segment)
+    watcher = SegmentWatcher(on_segment)
     stream = ShardStream(recipe, lambda: transcriber, lake_uri, lambda shard: staged_uri, run_id, watcher)
     (decoded,) = stream.run([shard])
     return decoded
-
-
-class _BeatingWatcher(StreamWatcher):
-    """Passes on to a beat how far the stream is."""
-
-    def __init__(self, beating: Beating, num_shards: int) -> None:
-        self._beating, self._num_shards, self._num_done = beating, num_shards, 0
-
-    def begin_shard(self, shard_id: str) -> None:
-        self._beating.begin(shard_id)
-
-    def segment_decoded(self, segment: Segment) -> None:
-        self._beating.advance()
-
-    def end_shard(self, decoded: DecodedShard) -> None:
-        self._num_done += 1
-        self._beating.say(f"{self._num_done} of {self._num_shards} shards committed")
-        self._beating.end(decoded.shard_id)
-
-
-class _SegmentWatcher(StreamWatcher):
-    """Tells one function of every segment."""
-
-    def __init__(self, on_segment: Callable[[Segment], None]) -> None:
-        self._on_segment = on_segment
-
-    def segment_decoded(self, segment: Segment) -> None:
-        self._on_segment(segment)
 
 
 def _transcriber(engine: StartEngine, recipe: Recipe) -> TranscribesSegments:
@@ -176,7 +149,7 @@ def _decode_apart(
     shard: Shard, recipe: Recipe, engine: StartEngine, lake_uri: str, run_id: str, crashing: frozenset[str]
 ) -> DecodedShard:
     """Decode a shard in a spawned process."""
-    watcher = _SegmentWatcher(lambda segment: note_progress())
+    watcher = SegmentWatcher(lambda segment: note_progress())
     staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
     stream = ShardStream(recipe, lambda: _transcriber(engine, recipe), lake_uri, staged_uris, run_id, watcher, crashing)
     (decoded,) = stream.run([shard])

@@ -25,6 +25,7 @@ from dgasr.stages.outcome import Outcome
 from dgasr.stages.prefetch import Prefetch
 from dgasr.stages.shard_transcripts import ShardTranscripts
 from dgasr.stages.staging import delete_part, read_outcomes, read_segments
+from dgasr.stages.watching import StreamWatcher
 from dgasr.store import objects
 
 logger = logging.getLogger(__name__)
@@ -42,19 +43,6 @@ class TranscribesSegments(Protocol):
     def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
         """Yield one transcript for each segment, in any order."""
         ...
-
-
-class StreamWatcher:
-    """Someone who is told how far the stream is, from any thread; this one looks away."""
-
-    def begin_shard(self, shard_id: str) -> None:
-        """A shard's features are fetched from now on."""
-
-    def segment_decoded(self, segment: Segment) -> None:
-        """One segment has its text."""
-
-    def end_shard(self, decoded: DecodedShard) -> None:
-        """A shard is committed."""
 
 
 Staged = tuple[ShardTranscripts, Segment | None, SegmentFeatures | None]

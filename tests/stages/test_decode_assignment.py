@@ -24,7 +24,8 @@ from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.staging import delete_part, read_segments
-from dgasr.stages.stream import ShardStream, StreamWatcher
+from dgasr.stages.stream import ShardStream
+from dgasr.stages.watching import StreamWatcher
 from tests.stages.deadly import DeadlyEngine
 
 WAIT_S = 20
