@@ -131,12 +131,25 @@ def pad_features(features: Sequence[SegmentFeatures], config: FeatureConfig) -> 
     Returns:
         Features, float32.  [batch, mels, window frames]
     """
-    batch = np.empty((len(features), config.num_mel_bins, config.window_frames), dtype=np.float32)
-    for row, item in zip(batch, features, strict=True):
-        num_frames = item.log_mel.shape[1]
-        row[:, :num_frames] = item.log_mel
-        row[:, num_frames:] = item.pad_value
-    return batch
+    return whole_windows([(item.log_mel, item.pad_value) for item in features], config)
+
+
+def whole_windows(features: Sequence[tuple[np.ndarray, float]], config: FeatureConfig) -> np.ndarray:
+    """Continue what `log_mel` computes to the ends of windows.
+
+    Args:
+        features: those of each window's audio [mels, frames], and the value of every one after them.
+        config: the config that the features were computed with.
+
+    Returns:
+        Features, float32.  [batch, mels, window frames]
+    """
+    windows = np.empty((len(features), config.num_mel_bins, config.window_frames), dtype=np.float32)
+    for window, (audio, pad_value) in zip(windows, features, strict=True):
+        num_frames = audio.shape[1]
+        window[:, :num_frames] = audio
+        window[:, num_frames:] = pad_value
+    return windows
 
 
 def _reflected(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:

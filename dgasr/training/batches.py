@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dgasr.errors import ConfigError
-from dgasr.features import FeatureConfig, log_mel
+from dgasr.features import FeatureConfig, log_mel, whole_windows
 from dgasr.model.presets import AsrConfig
 from dgasr.prompt import Tokenizer, canvas_ids
 from dgasr.records import seconds
@@ -107,7 +107,7 @@ class Batches(Dataset[Batch]):
         )
         prompt = self._model.prompt
         return Batch(
-            log_mel=torch.from_numpy(np.stack(features)),
+            log_mel=torch.from_numpy(whole_windows(features, self._features)),
             canvas=torch.tensor([canvas_ids(text, needed, prompt.end_text_ids[0], prompt.pad_id) for text in ids]),
             text_lengths=torch.tensor([len(text) for text in ids]),
             frame_labels=torch.from_numpy(np.stack([self._frame_labels(row) for row in rows])),
@@ -120,12 +120,10 @@ class Batches(Dataset[Batch]):
         limit_s = (bucket - self._model.canvas.margin_tokens) / self._model.canvas.tokens_per_second
         return min(seconds(self._model.window_samples), limit_s)
 
-    def _log_mel(self, row: Row, rng: np.random.Generator, strength: float) -> np.ndarray:
+    def _log_mel(self, row: Row, rng: np.random.Generator, strength: float) -> tuple[np.ndarray, float]:
         features, pad_value = log_mel(row.waveform, self._features)
         mask_features(features, float(features.mean()), self._augmentation.mask_probability * strength, rng)
-        window = np.full((features.shape[0], self._features.window_frames), pad_value, dtype=np.float32)
-        window[:, : features.shape[1]] = features
-        return window
+        return features, pad_value
 
     def _frame_labels(self, row: Row) -> np.ndarray:
         """Label the audio embeddings by the words that sound at their centres.  [audio tokens]"""

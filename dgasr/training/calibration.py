@@ -10,7 +10,7 @@ from dgasr.alignment.ctc import forced_alignment, min_frames
 from dgasr.alignment.words import WordTokens, raw_edges
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import ConfigError
-from dgasr.features import FeatureConfig, log_mel
+from dgasr.features import FeatureConfig, log_mel, whole_windows
 from dgasr.model.asr import AsrModel
 from dgasr.model.ctc_head import blank_bias, label_log_probs
 from dgasr.model.head import log_partition
@@ -68,9 +68,7 @@ def _log_probs(model: AsrModel, waveform: np.ndarray, labels: Sequence[int]) -> 
     """Listen to an utterance and read the head's `label_log_probs`, every encoder frame.  [frames, 1 + labels]."""
     config = model.config
     features = FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"])
-    mel, pad_value = log_mel(waveform, features)
-    window = np.full((1, len(mel), features.window_frames), pad_value, dtype=np.float32)
-    window[0, :, : mel.shape[1]] = mel
+    window = whole_windows([log_mel(waveform, features)], features)
     frames = model.encode_audio(torch.from_numpy(window).to(model.device))
     states = model.projector.forward_shifted(frames[0], model.projector(frames)[0])  # [frames, hidden]
     states = states[: -(-waveform.size // config.frame_samples)]
