@@ -31,6 +31,14 @@ def test_an_old_lake_gives_its_transcripts(old_lake):
     ]
 
 
+def test_an_old_lake_is_searched(old_lake):
+    found = [("/a/one.flac", 0), ("/a/one.flac", 2)]
+    assert ask(old_lake, "select uri, segment_index from search('two')") == found
+    is_compacted = old_lake.endswith("compacted")
+    assert ask(old_lake, "select count(*) > 0 from posting_parts") == [(is_compacted,)]
+    assert ask(old_lake, "select count(*) > 0 from unindexed_parts") == [(not is_compacted,)]
+
+
 def test_columns_that_came_later_are_null_in_an_old_lake(old_lake):
     query = "select distinct audio_digest, read_s, coalesce(take, 0) from recordings"
     assert ask(old_lake, query) == [(None, None, 0)]
