@@ -48,8 +48,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     # Read by torch when it is imported: threads that wait without spinning. On a machine that has other work to do,
     # spinning makes small matrix products a hundred times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    options = build_parser().parse_args(arguments)
     try:
+        options = build_parser().parse_args(arguments)
         return int(options.run(options))
     except ConfigError as error:
         return _fail(str(error), exit_code=2)

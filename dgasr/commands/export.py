@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -120,7 +121,8 @@ def _whole(path: Path, write: Callable[[Any], int]) -> int:
             result = write(file)
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # whatever kept it from being written
+            part.unlink()
     return result
 
 

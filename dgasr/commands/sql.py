@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from dgasr.commands.arguments import given_uri
@@ -47,5 +48,6 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"--out {options.out}: cannot be written ({error}). Give another file.") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # whatever kept it from being written
+            part.unlink()
     return 0

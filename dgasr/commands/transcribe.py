@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
     lake_uri = lake_uri_of(options.lake)
     _check_lake(lake_uri)
-    ids = [recording.recording_id for recording in list_recordings(options.sources, lake_uri)]
+    ids = {recording.recording_id: recording.uri for recording in list_recordings(options.sources, lake_uri)}
     if not ids:
         raise ConfigError(f"{', '.join(options.sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
     engine = start_engine(engine_config(options))
@@ -56,20 +56,27 @@ def run(options: argparse.Namespace) -> int:
     )
     sys.stderr.write(summary.line() + "\n")
     complaints: list[str] = []
-    transcripts = _noting(read_transcripts(lake_uri, summary.recipe_id, ids), complaints)
+    transcripts = _noting(read_transcripts(lake_uri, summary.recipe_id, list(ids)), ids, complaints)
     write_transcripts(transcripts, options.format, len(ids) > 1, sys.stdout)
     sys.stdout.flush()
     sys.stderr.writelines(f"{complaint}\n" for complaint in complaints)
     return REJECTED_EXIT_CODE if complaints else 0
 
 
-def _noting(transcripts: "Iterator[RecordingTranscript]", complaints: list[str]) -> "Iterator[RecordingTranscript]":
-    """Pass transcripts on, and note why a recording could not be used as a whole."""
+def _noting(
+    transcripts: "Iterator[RecordingTranscript]", ids: dict[str, str], complaints: list[str]
+) -> "Iterator[RecordingTranscript]":
+    """Pass transcripts on, and note why a recording could not be used as a whole, or is not there."""
+    changed = dict(ids)
     for transcript in transcripts:
+        del changed[transcript.recording["recording_id"]]
         row = transcript.recording
         if row["status"] != "ok":
             complaints.append(f"{row['status']} ({row['reason']}): {row['message']}")
         yield transcript
+    complaints.extend(
+        f"{uri}: changed since it was listed. Run again: it is a new version." for uri in changed.values()
+    )
 
 
 def _check_lake(lake_uri: str) -> None:

@@ -21,8 +21,11 @@ from dgasr.errors import (
 from dgasr.records import Recording
 from dgasr.store.locations import EPOCH, MISSING_ETAG, local_path, local_uri
 
-PASSING_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOSPC, errno.EMFILE, errno.ENFILE)
-"""Errors of network file systems and full disks; another time the same call may work."""
+PASSING_ERRORS = (
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE,
+    errno.ENOMEM, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+)  # fmt: skip
+"""Errors of network file systems, full disks and short memory; another time the same call may work."""
 
 
 def list_files(source: str) -> Iterator[Recording]:
@@ -30,6 +33,7 @@ def list_files(source: str) -> Iterator[Recording]:
 
     Raises:
         ConfigError: `source` ends with a slash and there is no such folder.
+        TransientError: the file system fails in a way that may pass.
     """
     path = local_path(source)
     if source.endswith(os.sep) and not os.path.isdir(path):
@@ -134,6 +138,10 @@ def _walk(folder: str) -> Iterator[str]:
         # It becomes a rejected recording: what is in it is not lost in silence.
         yield folder
         return
+    except (FileNotFoundError, NotADirectoryError):
+        return  # gone since its parent was listed
+    except OSError as error:
+        raise _translated(error, folder) from error
     for name, path in sorted(entry for entry in entries if not entry[0].startswith(".")):
         if name.endswith(os.sep):
             yield from _walk(path)
@@ -144,7 +152,10 @@ def _walk(folder: str) -> Iterator[str]:
 def _recording(path: str) -> Recording:
     try:
         status = os.stat(path)
-    except OSError:
+    except OSError as error:
+        if error.errno in PASSING_ERRORS:
+            # Not taken for missing: that would be a row, and the recording would never be looked at again.
+            raise _translated(error, path) from error
         return Recording(uri=local_uri(path), etag=MISSING_ETAG, size_bytes=0, modified_at=EPOCH)
     modified_at = EPOCH + timedelta(seconds=status.st_mtime)
     return Recording(uri=local_uri(path), etag=_etag(status), size_bytes=status.st_size, modified_at=modified_at)
@@ -165,10 +176,15 @@ def _write_beside(path: str, data: bytes) -> str:
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f".{name[:100]}.{uuid.uuid4().hex}")
-    with open(temporary, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary)  # on a full disk, half of it would take the room that is needed
+        raise
     return temporary
 
 
@@ -180,4 +196,5 @@ def _translated(error: OSError, label: str) -> Exception:
         return NotAFileError(f"{label}: is a folder. Name a file, or a folder to list.")
     if error.errno in PASSING_ERRORS:
         return TransientError(f"{label}: the file system fails ({error.strerror}). Try again later.")
-    return ObjectError(f"{label}: cannot be used ({error.strerror}). Change its permissions and run again.")
+    remedy = "Change its permissions" if isinstance(error, PermissionError) else "Mend that"
+    return ObjectError(f"{label}: cannot be used ({error.strerror}). {remedy} and run again.")

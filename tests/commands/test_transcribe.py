@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import boto3
@@ -131,3 +132,11 @@ def test_a_bucket_that_does_not_exist_is_refused(dgasr, archive: Path, s3_endpoi
     code, _, err = dgasr("transcribe", archive, "--lake", "s3://nowhere/lake")
     assert code == 2
     assert "nowhere" in err
+
+
+def test_a_file_that_changes_between_listing_and_reading_is_named(dgasr, archive: Path, tmp_path: Path, monkeypatch):
+    start = engine.start_engine
+    monkeypatch.setattr(engine, "start_engine", lambda config: os.utime(archive / "one.wav", (1, 1)) or start(config))
+    code, out, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake", "--format", "json")
+    assert (code, out.count('"uri"')) == (3, 1)
+    assert "one.wav: changed since it was listed" in err

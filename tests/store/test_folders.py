@@ -1,5 +1,6 @@
 """Folders keep the store's promises."""
 
+import errno
 import os
 
 import pytest
@@ -10,6 +11,7 @@ from dgasr.errors import (
     NotAFileError,
     ObjectError,
     ObjectMissingError,
+    TransientError,
 )
 from dgasr.records import Recording
 from dgasr.store.locations import EPOCH
@@ -162,3 +164,29 @@ def test_deleting_twice_is_as_good_as_once(tmp_path):
     delete(str(tmp_path / "a"))
     with pytest.raises(ObjectMissingError):
         read_bytes(str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("call", ["stat", "scandir"])
+def test_a_file_system_that_fails_while_it_is_listed_is_not_taken_for_an_empty_one(tmp_path, monkeypatch, call):
+    (tmp_path / "a.wav").write_bytes(b"audio")
+    found = list_objects(str(tmp_path))
+    intact = getattr(os, call)
+
+    def fail(path, *args, **kwargs):
+        if str(path) == str(tmp_path / "a.wav" if call == "stat" else tmp_path):
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return intact(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(TransientError, match="not connected"):
+        list(found)
+
+
+def test_a_disk_that_fills_up_keeps_nothing_of_what_did_not_fit(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TransientError, match="No space left"):
+        write_bytes(f"{tmp_path}/part", b"data")
+    assert list(tmp_path.iterdir()) == []
