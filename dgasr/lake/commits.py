@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 
 from dgasr.errors import ConfigError, IntegrityError
-from dgasr.lake.schema import SCHEMA_VERSION
+from dgasr.lake.schema import SCHEMA_VERSION, TERMS_VERSION
 
 READ_THREADS = 16
 """Small objects fetched at once: on S3 nearly all of their time is waiting."""
@@ -21,8 +21,8 @@ SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 CLAIM_NAME = re.compile(r"claims/recipe_id=([A-Za-z0-9_-]+)/([A-Za-z0-9_-]+)\.zip")
 
-POSTINGS_NAME = re.compile(r"postings/([^/]+/[^/]+/[^/]+)\.[0-9a-f-]+\.parquet")
-"""The name of a part of segments, and a token: what is lost is made anew under another name."""
+POSTINGS_NAME = re.compile(r"postings/([^/]+/[^/]+/[^/]+)\.v(\d+)-[0-9a-f-]+\.parquet")
+"""The name of a part of segments, `TERMS_VERSION`, and a token: what is lost is made anew under another name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,13 +113,21 @@ def postings_key(segments_key: str, token: str) -> str:
         segments_key: key of the part.
         token: hexadecimal digits and `-`, new for each attempt.
     """
-    return f"postings/{segments_key.removeprefix('segments/').removesuffix('.parquet')}.{token}.parquet"
+    return (
+        f"postings/{segments_key.removeprefix('segments/').removesuffix('.parquet')}.v{TERMS_VERSION}-{token}.parquet"
+    )
 
 
 def indexed_key(key: str) -> str | None:
     """Return the key of the part of segments that a file by its name has the postings of, `None` where it has none."""
     match = POSTINGS_NAME.fullmatch(key)
     return f"segments/{match[1]}.parquet" if match else None
+
+
+def has_our_terms(key: str) -> bool:
+    """Say whether a file by its name has postings of the terms that this dgasr makes."""
+    match = POSTINGS_NAME.fullmatch(key)
+    return match is not None and int(match[2]) == TERMS_VERSION
 
 
 def parse_commit(data: bytes, where: str) -> Commit:

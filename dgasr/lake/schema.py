@@ -11,6 +11,9 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 """Rises when a reader of the previous version would misread the files; a new nullable column does not raise it."""
 
+TERMS_VERSION = 1
+"""Rises when the macro `terms` makes other words of a text: postings of another version are not read, and made anew."""
+
 RecordingStatus = Literal["ok", "partial", "rejected"]
 """`ok`: all of the audio; `partial`: what could be decoded of it; `rejected`: nothing, and `reason` says why."""
 

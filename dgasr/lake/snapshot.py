@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from dgasr.errors import IntegrityError
-from dgasr.lake.commits import READ_THREADS, SAFE_ID, Commit, Part, commit_folder, indexed_key, parse_commit
+from dgasr.lake.commits import (
+    READ_THREADS,
+    SAFE_ID,
+    Commit,
+    Part,
+    commit_folder,
+    has_our_terms,
+    indexed_key,
+    parse_commit,
+)
 from dgasr.lake.location import Lake
 from dgasr.lake.manifests import Manifest, read_manifest
 from dgasr.lake.schema import DERIVED_TABLES, LOOSE_TABLES, SHARD_TABLES, TABLES
@@ -120,7 +129,7 @@ def _loose_parts(table: str, sizes: dict[str, int], named: list[Part], covers: f
 
 
 def usable_postings(committed: Iterable[Part], sizes: Mapping[str, int]) -> list[Part]:
-    """Return the postings that lie there whole, and belong to parts of segments that readers see.
+    """Return the postings that lie there whole, of the terms that we make, and of parts of segments that readers see.
 
     What is lost or outdated is left out: the text says the same.
 
@@ -130,7 +139,7 @@ def usable_postings(committed: Iterable[Part], sizes: Mapping[str, int]) -> list
     """
     committed = list(committed)
     segments = {part.key for part in committed if part.table == "segments"}
-    usable = [part for part in committed if part.table == "postings" and sizes.get(part.key) == part.size_bytes]
+    usable = [part for part in committed if has_our_terms(part.key) and sizes.get(part.key) == part.size_bytes]
     by_segments = {indexed_key(part.key): part for part in usable}
     return [part for key, part in by_segments.items() if key in segments]
 

@@ -1,5 +1,6 @@
 """What a compaction writes down of words is what stands in the text, and nothing but time depends on it."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dgasr.lake import commits
 from dgasr.lake.commits import indexed_key
 from dgasr.lake.compaction import CompactionConfig, compact
 from dgasr.lake.forgetting import forget_partition
@@ -16,8 +18,10 @@ from dgasr.lake.location import open_lake
 from dgasr.lake.manifests import publish_manifest, read_manifest
 from dgasr.lake.parts import commit_shard
 from dgasr.lake.postings import postings_of
+from dgasr.lake.schema import TERMS_VERSION
 from dgasr.lake.snapshot import snapshot
 from dgasr.lake.vacuum import VacuumConfig, vacuum
+from dgasr.lake.views import view_statements
 from dgasr.store import objects
 from tests.lake.reading import ask, keys_of
 
@@ -121,6 +125,23 @@ def test_postings_that_an_older_dgasr_left_behind_are_not_read(lake):
     assert len(keys_of(lake, "postings")) == 1
     assert answers(lake) == before
     assert check_lake(lake, is_deep=True).num_faults == 0
+
+
+def test_postings_of_other_terms_are_not_read_and_made_anew(lake, monkeypatch):
+    monkeypatch.setattr(commits, "TERMS_VERSION", 0)
+    compact(objects, lake, CompactionConfig())
+    monkeypatch.undo()
+    assert keys_of(lake, "postings") == []
+    assert compact(objects, lake, CompactionConfig()).num_indexed == 2
+    vacuum(objects, lake, VacuumConfig(grace_s=0.0))
+    assert len(keys_of(lake, "postings")) == len(postings_files(lake)) == 2
+
+
+def test_whoever_changes_what_terms_are_raises_their_version():
+    """The number makes a compaction index everything anew; the digest is that of sql/terms.sql without comments."""
+    statement = "\n".join(line.partition("--")[0] for line in view_statements()["terms"].splitlines())
+    digest = hashlib.sha256(" ".join(statement.split()).encode()).hexdigest()[:16]
+    assert (TERMS_VERSION, digest) == (1, "d9e8bbc5283752e6")
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])])

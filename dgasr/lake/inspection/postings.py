@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from dgasr.lake.commits import Part, indexed_key
+from dgasr.lake.commits import Part, has_our_terms, indexed_key
 from dgasr.lake.datasets import read_part
 from dgasr.lake.encoding import ORDER
 from dgasr.lake.garbage import Inventory
@@ -29,9 +29,9 @@ def check_postings(found: Inventory, parts: Sequence[Part], sound: Sequence[Part
         is_deep: read all bytes, and make the postings once more to compare them.
     """
     segments = {part.key: part for part in sound if part.table == "segments"}
-    wanted = [part for part in parts if indexed_key(part.key) in segments]
+    wanted = [part for part in parts if has_our_terms(part.key) and indexed_key(part.key) in segments]
     whole = [part for part in wanted if part.key in found.files and found.files[part.key].size == part.size_bytes]
-    for part in set(wanted) - set(whole):
+    for part in (part for part in wanted if part not in whole):
         what = f"is named by the manifest, and is not there with its {part.size_bytes} bytes"
         yield _finding("note", "postings_lost", found, part, what, COMPACT)
     usable, wrong = check_parts(found, whole, is_deep)
