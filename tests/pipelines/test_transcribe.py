@@ -1,6 +1,8 @@
 """The flow on a folder, with a transcriber that needs no model; one temporary Prefect server for the whole file."""
 
 import asyncio
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.assignment import AssignmentConfig
+from dgasr.stages.beat import Beating
 from dgasr.stages.engine_config import EngineConfig
 from dgasr.stages.plan import ShardConfig
 from pipelines import execution, here
@@ -72,6 +75,26 @@ async def check_server(run_id: str) -> None:
     assert len(task_runs) == 1 + 2 * 3 + 1  # plan, three assignments prepared and decoded, report
     assert run_id in artifacts["transcribe-run"].data
     assert "empty_file" in artifacts["transcribe-rejections"].data
+
+
+def weighing(work: Callable, weights: list[int]) -> Callable:
+    """What a task does, with a note of how many bytes it takes and gives; a beat is no value, but whom to tell."""
+
+    async def weighed(*arguments):
+        result = await work(*arguments)
+        weights.extend(len(pickle.dumps(item)) for item in (*arguments, result) if not isinstance(item, Beating))
+        return result
+
+    return weighed
+
+
+def test_only_small_values_travel_between_tasks(archive: Path, monkeypatch: pytest.MonkeyPatch):
+    weights: list[int] = []
+    for task in (execution.plan, execution.report, here.prepare_here, here.decode_here):
+        monkeypatch.setattr(task, "fn", weighing(task.fn, weights))
+    run(archive, ShardConfig())
+    assert len(weights) > 8
+    assert max(weights) < 8_000  # features of one of these seconds are 16 kB, its samples 32 kB
 
 
 def test_storage_that_fails_for_a_while_only_delays_a_run(archive: Path, monkeypatch: pytest.MonkeyPatch):
