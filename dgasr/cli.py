@@ -69,10 +69,21 @@ def build_parser() -> argparse.ArgumentParser:
         "good; 1 try again, or the lake contradicts itself; 2 the request is wrong; 3 done, but some recordings could "
         "not be used as a whole.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(f"dgasr.commands.{name}").add_parser(commands)
     return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: that takes longer than to build the parser."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"dgasr {version('dgasr')}\n")
+        parser.exit()
 
 
 def _open_streams() -> None:

@@ -50,9 +50,9 @@ def write_answer(cursor: duckdb.DuckDBPyConnection, format: str, out: TextIO) ->
         _write_table(columns, rows, out)
 
 
-def write_parquet(cursor: duckdb.DuckDBPyConnection, out: BinaryIO) -> None:
+def write_parquet(answer: duckdb.DuckDBPyRelation, out: BinaryIO) -> None:
     """Write a result as a Parquet file, a row group after the other."""
-    reader: pa.RecordBatchReader = cursor.to_arrow_reader(PARQUET_ROWS)
+    reader: pa.RecordBatchReader = answer.to_arrow_reader(PARQUET_ROWS)
     with pyarrow.parquet.ParquetWriter(out, reader.schema, compression="zstd") as writer:
         for batch in reader:
             writer.write_batch(batch)

@@ -82,9 +82,7 @@ class Console:
                     self._err.write(f"{time.perf_counter() - started:.3f} s\n")
         except DgasrError as error:
             self._err.write(f"{error}\n")
-        except (KeyboardInterrupt, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "nterrupt" not in str(error):
-                raise
+        except KeyboardInterrupt:
             self._err.write("stopped\n")
         self._out.flush()
 

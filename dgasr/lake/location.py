@@ -73,7 +73,8 @@ def lake_uri_of(lake: str) -> str:
     Raises:
         ConfigError: the URI is of no known kind.
     """
-    if not lake or ("://" in lake and not lake.startswith(("s3://", "file://"))) or lake in ("s3://", "file://"):
+    is_strange = "://" in lake and not lake.startswith(("s3://", "file://"))
+    if lake in ("", "s3://", "file://") or is_strange or re.match("s3:/[^/]", lake):
         raise ConfigError(f"{lake!r}: is no lake. Give a folder or s3://bucket/prefix.")
     if lake.startswith("s3://"):
         return lake.rstrip("/")

@@ -88,19 +88,22 @@ class Questions:
                     f"sql: --format {format} has room for one answer, and these are {len(asking)} questions."
                 )
             for statement in statements:
-                cursor = self._connection.execute(statement)
-                if statement not in asking:
+                if statement in asking and format == "parquet":
+                    write_parquet(self._connection.sql(statement), _binary(out))
                     continue
-                if format == "parquet":
-                    write_parquet(cursor, _binary(out))
-                else:
+                cursor = self._connection.execute(statement)
+                if statement in asking:
                     write_answer(cursor, format, out)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn errors of DuckDB into ours, by who has to act."""
+        """Turn errors of DuckDB into ours, by who has to act; Ctrl-C in a question is one elsewhere, too."""
         try:
             yield
+        except (duckdb.InterruptException, RuntimeError) as error:
+            if "nterrupt" not in str(error):
+                raise
+            raise KeyboardInterrupt from error
         except duckdb.Error as error:
             raise self._files.sort_error(error) or self._wrong(error) from error
 

@@ -32,7 +32,6 @@ def revision_of(source: str, file: str = "config.json") -> str:
     """
     if is_folder(source):
         return _folder_digest(Path(source))
-    import httpx
     from huggingface_hub import model_info, try_to_load_from_cache
 
     try:
@@ -40,7 +39,7 @@ def revision_of(source: str, file: str = "config.json") -> str:
         if isinstance(cached, str):
             return Path(cached).parent.name
         return str(model_info(source).sha)
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except (OSError, ValueError, _http_error()) as error:
         raise absent(source, error) from error
 
 
@@ -60,13 +59,19 @@ def fetch(source: str, revision: str, patterns: Sequence[str]) -> Path:
     """
     if is_folder(source):
         return Path(source)
-    import httpx
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(patterns)))
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except (OSError, ValueError, _http_error()) as error:
         raise absent(source, error) from error
+
+
+def _http_error() -> type[Exception]:
+    """Return the error that every failed request of the Hub's client is: of httpx, or of httpx2 since its version 2."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
 
 
 def is_folder(source: str) -> bool:

@@ -55,7 +55,7 @@ def read_manifest(path: Path) -> list[Utterance]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the manifest cannot be read ({error}). Give a JSONL file in UTF-8.") from error
     folder = path.resolve().parent

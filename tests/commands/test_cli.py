@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -17,6 +18,10 @@ def test_help_lists_every_command(dgasr):
     code, out, _ = dgasr("--help")
     assert code == 0
     assert all(f"\n    {name}" in out for name in COMMANDS)
+
+
+def test_the_version_is_that_of_the_installation(dgasr):
+    assert dgasr("--version")[:2] == (0, f"dgasr {version('dgasr')}\n")
 
 
 def test_no_command_is_a_wrong_request(dgasr):

@@ -39,7 +39,7 @@ def test_a_relative_folder_becomes_absolute(tmp_path, monkeypatch):
     assert lake_uri_of("lake/") == f"{tmp_path}/lake" == lake_uri_of(f"file://{tmp_path}/lake")
 
 
-@pytest.mark.parametrize("lake", ["ftp://host/lake", "s3://", ""])
+@pytest.mark.parametrize("lake", ["ftp://host/lake", "s3://", "s3:/bucket/lake", ""])
 def test_what_cannot_be_a_lake_is_refused(lake):
     with pytest.raises(ConfigError, match="is no lake"):
         open_lake(lake)

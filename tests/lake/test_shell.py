@@ -1,11 +1,13 @@
 """`dgasr sql`: questions, formats, and errors that say what now."""
 
+import _thread
 import csv
 import io
 import json
 import os
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -185,6 +187,13 @@ def test_a_store_that_stops_answering_may_work_next_time(small_lake, monkeypatch
         monkeypatch.setattr(_PartFile, "_fetch", refuse)
         with pytest.raises(TransientError, match="the store did not answer"):
             questions.answer("select sum(len(words)) from segments", "csv", io.StringIO())
+
+
+def test_a_question_that_takes_too_long_can_be_stopped(small_lake):
+    threading.Timer(0.3, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        answer(small_lake, "select sum(a.range * b.range) from range(10_000_000) a, range(10_000) b")
+    assert answer(small_lake, "select 1 as a", "csv") == "a\n1\n"
 
 
 def refuse(*_: object) -> bytes:

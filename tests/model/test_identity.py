@@ -36,6 +36,13 @@ def adapter(tmp_path):
     return folder
 
 
+def test_a_checkpoint_that_is_nowhere_is_named_where_there_is_no_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="The weights of nobody/nothing are not to be had"):
+        revision_of("nobody/nothing")
+
+
 def test_naming_a_model_loads_no_torch(adapter):
     program = (
         "import sys; from dgasr.model.identity import identify; from dgasr.recipe import build_recipe\n"

@@ -20,6 +20,12 @@ def test_relative_audio_is_taken_from_the_manifests_folder(tmp_path):
     assert utterance.audio_filepath == str(tmp_path / "a.wav")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
+    path = manifest(tmp_path, ROW)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read_manifest(path)) == 1
+
+
 def test_absolute_audio_stays_where_it_is(tmp_path):
     [utterance] = read_manifest(manifest(tmp_path, ROW | {"audio_filepath": "/somewhere/a.wav"}))
     assert utterance.audio_filepath == "/somewhere/a.wav"
