@@ -3,7 +3,9 @@
 import contextlib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -88,12 +90,25 @@ class Questions:
                     f"sql: --format {format} has room for one answer, and these are {len(asking)} questions."
                 )
             for statement in statements:
-                if statement in asking and format == "parquet":
-                    write_parquet(self._connection.sql(statement), _binary(out))
-                    continue
-                cursor = self._connection.execute(statement)
-                if statement in asking:
-                    write_answer(cursor, format, out)
+                self._stoppable(partial(self._answer_one, statement, statement in asking, format, out))
+
+    def _answer_one(self, statement: duckdb.Statement, is_asking: bool, format: str, out: TextIO) -> None:
+        if is_asking and format == "parquet":
+            write_parquet(self._connection.sql(statement), _binary(out))
+            return
+        cursor = self._connection.execute(statement)
+        if is_asking:
+            write_answer(cursor, format, out)
+
+    def _stoppable(self, work: Callable[[], None]) -> None:
+        """Work in a thread of its own: one that waits for DuckDB's hears of Ctrl-C only when they are done."""
+        with ThreadPoolExecutor(1) as pool:
+            working = pool.submit(work)
+            try:
+                working.result()
+            except KeyboardInterrupt:
+                self._connection.interrupt()
+                raise
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
