@@ -1,5 +1,6 @@
 """Fixtures that more than one room needs."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from dgasr.model.presets import ModelIdentity
 from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.segmentation import SegmentationConfig
+
+if not Path("/dev/nvidiactl").exists():
+    # Without a GPU kernels run in Triton's interpreter; read when Triton is imported, by whoever comes first.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,8 @@
 """The Triton kernel against torch's operations: on a GPU where there is one, else in Triton's interpreter."""
 
-import os
-
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA; without it no kernel runs")
 
 from dgasr.diffusion.noise import SegmentNoise, key_words
