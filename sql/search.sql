@@ -37,19 +37,22 @@ found as materialized (
 weights as materialized (
     select
         term,
-        ln(1 + (corpus.num_segments - num_found + 0.5) / (num_found + 0.5)) as weight,
+        ln(1 + (corpus.num_segments - num_found + 0.5) / (num_found + 0.5))::decimal(18, 12) as weight,
         corpus.num_words / corpus.num_segments as mean_terms
     from (select term, count(*) as num_found from found group by term)
     cross join (select sum(num_segments) as num_segments, sum(num_words) as num_words from latest) as corpus
 ),
+-- Decimals, whose sum does not depend on the order in which threads come to them.
 scored as materialized (
     select
         found.number,
         found.segment_index,
         count(*) as num_distinct,
         sum(
-            weights.weight * len(found.positions) * 2.2
-            / (len(found.positions) + 1.2 * (0.25 + 0.75 * found.num_terms / weights.mean_terms))
+            (
+                weights.weight::double * len(found.positions) * 2.2
+                / (len(found.positions) + 1.2 * (0.25 + 0.75 * found.num_terms / weights.mean_terms))
+            )::decimal(18, 12)
         ) as score
     from found
     join weights using (term)
@@ -116,7 +119,7 @@ select
     best.uri,
     nearby.start_s,
     nearby.end_s,
-    best.score,
+    best.score::double as score,
     coalesce(nearby.text_before, '') as text_before,
     nearby.text,
     coalesce(nearby.text_after, '') as text_after,

@@ -21,7 +21,7 @@ from dgasr.lake.postings import postings_of
 from dgasr.lake.schema import TERMS_VERSION
 from dgasr.lake.snapshot import snapshot
 from dgasr.lake.vacuum import VacuumConfig, vacuum
-from dgasr.lake.views import view_statements
+from dgasr.lake.views import connect, view_statements
 from dgasr.store import objects
 from tests.lake.reading import ask, keys_of
 
@@ -47,7 +47,8 @@ def lake(tmp_path, make_shard):
 
 
 def answers(lake: str) -> list[list[tuple]]:
-    return [ask(lake, question) for question in QUESTIONS]
+    with connect(lake) as connection:
+        return [connection.execute(question).fetchall() for question in QUESTIONS]
 
 
 def findings(lake: str) -> list[Finding]:
