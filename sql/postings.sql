@@ -20,11 +20,7 @@ with read as (
 ),
 placed as (
     select
-        recipe_id,
-        "date",
-        recording_id,
-        shard_id,
-        segment_index,
+        * exclude (spelled),
         len(spelled)::integer as num_terms,
         unnest(spelled) as term,
         generate_subscripts(spelled, 1)::integer as position
@@ -41,16 +37,10 @@ select
     num_terms
 from posting_parts
 where list_contains(terms(query), term)
-union all
+union all by name
 select
-    recipe_id,
-    "date",
-    recording_id,
-    shard_id,
-    segment_index,
-    term,
-    list(position order by position) as positions,
-    any_value(num_terms) as num_terms
+    * exclude (position),
+    list(position order by position) as positions
 from placed
 where list_contains(terms(query), term)
-group by recipe_id, "date", recording_id, shard_id, segment_index, term;
+group by all;

@@ -15,7 +15,7 @@ from dgasr.bench.archive import OTHER_RECIPE_ID, RECIPE_ID, ArchiveConfig, write
 from dgasr.bench.sql_report import Measurement, Report, Timing
 from dgasr.lake.compaction import CompactionConfig, compact
 from dgasr.lake.location import open_existing_lake
-from dgasr.lake.schema import DERIVED_TABLES, SHARD_TABLES
+from dgasr.lake.schema import RECIPE_TABLES
 from dgasr.lake.snapshot import snapshot
 from dgasr.lake.views import connect, has_rows, view_statements
 from dgasr.records import seconds
@@ -104,9 +104,8 @@ def measure(lake_uri: str, state: str, wanted: list[str]) -> Measurement:
         state: what to call it.
         wanted: texts of the questions to ask, of `questions`.
     """
-    tables = (*SHARD_TABLES, *DERIVED_TABLES)
-    found = snapshot(open_existing_lake(lake_uri), tables)
-    parts = [part for table in tables for part in found.parts[table]]
+    found = snapshot(open_existing_lake(lake_uri), RECIPE_TABLES)
+    parts = [part for table in RECIPE_TABLES for part in found.parts[table]]
     started = time.perf_counter()
     with connect(lake_uri) as connection:
         connect_s = time.perf_counter() - started

@@ -113,9 +113,8 @@ def postings_key(segments_key: str, token: str) -> str:
         segments_key: key of the part.
         token: hexadecimal digits and `-`, new for each attempt.
     """
-    return (
-        f"postings/{segments_key.removeprefix('segments/').removesuffix('.parquet')}.v{TERMS_VERSION}-{token}.parquet"
-    )
+    part = segments_key.removeprefix("segments/").removesuffix(".parquet")
+    return f"postings/{part}.v{TERMS_VERSION}-{token}.parquet"
 
 
 def indexed_key(key: str) -> str | None:

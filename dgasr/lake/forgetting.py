@@ -8,7 +8,7 @@ from dgasr.lake.commits import claim_folder, claimed_shards, commit_folder, comm
 from dgasr.lake.location import Lake, open_existing_lake
 from dgasr.lake.manifests import MAX_CONFLICTS, publish_manifest, read_manifest
 from dgasr.lake.parts import Store
-from dgasr.lake.schema import DERIVED_TABLES, LOOSE_TABLES, SHARD_TABLES
+from dgasr.lake.schema import LOOSE_TABLES, RECIPE_TABLES
 
 PARTITION = re.compile(rf"(?:recipe_id=([A-Za-z0-9_-]+)|({'|'.join(LOOSE_TABLES)}))/date=(\d{{4}}-\d\d-\d\d)")
 
@@ -36,8 +36,7 @@ def forget_partition(store: Store, lake_uri: str, partition: str) -> list[str]:
     if not match:
         raise ConfigError(f"{partition}: is no partition. Write recipe_id=…/date=YYYY-MM-DD, or runs/date=YYYY-MM-DD.")
     lake, recipe_id, day = open_existing_lake(lake_uri), match[1], date.fromisoformat(match[3])
-    tables = (*DERIVED_TABLES, *SHARD_TABLES)
-    folders = [f"{table}/{partition}" for table in tables] if recipe_id else [partition]
+    folders = [f"{table}/{partition}" for table in RECIPE_TABLES] if recipe_id else [partition]
     claims, commits = _shards_of(lake, recipe_id, day) if recipe_id else ([], [])
     _uncover(store, lake, tuple(f"{folder}/" for folder in folders), frozenset(commits))
     parts = [key for folder in folders for key in lake.list_sizes(folder)]

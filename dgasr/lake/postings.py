@@ -4,13 +4,12 @@ An inverted index (Zobel and Moffat 2006, section 3.1), one part for each part o
 Whoever finds none reads the text, and gives the same answer: docs/decisions/0018-postings.md
 """
 
-import duckdb
 import pyarrow as pa
 
 from dgasr.lake.commits import Part, indexed_key
 from dgasr.lake.schema import DERIVED_TABLES, TABLES
 from dgasr.lake.snapshot import Snapshot
-from dgasr.lake.views import view_statements
+from dgasr.lake.views import open_duckdb, view_statements
 
 SOURCE_COLUMNS = ("recording_id", "shard_id", "segment_index", "text")
 """Columns of segments that postings are made of."""
@@ -53,7 +52,7 @@ def postings_of(segments: pa.Table) -> pa.Table:
     Returns:
         One row for each term and segment that has it, with the columns of `postings`.
     """
-    with duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}) as opened:
+    with open_duckdb() as opened:
         opened.execute(view_statements()["terms"])
         made = [TABLES["postings"].empty_table()]
         for first in range(0, segments.num_rows, BATCH_ROWS):

@@ -198,6 +198,9 @@ LOOSE_TABLES = ("runs", "evaluations", "presence")
 DERIVED_TABLES = ("postings",)
 """Tables that a compaction makes of others' parts, to be left out, or lost and made again, without another answer."""
 
+RECIPE_TABLES = (*DERIVED_TABLES, *SHARD_TABLES)
+"""Tables whose parts lie under a recipe; what is derived comes first, so that it is also removed first."""
+
 
 def table_schema(table: str) -> pa.Schema:
     """Return the columns that a reader of `table` sees: those of the file, then those of the path."""

@@ -22,7 +22,7 @@ from dgasr.lake.commits import (
 )
 from dgasr.lake.location import Lake
 from dgasr.lake.manifests import Manifest, read_manifest
-from dgasr.lake.schema import DERIVED_TABLES, LOOSE_TABLES, SHARD_TABLES, TABLES
+from dgasr.lake.schema import DERIVED_TABLES, LOOSE_TABLES, RECIPE_TABLES, TABLES
 
 MERGED_NAME = re.compile(r"merged\.[0-9a-f-]+\.parquet")
 """The dot keeps merged parts apart from those of shards and runs: their ids have none."""
@@ -67,7 +67,7 @@ def snapshot(lake: Lake, tables: Sequence[str] = tuple(TABLES), recipe_id: str |
     """
     with ThreadPoolExecutor(READ_THREADS) as pool:
         reading = pool.submit(read_manifest, lake)
-        has_shards = any(table in (*SHARD_TABLES, *DERIVED_TABLES) for table in tables)
+        has_shards = any(table in RECIPE_TABLES for table in tables)
         listing = pool.submit(lake.list_sizes, commit_folder(recipe_id)) if has_shards else None
         sizes = {table: pool.submit(lake.list_sizes, table) for table in tables}
         manifest = reading.result()

@@ -18,7 +18,7 @@ from dgasr.lake.garbage import Garbage, GarbageKind, Inventory, find_garbage, ta
 from dgasr.lake.location import Lake, open_existing_lake
 from dgasr.lake.manifests import MAX_CONFLICTS, publish_manifest, read_manifest
 from dgasr.lake.parts import Store, write_once
-from dgasr.lake.schema import DERIVED_TABLES, SHARD_TABLES
+from dgasr.lake.schema import RECIPE_TABLES
 from dgasr.lake.snapshot import recipe_of, snapshot
 from dgasr.lake.superseded import SupersededRecipe, superseded_recipes
 
@@ -176,7 +176,7 @@ def _remove_dropped(store: Store, lake: Lake, recipes: frozenset[str]) -> None:
     if not recipes:
         return
     for recipe_id in sorted(recipes):
-        parts = [f"{table}/recipe_id={recipe_id}" for table in (*DERIVED_TABLES, *SHARD_TABLES)]
+        parts = [f"{table}/recipe_id={recipe_id}" for table in RECIPE_TABLES]
         for folders in ([*parts, claim_folder(recipe_id)], [commit_folder(recipe_id)]):
             while keys := [key for folder in folders for key in lake.list_sizes(folder)]:
                 _delete(store, lake, keys)

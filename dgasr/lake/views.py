@@ -66,7 +66,7 @@ def open_questions(lake_uri: str, preferred_recipe: str) -> tuple[duckdb.DuckDBP
     found = snapshot(open_existing_lake(lake_uri))
     statements = view_statements()
     files = LakeFiles(found.lake, {part.key: part.size_bytes for parts in found.parts.values() for part in parts})
-    connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+    connection = open_duckdb()
     connection.register_filesystem(files)
     threads = [f"set threads = {REMOTE_THREADS}"] if "://" in found.lake.uri else []
     scans = scan_statements(found.parts, f"{PROTOCOL}:/")
@@ -78,6 +78,11 @@ def open_questions(lake_uri: str, preferred_recipe: str) -> tuple[duckdb.DuckDBP
         raise files.sort_error(error) or error from error
     connection.execute("set variable preferred_recipe = ?", [preferred_recipe])
     return connection, files
+
+
+def open_duckdb() -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB in memory, without a table, that fetches no extension from the network."""
+    return duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
 
 
 def view_statements() -> dict[str, str]:

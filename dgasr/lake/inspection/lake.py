@@ -16,6 +16,7 @@ from dgasr.lake.inspection.postings import check_postings
 from dgasr.lake.inspection.rows import check_identities, check_rows
 from dgasr.lake.location import Lake, open_existing_lake
 from dgasr.lake.schema import DERIVED_TABLES
+from dgasr.lake.views import open_duckdb
 
 KEPT = timedelta(days=2)
 """How long what a process leaves may be somebody's present work, and is not worth a note."""
@@ -80,7 +81,7 @@ def _questions(lake: Lake, parts: list[Part]) -> Iterator[duckdb.DuckDBPyConnect
     by_table: dict[str, list[Part]] = defaultdict(list)
     for part in parts:
         by_table[part.table].append(part)
-    with duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}) as opened:
+    with open_duckdb() as opened:
         opened.execute("set TimeZone = 'UTC'")
         for table, name in NAMES.items():
             opened.register(name, dataset_of(lake, table, by_table[table]))
