@@ -5,6 +5,7 @@ from typing import Any
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion, DiffusionGemmaTextConfig
 
 from dgasr.model.experts import choose_experts
+from dgasr.model.gemma import become_gemma3
 from dgasr.model.presets import AsrConfig
 
 IMAGE_TOKEN_ID = 258_880
@@ -21,7 +22,10 @@ def build_backbone(config: AsrConfig) -> DiffusionGemmaForBlockDiffusion:
     """Build DiffusionGemma without its vision tower, with transformers' own initial weights."""
     backbone = DiffusionGemmaForBlockDiffusion(backbone_config(config))
     drop_vision_tower(backbone)
-    choose_experts(backbone)
+    if config.backbone_family == "gemma3":
+        become_gemma3(backbone)
+    else:
+        choose_experts(backbone)
     return backbone
 
 

@@ -6,7 +6,7 @@ Knows no tensors: `asr.py` builds from this. Window length, mel bins and frame r
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from dgasr.errors import ConfigError
 from dgasr.model.projector_config import ProjectorConfig
@@ -78,6 +78,10 @@ class ModelIdentity:
     adapter_digest: str = ""
 
 
+BackboneFamily = Literal["diffusion_gemma", "gemma3"]
+"""What a backbone's layers compute: as DiffusionGemma's do, or as those of a Gemma 3 turned into one (`gemma.py`)."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AsrConfig:
     """Everything that fixes the shapes and ids of a model.
@@ -90,6 +94,7 @@ class AsrConfig:
     blank_bias: constant added to the blank's logit, so that an untrained projector prefers silence.
     languages: ISO 639-1 codes the model was trained for; the first one is the default.
     start_offset_ms, end_offset_ms: added to CTC word starts and ends; fitted on training data.
+    backbone_family: which modules the backbone's layers have.
     pretrained: Hub ids of frozen parts, `{"encoder": …, "backbone": …}`; empty when weights lie in the model folder.
     """
 
@@ -105,7 +110,14 @@ class AsrConfig:
     start_offset_ms: float = 0.0
     end_offset_ms: float = 0.0
     lora: LoraSize = field(default_factory=LoraSize)
+    backbone_family: BackboneFamily = "diffusion_gemma"
     pretrained: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.backbone_family not in get_args(BackboneFamily):
+            raise ConfigError(
+                f"backbone_family {self.backbone_family!r}: must be one of {', '.join(get_args(BackboneFamily))}."
+            )
 
     @property
     def window_samples(self) -> int:

@@ -34,6 +34,9 @@ class Projector(nn.Module):
             nn.Conv1d(before, after, kernel, stride=2, padding=kernel // 2, bias=biased[f"convs.{index}"])
             for index, (before, after) in enumerate(pairwise((encoder_width, *config.channels)))
         )
+        self.blocks = nn.ModuleList(
+            ResidualBlock(config.channels[-1], config.block_kernel) for _ in range(config.blocks)
+        )
         before = widths["hidden"] if config.has_hidden else widths["stacked"]
         hidden = nn.Linear(widths["stacked"], before, bias=biased["hidden"]) if config.has_hidden else None
         self.hidden: nn.Linear | None = hidden
@@ -55,6 +58,8 @@ class Projector(nn.Module):
         for index, conv in enumerate(self.convs):
             states = conv(states.transpose(1, 2)).transpose(1, 2)  # [batch, ceil(frames / 2), channels]
             states = self._activate(f"convs.{index}", states)
+        for block in self.blocks:
+            states = block(states)
         states = self._norm("stacked", _stack(states, self.config.stack))
         if self.hidden is not None:
             states = self._activate("hidden", self.hidden(states))
@@ -93,7 +98,31 @@ class Projector(nn.Module):
     def _overhang(self) -> int:
         """Frames past its own `subsampling` ones that an embedding hears."""
         stride = 2 ** len(self.config.channels)
-        return max(self.config.kernel_size // 2 * (stride - 1) - stride + 1, 0)
+        own = self.config.kernel_size // 2 * (stride - 1) - stride + 1
+        return max(own + self.config.blocks * (self.config.block_kernel // 2) * stride, 0)
+
+
+class ResidualBlock(nn.Module):
+    """One residual block over subsampled frames: it gives a frame what its neighbours say.
+
+    Args:
+        width: features per frame, in and out.
+        kernel_size: frames that the convolution sees, odd.
+
+    Source:
+        Ours; with three of them, CTC on real speech overfits later than with convolutions alone (docs/experiments).
+    """
+
+    def __init__(self, width: int, kernel_size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=NORM_EPSILON)
+        self.conv = nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Add what the block finds; [batch, frames, width] → [batch, frames, width]"""
+        found = self.conv(self.norm(states).transpose(1, 2)).transpose(1, 2)
+        return states + self.output(nn.functional.gelu(found))
 
 
 def _stack(states: Tensor, count: int) -> Tensor:

@@ -15,6 +15,8 @@ class ProjectorConfig:
     stack: frames that are laid side by side before the linear layers; 1 for none.
     has_hidden: two linear layers with an activation between, or one.
     hidden_width: outputs of the first of two linear layers; 0 for the backbone's width.
+    blocks: residual blocks after the convolutions: norm, a convolution of `block_kernel` frames, GELU, a linear layer.
+    block_kernel: odd, in frames after the stride-2 convolutions.
     unbiased: layers without a bias, of `convs.N`, `hidden`, `output`.
     norms: where there is a norm, and which, as `place=layer` or `place=rms`; places are `input`, `stacked`, and after
         a layer's activation its name, before it `name.linear`; nothing follows `output`'s.
@@ -27,6 +29,8 @@ class ProjectorConfig:
     stack: int = 1
     has_hidden: bool = True
     hidden_width: int = 0
+    blocks: int = 0
+    block_kernel: int = 5
     unbiased: tuple[str, ...] = ()
     norms: tuple[str, ...] = ()
 
@@ -35,6 +39,10 @@ class ProjectorConfig:
             raise ConfigError(
                 "projector: needs an odd kernel_size and frames to shorten by channels or stack, got kernel_size "
                 f"{self.kernel_size}, channels {self.channels}, stack {self.stack}."
+            )
+        if self.blocks and (self.block_kernel % 2 == 0 or not self.channels):
+            raise ConfigError(
+                f"projector: blocks={self.blocks} need channels and an odd block_kernel, got {self.block_kernel}."
             )
         unknown = sorted({*self.unbiased} - {*self.layers}) + sorted({*self.norm_kinds} - {*self.places})
         if unknown or {*self.norm_kinds.values()} - {"layer", "rms"}:

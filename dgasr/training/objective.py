@@ -78,7 +78,7 @@ def batch_losses(
     if weights.frame:
         losses["frame"] = _frame(model, audio, batch)
     if weights.needs_backbone:
-        losses |= _backbone_losses(model, audio, batch, prompt_ids, weights, noise, generator)
+        losses |= backbone_losses(model, audio, batch, prompt_ids, weights, noise, generator)
     losses["total"] = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
     return losses
 
@@ -101,7 +101,7 @@ def _frame(model: AsrModel, audio: Tensor, batch: Batch) -> Tensor:
     return nll.sum() / labelled.sum().clamp(min=1)
 
 
-def _backbone_losses(
+def backbone_losses(
     model: AsrModel,
     audio: Tensor,
     batch: Batch,
@@ -110,7 +110,22 @@ def _backbone_losses(
     noise: CanvasNoiseConfig,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """One encoder pass over prompt and target serves both: causal, so cropping the cache gives back the prompt's."""
+    """Compute the losses that go through the backbone, given the audio embeddings.
+
+    One encoder pass over prompt and target serves both: causal, so cropping the cache gives back the prompt's.
+
+    Args:
+        model: in train or eval mode.
+        audio: audio embeddings.  [batch, audio tokens, hidden]
+        batch: its canvases and text lengths.
+        prompt_ids: the prompt with its audio slots.  [prompt]
+        weights: which losses to compute.
+        noise: what the diffusion loss denoises.
+        generator: source of canvas noise, on the CPU.
+
+    Returns:
+        The computed losses by their names in `LossWeights`.
+    """
     embeddings = model.prompt_embeddings(prompt_ids, audio)
     end = batch.text_lengths.unsqueeze(1)
     positions = torch.arange(batch.canvas.shape[1], device=end.device)

@@ -1,0 +1,269 @@
+"""Train the ear: Whisper base's upper encoder layers and the projector, by CTC through Gemma's frozen language head.
+
+In: Whisper base, Gemma's embedding rows, speech with text. Out: `ear.pt` with the trained tensors, resumable after a
+kill at any step. Knows nothing of the backbone's layers.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from sizes import BLANK_ID, PROJECTOR
+from speech import IGNORED, PackedWindows, Speech
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from dgasr.model.projector import Projector
+from dgasr.training.augmentation import AugmentationConfig
+
+FROZEN_LAYERS = 3
+"""Lower layers of Whisper's encoder that stay as they are, its convolutions with them."""
+
+
+class Ear(nn.Module):
+    """Whisper's encoder and the projector, with the rows of Gemma's head that are kept."""
+
+    def __init__(self, whisper: Path, gemma: Path, rows: list[int]) -> None:
+        super().__init__()
+        # Plain attention: on a CPU the backward pass of the fused one takes twice as long as the rest of the layer.
+        config = WhisperConfig.from_pretrained(whisper, attn_implementation="eager")
+        self.encoder = WhisperEncoder(config)
+        with safe_open(whisper / "model.safetensors", framework="pt") as file:
+            prefix = "model.encoder."
+            self.encoder.load_state_dict(
+                {key.removeprefix(prefix): file.get_tensor(key) for key in file.offset_keys() if key.startswith(prefix)}
+            )
+        with safe_open(gemma / "model.safetensors", framework="pt") as file:
+            embeddings = file.get_tensor("model.embed_tokens.weight")[rows].float()
+        self.register_buffer("head", embeddings, persistent=False)
+        self.projector = Projector(PROJECTOR, config.d_model, embeddings.shape[1])
+        self.blank_bias = nn.Parameter(torch.tensor(0.0), requires_grad=False)
+
+    def lower(self, log_mel: Tensor) -> Tensor:
+        """Run what stays frozen; [batch, mels, frames] → [batch, frames / 2, width]"""
+        encoder = self.encoder
+        states = F.gelu(encoder.conv2(F.gelu(encoder.conv1(log_mel)))).transpose(1, 2)
+        states = states + encoder.embed_positions.weight[: states.shape[1]].to(states.dtype)
+        for layer in encoder.layers[:FROZEN_LAYERS]:
+            states = layer(states, None)
+            states = states[0] if isinstance(states, tuple) else states
+        return states
+
+    def upper(self, states: Tensor) -> Tensor:
+        """Run what learns; → audio embeddings [batch, frames / 8, hidden]"""
+        for layer in self.encoder.layers[FROZEN_LAYERS:]:
+            states = layer(states, None)
+            states = states[0] if isinstance(states, tuple) else states
+        return self.projector(self.encoder.layer_norm(states))
+
+    def log_probs(self, audio: Tensor) -> Tensor:
+        """Read the vocabulary; → [batch, frames, vocabulary] float32"""
+        logits = audio.float() @ self.head.T
+        return logits.log_softmax(-1)
+
+
+def trained(ear: Ear) -> dict[str, Tensor]:
+    """Name what learns."""
+    names = [f"encoder.layers.{n}." for n in range(FROZEN_LAYERS, 6)] + ["encoder.layer_norm.", "projector."]
+    return {name: p for name, p in ear.named_parameters() if any(name.startswith(prefix) for prefix in names)}
+
+
+def greedy(log_probs: Tensor) -> list[int]:
+    """Collapse the likeliest path of one window."""
+    path = log_probs.argmax(-1).tolist()
+    return [b for a, b in zip([BLANK_ID, *path], path, strict=False) if b not in (a, BLANK_ID)]
+
+
+@torch.no_grad()
+def evaluate(ear: Ear, tokenizer: Tokenizer, speech: Speech, limit: int) -> dict[str, float]:
+    """Greedy WER by set on windows of 15 s or, for longer clips, 30 s."""
+    from rapidfuzz.distance import Levenshtein
+
+    from dgasr.features import FeatureConfig, log_mel
+
+    ear.eval()
+    errors: dict[str, list[int]] = {}
+    seen: dict[str, int] = {}
+    clips = []
+    for clip in speech.clips:
+        seen[clip.set_name] = seen.get(clip.set_name, 0) + 1
+        if seen[clip.set_name] <= limit:
+            clips.append(clip)
+    for length in (15, 30):
+        config = FeatureConfig(window_samples=length * 16000)
+        own = [c for c in clips if (c.num_samples <= 15 * 16000) == (length == 15) and c.num_samples <= 30 * 16000]
+        for start in range(0, len(own), 8):
+            part = own[start : start + 8]
+            windows = np.empty((len(part), 80, length * 100), np.float32)
+            for row, clip in enumerate(part):
+                audio, pad = log_mel(speech.waveform(clip), config)
+                windows[row] = pad
+                windows[row, :, : audio.shape[1]] = audio
+            with torch.autocast("cpu", torch.bfloat16):
+                found = ear.log_probs(ear.upper(ear.lower(torch.from_numpy(windows))))
+            for clip, log_probs in zip(part, found, strict=True):
+                text = tokenizer.decode(greedy(log_probs))
+                counts = errors.setdefault(clip.set_name, [0, 0, 0, 0])
+                counts[0] += Levenshtein.distance(clip.text.split(), text.split())
+                counts[1] += len(clip.text.split())
+                counts[2] += Levenshtein.distance(clip.text, text)
+                counts[3] += len(clip.text)
+    ear.train()
+    result = {name: round(100 * c[0] / c[1], 2) for name, c in sorted(errors.items())}
+    libri = errors.get("en_librispeech_devclean")
+    if libri:
+        result["libri_cer"] = round(100 * libri[2] / libri[3], 2)
+    return result
+
+
+class Loader(torch.utils.data.Dataset):
+    """Batches of one kind after another: mostly 15 s windows, now and then 30 s for the clips that need it."""
+
+    def __init__(self, short: PackedWindows, long: PackedWindows, steps: int) -> None:
+        self._short, self._long, self._steps = short, long, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, list[list[int]], Tensor]:
+        features, ids, labels = (self._long if step % 8 == 7 else self._short).batch(step)
+        return torch.from_numpy(features).to(torch.bfloat16), ids, torch.from_numpy(labels)
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--whisper", type=Path, required=True)
+    parser.add_argument("--gemma", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=Path, required=True)
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--validation", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch-windows", type=int, default=8)
+    parser.add_argument("--encoder-rate", type=float, default=1.5e-4)
+    parser.add_argument("--projector-rate", type=float, default=1.2e-3)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--start", type=Path, help="trained tensors to begin from")
+    parser.add_argument("--save-steps", type=int, default=100)
+    parser.add_argument("--validation-steps", type=int, default=400)
+    parser.add_argument("--frame-weight", type=float, default=2.0)
+    parser.add_argument("--frame-steps", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    tokenizer = Tokenizer.from_file(str(options.vocabulary / "tokenizer.json"))
+    ear = Ear(options.whisper, options.gemma, json.loads((options.vocabulary / "gemma_rows.json").read_text()))
+    ear.requires_grad_(False)
+    learning = trained(ear)
+    for parameter in learning.values():
+        parameter.requires_grad_(True)
+    if options.start:
+        missing = torch.load(options.start, weights_only=True)["weights"]
+        with torch.no_grad():
+            for name, parameter in learning.items():
+                parameter.copy_(missing[name])
+    else:
+        with torch.no_grad():
+            ear.projector.norms["output"].weight.fill_(0.5)
+    groups = [
+        {"params": [p for n, p in learning.items() if n.startswith("encoder.")], "peak": options.encoder_rate},
+        {"params": [p for n, p in learning.items() if n.startswith("projector.")], "peak": options.projector_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    state_path, first = options.out / "ear.pt", 0
+    if state_path.is_file():
+        state = torch.load(state_path, weights_only=True)
+        with torch.no_grad():
+            for name, parameter in learning.items():
+                parameter.copy_(state["weights"][name])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+    speech = Speech(options.train, options.cache, ("en",))
+    validation = Speech(options.validation, options.cache, ("en",))
+    augmentation = AugmentationConfig(
+        speed=0.0, gain_db=8.0, colour_probability=0.3, telephone_probability=0.12, reverb_probability=0.2,
+        noise_probability=0.4, snr_db=(8.0, 40.0),
+    )  # fmt: skip
+    kinds = [
+        PackedWindows(
+            speech, length, max(1, round(options.batch_windows * 15 / length)), augmentation, seed, 600, tokenizer
+        )
+        for length, seed in ((15.0, options.seed), (30.0, options.seed + 1))
+    ]
+    loader = iter(
+        torch.utils.data.DataLoader(
+            Loader(kinds[0], kinds[1], options.steps), batch_size=None, sampler=range(first, options.steps),
+            num_workers=1, prefetch_factor=4, worker_init_fn=lambda _: (torch.set_num_threads(1), os.nice(1)),
+        )
+    )  # fmt: skip
+    # Frozen layers need no autocast: they run in bfloat16 altogether.
+    frozen = Ear.__new__(Ear)
+    nn.Module.__init__(frozen)
+    import copy
+
+    frozen.encoder = copy.deepcopy(ear.encoder).to(torch.bfloat16).eval().requires_grad_(False)
+    for module in ear.encoder.layers:
+        module.dropout = options.dropout
+        module.activation_dropout = options.dropout
+    log = (options.out / "ear.jsonl").open("a")
+    ear.train()
+    warmup, mean, began = 200, 0.0, time.time()
+    for step in range(first, options.steps):
+        share = (
+            (step + 1) / warmup
+            if step < warmup
+            else 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, options.steps - warmup)))
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * max(share, 0.02)
+        torch.manual_seed(options.seed * 1_000_003 + step)
+        features, ids, labels = next(loader)
+        with torch.no_grad():
+            states = Ear.lower(frozen, features)
+        with torch.autocast("cpu", torch.bfloat16):
+            audio = ear.upper(states)
+        log_probs = ear.log_probs(audio)
+        lengths = torch.tensor([len(own) for own in ids])
+        loss = F.ctc_loss(
+            log_probs.transpose(0, 1), torch.tensor([i for own in ids for i in own]),
+            torch.full_like(lengths, log_probs.shape[1]), lengths, blank=BLANK_ID, reduction="none", zero_infinity=True,
+        ).sum() / lengths.sum().clamp(min=1)  # fmt: skip
+        frame = F.nll_loss(log_probs.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        # Word times break CTC's first plateau; later CTC knows better where a piece is heard.
+        (loss + max(0.1, options.frame_weight * (1 - step / options.frame_steps)) * frame).backward()
+        norm = nn.utils.clip_grad_norm_(list(learning.values()), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        mean = loss.item() if step == first else 0.98 * mean + 0.02 * loss.item()
+        if (step + 1) % 20 == 0:
+            row = {"step": step + 1, "loss": round(mean, 4), "frame": round(frame.item(), 3),
+                   "norm": round(float(norm), 2),
+                   "s_per_step": round((time.time() - began) / (step + 1 - first), 3)}  # fmt: skip
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            print(row, flush=True)
+        if (step + 1) % options.save_steps == 0 or step + 1 == options.steps:
+            state = {"step": step + 1, "weights": {n: p.detach() for n, p in learning.items()},
+                     "optimizer": optimizer.state_dict()}  # fmt: skip
+            torch.save(state, state_path.with_suffix(".partial"))
+            os.replace(state_path.with_suffix(".partial"), state_path)
+        if (step + 1) % options.validation_steps == 0 or step + 1 == options.steps:
+            row = {"step": step + 1, "wer": evaluate(ear, tokenizer, validation, 40)}
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
