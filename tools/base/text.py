@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fast import Masters, compile_elementwise
 from rapidfuzz.distance import Levenshtein
 from sizes import BLANK_ID, base_config
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Gemma3ForCausalLM
-from transformers.models.diffusion_gemma.modeling_diffusion_gemma import DiffusionGemmaRMSNorm
 from vocabulary import is_spoken_form, plain
 
 from dgasr.model.asr import AsrModel
@@ -126,12 +126,6 @@ class Sentences:
         return bucket, rows
 
 
-def fused_norm(self: DiffusionGemmaRMSNorm, hidden: Tensor) -> Tensor:
-    """RMSNorm as one operation: transformers' own takes six, and a quarter of a step on a CPU."""
-    weight = self.weight.to(hidden.dtype) if getattr(self, "with_scale", True) else None
-    return F.rms_norm(hidden, hidden.shape[-1:], weight, self.eps)
-
-
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -147,7 +141,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
-    DiffusionGemmaRMSNorm.forward = fused_norm
+    compile_elementwise()
     rows = json.loads((options.vocabulary / "gemma_rows.json").read_text())
     gemma = Gemma3ForCausalLM.from_pretrained(options.gemma, dtype=torch.float32)
     prompt_tokenizer = PromptTokenizer.load(options.vocabulary)
@@ -167,15 +161,16 @@ def main() -> None:
     learning = {n: p for n, p in model.backbone.named_parameters() if "embed" not in n and "lm_head" not in n}
     for parameter in learning.values():
         parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(
-        list(learning.values()), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
+    model.to(torch.bfloat16)
+    masters = Masters(list(learning.values()))
+    optimizer = torch.optim.AdamW(masters.masters, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     state_path, first = options.out / "text.pt", 0
     if state_path.is_file():
         state = torch.load(state_path, weights_only=True)
         with torch.no_grad():
-            for name, parameter in learning.items():
-                parameter.copy_(state["weights"][name])
+            for name, master in zip(learning, masters.masters, strict=True):
+                master.copy_(state["weights"][name])
+        masters.publish()
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
     config, corruption = model.config, CorruptionConfig()
@@ -191,9 +186,9 @@ def main() -> None:
             heard = [] if rng.random() < corruption.unheard else corrupt(text, rate, corruption, near, rng)
             paths.append(simulated_path(heard, num_audio, rng))
         embeddings = model.head_weight[torch.tensor(paths)]  # [rows, audio tokens, hidden]
-        embeddings = F.rms_norm(embeddings, embeddings.shape[-1:])
+        embeddings = F.rms_norm(embeddings.float(), embeddings.shape[-1:])
         noise = torch.randn(embeddings.shape, generator=generator) * rng.uniform(0.1, 1.2)
-        audio = AUDIO_RMS * F.rms_norm(embeddings + noise, embeddings.shape[-1:])
+        audio = (AUDIO_RMS * F.rms_norm(embeddings + noise, embeddings.shape[-1:])).to(model.head_weight.dtype)
         prompt = build_prompt(prompt_tokenizer, config.prompt, num_audio, "en")
         canvas = torch.tensor(
             [canvas_ids(t, bucket, config.prompt.end_text_ids[0], config.prompt.pad_id) for t in texts]
@@ -214,23 +209,22 @@ def main() -> None:
         )
         for group in optimizer.param_groups:
             group["lr"] = options.rate * max(share, 0.02)
-        with torch.autocast("cpu", torch.bfloat16):
-            found = losses(train, step)
+        found = losses(train, step)
         sum(found.values()).backward()
-        norm = nn.utils.clip_grad_norm_(list(learning.values()), 1.0)
+        norm = masters.take_gradients(1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        masters.publish()
         for name, loss in found.items():
             means[name] = 0.97 * means.get(name, loss.item()) + 0.03 * loss.item()
         if (step + 1) % 20 == 0:
-            row = {"step": step + 1, **{n: round(v, 3) for n, v in means.items()}, "norm": round(float(norm), 2),
+            row = {"step": step + 1, **{n: round(v, 3) for n, v in means.items()}, "norm": round(norm, 2),
                    "s_per_step": round((time.time() - began) / (step + 1 - first), 2)}  # fmt: skip
             log.write(json.dumps(row) + "\n")
             log.flush()
             print(row, flush=True)
         if (step + 1) % options.save_steps == 0 or step + 1 == options.steps:
             model.eval()
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
                 held_out = [losses(validation, 10_000_000 + index) for index in range(6)]
             model.train()
             row = {"step": step + 1, **{f"validation_{n}": round(float(np.mean([h[n].item() for h in held_out])), 3)
@@ -239,7 +233,7 @@ def main() -> None:
             log.flush()
             print(row, flush=True)
             torch.save(
-                {"step": step + 1, "weights": {n: p.detach() for n, p in learning.items()},
+                {"step": step + 1, "weights": dict(zip(learning, masters.masters, strict=True)),
                  "optimizer": optimizer.state_dict()},
                 state_path.with_suffix(".partial"),
             )  # fmt: skip

@@ -1,0 +1,75 @@
+"""Make DiffusionGemma's layers train faster on a CPU without changing what they compute (beyond rounding).
+
+transformers' RMSNorm, gated activation and rotary embedding are six to ten elementwise passes each, in float32, forwards
+and backwards; compiled they are one. Measured on two cores (docs/experiments, 2026-11-29): a step of 2,400 canvas and
+prompt tokens takes 4.0 s in place of 5.5 s.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.models.diffusion_gemma import modeling_diffusion_gemma as modeling
+
+COMPILED_SHAPES = 64
+"""Graphs of one function that are kept: norms of different widths, with and without a gradient."""
+
+
+def compile_elementwise() -> None:
+    """Compile what is elementwise in every DiffusionGemma of this process."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
+    scaled, plain = (torch.compile(function, dynamic=True) for function in (_scaled_norm, _norm))
+    gate = torch.compile(_gate, dynamic=True)
+
+    def norm(self: modeling.DiffusionGemmaRMSNorm, hidden: Tensor) -> Tensor:
+        return scaled(hidden, self.weight, self.eps) if self.with_scale else plain(hidden, self.eps)
+
+    def mlp(self: modeling.DiffusionGemmaText4MLP, hidden: Tensor) -> Tensor:
+        return self.down_proj(gate(self.gate_proj(hidden), self.up_proj(hidden)))
+
+    modeling.DiffusionGemmaRMSNorm.forward = norm
+    modeling.DiffusionGemmaText4MLP.forward = mlp
+    modeling.apply_rotary_pos_emb = torch.compile(modeling.apply_rotary_pos_emb, dynamic=True)
+
+
+def _norm(hidden: Tensor, eps: float) -> Tensor:
+    wide = hidden.float()
+    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(hidden.dtype)
+
+
+def _scaled_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+    wide = hidden.float()
+    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight).to(hidden.dtype)
+
+
+def _gate(gate: Tensor, up: Tensor) -> Tensor:
+    return F.gelu(gate, approximate="tanh") * up
+
+
+class Masters:
+    """Float32 copies of bfloat16 parameters, which an optimizer changes.
+
+    At the learning rates of fine-tuning most updates are smaller than half a unit of bfloat16's last place and would be
+    lost. The parameters that compute stay bfloat16, so that no step casts them.
+
+    Args:
+        parameters: in bfloat16; they learn.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._working = list(parameters)
+        self.masters = [nn.Parameter(parameter.detach().float()) for parameter in parameters]
+
+    def take_gradients(self, clip_norm: float) -> float:
+        """Move the gradients to the masters and clip them; return their norm."""
+        for master, working in zip(self.masters, self._working, strict=True):
+            master.grad = None if working.grad is None else working.grad.float()
+            working.grad = None
+        return float(nn.utils.clip_grad_norm_(self.masters, clip_norm))
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters into the parameters that compute."""
+        for master, working in zip(self.masters, self._working, strict=True):
+            working.copy_(master)
