@@ -14,6 +14,7 @@ from dgasr.hypotheses import Transcribe, transcribe_utterances
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import RESCORE, SEED_CANVAS, Recipe, Rescore, SeedCanvas, build_recipe
 from dgasr.training.manifests import Utterance, read_manifest
+from dgasr.training.selection import EVERYTHING, Selection, select_utterances
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber.comparison import transcribe_autoregressively, transcribe_by_ctc
 from dgasr.transcriber.memory import fitting_batch_size
@@ -58,6 +59,8 @@ class EvaluationConfig:
     """What a canvas starts from, `random` tokens or what `ctc` hears; counts for the path `diffusion`."""
     rescore: Rescore = RESCORE
     """Whether CTC may overrule the decoder, `joint` or `none`; counts for the path `diffusion`."""
+    selection: Selection = EVERYTHING
+    """Which utterances of the manifest are scored."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
@@ -79,6 +82,7 @@ def evaluate(
     seed_canvas: SeedCanvas = SEED_CANVAS,
     rescore: Rescore = RESCORE,
     records_steps: bool = False,
+    selection: Selection = EVERYTHING,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score a model on a manifest.
@@ -95,6 +99,7 @@ def evaluate(
         seed_canvas: what a canvas starts from, `random` tokens or what `ctc` hears.
         rescore: whether CTC may overrule the decoder, `joint` or `none`.
         records_steps: a GPU records denoising steps and replays them.
+        selection: which utterances of the manifest are scored.
         on_utterance: told when an utterance's audio has been read; for progress.
 
     Raises:
@@ -114,7 +119,7 @@ def evaluate(
 
     config = EvaluationConfig(
         normalizer=normalizer, metric=metric, max_steps=max_steps, language=language, path=path,
-        seed_canvas=seed_canvas, rescore=rescore,
+        seed_canvas=seed_canvas, rescore=rescore, selection=selection,
     )  # fmt: skip
     return score_manifest(manifest, decoder, config, on_utterance)
 
@@ -127,6 +132,7 @@ def evaluate_ways(
     normalizer: str,
     language: str | None,
     batch_size: int,
+    selection: Selection = EVERYTHING,
 ) -> Iterator[Evaluation]:
     """Score several ways of one model on one manifest, by word errors.
 
@@ -137,6 +143,7 @@ def evaluate_ways(
         normalizer: `whisper` or `basic`.
         language: code for every utterance, or `None` for the one in its manifest row.
         batch_size: segments decoded together, of any utterances.
+        selection: which utterances of the manifest are scored.
 
     Yields:
         An evaluation for each way, in turn.
@@ -156,6 +163,7 @@ def evaluate_ways(
             path=path,
             seed_canvas=seed_canvas,
             rescore=rescore,
+            selection=selection,
         )
 
 
@@ -176,7 +184,7 @@ def score_manifest(
     Raises:
         ConfigError: a manifest that cannot be used, or a language that the decoder refuses; before any work.
     """
-    utterances = read_manifest(manifest)
+    utterances = select_utterances(read_manifest(manifest), config.selection)
     groups: dict[str, dict[int, Utterance]] = {}
     for n, utterance in enumerate(utterances):
         groups.setdefault(config.language or base_language(utterance.language), {})[n] = utterance

@@ -7,9 +7,9 @@ from itertools import islice
 
 import numpy as np
 
-from dgasr.audio import open_audio
+from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import RecordingError, TooShortError, TruncatedError
-from dgasr.evaluation.scores import ScoredUtterance
+from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
 from dgasr.frontend import cut_recording
 from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, seconds
@@ -52,6 +52,27 @@ def transcribe_utterances(
     return {n: reading.scored() for n, reading in readings.items()}, wall_s
 
 
+def read_waveform(utterance: Utterance, config: AudioConfig) -> tuple[np.ndarray, str | None]:
+    """Read the audio of one utterance whole, for a system with a front end of its own.
+
+    Args:
+        utterance: a stretch of a file.
+        config: how audio is read.
+
+    Returns:
+        Its waveform at `SAMPLE_RATE_HZ`, [samples], and why the audio ends early, `None` where it does not.
+
+    Raises:
+        RecordingError: the audio cannot be used.
+        OSError: the file cannot be opened.
+    """
+    reading = _Reading(number=0, utterance=utterance)
+    path = utterance.audio_filepath
+    with open(path, "rb") as file:
+        blocks = list(_stretch(open_audio(file, path, config).blocks(), reading))
+    return np.concatenate(blocks), reading.failure
+
+
 @dataclass(kw_only=True, slots=True)
 class _Reading:
     """What reading and decoding one utterance has come to so far."""
@@ -80,6 +101,11 @@ class _Reading:
             hypothesis_words=tuple(word for transcript in kept for word in transcript.words),
             num_steps=tuple(transcript.num_steps for transcript in kept),
             flags=tuple(flag for transcript in kept for flag in transcript.flags),
+            segments=tuple(
+                ScoredSegment(num_words=len(transcript.words), flags=transcript.flags) for transcript in kept
+            ),
+            speaker=self.utterance.speaker,
+            set_name=self.utterance.set_name,
             failure=self.failure,
         )
 

@@ -39,6 +39,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "hypotheses": {"audio", "errors", "evaluation", "frontend", "recipe", "records", "training"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
+    "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
     "stages": {"audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "transcriber"},
     # whoever asks
     "__init__": {"transcriber"},
@@ -48,8 +49,8 @@ ARROWS: dict[str, set[str]] = {
         "segmentation", "stages", "store", "transcriber",
     },
     "commands": {
-        "bench", "doctor", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records", "scale",
-        "stages", "store", "training", "transcriber",
+        "baseline", "bench", "doctor", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
+        "scale", "stages", "store", "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {

@@ -6,7 +6,7 @@ import soundfile
 
 from dgasr.audio import AudioConfig
 from dgasr.features import FeatureConfig
-from dgasr.hypotheses import transcribe_utterances
+from dgasr.hypotheses import read_waveform, transcribe_utterances
 from dgasr.records import SegmentTranscript, Word
 from dgasr.segmentation import SegmentationConfig
 from dgasr.training.manifests import Utterance
@@ -134,3 +134,22 @@ def test_every_utterance_is_told_of_once(write):
     utterances = {n: write(f"{n}.wav", babble(0.5)) for n in range(3)}
     transcribe_utterances(utterances, RECIPE, transcribe, lambda: told.append(1))
     assert len(told) == 3
+
+
+def test_every_decoded_segment_is_counted_with_its_words(write):
+    [long] = hypotheses(write("a.wav", babble(7), speaker="ann", set_name="books"))
+    assert [segment.num_words for segment in long.segments] == [1] * len(long.hypothesis_words)
+    assert (long.speaker, long.set_name) == ("ann", "books")
+
+
+def test_a_clip_longer_than_the_window_is_cut_and_not_refused(write):
+    [long] = hypotheses(write("a.wav", babble(28)))
+    assert (long.failure, long.audio_s) == (None, 28.0)
+    assert len(long.segments) >= 14  # the window is 2 s
+
+
+def test_another_system_gets_the_very_samples(write):
+    utterance = write("a.wav", babble(3), offset=1.0, duration=1.5)
+    waveform, failure = read_waveform(utterance, AudioConfig())
+    assert failure is None
+    assert np.allclose(waveform, babble(3)[16_000:40_000], atol=1e-4)

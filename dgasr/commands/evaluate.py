@@ -1,4 +1,4 @@
-"""`dgasr evaluate`: a manifest with reference texts in, error rates and speed out."""
+"""`dgasr evaluate`: score a model on a manifest with reference texts, alone or beside faster-whisper."""
 
 import argparse
 import json
@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgasr.commands.arguments import add_model_arguments, check_output_file, engine_config
+from dgasr.commands.arguments import add_model_arguments, check_output_file, engine_config, positive_int
+from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dgasr.model.asr import AsrModel
+    from dgasr.baseline import Baseline
+    from dgasr.evaluation.report import Evaluation
+    from dgasr.training.manifests import Utterance
+    from dgasr.training.selection import Selection
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -37,35 +41,84 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="canvases of noise and canvases seeded by CTC below each other, in Markdown, at 8, 4, 2 and 1 steps, with "
         "paired differences to 8 steps from noise; --metric, --max-steps and --seed-canvas do not apply",
     )  # fmt: skip
+    chosen = parser.add_argument_group("utterances")
+    chosen.add_argument("--languages", type=_names, default=(), metavar="CODE,…", help="only these languages' rows")
+    chosen.add_argument("--sets", type=_names, default=(), metavar="NAME,…", help="only these sets (field `set`)")
+    chosen.add_argument(
+        "--limit", type=positive_int, default=0, metavar="N", help="at most N utterances, spread over the sets"
+    )
+    parser.add_argument(
+        "--baseline", metavar="faster-whisper:DIR",
+        help="also score faster-whisper (int8, greedy, as many threads) on the same utterances, side by side; "
+        "--model faster-whisper:DIR scores it alone, with word times and confidence",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+    parser.add_argument(
+        "--worst", type=positive_int, metavar="N", help="also show the N utterances with most errors, word by word"
+    )
+    parser.add_argument(
+        "--worst-file",
+        type=Path,
+        metavar="FILE",
+        help="where they go: .tsv for a table, else Markdown (default: shown)",
+    )
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Score and print."""
+    """Score and print.
+
+    Raises:
+        ConfigError: flags that do not go together, or that name what is not there; before any work.
+    """
     from dgasr.training.manifests import read_manifest
+    from dgasr.training.selection import Selection, select_utterances
 
-    read_manifest(options.manifest)  # refused now, and not after a large model was loaded
+    selection = Selection(languages=options.languages, sets=options.sets, limit=options.limit)
+    # refused now, and not after a large model was loaded
+    utterances = select_utterances(read_manifest(options.manifest), selection)
     check_output_file("--json", options.json)
-
-    from dgasr.stages.engine import load_model
-
-    model = load_model(engine_config(options))
-    table, figures = (_compare if options.compare or options.compare_seeds else _score)(options, model)
+    check_output_file("--worst-file", options.worst_file)
+    if options.worst_file and not options.worst:
+        raise ConfigError(f"--worst-file {options.worst_file}: say how many utterances go there, with --worst N.")
+    if (options.compare or options.compare_seeds) and (options.baseline or options.worst):
+        raise ConfigError("--compare and --compare-seeds stand alone. Leave out --baseline and --worst.")
+    figures: Any
+    if options.compare or options.compare_seeds:
+        table, figures = _compare(options, selection)
+    else:
+        table, figures = _score(options, selection, utterances)
     sys.stdout.write(table.rstrip("\n") + "\n")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def _score(options: argparse.Namespace, model: "AsrModel") -> tuple[str, dict[str, Any]]:
-    from tqdm import tqdm
+def _score(
+    options: argparse.Namespace, selection: "Selection", utterances: "list[Utterance]"
+) -> tuple[str, dict[str, Any]]:
+    from dgasr.evaluation.tables import figures_table
 
+    # Loaded before anything is timed, so that a folder that cannot be used is refused before an hour of decoding.
+    baseline = _load_baseline(options.baseline, has_words=False) if options.baseline else None
+    if options.model.startswith("faster-whisper:"):
+        evaluation = _by_baseline(options, _load_baseline(options.model, has_words=True), utterances)
+    else:
+        evaluation = _by_model(options, selection)
+    other = _by_baseline(options, baseline, utterances) if baseline else None
+    figures = evaluation.to_json_beside(other, _num_threads()) if other else evaluation.to_json()
+    table = figures_table(figures)
+    return (table + _worst(options, evaluation, other) if options.worst else table), figures
+
+
+def _by_model(options: argparse.Namespace, selection: "Selection") -> "Evaluation":
     from dgasr.evaluator import evaluate
+    from dgasr.stages.engine import load_model
 
-    with tqdm(desc="reading and decoding", unit=" utterances", disable=not sys.stderr.isatty(), leave=False) as bar:
-        evaluation = evaluate(
+    model = load_model(engine_config(options))
+    with _progress("reading and decoding") as bar:
+        return evaluate(
             options.manifest,
             model,
             max_steps=options.max_steps,
@@ -77,25 +130,80 @@ def _score(options: argparse.Namespace, model: "AsrModel") -> tuple[str, dict[st
             language=options.language,
             batch_size=options.batch_size,
             path=options.path,
+            selection=selection,
             on_utterance=bar.update,
         )
-    return evaluation.table(), evaluation.to_json()
 
 
-def _compare(options: argparse.Namespace, model: "AsrModel") -> tuple[str, list[dict[str, Any]]]:
+def _by_baseline(options: argparse.Namespace, baseline: "Baseline", utterances: "list[Utterance]") -> "Evaluation":
+    from dgasr.baseline import evaluate_baseline
+
+    with _progress("faster-whisper") as bar:
+        return evaluate_baseline(
+            utterances,
+            baseline,
+            normalizer=options.normalizer,
+            metric=options.metric,
+            language=options.language,
+            on_utterance=bar.update,
+        )
+
+
+def _load_baseline(name: str, *, has_words: bool) -> "Baseline":
+    from dgasr.baseline import load_baseline
+
+    return load_baseline(name, num_threads=_num_threads(), has_words=has_words)
+
+
+def _num_threads() -> int:
+    """Threads that torch gives the model (OMP_NUM_THREADS, else one a core), and the baseline as well."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _worst(options: argparse.Namespace, evaluation: "Evaluation", other: "Evaluation | None") -> str:
+    """Write the utterances with most errors to their file, or give them as text."""
+    from dgasr.evaluation.worst import worst_markdown, worst_tsv, worst_utterances
+
+    rows = worst_utterances(
+        evaluation.utterances, options.normalizer, options.worst, other.utterances if other else None
+    )
+    is_tsv = options.worst_file is not None and options.worst_file.suffix == ".tsv"
+    text = worst_tsv(rows) if is_tsv else worst_markdown(rows)
+    if options.worst_file is None:
+        return f"\n\n{text}"
+    options.worst_file.write_text(text, encoding="utf-8")
+    return ""
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _progress(what: str) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(desc=what, unit=" utterances", disable=not sys.stderr.isatty(), leave=False)
+
+
+def _compare(options: argparse.Namespace, selection: "Selection") -> tuple[str, list[dict[str, Any]]]:
     from tqdm import tqdm
 
     from dgasr.evaluation.seeds import compare_with
     from dgasr.evaluation.tables import seeds_table, steps_table
     from dgasr.evaluator import PATH_WAYS, SEED_WAYS, evaluate_ways
+    from dgasr.stages.engine import load_model
 
     evaluations = evaluate_ways(
         options.manifest,
-        model,
+        load_model(engine_config(options)),
         SEED_WAYS if options.compare_seeds else PATH_WAYS,
         normalizer=options.normalizer,
         language=options.language,
         batch_size=options.batch_size,
+        selection=selection,
     )
     first, *others = tqdm(evaluations, desc="comparing", unit=" ways", disable=not sys.stderr.isatty(), leave=False)
     if options.compare_seeds:

@@ -1,11 +1,13 @@
-"""Calibration: word confidences and whether the words were right in, how far the two disagree out."""
+"""Calibration: how far word confidences differ from the share of right words, and how well they find the wrong ones."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
-from dgasr.evaluation.normalise import basic
+from dgasr.evaluation.interval import statistics_intervals
+from dgasr.evaluation.normalise import normalise
 from dgasr.evaluation.wer import align
 from dgasr.records import Word
 
@@ -29,29 +31,49 @@ class Judgements:
         )
 
     def summary(self) -> dict[str, float | int | None]:
-        """Give mean confidence, accuracy and expected calibration error; all `None` where no word was recognised."""
+        """Give mean confidence, accuracy, expected calibration error and AUROC; `None` where words do not tell."""
         confidences, is_right = np.array(self.confidences), np.array(self.is_right, dtype=bool)
         return {
             "words": len(confidences),
             "mean_confidence": float(confidences.mean()) if len(confidences) else None,
             "accuracy": float(is_right.mean()) if len(confidences) else None,
             "expected_calibration_error": expected_calibration_error(confidences, is_right),
+            "auroc": area_under_roc(confidences, is_right),
         }
 
 
-def judge(reference: str, hypothesis: Sequence[Word]) -> Judgements:
+def judge(reference: str, hypothesis: Sequence[Word], language: str = "en", normalizer: str = "basic") -> Judgements:
     """Decide for every recognised word whether it stands in the reference at its place.
+
+    A word is right if the plain normaliser or the given one finds it so. Whisper's joins spoken digits of the reference
+    ("one two" is "12"), which no single word of the hypothesis can equal, and the plain one takes "Mr." and "mister"
+    for two words: with either alone, right words would count as wrong.
 
     Args:
         reference: what was said.
-        hypothesis: recognised words with their confidence.
+        hypothesis: recognised words with their confidence; those of punctuation alone are not judged.
+        language: code; characters are compared where it is written without spaces.
+        normalizer: one of `normalise.Normalizer`.
     """
-    said, heard = basic(reference).split(), [basic(word.word).replace(" ", "") for word in hypothesis]
-    right = {j for i, j in align(said, heard) if i is not None and j is not None and said[i] == heard[j]}
+    ways = [_right_words(reference, hypothesis, language, way) for way in dict.fromkeys(("basic", normalizer))]
+    judged = [(word, rights) for word, *rights in zip(hypothesis, *ways, strict=True) if rights[0] is not None]
     return Judgements(
-        confidences=tuple(word.confidence for word in hypothesis),
-        is_right=tuple(j in right for j in range(len(hypothesis))),
+        confidences=tuple(word.confidence for word, _ in judged), is_right=tuple(any(rights) for _, rights in judged)
     )
+
+
+def calibration_figures(parts: Sequence[Judgements], units: np.ndarray) -> dict[str, object]:
+    """Give `Judgements.summary` of all utterances, with 95 % intervals of calibration error and AUROC.
+
+    Args:
+        parts: judgements of each utterance.
+        units: utterances that are drawn together, see `interval.drawn_units`.  [utterances]
+    """
+    figures: dict[str, object] = dict(Judgements.total(parts).summary())
+    columns = [np.column_stack([part.confidences, part.is_right]).reshape(-1, 2) for part in parts]
+    intervals = statistics_intervals(columns, _error_and_area, units) if figures["words"] else [None, None]
+    names = ("expected_calibration_error_95", "auroc_95")
+    return figures | dict(zip(names, intervals, strict=True))
 
 
 def expected_calibration_error(confidences: np.ndarray, is_right: np.ndarray) -> float | None:
@@ -72,3 +94,49 @@ def expected_calibration_error(confidences: np.ndarray, is_right: np.ndarray) ->
     bins = np.minimum((confidences * NUM_BINS).astype(int), NUM_BINS - 1)  # [words]
     gaps = np.bincount(bins, weights=is_right - confidences, minlength=NUM_BINS)  # [bins], summed over their words
     return float(np.abs(gaps).sum() / len(confidences))
+
+
+def area_under_roc(confidences: np.ndarray, is_right: np.ndarray) -> float | None:
+    """Probability that a right word has more confidence than a wrong one; equal confidences count half.
+
+    Args:
+        confidences: probabilities in [0, 1].  [words]
+        is_right: whether each word was right.  [words]
+
+    Returns:
+        1 where every wrong word has less confidence than every right one, 0.5 for confidences that say nothing; `None`
+        unless there are both right and wrong words.
+
+    Source:
+        Hanley and McNeil 1982: the area under the ROC curve is the rank-sum statistic of Mann and Whitney, scaled.
+    """
+    num_right = int(np.count_nonzero(is_right))
+    num_wrong = len(is_right) - num_right
+    if not num_right or not num_wrong:
+        return None
+    rank_sum = rankdata(confidences)[is_right.astype(bool)].sum()
+    return float((rank_sum - num_right * (num_right + 1) / 2) / (num_right * num_wrong))
+
+
+def _right_words(reference: str, hypothesis: Sequence[Word], language: str, normalizer: str) -> list[bool | None]:
+    """Tell which words are right under one normaliser; `None` for words that it leaves nothing of.
+
+    A normaliser may make several words of one ("won't", "ill-disposed"): all of them have to be right.
+    """
+    said = normalise(reference, language, normalizer)
+    spelled = [normalise(word.word, language, normalizer) for word in hypothesis]
+    heard = [piece for pieces in spelled for piece in pieces]
+    right = {j for i, j in align(said, heard) if i is not None and j is not None and said[i] == heard[j]}
+    position, found = 0, list[bool | None]()
+    for pieces in spelled:
+        places = range(position, position + len(pieces))
+        found.append(all(place in right for place in places) if pieces else None)
+        position += len(pieces)
+    return found
+
+
+def _error_and_area(values: np.ndarray) -> tuple[float, float]:
+    """Give calibration error and AUROC of drawn words, NaN for what they do not determine.  [words, 2]"""
+    confidences, is_right = values[:, 0], values[:, 1] > 0
+    error, area = expected_calibration_error(confidences, is_right), area_under_roc(confidences, is_right)
+    return (np.nan if error is None else error, np.nan if area is None else area)

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from dgasr.errors import ConfigError
-from dgasr.evaluation.calibration import Judgements, judge
-from dgasr.evaluation.interval import bootstrap_interval
+from dgasr.evaluation.calibration import calibration_figures, judge
+from dgasr.evaluation.groups import group_rows, rows_beside
+from dgasr.evaluation.interval import bootstrap_interval, drawn_units
+from dgasr.evaluation.nonspeech import non_speech_rows
 from dgasr.evaluation.normalise import check_normalizer
 from dgasr.evaluation.scores import ScoredUtterance, character_edits, summarise, word_edits
 from dgasr.evaluation.tables import figures_table
-from dgasr.evaluation.timing import TimingErrors, timing_errors
+from dgasr.evaluation.timing import TimingErrors, timing_errors, timing_figures
 
 METRICS = ("wer", "cer")
 
@@ -27,7 +29,7 @@ class Evaluation:
     max_steps: int
     """Denoising steps allowed a canvas."""
     path: str
-    """How the text was found: `diffusion`, `ctc` or `ar`."""
+    """How the text was found: `diffusion`, `ctc` or `ar`; or `faster-whisper`, another system."""
     wall_s: float
     """Time from the first byte of audio to the last word, after warm-up, s."""
     seed_canvas: str = "random"
@@ -43,14 +45,17 @@ class Evaluation:
         """Give all figures; a rate or time that nothing determines is `None`."""
         figures = summarise(self.utterances, self.normalizer)
         steps = [steps for utterance in self.utterances for steps in utterance.num_steps]
-        timing = TimingErrors.total(
+        units = drawn_units([utterance.speaker for utterance in self.utterances])
+        timing = [
             timing_errors(utterance.reference_words, utterance.hypothesis_words)
-            for utterance in self.utterances
             if utterance.reference_words
-        )
-        judgements = Judgements.total(
-            judge(utterance.reference, utterance.hypothesis_words) for utterance in self.utterances
-        )
+            else TimingErrors()
+            for utterance in self.utterances
+        ]
+        judgements = [
+            judge(utterance.reference, utterance.hypothesis_words, utterance.language, self.normalizer)
+            for utterance in self.utterances
+        ]
         return figures | {
             "rtfx": figures["audio_s"] / self.wall_s,
             "wall_s": self.wall_s,
@@ -63,9 +68,11 @@ class Evaluation:
             "normalizer": self.normalizer,
             "metric": self.metric,
             "interval_95": self._interval(),
-            "timing": timing.summary(),
-            "calibration": judgements.summary(),
+            "timing": timing_figures(timing, units),
+            "calibration": calibration_figures(judgements, units),
             "per_language": self._per_language(),
+            "groups": group_rows(self.utterances, self.normalizer),
+            "non_speech": non_speech_rows(self.utterances),
             "num_flagged": sum(bool(utterance.flags) for utterance in self.utterances),
             "failures": [
                 {"audio_filepath": utterance.audio_filepath, "message": utterance.failure}
@@ -78,9 +85,24 @@ class Evaluation:
         """Lay the figures out for a terminal."""
         return figures_table(self.to_json())
 
+    def to_json_beside(self, baseline: "Evaluation", num_threads: int) -> dict[str, Any]:
+        """Give all figures with those of another system on the same utterances.
+
+        Args:
+            baseline: the other system's evaluation of the same utterances, in the same order.
+            num_threads: that each of them could use.
+
+        Returns:
+            What `to_json` gives, with the rows of `groups` as `groups.rows_beside` gives them, and `baseline`: all
+            figures of the other system, and `threads`.
+        """
+        groups = rows_beside(self.utterances, baseline.utterances, self.normalizer)
+        return self.to_json() | {"groups": groups, "baseline": baseline.to_json(), "threads": num_threads}
+
     def _interval(self) -> tuple[float, float] | None:
         edits = word_edits if self.metric == "wer" else character_edits
-        return bootstrap_interval([edits(utterance, self.normalizer) for utterance in self.utterances])
+        counts = [edits(utterance, self.normalizer) for utterance in self.utterances]
+        return bootstrap_interval(counts, drawn_units([utterance.speaker for utterance in self.utterances]))
 
     def _per_language(self) -> dict[str, dict[str, Any]]:
         languages = sorted({utterance.language for utterance in self.utterances})

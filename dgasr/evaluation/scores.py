@@ -10,6 +10,16 @@ from dgasr.records import Word
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredSegment:
+    """A segment that was decoded."""
+
+    num_words: int
+    """Words recognised in it."""
+    flags: tuple[str, ...]
+    """Reasons to doubt it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredUtterance:
     """An utterance with what was said in it and what was recognised."""
 
@@ -31,6 +41,12 @@ class ScoredUtterance:
     """Denoising steps spent on each segment that was decoded."""
     flags: tuple[str, ...] = ()
     """Reasons to doubt one of its segments."""
+    segments: tuple["ScoredSegment", ...] = ()
+    """Each segment that was decoded."""
+    speaker: str | None = None
+    """Who speaks, `None` where unknown."""
+    set_name: str | None = None
+    """Corpus that the utterance comes from, `None` where the manifest names none."""
     failure: str | None = None
     """Why the audio was rejected or ended early; `None` where nothing is wrong with it."""
 

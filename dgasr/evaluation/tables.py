@@ -8,14 +8,61 @@ def figures_table(figures: dict[str, Any]) -> str:
     """Lay the figures of one evaluation out for a terminal.
 
     Args:
-        figures: what `Evaluation.to_json` gives.
+        figures: what `Evaluation.to_json` or `Evaluation.to_json_beside` gives.
     """
     lines = [*_rates(figures), *_circumstances(figures)]
     if figures["timing"]["matched_words"]:
         lines.append(f"times     {_times(figures['timing'])}")
-    if len(figures["per_language"]) > 1 or any("wer_marks_kept" in part for part in figures["per_language"].values()):
-        lines += [_language(language, part) for language, part in figures["per_language"].items()]
+    if figures["calibration"]["words"]:
+        lines.append(f"doubt     {_calibration(figures['calibration'])}")
+    if "baseline" in figures:
+        lines += _baseline(figures)
     lines += [f"failed    {failure['message']}" for failure in figures["failures"]]
+    if len(figures["groups"]) > 1 or "baseline" in figures:
+        lines += ["", groups_table(figures["groups"])]
+    if figures["non_speech"]:
+        lines += ["", non_speech_table(figures["non_speech"])]
+    return "\n".join(lines)
+
+
+def groups_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay scores of sets and languages out in Markdown, with the baseline's beside where there is one.
+
+    Args:
+        rows: what `groups.group_rows` or `groups.rows_beside` gives.
+    """
+    is_beside = any("baseline_rate" in row for row in rows)
+    head = ["", "utterances", "min", "people", "rate", "% (95 % interval)"]
+    head += ["baseline % (95 % interval)", "ratio (95 % interval)"] if is_beside else []
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in rows:
+        name = row["name"] if row["group"] == "set" else f"language {row['name']}"
+        over = ", people drawn" if row["interval_over"] == "speakers" else ""
+        marks = ", marks kept" if row["keeps_marks"] else ""
+        cells = [name, row["num_utterances"], f"{row['audio_s'] / 60:.1f}", row["num_speakers"] or ""]
+        cells += [row["metric"].upper() + marks, _rate_between(row["rate"], row["interval_95"]) + over]
+        if is_beside:
+            cells.append(_rate_between(row["baseline_rate"], row["baseline_interval_95"]))
+            cells.append(_ratio(row["ratio"], row["ratio_95"]))
+        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def non_speech_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay out in Markdown how often words were recognised where the reference is empty.
+
+    Args:
+        rows: what `nonspeech.non_speech_rows` gives.
+    """
+    lines = [
+        "| nobody speaks | utterances | min | segments decoded | with words | of these flagged | words |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['name']} | {row['num_utterances']} | {row['audio_s'] / 60:.1f} | {row['num_segments']}"
+        f" | {row['with_words']} | {row['with_words_flagged']} | {row['num_words']} |"
+        for row in rows
+    ]
     return "\n".join(lines)
 
 
@@ -61,8 +108,8 @@ def seeds_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _between(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f" ({100 * interval[0]:.2f} to {100 * interval[1]:.2f})"
+def _between(interval: Sequence[float] | None, digits: int = 2) -> str:
+    return "" if interval is None else f" ({100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f})"
 
 
 def _points(difference: float | None) -> str:
@@ -107,11 +154,37 @@ def _edge(timing: dict[str, Any], edge: str) -> str:
     return f"{timing[f'{edge}_median_ms']:.0f} / {timing[f'{edge}_p90_ms']:.0f}"
 
 
-def _language(language: str, figures: dict[str, Any]) -> str:
-    line = f"{language:9} WER {_percent(figures['wer'])}, CER {_percent(figures['cer'])}"
-    if "wer_marks_kept" in figures:
-        line += f"; marks kept: WER {_percent(figures['wer_marks_kept'])}, CER {_percent(figures['cer_marks_kept'])}"
-    return f"{line}; {figures['num_utterances']} utterances"
+def _calibration(figures: dict[str, Any]) -> str:
+    error = 100 * figures["expected_calibration_error"]
+    line = f"expected calibration error {error:.1f} %{_between(figures['expected_calibration_error_95'], 1)}"
+    if figures["auroc"] is not None:
+        interval = figures["auroc_95"]
+        between = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+        line += f", AUROC for word errors {figures['auroc']:.3f}{between}"
+    return f"{line}; {figures['words']} words, {100 * figures['accuracy']:.1f} % right"
+
+
+def _baseline(figures: dict[str, Any]) -> list[str]:
+    other = figures["baseline"]
+    return [
+        f"baseline  {other['path']}: WER {_percent(other['wer'])}{_between(other['interval_95'])},"
+        f" RTFx {other['rtfx']:.1f} ({other['wall_s']:.1f} s after warm-up)",
+        f"beside    WER {_quotient(figures['wer'], other['wer'])} times the baseline's,"
+        f" RTFx {_quotient(figures['rtfx'], other['rtfx'])} times; {figures['threads']} threads each",
+    ]
+
+
+def _quotient(value: float | None, other: float | None) -> str:
+    return "undefined" if value is None or not other else f"{value / other:.2f}"
+
+
+def _ratio(ratio: float | None, interval: Sequence[float] | None) -> str:
+    between = f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+    return "" if ratio is None else f"{ratio:.2f}{between}"
+
+
+def _rate_between(rate: float | None, interval: Sequence[float] | None) -> str:
+    return "" if rate is None else f"{100 * rate:.1f}{_between(interval, 1)}"
 
 
 def _percent(rate: float | None) -> str:

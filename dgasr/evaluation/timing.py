@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dgasr.evaluation.interval import statistics_intervals
 from dgasr.evaluation.normalise import basic
 from dgasr.evaluation.wer import align
 from dgasr.records import Word, seconds
@@ -44,6 +45,19 @@ class TimingErrors:
         return figures | {"matched_words": len(self.start_samples), "timed_reference_words": self.reference_words}
 
 
+def timing_figures(parts: Sequence[TimingErrors], units: np.ndarray) -> dict[str, object]:
+    """Give `TimingErrors.summary` of all utterances, with 95 % intervals of the two medians.
+
+    Args:
+        parts: errors of each utterance.
+        units: utterances that are drawn together, see `interval.drawn_units`.  [utterances]
+    """
+    figures: dict[str, object] = dict(TimingErrors.total(parts).summary())
+    columns = [np.column_stack([part.start_samples, part.end_samples]).reshape(-1, 2) for part in parts]
+    intervals = statistics_intervals(columns, _medians_ms, units) if figures["matched_words"] else [None, None]
+    return figures | dict(zip(("start_median_95_ms", "end_median_95_ms"), intervals, strict=True))
+
+
 def timing_errors(reference: Sequence[Word], hypothesis: Sequence[Word]) -> TimingErrors:
     """Measure how far the words of a hypothesis lie from where they were said.
 
@@ -70,6 +84,13 @@ def timing_errors(reference: Sequence[Word], hypothesis: Sequence[Word]) -> Timi
 def _compared(words: Sequence[Word]) -> list[str]:
     """Spell words so that case and punctuation do not matter, one string per word whatever it holds."""
     return [basic(word.word).replace(" ", "") for word in words]
+
+
+def _medians_ms(errors: np.ndarray) -> list[float]:
+    """Give the medians of absolute start and end errors, ms.  [words, 2] samples -> [2]"""
+    if not len(errors):
+        return [np.nan, np.nan]
+    return [1000 * seconds(1) * float(median) for median in np.median(np.abs(errors), axis=0)]
 
 
 def _percentile(values: np.ndarray, percent: float) -> float | None:

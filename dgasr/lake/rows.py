@@ -1,5 +1,6 @@
 """Records in, rows of the lake out. The only place where sample positions become seconds for good."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -234,6 +235,7 @@ def evaluation_row(
         "wall_s": figures["wall_s"],
         "rtfx": figures["rtfx"],
         "started_at": started_at,
+        "figures": json.dumps(figures, ensure_ascii=False),
     }
 
 

@@ -146,6 +146,7 @@ EVALUATIONS = _table(
     _column("wall_s", pa.float64(), "from the first byte of audio to the last word", unit="s"),
     _column("rtfx", pa.float64(), "audio_s / wall_s"),
     _column("started_at", UTC, "when the evaluation began"),
+    _column("figures", pa.string(), "all figures as JSON, by set and language too; null in old rows", nullable=True),
 )
 
 PRESENCE = _table(

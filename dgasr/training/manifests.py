@@ -1,7 +1,8 @@
 """Manifests: one JSON object a line in, utterances out, and back. Knows the file format, not who trains or scores.
 
 Fields: `audio_filepath` (relative paths count from the manifest's folder), `duration` (s), `text`, `language`; optional
-`offset` (s into the audio file), `speaker`, and `words` (a list of `word, start_s, end_s`, from the utterance's start).
+`offset` (s into the audio file), `speaker`, `set` (name of the corpus it comes from), and `words` (a list of `word,
+start_s, end_s`, from the utterance's start).
 """
 
 import json
@@ -34,6 +35,8 @@ class Utterance:
     """Who speaks, where that is known."""
     offset: float = 0.0
     """Where the utterance starts in the audio file, s."""
+    set_name: str | None = None
+    """Corpus that the utterance comes from, the field `set`; scores are also given for each set."""
 
 
 def num_samples(time_s: float) -> int:
@@ -99,6 +102,7 @@ def _read_line(line: str, where: str, folder: Path) -> Utterance:
         words=_words(row["words"], where) if row.get("words") is not None else None,
         speaker=_string(row, "speaker", where) if row.get("speaker") is not None else None,
         offset=offset,
+        set_name=_string(row, "set", where) if row.get("set") is not None else None,
     )
 
 
@@ -148,6 +152,8 @@ def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
         row["offset"] = utterance.offset
     if utterance.speaker is not None:
         row["speaker"] = utterance.speaker
+    if utterance.set_name is not None:
+        row["set"] = utterance.set_name
     if utterance.words is not None:
         row["words"] = [
             {"word": word.word, "start_s": seconds(word.start_sample), "end_s": seconds(word.end_sample)}

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from dgasr import evaluator
+from dgasr import baseline, evaluator
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredUtterance
 from dgasr.stages import engine
@@ -103,3 +103,68 @@ def test_json_in_a_folders_place_is_refused_before_the_model_is_loaded(dgasr, ma
 def test_json_in_no_folder_is_refused_before_the_model_is_loaded(dgasr, manifest: Path, tmp_path: Path):
     code, _, err = dgasr("evaluate", manifest, "--json", tmp_path / "nowhere" / "figures.json")
     assert (code, "no such folder" in err) == (2, True)
+
+
+@pytest.fixture
+def whisper(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """A faster-whisper that hears "two" in everything; the names and settings that it was loaded with."""
+    loaded: list[tuple[str, bool]] = []
+
+    def load(name: str, *, num_threads: int, has_words: bool) -> object:
+        loaded.append((name, has_words))
+        return object()
+
+    def evaluate_baseline(utterances, model, **options) -> Evaluation:
+        heard = tuple(
+            ScoredUtterance(
+                audio_filepath=u.audio_filepath, language="en", audio_s=2.0, reference=u.text, hypothesis="two"
+            )
+            for u in utterances
+        )
+        return Evaluation(
+            utterances=heard, normalizer="basic", metric="wer", max_steps=0, path="faster-whisper", wall_s=0.5
+        )
+
+    monkeypatch.setattr(baseline, "load_baseline", load)
+    monkeypatch.setattr(baseline, "evaluate_baseline", evaluate_baseline)
+    return loaded
+
+
+def test_both_columns_come_from_one_run(dgasr, manifest: Path, tmp_path: Path, whisper):
+    _, out, _ = dgasr("evaluate", manifest, "--baseline", "faster-whisper:ct2", "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert "baseline  faster-whisper: WER 100.00 % (100.00 to 100.00), RTFx 4.0" in out
+    assert "RTFx 0.50 times" in out
+    assert "| language en | 1 | 0.0 |  | WER | 0.0 (0.0 to 0.0) | 100.0 (100.0 to 100.0) | 0.00 (0.00 to 0.00) |" in out
+    assert (figures["wer"], figures["baseline"]["wer"], figures["groups"][0]["ratio"]) == (0.0, 1.0, 0.0)
+    assert whisper == [("faster-whisper:ct2", False)]
+
+
+def test_faster_whisper_can_be_the_model(dgasr, manifest: Path, whisper):
+    _, out, _ = dgasr("evaluate", manifest, "--model", "faster-whisper:ct2")
+    assert "decoder   faster-whisper; " in out
+    assert whisper == [("faster-whisper:ct2", True)]
+
+
+def test_the_worst_utterances_are_shown_or_written(dgasr, manifest: Path, tmp_path: Path, whisper):
+    command = ("evaluate", manifest, "--model", "faster-whisper:ct2", "--worst", 3)
+    assert "- errors: [one → two]" in dgasr(*command)[1]
+    dgasr(*command, "--worst-file", tmp_path / "worst.md")
+    assert "- errors: [one → two]" in (tmp_path / "worst.md").read_text()
+    dgasr(*command, "--worst-file", tmp_path / "worst.tsv")
+    assert (tmp_path / "worst.tsv").read_text().startswith("rank\terrors")
+
+
+def test_what_the_manifest_does_not_hold_is_refused_before_the_model_is_loaded(dgasr, manifest: Path):
+    code, _, err = dgasr("evaluate", manifest, "--languages", "de,fr", "--model", "nowhere")
+    assert (code, "--languages de,fr: not in the manifest" in err) == (2, True)
+
+
+def test_a_file_for_the_worst_without_a_number_is_refused(dgasr, manifest: Path, tmp_path: Path):
+    code, _, err = dgasr("evaluate", manifest, "--worst-file", tmp_path / "worst.md")
+    assert (code, "--worst N" in err) == (2, True)
+
+
+def test_comparing_ways_and_systems_at_once_is_refused(dgasr, manifest: Path):
+    code, _, err = dgasr("evaluate", manifest, "--compare", "--baseline", "faster-whisper:ct2")
+    assert (code, "--baseline" in err) == (2, True)

@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from dgasr.evaluation.timing import TimingErrors, timing_errors
+from dgasr.evaluation.timing import TimingErrors, timing_errors, timing_figures
 from dgasr.records import Word
 
 
@@ -48,3 +49,15 @@ def test_utterances_add_up_word_by_word():
 def test_without_a_match_there_is_no_figure():
     summary = timing_errors(SAID, []).summary()
     assert (summary["start_median_ms"], summary["end_p90_ms"], summary["matched_words"]) == (None, None, 0)
+
+
+def test_medians_have_intervals_over_utterances():
+    parts = [timing_errors(SAID[:1], words(("one", 100 + 10 * (n % 5), 400))) for n in range(50)]
+    figures = timing_figures([*parts, TimingErrors()], np.arange(51))
+    low, high = figures["start_median_95_ms"]
+    assert low <= figures["start_median_ms"] == 20.0 <= high
+    assert figures["end_median_95_ms"] == (0.0, 0.0)
+
+
+def test_without_a_match_medians_have_no_interval():
+    assert timing_figures([TimingErrors()], np.arange(1))["start_median_95_ms"] is None

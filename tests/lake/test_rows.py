@@ -1,5 +1,7 @@
 """Records become rows."""
 
+import json
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -89,6 +91,10 @@ def evaluated(day):
 def test_an_evaluation_has_exactly_the_declared_columns(evaluated):
     assert list(evaluated) == EVALUATIONS.names
     assert (evaluated["num_insertions"], evaluated["num_failures"], evaluated["max_steps"]) == (3, 1, 8)
+
+
+def test_an_evaluation_keeps_all_figures_as_json(evaluated):
+    assert json.loads(evaluated["figures"]) == FIGURES
 
 
 def test_an_evaluation_is_written_once(tmp_path, evaluated):

@@ -41,6 +41,7 @@ def test_what_was_written_is_read_back(tmp_path):
         words=(word,),
         speaker="anna",
         offset=2.25,
+        set_name="books",
     )
     write_manifest(tmp_path / "manifest.jsonl", [utterance])
     assert read_manifest(tmp_path / "manifest.jsonl") == [utterance]

@@ -1,0 +1,165 @@
+"""faster-whisper as a baseline: with a stand-in for the model, and with Whisper base itself where it is installed."""
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from dgasr.baseline import Baseline, evaluate_baseline, is_baseline, load_baseline
+from dgasr.errors import ConfigError
+from dgasr.training.manifests import Utterance
+
+WHISPER = Path(os.environ.get("DGASR_WHISPER_CT2", "/root/parts/whisper-ct2"))
+
+
+class Model:
+    """Hears as many words as there are seconds, in segments of ten seconds, and remembers how it was asked."""
+
+    supported_languages = ("en", "de")
+
+    def __init__(self):
+        self.asked = []
+
+    def transcribe(self, waveform, **options):
+        self.asked.append({"samples": len(waveform)} | options)
+        words = [
+            SimpleNamespace(word=f" w{n}", start=n + 0.25, end=n + 1.0, probability=0.5)
+            for n in range(len(waveform) // 16_000)
+        ]
+        return iter(
+            SimpleNamespace(
+                text="".join(word.word for word in words[n : n + 10]),
+                words=words[n : n + 10] if options["word_timestamps"] else None,
+            )
+            for n in range(0, len(words), 10)
+        ), None
+
+
+@pytest.fixture
+def said(tmp_path):
+    def write(duration_s, **fields):
+        path = tmp_path / f"{duration_s}.wav"
+        soundfile.write(path, np.full(round(16_000 * duration_s), 0.1), 16_000)
+        defaults = {"text": "w0 w1", "language": "en", "duration": float(duration_s), "audio_filepath": str(path)}
+        return Utterance(**(defaults | fields))
+
+    return write
+
+
+def score(utterances, *, has_words=False, language=None, model=None):
+    model = model or Model()
+    evaluation = evaluate_baseline(
+        utterances, Baseline(model=model, has_words=has_words), normalizer="basic", metric="wer", language=language
+    )
+    return evaluation, model
+
+
+def test_utterances_are_recognised_in_order_as_they_are(said):
+    evaluation, _ = score([said(2, set_name="books", speaker="ann"), said(1.5, text="w0")])
+    first, second = evaluation.utterances
+    assert (first.hypothesis, first.audio_s, first.set_name, first.speaker) == ("w0 w1", 2.0, "books", "ann")
+    assert second.hypothesis == "w0"
+    assert (evaluation.path, evaluation.to_json()["wer"]) == ("faster-whisper", 0.0)
+
+
+def test_it_is_greedy_without_sampling_and_without_voice_activity_detection(said):
+    _, model = score([said(2)])
+    asked = {"beam_size": 1, "temperature": 0.0, "vad_filter": False, "word_timestamps": False, "language": "en"}
+    assert asked.items() <= model.asked[0].items()
+
+
+def test_one_utterance_of_warm_up_comes_before(said):
+    _, model = score([said(2), said(3)])
+    assert [asked["samples"] for asked in model.asked] == [32_000, 32_000, 48_000]
+
+
+def test_each_row_is_asked_for_in_its_language_unless_one_is_given(said):
+    rows = [said(2), said(3, language="de-AT")]
+    assert [asked["language"] for asked in score(rows)[1].asked[1:]] == ["en", "de"]
+    assert {asked["language"] for asked in score(rows, language="en")[1].asked} == {"en"}
+
+
+def test_a_language_it_does_not_know_is_refused_before_any_work(said):
+    model = Model()
+    with pytest.raises(ConfigError, match=r"xx: no language of the baseline. .* --languages"):
+        score([said(2, language="xx")], model=model)
+    assert not model.asked
+
+
+def test_words_have_times_in_samples_and_confidence(said):
+    evaluation, _ = score([said(2)], has_words=True)
+    [word, last] = evaluation.utterances[0].hypothesis_words
+    assert (word.word, word.start_sample, word.end_sample, word.confidence) == ("w0", 4_000, 16_000, 0.5)
+    assert last.end_sample <= 32_000
+
+
+def test_a_second_look_behind_the_last_word_is_not_taken(said):
+    assert score([said(20)], has_words=True)[0].utterances[0].hypothesis.split()[-1] == "w9"
+    assert score([said(20)])[0].utterances[0].hypothesis.split()[-1] == "w19"
+    assert score([said(40)], has_words=True)[0].utterances[0].hypothesis.split()[-1] == "w39"
+
+
+def test_segments_are_counted_with_their_words(said):
+    evaluation, _ = score([said(12)])
+    assert [segment.num_words for segment in evaluation.utterances[0].segments] == [10, 2]
+
+
+def test_broken_audio_counts_as_deleted_words(said, tmp_path):
+    broken = said(2, audio_filepath=str(tmp_path / "none.wav"))
+    figures = score([said(2), broken])[0].to_json()
+    assert (figures["edits"]["deletions"], len(figures["failures"])) == (2, 1)
+
+
+def test_the_name_says_which_system_and_where():
+    assert [is_baseline(name) for name in ("faster-whisper:/models/base", "tiny", "base")] == [True, False, False]
+
+
+@pytest.mark.parametrize("name", ["faster-whisper:/nowhere", "whisper:/models", "tiny"])
+def test_a_folder_without_a_model_is_refused_with_what_to_write(name):
+    with pytest.raises(ConfigError, match="Write faster-whisper:DIR"):
+        load_baseline(name, num_threads=1)
+
+
+def test_where_faster_whisper_is_not_installed_the_extra_is_named(tmp_path, monkeypatch):
+    (tmp_path / "model.bin").touch()
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    with pytest.raises(ConfigError, match=r"pip install 'dgasr\[baseline\]'"):
+        load_baseline(f"faster-whisper:{tmp_path}", num_threads=1)
+
+
+def test_a_model_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("Unsupported model binary version")
+
+    (tmp_path / "model.bin").touch()
+    package = ModuleType("faster_whisper")
+    package.WhisperModel = refuse
+    monkeypatch.setitem(sys.modules, "faster_whisper", package)
+    with pytest.raises(ConfigError, match="Unsupported model binary version"):
+        load_baseline(f"faster-whisper:{tmp_path}", num_threads=1)
+
+
+@pytest.mark.slow
+def test_whisper_base_hears_jfk(shared_data):
+    pytest.importorskip("faster_whisper")
+    if not (WHISPER / "model.bin").is_file():
+        pytest.skip(f"no Whisper model at {WHISPER}: set DGASR_WHISPER_CT2")
+    jfk = Utterance(
+        audio_filepath=str(shared_data / "speech" / "jfk.flac"),
+        duration=11.0,
+        text="And so, my fellow Americans, ask not what your country can do for you, "
+        "ask what you can do for your country.",
+        language="en",
+    )
+    plain = load_baseline(f"faster-whisper:{WHISPER}", num_threads=1)
+    with_words = load_baseline(f"faster-whisper:{WHISPER}", num_threads=1, has_words=True)
+    options = {"normalizer": "whisper", "metric": "wer", "language": None}
+    [heard] = evaluate_baseline([jfk], plain, **options).utterances
+    evaluation = evaluate_baseline([jfk], with_words, **options)
+    assert evaluation.utterances[0].hypothesis == heard.hypothesis
+    assert evaluation.to_json()["wer"] == 0.0
+    assert len(evaluation.utterances[0].hypothesis_words) == 22
