@@ -18,8 +18,9 @@ def figures_table(figures: dict[str, Any]) -> str:
     if "baseline" in figures:
         lines += _baseline(figures)
     lines += [f"failed    {failure['message']}" for failure in figures["failures"]]
-    if len(figures["groups"]) > 1 or "baseline" in figures:
-        lines += ["", groups_table(figures["groups"])]
+    spoken = [row for row in figures["groups"] if row["rate"] is not None]
+    if len(spoken) > 1 or (spoken and "baseline" in figures):
+        lines += ["", groups_table(spoken)]
     if figures["non_speech"]:
         lines += ["", non_speech_table(figures["non_speech"])]
     return "\n".join(lines)

@@ -3,31 +3,27 @@
 In: speech with text. Out: for each clip the words' places in samples (`NAME_words.jsonl`, a line a clip), which break
 CTC's first plateau as labels of frames and judge word times later. Goes on where a killed run stopped.
 
-Source:
-    Radford et al. 2022 and openai/whisper's `timing.py`: dynamic time warping over the attention of the heads that
-    follow the audio. The list of heads is the one published for Whisper base.
+The method is that of `tools/reference_words.py`, in batches and in windows as short as the clips: forty clips a second on
+two cores, where that one reads each in 30 s.
 """
 
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import median_filter
-from speech import Clip, Speech
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import WhisperForConditionalGeneration
 
 from dgasr.features import FeatureConfig, log_mel
+from tools.base.speech import Clip, Speech
+from tools.reference_words import ALIGNMENT_HEADS, FRAME_SAMPLES, token_onsets
 
-HEADS = ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6))
-"""(decoder layer, head) of Whisper base whose attention follows the audio."""
-
-FRAME_SAMPLES = 320
 WINDOWS_S = (2, 4, 8, 15, 30)
 """Lengths of window that clips are put into: less silence to read than in 30 s."""
 
@@ -45,52 +41,19 @@ def encoder_states(model: WhisperForConditionalGeneration, log_mel_windows: Tens
     return encoder.layer_norm(states)
 
 
-def warp(cost: np.ndarray) -> np.ndarray:
-    """Find the cheapest monotonic path through a cost matrix.
-
-    Args:
-        cost: [tokens, frames]
-
-    Returns:
-        First frame of each token on the path.  [tokens]
-    """
-    tokens, frames = cost.shape
-    total = np.full((tokens + 1, frames + 1), np.inf)
-    total[0, 0] = 0.0
-    # Along anti-diagonals every cell depends on earlier diagonals only, so each is one vector operation.
-    for diagonal in range(2, tokens + frames + 1):
-        rows = np.arange(max(1, diagonal - frames), min(tokens, diagonal - 1) + 1)
-        columns = diagonal - rows
-        before = np.minimum(
-            total[rows - 1, columns - 1], np.minimum(total[rows - 1, columns], total[rows, columns - 1])
-        )
-        total[rows, columns] = cost[rows - 1, columns - 1] + before
-    first = np.zeros(tokens, dtype=np.int64)
-    row, column = tokens, frames
-    while row > 0 and column > 0:
-        first[row - 1] = column - 1
-        steps = (total[row - 1, column - 1], total[row - 1, column], total[row, column - 1])
-        step = int(np.argmin(steps))
-        row, column = row - (step != 2), column - (step != 1)
-    return first
-
-
-def word_starts(attention: np.ndarray, word_of_token: list[int], num_frames: int) -> list[tuple[int, int]]:
+def word_places(attention: np.ndarray, word_of_token: list[int]) -> list[tuple[int, int]]:
     """Place words in frames.
 
     Args:
         attention: of the chosen heads over the audio, after softmax.  [heads, tokens, frames]
-        word_of_token: which word each token belongs to; the last token ends the text.
-        num_frames: frames that hold audio.
+        word_of_token: which word each token belongs to; the last token ends the text and belongs to the word after all.
+
+    Returns:
+        First frame of each word and of what follows it; a pause before a word is part of it.
     """
-    weights = attention[:, :, :num_frames]
-    weights = (weights - weights.mean(1, keepdims=True)) / (weights.std(1, keepdims=True) + 1e-6)
-    weights = median_filter(weights, (1, 1, 7)).mean(0)
-    first = warp(-weights.astype(np.float64))
-    count = max(word_of_token) if word_of_token[-1] > max(word_of_token[:-1], default=-1) else 0
-    starts = [int(first[word_of_token.index(word)]) for word in range(count)]
-    ends = [*starts[1:], int(first[-1])]
-    return [(start, max(end, start + 1)) for start, end in zip(starts, ends, strict=True)]
+    onsets = token_onsets(attention)
+    firsts = [int(onsets[word_of_token.index(word)]) for word in range(word_of_token[-1] + 1)]
+    return [(start, max(end, start + 1)) for start, end in pairwise(firsts)]
 
 
 def batches(clips: list[tuple[int, Clip]], size: int) -> Iterator[tuple[int, list[tuple[int, Clip]]]]:
@@ -152,11 +115,15 @@ def main() -> None:
                 input_ids=inputs, encoder_hidden_states=states, output_attentions=True, use_cache=False
             )
             # The attention that predicts a token is that of the position before it.
-            picked = torch.stack([output.cross_attentions[layer][:, head] for layer, head in HEADS], 1).float().numpy()
+            picked = (
+                torch.stack([output.cross_attentions[layer][:, head] for layer, head in ALIGNMENT_HEADS], 1)
+                .float()
+                .numpy()
+            )
             for row, (_, clip) in enumerate(group):
                 owner = words_of[row]
                 attention = picked[row][:, len(prompt) - 1 : len(prompt) - 1 + len(owner)]
-                placed = word_starts(attention, owner, max(len(owner), clip.num_samples // FRAME_SAMPLES))
+                placed = word_places(attention[:, :, : max(len(owner), clip.num_samples // FRAME_SAMPLES)], owner)
                 words = [[a * FRAME_SAMPLES, min(b * FRAME_SAMPLES, clip.num_samples)] for a, b in placed]
                 file.write(json.dumps({"start": clip.start, "words": words}) + "\n")
             count += len(group)

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from sizes import BLANK_ID, PROJECTOR
-from speech import IGNORED, PackedWindows, Speech
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import WhisperConfig
@@ -23,6 +21,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from dgasr.model.projector import Projector
 from dgasr.training.augmentation import AugmentationConfig
+from tools.base.sizes import BLANK_ID, PROJECTOR
+from tools.base.speech import IGNORED, PackedWindows, Speech
 
 FROZEN_LAYERS = 3
 """Lower layers of Whisper's encoder that stay as they are, its convolutions with them."""

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sizes import BLANK_ID
 from tokenizers import Tokenizer
-from vocabulary import is_spoken_form, plain
 
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.features import FeatureConfig, log_mel
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.training.augmentation import AugmentationConfig, augment, change_speed, coloured_noise, non_speech
+from tools.base.sizes import BLANK_ID
+from tools.base.vocabulary import is_spoken_form, plain
 
 SET_WEIGHTS = {
     "en_librispeech_devclean": 2.0, "en_librispeech": 2.0, "en_ljspeech": 2.0, "en_speechocean762": 0.6,

@@ -17,13 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fast import Masters, compile_elementwise
 from rapidfuzz.distance import Levenshtein
-from sizes import BLANK_ID, base_config
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Gemma3ForCausalLM
-from vocabulary import is_spoken_form, plain
 
 from dgasr.model.asr import AsrModel
 from dgasr.model.gemma import load_gemma3
@@ -32,6 +29,9 @@ from dgasr.prompt import build_prompt, canvas_ids
 from dgasr.training.batches import Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, backbone_losses
+from tools.base.fast import Masters, compile_elementwise
+from tools.base.sizes import BLANK_ID, base_config
+from tools.base.vocabulary import SPECIAL_TOKENS, is_spoken_form, plain
 
 AUDIO_RMS = 0.6
 """Size of the audio embeddings' values at the end of the ear's training; the simulated ones have it too."""
@@ -105,25 +105,77 @@ def simulated_path(ids: list[int], num_tokens: int, rng: random.Random) -> list[
     return (path + [BLANK_ID] * num_tokens)[:num_tokens]
 
 
-class Sentences:
-    """Batches of sentences of one length each; batch `step` is a pure function of (seed, step)."""
+def read_sentences(paths: list[Path]) -> list[str]:
+    """Read plain sentences that can be read aloud in one way only, from `.xz` files with one a line."""
+    lines = []
+    for path in paths:
+        with lzma.open(path, "rt", encoding="utf-8") as file:
+            lines += [text for text in map(plain, file) if text and is_spoken_form(text)]
+    return lines
 
-    def __init__(self, lines: list[str], tokenizer: Tokenizer, batch_tokens: int, seed: int) -> None:
+
+def backbone_weights(model: AsrModel) -> dict[str, nn.Parameter]:
+    """Name what learns of the backbone: all but the embeddings, through which the ear was trained."""
+    return {n: p for n, p in model.backbone.named_parameters() if "embed" not in n and "lm_head" not in n}
+
+
+class SimulatedEar:
+    """Losses of the backbone on sentences behind simulated audio embeddings.
+
+    Args:
+        model: gives the backbone and its embeddings.
+        tokenizer: of the small vocabulary.
+        lines: plain sentences.
+        batch_tokens: prompt and canvas tokens of a batch, about.
+        seed: of all choices; the losses of a step are a pure function of seed, step and weights.
+    """
+
+    def __init__(self, model: AsrModel, tokenizer: Tokenizer, lines: list[str], batch_tokens: int, seed: int) -> None:
+        self._model, self._batch_tokens, self._seed = model, batch_tokens, seed
         self._ids = [encoded.ids for encoded in tokenizer.encode_batch(lines)]
-        self._batch_tokens, self._seed = batch_tokens, seed
+        self._near = LookAlikes(tokenizer, first_piece=len(SPECIAL_TOKENS))
+        self._corruption = CorruptionConfig()
 
-    def rows(self, step: int, buckets: tuple[int, ...]) -> tuple[int, list[list[int]]]:
-        """Draw a canvas length and sentences, joined until they fill a good part of it."""
+    def losses(self, step: int, noise: CanvasNoiseConfig) -> dict[str, Tensor]:
+        """Compute the diffusion and the next-token loss of a step."""
+        model, config = self._model, self._model.config
+        generator = torch.Generator().manual_seed(self._seed * 7919 + step)
         rng = random.Random(self._seed * 1_000_003 + step)
+        bucket, texts = self._texts(rng)
+        num_audio = min(config.num_audio_tokens, round(bucket * rng.uniform(1.5, 2.5)))
+        audio = self._audio(texts, num_audio, rng, generator)
+        prompt = build_prompt(model.tokenizer, config.prompt, num_audio, "en")
+        end, pad = config.prompt.end_text_ids[0], config.prompt.pad_id
+        canvas = torch.tensor([canvas_ids(text, bucket, end, pad) for text in texts])
+        batch = Batch(torch.empty(0), canvas, torch.tensor([len(text) for text in texts]), torch.empty(0))
+        weights = LossWeights(ctc=0.0, pad=0.2)
+        return backbone_losses(model, audio, batch, torch.tensor(prompt.ids), weights, noise, generator)
+
+    def _texts(self, rng: random.Random) -> tuple[int, list[list[int]]]:
+        """Draw a canvas length, and sentences joined until they fill a good part of it."""
+        buckets = self._model.config.canvas.buckets
         bucket = rng.choices(buckets, weights=buckets)[0]
-        rows = []
+        texts = []
         for _ in range(max(2, self._batch_tokens // (bucket * 3))):
             wanted, own = rng.uniform(0.3, 1.0) * (bucket - 2), list[int]()
             while len(own) < wanted:
                 own += rng.choice(self._ids)
             start = rng.randrange(max(1, len(own) - bucket + 2)) if rng.random() < 0.3 else 0
-            rows.append(own[start : start + bucket - 1])
-        return bucket, rows
+            texts.append(own[start : start + bucket - 1])
+        return bucket, texts
+
+    def _audio(self, texts: list[list[int]], num_audio: int, rng: random.Random, generator: torch.Generator) -> Tensor:
+        """Make embeddings that say a corrupted text each, with noise on them.  [rows, audio tokens, hidden]"""
+        paths = []
+        for text in texts:
+            rate = rng.random() * self._corruption.highest_rate
+            is_heard = rng.random() >= self._corruption.unheard
+            heard = corrupt(text, rate, self._corruption, self._near, rng) if is_heard else []
+            paths.append(simulated_path(heard, num_audio, rng))
+        said = self._model.head_weight[torch.tensor(paths)].float()
+        said = F.rms_norm(said, said.shape[-1:])
+        noise = torch.randn(said.shape, generator=generator) * rng.uniform(0.1, 1.2)
+        return (AUDIO_RMS * F.rms_norm(said + noise, said.shape[-1:])).to(self._model.head_weight.dtype)
 
 
 def main() -> None:
@@ -149,16 +201,12 @@ def main() -> None:
     load_gemma3(model.backbone, gemma, rows)
     del gemma
     tokenizer = Tokenizer.from_file(str(options.vocabulary / "tokenizer.json"))
-    lines = []
-    for path in options.text:
-        with lzma.open(path, "rt", encoding="utf-8") as file:
-            lines += [text for text in map(plain, file) if text and is_spoken_form(text)]
-    held, lines = lines[:400], lines[400:]
-    train, validation = (Sentences(own, tokenizer, options.batch_tokens, options.seed) for own in (lines, held))
-    near = LookAlikes(tokenizer, first_piece=14)
+    lines = read_sentences(options.text)
+    train, validation = (
+        SimulatedEar(model, tokenizer, own, options.batch_tokens, options.seed) for own in (lines[400:], lines[:400])
+    )
     model.requires_grad_(False)
-    # Embeddings stay Gemma's: they are also the head through which the ear was trained.
-    learning = {n: p for n, p in model.backbone.named_parameters() if "embed" not in n and "lm_head" not in n}
+    learning = backbone_weights(model)
     for parameter in learning.values():
         parameter.requires_grad_(True)
     model.to(torch.bfloat16)
@@ -173,32 +221,7 @@ def main() -> None:
         masters.publish()
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
-    config, corruption = model.config, CorruptionConfig()
-
-    def losses(source: Sentences, step: int) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(options.seed * 7919 + step)
-        rng = random.Random(options.seed * 104_729 + step)
-        bucket, texts = source.rows(step, config.canvas.buckets)
-        num_audio = min(config.num_audio_tokens, round(bucket * rng.uniform(1.5, 2.5)))
-        paths = []
-        for text in texts:
-            rate = rng.random() * corruption.highest_rate
-            heard = [] if rng.random() < corruption.unheard else corrupt(text, rate, corruption, near, rng)
-            paths.append(simulated_path(heard, num_audio, rng))
-        embeddings = model.head_weight[torch.tensor(paths)]  # [rows, audio tokens, hidden]
-        embeddings = F.rms_norm(embeddings.float(), embeddings.shape[-1:])
-        noise = torch.randn(embeddings.shape, generator=generator) * rng.uniform(0.1, 1.2)
-        audio = (AUDIO_RMS * F.rms_norm(embeddings + noise, embeddings.shape[-1:])).to(model.head_weight.dtype)
-        prompt = build_prompt(prompt_tokenizer, config.prompt, num_audio, "en")
-        canvas = torch.tensor(
-            [canvas_ids(t, bucket, config.prompt.end_text_ids[0], config.prompt.pad_id) for t in texts]
-        )
-        batch = Batch(torch.empty(0), canvas, torch.tensor([len(t) for t in texts]), torch.empty(0))
-        return backbone_losses(
-            model, audio, batch, torch.tensor(prompt.ids), LossWeights(ctc=0.0, pad=0.2),
-            CanvasNoiseConfig(full_noise=0.3, self_conditioning=0.5), generator,
-        )  # fmt: skip
-
+    noise = CanvasNoiseConfig(full_noise=0.3, self_conditioning=0.5)
     log, warmup, means, began = (options.out / "text.jsonl").open("a"), 300, {}, time.time()
     model.train()
     for step in range(first, options.steps):
@@ -209,7 +232,7 @@ def main() -> None:
         )
         for group in optimizer.param_groups:
             group["lr"] = options.rate * max(share, 0.02)
-        found = losses(train, step)
+        found = train.losses(step, noise)
         sum(found.values()).backward()
         norm = masters.take_gradients(1.0)
         optimizer.step()
@@ -225,7 +248,7 @@ def main() -> None:
         if (step + 1) % options.save_steps == 0 or step + 1 == options.steps:
             model.eval()
             with torch.no_grad():
-                held_out = [losses(validation, 10_000_000 + index) for index in range(6)]
+                held_out = [validation.losses(10_000_000 + index, noise) for index in range(6)]
             model.train()
             row = {"step": step + 1, **{f"validation_{n}": round(float(np.mean([h[n].item() for h in held_out])), 3)
                                         for n in held_out[0]}}  # fmt: skip

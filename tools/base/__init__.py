@@ -1,0 +1,1 @@
+"""What makes the model `base`: stages that each go on where they were killed (`make base-checkpoint`)."""

@@ -1,0 +1,202 @@
+"""Train ear and backbone together on speech: diffusion, next-token and CTC losses, with text mixed in.
+
+In: `ear.pt`, `text.pt`, speech with text, sentences. Out: `together.pt`, resumable after a kill at any step, and with
+`--bundle` a model folder that `dgasr evaluate --model` takes. This is the reference's own recipe; what departs from it
+is that the encoder's upper layers and all of the small backbone learn.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import Gemma3ForCausalLM
+
+from dgasr.model.asr import AsrModel
+from dgasr.model.checkpoint import save_model
+from dgasr.model.gemma import load_gemma3
+from dgasr.prompt import Tokenizer as PromptTokenizer
+from dgasr.prompt import build_prompt, canvas_ids
+from dgasr.training.augmentation import AugmentationConfig
+from dgasr.training.batches import Batch
+from dgasr.training.canvas_noise import CanvasNoiseConfig
+from dgasr.training.objective import LossWeights, batch_losses
+from tools.base.ear import Ear, trained
+from tools.base.fast import Masters, compile_elementwise
+from tools.base.sizes import ENCODER, base_config
+from tools.base.speech import PackedWindows, Speech
+from tools.base.text import SimulatedEar, backbone_weights, read_sentences
+
+WINDOW_S = 15.0
+TEXT_EVERY = 4
+"""One step in so many is on text alone, so that the language is not forgotten."""
+
+
+def compose(gemma_folder: Path, whisper: Path, vocabulary: Path, ear_state: Path | None) -> AsrModel:
+    """Put `base` together from its pretrained parts and the ear's state, in float32."""
+    rows = json.loads((vocabulary / "gemma_rows.json").read_text())
+    gemma = Gemma3ForCausalLM.from_pretrained(gemma_folder, dtype=torch.float32)
+    model = AsrModel(base_config(gemma, len(rows)), PromptTokenizer.load(vocabulary))
+    load_gemma3(model.backbone, gemma, rows)
+    ear = Ear(whisper, gemma_folder, rows)
+    if ear_state is not None:
+        stored = torch.load(ear_state, weights_only=True)["weights"]
+        with torch.no_grad():
+            for name, parameter in trained(ear).items():
+                parameter.copy_(stored[name])
+    encoder = ear.encoder.state_dict()
+    encoder["embed_positions.weight"] = encoder["embed_positions.weight"][: ENCODER["max_source_positions"]]
+    model.encoder.load_state_dict(encoder)
+    model.projector.load_state_dict(ear.projector.state_dict())
+    return model
+
+
+class SpeechBatches(torch.utils.data.Dataset[Batch]):
+    """Windows of speech as training batches; batch `step` is a pure function of the seed and the step."""
+
+    def __init__(self, windows: PackedWindows, model: AsrModel, steps: int) -> None:
+        self._windows, self._config, self._steps = windows, model.config, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        features, ids, labels = self._windows.batch(step)
+        canvas, prompt = self._config.canvas, self._config.prompt
+        ids = [own[: canvas.buckets[-1] - 1] for own in ids]
+        bucket = canvas.bucket_holding(max(map(len, ids)) + 1) or canvas.buckets[-1]
+        return Batch(
+            log_mel=torch.from_numpy(features).to(torch.bfloat16),
+            canvas=torch.tensor([canvas_ids(own, bucket, prompt.end_text_ids[0], prompt.pad_id) for own in ids]),
+            text_lengths=torch.tensor([len(own) for own in ids]),
+            frame_labels=torch.from_numpy(labels),
+        )
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--whisper", type=Path, required=True)
+    parser.add_argument("--gemma", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=Path, required=True)
+    parser.add_argument("--ear", type=Path, required=True, help="ear.pt")
+    parser.add_argument("--backbone", type=Path, required=True, help="text.pt")
+    parser.add_argument("--train", type=Path, required=True, help="manifest")
+    parser.add_argument("--text", type=Path, nargs="+", required=True)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch-windows", type=int, default=5)
+    parser.add_argument("--encoder-rate", type=float, default=5e-5)
+    parser.add_argument("--projector-rate", type=float, default=2e-4)
+    parser.add_argument("--backbone-rate", type=float, default=1e-4)
+    parser.add_argument("--save-steps", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bundle", type=Path, help="also write a model folder, after the last step")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    compile_elementwise()
+    model = compose(options.gemma, options.whisper, options.vocabulary, options.ear)
+    stored = torch.load(options.backbone, weights_only=True)["weights"]
+    with torch.no_grad():
+        for name, parameter in backbone_weights(model).items():
+            parameter.copy_(stored[name])
+    model.requires_grad_(False)
+    upper = tuple(f"encoder.layers.{index}." for index in range(3, 6))
+    groups: dict[str, dict[str, torch.nn.Parameter]] = {
+        "encoder": {n: p for n, p in model.named_parameters() if n.startswith((*upper, "encoder.layer_norm"))},
+        "projector": {f"projector.{n}": p for n, p in model.projector.named_parameters()},
+        "backbone": {f"backbone.{n}": p for n, p in backbone_weights(model).items()},
+    }
+    for group in groups.values():
+        for parameter in group.values():
+            parameter.requires_grad_(True)
+    model.to(torch.bfloat16)
+    learning = {name: parameter for group in groups.values() for name, parameter in group.items()}
+    masters = Masters(list(learning.values()))
+    by_name = dict(zip(learning, masters.masters, strict=True))
+    peaks = {"encoder": options.encoder_rate, "projector": options.projector_rate, "backbone": options.backbone_rate}
+    optimizer = torch.optim.AdamW(
+        [{"params": [by_name[name] for name in group], "peak": peaks[kind]} for kind, group in groups.items()],
+        lr=1e-4, betas=(0.9, 0.98), weight_decay=0.01, fused=True,
+    )  # fmt: skip
+    state_path, first = options.out / "together.pt", 0
+    if state_path.is_file():
+        state = torch.load(state_path, weights_only=True)
+        with torch.no_grad():
+            for name, master in by_name.items():
+                master.copy_(state["weights"][name])
+        masters.publish()
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+    tokenizer = Tokenizer.from_file(str(options.vocabulary / "tokenizer.json"))
+    speech = Speech(options.train, options.cache, ("en",))
+    augmentation = AugmentationConfig(
+        speed=0.0, gain_db=8.0, colour_probability=0.3, telephone_probability=0.12, reverb_probability=0.2,
+        noise_probability=0.4, snr_db=(8.0, 40.0),
+    )  # fmt: skip
+    # Another seed than the ear's, so that it meets other mixtures of the same clips; augmentation at once in full.
+    windows = PackedWindows(speech, WINDOW_S, options.batch_windows, augmentation, options.seed + 100, 1, tokenizer)
+    loader = iter(
+        torch.utils.data.DataLoader(
+            SpeechBatches(windows, model, options.steps), batch_size=None, num_workers=1, prefetch_factor=4,
+            sampler=range(first, options.steps), worker_init_fn=lambda _: torch.set_num_threads(1),
+        )
+    )  # fmt: skip
+    sentences = SimulatedEar(model, tokenizer, read_sentences(options.text)[400:], 1200, options.seed + 7)
+    prompt = build_prompt(model.tokenizer, model.config.prompt, model.config.num_audio_tokens, "en")
+    prompt_ids = torch.tensor(prompt.ids)
+    weights = LossWeights(diffusion=1.0, autoregressive=1.0, ctc=0.5, frame=0.05, pad=0.2)
+    noise = CanvasNoiseConfig(full_noise=0.35, self_conditioning=0.5)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        batch = next(loader)  # drawn at each step, so that batches keep their numbers
+        if step % TEXT_EVERY == TEXT_EVERY - 1:
+            return {f"text_{name}": loss for name, loss in sentences.losses(step, noise).items()}
+        generator = torch.Generator().manual_seed(options.seed * 7919 + step)
+        return batch_losses(model, batch, prompt_ids, weights, noise, generator)
+
+    log, warmup, means, began = (options.out / "together.jsonl").open("a"), 100, dict[str, float](), time.time()
+    model.train()
+    for step in range(first, options.steps):
+        cosine = 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, options.steps - warmup)))
+        share = (step + 1) / warmup if step < warmup else cosine
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * max(share, 0.02)
+        torch.manual_seed(options.seed * 1_000_003 + step)
+        found = losses(step)
+        total = found.pop("total", None)
+        (sum(found.values()) if total is None else total).backward()
+        norm = masters.take_gradients(1.0)
+        optimizer.step()
+        masters.publish()
+        for name, loss in found.items():
+            means[name] = 0.97 * means.get(name, loss.item()) + 0.03 * loss.item()
+        if (step + 1) % 20 == 0:
+            row = {"step": step + 1, **{n: round(v, 3) for n, v in means.items()}, "norm": round(norm, 2),
+                   "s_per_step": round((time.time() - began) / (step + 1 - first), 2)}  # fmt: skip
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            print(row, flush=True)
+        if (step + 1) % options.save_steps == 0 or step + 1 == options.steps:
+            state = {"step": step + 1, "weights": by_name, "optimizer": optimizer.state_dict()}
+            torch.save(state, state_path.with_suffix(".partial"))
+            os.replace(state_path.with_suffix(".partial"), state_path)
+    if options.bundle:
+        model.float()
+        with torch.no_grad():
+            for name, parameter in learning.items():
+                parameter.copy_(by_name[name])
+        save_model(model, options.bundle, torch.float16)
+        shutil.copy(options.vocabulary / "tokenizer.json", options.bundle / "tokenizer.json")
+
+
+if __name__ == "__main__":
+    main()
