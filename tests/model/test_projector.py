@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from dgasr.errors import ConfigError
 from dgasr.model.presets import ProjectorConfig
-from dgasr.model.projector import Projector
+from dgasr.model.projector import Projector, ResidualBlock
 
 
 @pytest.fixture
@@ -40,7 +41,8 @@ def test_fine_grid_has_a_value_for_every_frame(projector):
 
 @pytest.mark.parametrize(
     "layout", [{"channels": (12, 12, 12)}, {"channels": (12, 12), "kernel_size": 5}, {"channels": (12,), "stack": 4},
-               {"channels": (12, 12, 12), "kernel_size": 7, "norms": ("input=layer",)}, {"channels": (), "stack": 8}]
+               {"channels": (12, 12, 12), "kernel_size": 7, "norms": ("input=layer",)}, {"channels": (), "stack": 8},
+               {"channels": (12, 12), "blocks": 2, "block_kernel": 3}]
 )  # fmt: skip
 @pytest.mark.parametrize("count", [1, 3, 9, 10])
 def test_the_start_of_the_fine_grid_is_the_same_without_the_rest(layout, count):
@@ -50,3 +52,20 @@ def test_the_start_of_the_fine_grid_is_the_same_without_the_rest(layout, count):
     start, whole = every_frame(projector, frames, count), every_frame(projector, frames)
     assert len(start) == count * projector.config.subsampling
     assert torch.allclose(start, whole[: len(start)], atol=1e-6)
+
+
+def test_a_residual_block_adds_what_a_convolution_over_normalised_frames_finds():
+    torch.manual_seed(0)
+    block = ResidualBlock(6, 3).eval()
+    states = torch.randn(1, 5, 6)
+    normed = torch.nn.functional.layer_norm(states, (6,), block.norm.weight, block.norm.bias, 1e-6)[0]
+    padded = torch.cat([torch.zeros(1, 6), normed, torch.zeros(1, 6)])
+    for frame in range(5):
+        found = block.conv.bias + torch.einsum("oik,ki->o", block.conv.weight, padded[frame : frame + 3])
+        expected = states[0, frame] + block.output(torch.nn.functional.gelu(found))
+        assert torch.allclose(block(states)[0, frame], expected, atol=1e-5)
+
+
+def test_blocks_need_an_odd_kernel():
+    with pytest.raises(ConfigError, match="odd block_kernel"):
+        ProjectorConfig(channels=(4,), blocks=1, block_kernel=4)

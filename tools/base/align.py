@@ -3,8 +3,8 @@
 In: speech with text. Out: for each clip the words' places in samples (`NAME_words.jsonl`, a line a clip), which break
 CTC's first plateau as labels of frames and judge word times later. Goes on where a killed run stopped.
 
-The method is that of `tools/reference_words.py`, in batches and in windows as short as the clips: forty clips a second on
-two cores, where that one reads each in 30 s.
+The method is that of `tools/reference_words.py`, in batches and in windows as short as the clips: forty clips a second
+on two cores, where that one reads each in 30 s.
 """
 
 import argparse
