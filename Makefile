@@ -13,10 +13,10 @@ TORCH_PIN := $(shell sed -n 's/^torch==//p' requirements.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench e2e chaos proofs listing samples checkpoint unheard lock clean
+.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench e2e chaos proofs listing samples checkpoint base-checkpoint unheard lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## install everything into .venv (TORCH=cuda for a GPU build)
 
@@ -97,6 +97,12 @@ checkpoint: setup ## train the bundled model again, about an hour (FSDD=folder o
 	  --scratch --plan tiny --seed 0 --device cpu --validation corpora/fsdd-valid.jsonl \
 	  --calibration corpora/connected-train/manifest.jsonl --out runs/tiny
 	cp runs/tiny/config.json runs/tiny/model.safetensors runs/tiny/tokenizer.json dgasr/model/tiny/
+
+# Where the model of real speech is made, and the data it is made from.
+BASE ?= runs/base
+SHARED ?= ../shared
+base-checkpoint: setup ## train `base`, which hears English, in stages that go on where they were killed (days; UNTIL=ear: 80 minutes)
+	$(BIN)/python -m tools.base.make $(BASE) --shared $(SHARED) $(if $(UNTIL),--until $(UNTIL))
 
 # A voice never heard: SPEAKER is left out of training and of calibration, and then judged alone.
 SPEAKER ?= jackson

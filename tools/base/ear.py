@@ -5,6 +5,7 @@ kill at any step. Knows nothing of the backbone's layers.
 """
 
 import argparse
+import copy
 import json
 import os
 import time
@@ -13,19 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rapidfuzz.distance import Levenshtein
 from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from dgasr.features import FeatureConfig, log_mel
 from dgasr.model.projector import Projector
 from dgasr.training.augmentation import AugmentationConfig
-from tools.base.sizes import BLANK_ID, PROJECTOR
+from tools.base.sizes import BLANK_ID, num_frozen, projector_config
 from tools.base.speech import IGNORED, PackedWindows, Speech
-
-FROZEN_LAYERS = 3
-"""Lower layers of Whisper's encoder that stay as they are, its convolutions with them."""
 
 
 class Ear(nn.Module):
@@ -44,22 +44,22 @@ class Ear(nn.Module):
         with safe_open(gemma / "model.safetensors", framework="pt") as file:
             embeddings = file.get_tensor("model.embed_tokens.weight")[rows].float()
         self.register_buffer("head", embeddings, persistent=False)
-        self.projector = Projector(PROJECTOR, config.d_model, embeddings.shape[1])
-        self.blank_bias = nn.Parameter(torch.tensor(0.0), requires_grad=False)
+        self.projector = Projector(projector_config(config, embeddings.shape[1]), config.d_model, embeddings.shape[1])
+        self.num_frozen = num_frozen(config)
 
     def lower(self, log_mel: Tensor) -> Tensor:
         """Run what stays frozen; [batch, mels, frames] → [batch, frames / 2, width]"""
         encoder = self.encoder
         states = F.gelu(encoder.conv2(F.gelu(encoder.conv1(log_mel)))).transpose(1, 2)
         states = states + encoder.embed_positions.weight[: states.shape[1]].to(states.dtype)
-        for layer in encoder.layers[:FROZEN_LAYERS]:
+        for layer in encoder.layers[: self.num_frozen]:
             states = layer(states, None)
             states = states[0] if isinstance(states, tuple) else states
         return states
 
     def upper(self, states: Tensor) -> Tensor:
         """Run what learns; → audio embeddings [batch, frames / 8, hidden]"""
-        for layer in self.encoder.layers[FROZEN_LAYERS:]:
+        for layer in self.encoder.layers[self.num_frozen :]:
             states = layer(states, None)
             states = states[0] if isinstance(states, tuple) else states
         return self.projector(self.encoder.layer_norm(states))
@@ -72,7 +72,8 @@ class Ear(nn.Module):
 
 def trained(ear: Ear) -> dict[str, Tensor]:
     """Name what learns."""
-    names = [f"encoder.layers.{n}." for n in range(FROZEN_LAYERS, 6)] + ["encoder.layer_norm.", "projector."]
+    layers = range(ear.num_frozen, len(ear.encoder.layers))
+    names = [f"encoder.layers.{n}." for n in layers] + ["encoder.layer_norm.", "projector."]
     return {name: p for name, p in ear.named_parameters() if any(name.startswith(prefix) for prefix in names)}
 
 
@@ -85,10 +86,6 @@ def greedy(log_probs: Tensor) -> list[int]:
 @torch.no_grad()
 def evaluate(ear: Ear, tokenizer: Tokenizer, speech: Speech, limit: int) -> dict[str, float]:
     """Greedy WER by set on windows of 15 s or, for longer clips, 30 s."""
-    from rapidfuzz.distance import Levenshtein
-
-    from dgasr.features import FeatureConfig, log_mel
-
     ear.eval()
     errors: dict[str, list[int]] = {}
     seen: dict[str, int] = {}
@@ -204,15 +201,11 @@ def main() -> None:
     loader = iter(
         torch.utils.data.DataLoader(
             Loader(kinds[0], kinds[1], options.steps), batch_size=None, sampler=range(first, options.steps),
-            num_workers=1, prefetch_factor=4, worker_init_fn=lambda _: (torch.set_num_threads(1), os.nice(1)),
+            num_workers=1, prefetch_factor=4, worker_init_fn=lambda _: torch.set_num_threads(1),
         )
     )  # fmt: skip
     # Frozen layers need no autocast: they run in bfloat16 altogether.
-    frozen = Ear.__new__(Ear)
-    nn.Module.__init__(frozen)
-    import copy
-
-    frozen.encoder = copy.deepcopy(ear.encoder).to(torch.bfloat16).eval().requires_grad_(False)
+    frozen = copy.deepcopy(ear).to(torch.bfloat16).requires_grad_(False).eval()
     for module in ear.encoder.layers:
         module.dropout = options.dropout
         module.activation_dropout = options.dropout
@@ -230,7 +223,7 @@ def main() -> None:
         torch.manual_seed(options.seed * 1_000_003 + step)
         features, ids, labels = next(loader)
         with torch.no_grad():
-            states = Ear.lower(frozen, features)
+            states = frozen.lower(features)
         with torch.autocast("cpu", torch.bfloat16):
             audio = ear.upper(states)
         log_probs = ear.log_probs(audio)

@@ -1,6 +1,6 @@
 """Sizes and ids of the model `base`: Whisper base, a projector of 12.5 tokens a second, Gemma 3 270M."""
 
-from transformers import Gemma3ForCausalLM
+from transformers import Gemma3TextConfig, WhisperConfig
 
 from dgasr.model.gemma import gemma3_backbone_fields
 from dgasr.model.presets import AsrConfig, CanvasConfig
@@ -10,29 +10,41 @@ from dgasr.prompt import PromptConfig
 BLANK_ID = 4
 """`<blank>` in `vocabulary.SPECIAL_TOKENS`."""
 
-PROJECTOR = ProjectorConfig(
-    channels=(512, 512), has_hidden=True, hidden_width=640, blocks=3, norms=("convs.1=layer", "output=rms")
-)
-"""12.5 audio tokens a second: at 6.25 fast speech has more pieces than CTC has frames."""
-
-ENCODER = {
-    "num_mel_bins": 80, "d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8, "encoder_ffn_dim": 2048,
-    "max_source_positions": 750,
-}  # fmt: skip
-"""Whisper base at windows of 15 s: 188 audio tokens, as the reference has in 30 s."""
+WINDOW_FRAMES = 750
+"""Encoder frames of a window, 15 s: 188 audio tokens, as many as the reference has in 30 s."""
 
 
-def base_config(gemma: Gemma3ForCausalLM, vocab_size: int) -> AsrConfig:
-    """Compose the configuration of `base`: Whisper base, the projector, Gemma 3 270M with a small vocabulary."""
+def num_frozen(whisper: WhisperConfig) -> int:
+    """Count the lower layers of Whisper's encoder that stay as they are, its convolutions with them."""
+    return whisper.encoder_layers // 2
+
+
+def projector_config(whisper: WhisperConfig, hidden_size: int) -> ProjectorConfig:
+    """Lay out the projector.
+
+    12.5 audio tokens a second: at 6.25, as in the reference, fast speech has more pieces than CTC has frames.
+    """
+    return ProjectorConfig(
+        channels=(whisper.d_model, whisper.d_model), has_hidden=True, hidden_width=hidden_size, blocks=3,
+        norms=("convs.1=layer", "output=rms"),
+    )  # fmt: skip
+
+
+def base_config(whisper: WhisperConfig, gemma: Gemma3TextConfig, vocab_size: int) -> AsrConfig:
+    """Compose the configuration of `base` from those of its pretrained parts."""
     return AsrConfig(
         name="base",
-        encoder=ENCODER,
+        encoder={
+            "num_mel_bins": whisper.num_mel_bins, "d_model": whisper.d_model, "encoder_layers": whisper.encoder_layers,
+            "encoder_attention_heads": whisper.encoder_attention_heads, "encoder_ffn_dim": whisper.encoder_ffn_dim,
+            "max_source_positions": WINDOW_FRAMES,
+        },
         backbone={
-            **gemma3_backbone_fields(gemma.config, vocab_size),
+            **gemma3_backbone_fields(gemma, vocab_size),
             "pad_token_id": 0, "eos_token_id": [1], "bos_token_id": 2,
         },
         backbone_family="gemma3",
-        projector=PROJECTOR,
+        projector=projector_config(whisper, gemma.hidden_size),
         prompt=PromptConfig(
             template="<bos>{audio}<{language}>", begin_audio_id=6, audio_id=5, end_audio_id=7, end_text_ids=(1,),
             pad_id=0,

@@ -51,16 +51,16 @@ class Speech:
 
     Args:
         manifest: JSONL with `audio_filepath`, `text`, `language`, `speaker`, `set`.
-        cache: folder for the decoded samples; made on first use, replaced atomically.
+        cache: folder for the decoded samples, made on first use, and for what `align.py` finds.
         languages: what is kept.
     """
 
     def __init__(self, manifest: Path, cache: Path, languages: tuple[str, ...]) -> None:
         rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
-        samples, lengths = cache / f"{manifest.stem}.npy", cache / f"{manifest.stem}_len.npy"
+        samples, lengths = cache / f"{manifest.stem}.int16", cache / f"{manifest.stem}_len.npy"
         if not lengths.is_file():
             _decode([manifest.parent / row["audio_filepath"] for row in rows], samples, lengths)
-        self.samples = np.load(samples, mmap_mode="r")
+        self.samples = np.memmap(samples, dtype=np.int16, mode="r")
         counts = np.load(lengths)
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         aligned = cache / f"{manifest.stem}_words.jsonl"
@@ -80,17 +80,20 @@ class Speech:
 
 
 def _decode(paths: list[Path], samples: Path, lengths: Path) -> None:
+    """Decode files into one; `lengths` is written last and says that it is whole."""
     samples.parent.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor() as pool:
-        waveforms = list(pool.map(_read, paths, chunksize=64))
-    np.save(samples, np.concatenate(waveforms))
-    np.save(lengths, np.array([len(waveform) for waveform in waveforms]))
+    counts = []
+    with ProcessPoolExecutor() as pool, samples.open("wb") as file:
+        for waveform in pool.map(_read, paths, chunksize=64):
+            waveform.tofile(file)
+            counts.append(waveform.size)
+    np.save(lengths, np.array(counts))
 
 
 def _read(path: Path) -> np.ndarray:
-    with open_audio(path, AudioConfig()) as stream:
-        blocks = list(stream.blocks())
-    return np.clip(np.concatenate(blocks) * 32768.0, -32768, 32767).astype(np.int16)
+    with path.open("rb") as file:
+        waveform = np.concatenate(list(open_audio(file, str(path), AudioConfig()).blocks()))
+    return np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
 
 
 class PackedWindows:

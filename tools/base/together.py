@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import Gemma3ForCausalLM
+from transformers import Gemma3ForCausalLM, WhisperConfig
 
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import save_model
@@ -29,7 +29,7 @@ from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, batch_losses
 from tools.base.ear import Ear, trained
 from tools.base.fast import Masters, compile_elementwise
-from tools.base.sizes import ENCODER, base_config
+from tools.base.sizes import WINDOW_FRAMES, base_config, num_frozen
 from tools.base.speech import PackedWindows, Speech
 from tools.base.text import SimulatedEar, backbone_weights, read_sentences
 
@@ -42,7 +42,8 @@ def compose(gemma_folder: Path, whisper: Path, vocabulary: Path, ear_state: Path
     """Put `base` together from its pretrained parts and the ear's state, in float32."""
     rows = json.loads((vocabulary / "gemma_rows.json").read_text())
     gemma = Gemma3ForCausalLM.from_pretrained(gemma_folder, dtype=torch.float32)
-    model = AsrModel(base_config(gemma, len(rows)), PromptTokenizer.load(vocabulary))
+    config = base_config(WhisperConfig.from_pretrained(whisper), gemma.config, len(rows))
+    model = AsrModel(config, PromptTokenizer.load(vocabulary))
     load_gemma3(model.backbone, gemma, rows)
     ear = Ear(whisper, gemma_folder, rows)
     if ear_state is not None:
@@ -51,7 +52,7 @@ def compose(gemma_folder: Path, whisper: Path, vocabulary: Path, ear_state: Path
             for name, parameter in trained(ear).items():
                 parameter.copy_(stored[name])
     encoder = ear.encoder.state_dict()
-    encoder["embed_positions.weight"] = encoder["embed_positions.weight"][: ENCODER["max_source_positions"]]
+    encoder["embed_positions.weight"] = encoder["embed_positions.weight"][:WINDOW_FRAMES]
     model.encoder.load_state_dict(encoder)
     model.projector.load_state_dict(ear.projector.state_dict())
     return model
@@ -96,20 +97,24 @@ def main() -> None:
     parser.add_argument("--encoder-rate", type=float, default=5e-5)
     parser.add_argument("--projector-rate", type=float, default=2e-4)
     parser.add_argument("--backbone-rate", type=float, default=1e-4)
+    parser.add_argument("--held-out", type=int, default=400, help="sentences that no training reads, the first ones")
     parser.add_argument("--save-steps", type=int, default=100)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bundle", type=Path, help="also write a model folder, after the last step")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
-    compile_elementwise()
+    if options.compile:
+        compile_elementwise()
     model = compose(options.gemma, options.whisper, options.vocabulary, options.ear)
     stored = torch.load(options.backbone, weights_only=True)["weights"]
     with torch.no_grad():
         for name, parameter in backbone_weights(model).items():
             parameter.copy_(stored[name])
     model.requires_grad_(False)
-    upper = tuple(f"encoder.layers.{index}." for index in range(3, 6))
+    layers = range(num_frozen(WhisperConfig.from_pretrained(options.whisper)), len(model.encoder.layers))
+    upper = tuple(f"encoder.layers.{index}." for index in layers)
     groups: dict[str, dict[str, torch.nn.Parameter]] = {
         "encoder": {n: p for n, p in model.named_parameters() if n.startswith((*upper, "encoder.layer_norm"))},
         "projector": {f"projector.{n}": p for n, p in model.projector.named_parameters()},
@@ -150,7 +155,7 @@ def main() -> None:
             sampler=range(first, options.steps), worker_init_fn=lambda _: torch.set_num_threads(1),
         )
     )  # fmt: skip
-    sentences = SimulatedEar(model, tokenizer, read_sentences(options.text)[400:], 1200, options.seed + 7)
+    sentences = SimulatedEar(model, tokenizer, read_sentences(options.text)[options.held_out :], 1200, options.seed + 7)
     prompt = build_prompt(model.tokenizer, model.config.prompt, model.config.num_audio_tokens, "en")
     prompt_ids = torch.tensor(prompt.ids)
     weights = LossWeights(diffusion=1.0, autoregressive=1.0, ctc=0.5, frame=0.05, pad=0.2)

@@ -1,0 +1,120 @@
+"""Stages of `make base-checkpoint`, on miniatures: killed in the middle, each ends with an undisturbed run's weights."""
+
+import json
+import lzma
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, WhisperConfig, WhisperForConditionalGeneration
+
+from dgasr.transcriber import load, transcribe
+
+ROOT = Path(__file__).parents[3]
+SENTENCES = [
+    "the cat sat on the mat",
+    "a dog ran to the house",
+    "she said that he had seen it",
+    "no one was at home",
+] * 8
+LETTERS = "abcdefghijklmnopqrstuvwxyz'"
+MERGED = ["▁t", "th", "▁the", "▁a", "at", "▁s", "he", "▁h", "ha", "▁c", "▁d", "▁m", "an", "er", "▁th"]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Miniatures of what the stages read."""
+    folder = tmp_path_factory.mktemp("parts")
+    torch.manual_seed(0)
+    WhisperForConditionalGeneration(
+        WhisperConfig(
+            d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+            encoder_ffn_dim=32, decoder_ffn_dim=32, vocab_size=64, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+            decoder_start_token_id=0, begin_suppress_tokens=None, suppress_tokens=None,
+        )
+    ).save_pretrained(folder / "whisper")  # fmt: skip
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<unused0>", "<unused1>", "<unused2>"]
+    names = [f"▁{name}" for name in ("English", "German", "French", "Spanish", "Hindi", "Chinese")]
+    pieces = list(dict.fromkeys([*special, *names, "▁", *LETTERS, *MERGED]))
+    Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            vocab_size=len(pieces), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=16, query_pre_attn_scalar=16, sliding_window=512,
+            layer_types=["sliding_attention", "full_attention"],
+        )
+    ).save_pretrained(folder / "gemma")  # fmt: skip
+    vocabulary = {"model": {"vocab": {piece: index for index, piece in enumerate(pieces)}}}
+    (folder / "gemma" / "tokenizer.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    with lzma.open(folder / "en.txt.xz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(SENTENCES))
+    rows, rng = [], np.random.default_rng(0)
+    for index, text in enumerate(SENTENCES[:12]):
+        path = folder / f"{index}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(16_000 + 800 * index), 16_000)
+        rows.append({"audio_filepath": path.name, "duration": 1.0, "text": text, "language": "en", "speaker": "x",
+                     "set": "made"})  # fmt: skip
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run("vocabulary", folder / "gemma", folder / "vocabulary", "--text", folder / "en.txt.xz", "--pieces", 60)
+    return folder
+
+
+def command(stage, *arguments):
+    return [sys.executable, "-W", "ignore", "-m", f"tools.base.{stage}", *map(str, arguments)]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def run(stage, *arguments):
+    subprocess.run(command(stage, *arguments), cwd=ROOT, env=ENVIRONMENT, check=True)
+
+
+def arguments_of(stage, parts, out):
+    own = {
+        "ear": ["--train", parts / "train.jsonl", "--validation", parts / "train.jsonl", "--cache", parts / "cache",
+                "--whisper", parts / "whisper", "--batch-windows", 2, "--frame-steps", 4],
+        "text": ["--text", parts / "en.txt.xz", "--held-out", 4, "--batch-tokens", 200, "--no-compile"],
+        "together": ["--train", parts / "train.jsonl", "--cache", parts / "cache", "--whisper", parts / "whisper",
+                     "--ear", parts / "ear" / "ear.pt", "--backbone", parts / "text" / "text.pt", "--batch-windows", 2,
+                     "--text", parts / "en.txt.xz", "--held-out", 4, "--no-compile", "--bundle", out / "model"],
+    }[stage]  # fmt: skip
+    common = ["--gemma", parts / "gemma", "--vocabulary", parts / "vocabulary", "--save-steps", 2, "--steps", 5]
+    return [out, *own, *common]
+
+
+def kill_after_first_state(stage, parts, out):
+    state = out / f"{stage}.pt"
+    process = subprocess.Popen(
+        command(stage, *arguments_of(stage, parts, out)), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    while not state.is_file() and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert state.is_file()
+
+
+@pytest.mark.slow
+def test_killed_stages_go_on_to_the_weights_of_stages_that_were_not(parts, tmp_path):
+    for stage in ("ear", "text", "together"):
+        undisturbed = parts / stage
+        run(stage, *arguments_of(stage, parts, undisturbed))
+        killed = tmp_path / stage
+        kill_after_first_state(stage, parts, killed)
+        run(stage, *arguments_of(stage, parts, killed))
+        expected, found = (torch.load(folder / f"{stage}.pt", weights_only=True) for folder in (undisturbed, killed))
+        assert expected["step"] == found["step"] == 5
+        assert expected["weights"].keys() == found["weights"].keys()
+        for name, tensor in expected["weights"].items():
+            assert torch.equal(tensor, found["weights"][name]), (stage, name)
+    # What the last stage bundles is a model like any other.
+    transcript = transcribe(parts / "0.wav", load(str(parts / "together" / "model")), max_steps=2)
+    assert transcript.segments
