@@ -1,9 +1,9 @@
-"""Make the model `base` from shared data on a bare machine: one stage after the other, each going on where it was killed.
+"""Make the model `base` from shared data on a bare machine: stage after stage, each going on where it was killed.
 
     python -m tools.base.make runs/base --shared ../shared [--until ear]
 
-Whatever a stage made lies in the run's folder; run again, finished stages are passed over, and a training goes on at the
-step of its last state. Times on two cores: decoding 2 minutes, alignment 5, ear 70, text and together hours.
+Whatever a stage made lies in the run's folder; run again, finished stages are passed over, and a training goes on at
+the step of its last state. On two cores: decoding 2 minutes, alignment 5, ear 70; text and together take hours.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Stages of `make base-checkpoint`, on miniatures: killed in the middle, each ends with an undisturbed run's weights."""
+"""Stages of `make base-checkpoint` on miniatures: killed in the middle, each ends with an undisturbed run's weights."""
 
 import json
 import lzma
