@@ -47,6 +47,12 @@ def _gate(gate: Tensor, up: Tensor) -> Tensor:
     return F.gelu(gate, approximate="tanh") * up
 
 
+def compute_in_bfloat16(model: nn.Module) -> None:
+    """Make parameters bfloat16, in place, but no buffer: rotary frequencies in bfloat16 are off by whole radians."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+
+
 class Masters:
     """Float32 copies of bfloat16 parameters, which an optimizer changes.
 

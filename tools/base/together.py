@@ -28,7 +28,7 @@ from dgasr.training.batches import Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, batch_losses
 from tools.base.ear import Ear, trained
-from tools.base.fast import Masters, compile_elementwise
+from tools.base.fast import Masters, compile_elementwise, compute_in_bfloat16
 from tools.base.sizes import WINDOW_FRAMES, base_config, num_frozen
 from tools.base.speech import PackedWindows, Speech
 from tools.base.text import SimulatedEar, backbone_weights, read_sentences
@@ -123,7 +123,7 @@ def main() -> None:
     for group in groups.values():
         for parameter in group.values():
             parameter.requires_grad_(True)
-    model.to(torch.bfloat16)
+    compute_in_bfloat16(model)
     learning = {name: parameter for group in groups.values() for name, parameter in group.items()}
     masters = Masters(list(learning.values()))
     by_name = dict(zip(learning, masters.masters, strict=True))

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 
 from tools.base.align import WINDOWS_S, batches, word_places
@@ -10,7 +12,7 @@ def test_words_lie_where_attention_is_and_the_last_one_ends_where_the_text_does(
         attention[:, token, start:end] += 1.0
     places = word_places(attention, [0, 0, 1, 2, 3])
     assert np.allclose(places, [(0, 20), (20, 50), (50, 80)], atol=3)
-    assert all(end == start for (_, end), (start, _) in zip(places, places[1:], strict=False))
+    assert all(end == start for (_, end), (start, _) in pairwise(places))
 
 
 def test_every_clip_is_in_one_batch_with_a_window_that_holds_it():
