@@ -142,7 +142,8 @@ class SimulatedEar:
         generator = torch.Generator().manual_seed(self._seed * 7919 + step)
         rng = random.Random(self._seed * 1_000_003 + step)
         bucket, texts = self._texts(rng)
-        num_audio = min(config.num_audio_tokens, round(bucket * rng.uniform(1.5, 2.5)))
+        # Few lengths: every shape leaves blocks of its own size behind, and memory grows until it has met them all.
+        num_audio = min(config.num_audio_tokens, round(bucket * rng.uniform(1.5, 2.5) / 16) * 16)
         audio = self._audio(texts, num_audio, rng, generator)
         prompt = build_prompt(model.tokenizer, config.prompt, num_audio, "en")
         end, pad = config.prompt.end_text_ids[0], config.prompt.pad_id
