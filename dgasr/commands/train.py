@@ -77,7 +77,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     run_group.add_argument(
         "--workers", type=natural_int, default=1, metavar="N", help="processes that make batches (default: 1)"
     )
-    run_group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    run_group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
     parser.set_defaults(run=run)
 
 

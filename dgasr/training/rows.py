@@ -6,17 +6,14 @@ Knows no model and no features.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-import soundfile
-import soxr
 
 from dgasr.errors import ConfigError
-from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.training.augmentation import AugmentationConfig, augment, change_speed, non_speech
 from dgasr.training.manifests import Utterance, num_samples
+from dgasr.training.waveforms import WaveformStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +69,7 @@ class Rows:
         augmentation: AugmentationConfig,
     ) -> None:
         self._window_samples, self._config, self._augmentation = window_samples, config, augmentation
+        self._waveforms = WaveformStore()
         by_speaker: dict[str, list[Utterance]] = {}
         for index, utterance in enumerate(utterances):
             by_speaker.setdefault(utterance.speaker or f"utterance {index}", []).append(utterance)
@@ -136,7 +134,7 @@ class Rows:
 
     def _at_speed(self, utterance: Utterance, speed: float) -> tuple[np.ndarray, float]:
         """Change an utterance's speed, but never so much that it leaves the window; say what the change came to."""
-        waveform = _waveform(utterance)
+        waveform = _waveform(utterance, self._waveforms)
         changed = change_speed(waveform, max(speed, waveform.size / self._window_samples))
         return changed[: self._window_samples], waveform.size / changed.size
 
@@ -154,20 +152,10 @@ def _silence(duration_s: float, rng: np.random.Generator) -> np.ndarray:
     return (rng.standard_normal(num_samples(duration_s)) * 1e-5).astype(np.float32)
 
 
-def _waveform(utterance: Utterance) -> np.ndarray:
+def _waveform(utterance: Utterance, waveforms: WaveformStore) -> np.ndarray:
     """The utterance's samples, float32 mono 16 kHz.  [samples]"""
     start = num_samples(utterance.offset)
-    samples = _file(utterance.audio_filepath)[start : start + num_samples(utterance.duration)]
+    samples = waveforms.read(utterance.audio_filepath)[start : start + num_samples(utterance.duration)]
     if samples.size == 0:
         raise ConfigError(f"{utterance.audio_filepath}: ends before {utterance.offset} s. Correct the row's `offset`.")
     return samples
-
-
-@lru_cache(maxsize=20_000)
-def _file(path: str) -> np.ndarray:
-    try:
-        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise ConfigError(f"{path}: the manifest names it, but it cannot be read ({error}).") from error
-    mono = samples.mean(axis=1)
-    return mono if rate_hz == SAMPLE_RATE_HZ else soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ)

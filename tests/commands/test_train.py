@@ -110,3 +110,17 @@ def test_a_missing_manifest_is_refused(dgasr, tmp_path):
     code, _, err = dgasr("train", tmp_path / "absent.jsonl", "--out", tmp_path / "out")
     assert code == 2
     assert "absent.jsonl" in err
+
+
+def test_devices_have_the_names_that_all_commands_take(dgasr, manifest, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("refusals without a GPU are not seen beside one")
+    command = ("train", manifest, "--out", tmp_path, "--scratch")
+    code, _, err = dgasr(*command, "--device", "cuda:1")
+    assert code == 2
+    assert "--device cuda:1: torch sees no GPU" in err
+    code, _, err = dgasr(*command, "--device", "tpu")
+    assert code == 2
+    assert "--device tpu: choose auto, cpu, cuda or cuda:N" in err

@@ -1,0 +1,66 @@
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile
+
+from dgasr.audio import AudioConfig, open_audio
+from dgasr.errors import ConfigError
+from dgasr.training.waveforms import WaveformStore
+
+
+def write(path, num_samples, rate_hz=16_000):
+    soundfile.write(path, 0.1 * np.random.default_rng(num_samples).standard_normal(num_samples), rate_hz)
+    return str(path)
+
+
+def test_training_and_transcription_read_the_same_samples(shared_data):
+    for name in ("sonnet001.mp3", "sonnet001.mp4", "sonnet001.ogg"):
+        path = shared_data / "formats" / name
+        with path.open("rb") as file:
+            expected = np.concatenate(list(open_audio(file, name, AudioConfig()).blocks()))
+        assert np.array_equal(WaveformStore().read(str(path)), expected)
+
+
+def test_a_mp3_of_variable_rate_has_the_length_that_it_plays(tmp_path):
+    source = write(tmp_path / "a.wav", 160_000)
+    path = tmp_path / "a.mp3"
+    command = ["ffmpeg", "-v", "error", "-i", source, "-c:a", "libmp3lame", "-q:a", "5", str(path)]
+    try:
+        subprocess.run(command, check=True)
+    except FileNotFoundError:
+        pytest.skip("ffmpeg is not installed")
+    assert abs(WaveformStore().read(str(path)).size - 160_000) <= 1152
+
+
+def test_the_store_never_holds_more_than_it_may(tmp_path):
+    store = WaveformStore(max_bytes=4 * 2_500)
+    paths = [write(tmp_path / f"{index}.wav", 1_000) for index in range(5)]
+    for path in paths:
+        assert store.read(path).size == 1_000
+        assert store.num_bytes <= 4 * 2_500
+    assert store.num_bytes == 4 * 2_000
+
+
+def test_what_was_used_last_is_kept(tmp_path):
+    store = WaveformStore(max_bytes=4 * 2_500)
+    first, second, third = (write(tmp_path / f"{index}.wav", 1_000) for index in range(3))
+    kept = store.read(first)
+    store.read(second)
+    assert store.read(first) is kept
+    store.read(third)  # drops the second
+    assert store.read(first) is kept
+
+
+def test_a_file_longer_than_the_store_is_read_and_not_kept(tmp_path):
+    store = WaveformStore(max_bytes=100)
+    assert store.read(write(tmp_path / "a.wav", 1_000)).size == 1_000
+    assert store.num_bytes == 0
+
+
+def test_audio_that_ends_early_is_named(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(50_000), 16_000)
+    path.write_bytes(path.read_bytes()[:30_000])
+    with pytest.raises(ConfigError, match=r"a\.flac: the manifest names it, but it cannot be read to its end"):
+        WaveformStore().read(str(path))
