@@ -29,7 +29,7 @@ from dgasr.prompt import build_prompt, canvas_ids
 from dgasr.training.batches import Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, backbone_losses
-from tools.base.fast import Masters, compile_elementwise, compute_in_bfloat16
+from tools.base.fast import Masters, cast_parameters, compile_elementwise
 from tools.base.sizes import BLANK_ID, base_config
 from tools.base.vocabulary import SPECIAL_TOKENS, is_spoken_form, plain
 
@@ -216,7 +216,7 @@ def main() -> None:
     learning = backbone_weights(model)
     for parameter in learning.values():
         parameter.requires_grad_(True)
-    compute_in_bfloat16(model)
+    cast_parameters(model)
     masters = Masters(list(learning.values()))
     optimizer = torch.optim.AdamW(masters.masters, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     state_path, first = options.out / "text.pt", 0

@@ -28,7 +28,7 @@ from dgasr.training.batches import Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, batch_losses
 from tools.base.ear import Ear, trained
-from tools.base.fast import Masters, compile_elementwise, compute_in_bfloat16
+from tools.base.fast import COMPUTE_DTYPE, Masters, cast_parameters, compile_elementwise
 from tools.base.sizes import WINDOW_FRAMES, base_config, num_frozen
 from tools.base.speech import PackedWindows, Speech
 from tools.base.text import SimulatedEar, backbone_weights, read_sentences
@@ -73,7 +73,7 @@ class SpeechBatches(torch.utils.data.Dataset[Batch]):
         ids = [own[: canvas.buckets[-1] - 1] for own in ids]
         bucket = canvas.bucket_holding(max(map(len, ids)) + 1) or canvas.buckets[-1]
         return Batch(
-            log_mel=torch.from_numpy(features).to(torch.bfloat16),
+            log_mel=torch.from_numpy(features).to(COMPUTE_DTYPE),
             canvas=torch.tensor([canvas_ids(own, bucket, prompt.end_text_ids[0], prompt.pad_id) for own in ids]),
             text_lengths=torch.tensor([len(own) for own in ids]),
             frame_labels=torch.from_numpy(labels),
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=Path, required=True)
     parser.add_argument("--ear", type=Path, required=True, help="ear.pt")
     parser.add_argument("--backbone", type=Path, required=True, help="text.pt")
-    parser.add_argument("--train", type=Path, required=True, help="manifest")
+    parser.add_argument("--train", type=Path, nargs="+", required=True, help="manifests")
     parser.add_argument("--text", type=Path, nargs="+", required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=8000)
@@ -123,7 +123,7 @@ def main() -> None:
     for group in groups.values():
         for parameter in group.values():
             parameter.requires_grad_(True)
-    compute_in_bfloat16(model)
+    cast_parameters(model)
     learning = {name: parameter for group in groups.values() for name, parameter in group.items()}
     masters = Masters(list(learning.values()))
     by_name = dict(zip(learning, masters.masters, strict=True))
