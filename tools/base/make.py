@@ -3,7 +3,8 @@
     python -m tools.base.make runs/base --shared ../shared [--until ear]
 
 Whatever a stage made lies in the run's folder; run again, finished stages are passed over, and a training goes on at
-the step of its last state. On two cores: voices 40 minutes, decoding 2, alignment 5, ear 70; text and together take hours.
+the step of its last state. On two cores with AMX: voices 40 minutes, decoding 2, alignment 5, ear 70; text and together
+take hours.
 """
 
 import argparse
