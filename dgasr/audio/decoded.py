@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dgasr.records import Gap
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Decoded:
@@ -18,5 +20,9 @@ class Decoded:
     """Duration by the header; `None` where it states none, or where the decoder only guesses it."""
     is_cut_off: bool
     """Whether the container itself shows that its end is missing."""
-    blocks: Iterator[np.ndarray]
-    """Samples in [-1, 1], float32 [frames, channels]; raises `DamagedError` after the last block."""
+    blocks: Iterator[np.ndarray | Gap]
+    """Samples in [-1, 1], float32 [frames, channels], and gaps at the same rate; raises `DamagedError` at the end."""
+    num_bytes_unread: int = 0
+    """Bytes of audio in the file that this decoder does not reach."""
+    audio_track: int = 0
+    num_audio_tracks: int = 1

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dgasr.records import Gap
+
 FULL_SCALE = 32768
 """What 1.0 is in samples of 16 bits, as decoders divide them."""
 
@@ -15,13 +17,17 @@ class WaveformDigest:
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=16)
 
-    def passing(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """Hand blocks on and take note of them.
+    def passing(self, pieces: Iterator[np.ndarray | Gap]) -> Iterator[np.ndarray | Gap]:
+        """Hand pieces on and take note of them.
 
         Args:
-            blocks: mono samples in [-1, 1].  [samples] each
+            pieces: mono samples in [-1, 1], [samples] each, and gaps.
         """
-        for block in blocks:
+        for block in pieces:
+            if isinstance(block, Gap):
+                self._hash.update(f"gap of {block.num_samples}".encode())
+                yield block
+                continue
             samples = np.clip(np.rint(block * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
             self._hash.update(samples.astype("<i2").tobytes())
             yield block

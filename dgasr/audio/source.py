@@ -15,14 +15,20 @@ class Source:
     Args:
         file: seekable binary file at any position.
         label: how messages call it, in printable text.
+        start, end: which of its bytes count; to its end where `end` is `None`.
     """
 
-    def __init__(self, file: BinaryIO, label: str) -> None:
+    def __init__(self, file: BinaryIO, label: str, start: int = 0, end: int | None = None) -> None:
         self._file = file
         self._error: Exception | None = None
+        self._start = start
         self.label = label
-        self.num_bytes = file.seek(0, os.SEEK_END)
-        file.seek(0)
+        self.num_bytes = (file.seek(0, os.SEEK_END) if end is None else end) - start
+        file.seek(start)
+
+    def part(self, start: int, end: int) -> "Source":
+        """Return some of the bytes as a source of their own; only one of the two may be read at a time."""
+        return Source(self._file, f"{self.label} (bytes {start} to {end})", self._start + start, self._start + end)
 
     def check(self) -> None:
         """Raise what went wrong while a decoder was reading.
@@ -35,10 +41,11 @@ class Source:
 
     def read(self, num_bytes: int = -1) -> bytes:
         """Read at most `num_bytes`; nothing after an error."""
-        if self._error is not None:
+        left = max(0, self.num_bytes - self.tell())
+        if self._error is not None or not left:
             return b""
         try:
-            return self._file.read(num_bytes)
+            return self._file.read(left if num_bytes < 0 else min(num_bytes, left))
         except (DgasrError, OSError) as error:
             self._error = error
             return b""
@@ -48,11 +55,11 @@ class Source:
         if whence == os.SEEK_END:
             # Asked for again and again to learn the size; a buffered file would drop its buffer each time.
             offset, whence = self.num_bytes + offset, os.SEEK_SET
-        return self._file.seek(offset, whence)
+        return self._file.seek(offset if whence == os.SEEK_CUR else offset + self._start, whence) - self._start
 
     def tell(self) -> int:
         """Return the position."""
-        return self._file.tell()
+        return self._file.tell() - self._start
 
     def bytes_at(self, offset: int, num_bytes: int) -> bytes:
         """Read at a position without moving there, and fail at once where that fails.

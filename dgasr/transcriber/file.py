@@ -67,8 +67,8 @@ def _segments(path: Path, recipe: Recipe, silent: list[SegmentTranscript]) -> It
     except OSError as error:
         raise ConfigError(f"{path}: cannot be opened ({error.strerror}). Give the path of an audio file.") from error
     with file:
-        blocks = open_audio(file, str(path), recipe.audio).blocks()
-        for segment, features in cut_recording(blocks, path.name, recipe):
+        pieces = open_audio(file, str(path), recipe.audio).pieces()
+        for segment, features in cut_recording(pieces, path.name, recipe):
             if features is None:
                 silent.append(silent_transcript(segment, recipe.language))
             else:
