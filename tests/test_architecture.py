@@ -29,7 +29,6 @@ ARROWS: dict[str, set[str]] = {
     "evaluation": {"errors", "records"},
     "samples": {"errors", "records"},
     "exports": set(),
-    "scale": {"errors"},
     # compositions: where rooms meet
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
     "frontend": {"features", "recipe", "records", "segmentation"},
@@ -50,7 +49,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "commands": {
         "baseline", "bench", "doctor", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
-        "scale", "stages", "store", "training", "transcriber",
+        "stages", "store", "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {

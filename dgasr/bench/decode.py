@@ -41,7 +41,6 @@ class DecodeBenchmark:
     reduction: what is made smaller, with random weights.
     compile: torch compiles the decoder of `ours`, before anything is timed.
     quantize: what the backbone's matrices are kept as, as for `dgasr transcribe`.
-    cuda_graphs: `ours` records steps on a GPU and replays them; the breakdown by phase is of plain steps.
     device: `auto`, `cpu` or `cuda`.
     dtype: of random weights, a name of torch.
     clips_s: lengths of the clips; longer than the model's window is its window.
@@ -58,7 +57,6 @@ class DecodeBenchmark:
     reduction: Reduction = field(default_factory=Reduction)
     compile: bool = False
     quantize: Quantize = "none"
-    cuda_graphs: bool = False
     device: str = "auto"
     dtype: str = "bfloat16"
     clips_s: tuple[float, ...] = CLIPS_S
@@ -120,7 +118,6 @@ def measure(benchmark: DecodeBenchmark, model: AsrModel, rates: Rates) -> Iterat
             for engine in benchmark.engines:
                 case = DecodeCase(
                     model=model, recipe=recipe, engine=engine, clip_s=clip_s, canvas=canvas, rounds=benchmark.rounds,
-                    cuda_graphs=benchmark.cuda_graphs,
                 )  # fmt: skip
                 found = case.measure(rates, case.largest_batch() if batch == LARGEST else batch)
                 yield replace(found, is_largest=batch == LARGEST)
@@ -130,7 +127,7 @@ def _model(benchmark: DecodeBenchmark, device: torch.device) -> AsrModel:
     if benchmark.has_random_weights:
         model = random_model(benchmark.model, benchmark.reduction, device, getattr(torch, benchmark.dtype))
         if benchmark.quantize != "none":
-            quantize(model.backbone, benchmark.quantize)
+            quantize(model.backbone)
         return model
     if benchmark.reduction != Reduction():
         raise ConfigError("--layers, --experts and --vocabulary need --random-weights: trained ones have their sizes.")

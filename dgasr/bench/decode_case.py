@@ -38,7 +38,6 @@ class DecodeCase:
     clip_s: length of the clips, at most the model's window.
     canvas: tokens of every canvas.
     rounds: batches timed after one to warm up.
-    cuda_graphs: `ours` records its steps on a GPU.
     """
 
     model: AsrModel
@@ -47,7 +46,6 @@ class DecodeCase:
     clip_s: float
     canvas: int
     rounds: int
-    cuda_graphs: bool
 
     def largest_batch(self) -> int:
         """Find how many clips the memory holds at once; 0 where it does not hold one."""
@@ -94,9 +92,9 @@ class DecodeCase:
         )
 
     def _decode(self, recipe: Recipe, batch: int, rounds: int) -> None:
-        records = self.engine == "ours" and self.cuda_graphs
-        decode = partial(decode_ours, records_steps=True) if records else ENGINES[self.engine]
-        decode(self.model, recipe, noise_segments(self.model.config, self.clip_s, batch * rounds), batch, self.canvas)
+        ENGINES[self.engine](
+            self.model, recipe, noise_segments(self.model.config, self.clip_s, batch * rounds), batch, self.canvas
+        )
 
     def _phases(self, batch: int) -> tuple[dict[str, float], dict[str, float]]:
         """Time one batch by phase, and see how evenly its tokens are routed."""

@@ -33,9 +33,7 @@ NEVER_CONFIDENT = 1e-30
 PHASES = ("mel", "encoder", "projector", "ctc", "hearing", "prefill", "admit", "body", "tail", "sampler and rest")
 
 
-def decode_ours(
-    model: AsrModel, recipe: Recipe, segments: Segments, batch_size: int, canvas: int, *, records_steps: bool = False
-) -> int:
+def decode_ours(model: AsrModel, recipe: Recipe, segments: Segments, batch_size: int, canvas: int) -> int:
     """Decode segments as `Transcriber` does, with every canvas of one size, up to the finished canvases.
 
     Returns:
@@ -51,7 +49,7 @@ def decode_ours(
     )
     canvases = denoise(
         CachedDecoder(model, batch_size, canvas), head, jobs, num_rows=batch_size, buckets=(canvas,),
-        end_token_ids=model.config.prompt.end_text_ids, config=recipe.decode, records_steps=records_steps,
+        end_token_ids=model.config.prompt.end_text_ids, config=recipe.decode,
     )  # fmt: skip
     return sum(1 for _ in canvases)
 

@@ -41,7 +41,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     group.add_argument("--compile", action="store_true", help="let torch compile the decoder of ours")
     group.add_argument("--quantize", choices=get_args(Quantize), default="none", help="default: %(default)s")
-    group.add_argument("--cuda-graphs", action="store_true", help="ours replays steps that the GPU has recorded")
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
     group = parser.add_argument_group("sql")
     group.add_argument(
@@ -76,7 +75,7 @@ def _decode(options: argparse.Namespace) -> int:
         DecodeBenchmark(
             model=options.model, adapter=options.adapter, has_random_weights=options.random_weights,
             reduction=Reduction(layers=options.layers, experts=options.experts, vocabulary=options.vocabulary),
-            compile=options.compile, quantize=options.quantize, cuda_graphs=options.cuda_graphs, device=options.device,
+            compile=options.compile, quantize=options.quantize, device=options.device,
             dtype=options.dtype, clips_s=tuple(options.clip), batches=tuple(options.batch), canvas=options.canvas,
             steps=options.steps, engines=tuple(options.engine), rounds=options.rounds,
         ),

@@ -38,17 +38,15 @@ class Transcriber:
         model: in evaluation mode.
         recipe: from `build_recipe` of this model.
         batch_size: rows of every batch, whether in use or not.
-        records_steps: a GPU records denoising steps and replays them; changes nothing in the result.
 
     Raises:
         ConfigError: no rows.
     """
 
-    def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int, *, records_steps: bool = False) -> None:
+    def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int) -> None:
         if batch_size < 1:
             raise ConfigError(f"--batch-size {batch_size}: must be at least 1.")
         self._model, self._recipe, self.batch_size = model, recipe, batch_size
-        self._records_steps = records_steps
         self._head = VocabularyHead(
             weight=model.head_weight, softcap=model.config.softcap, embed_scale=model.embed_scale
         )
@@ -106,7 +104,6 @@ class Transcriber:
             buckets=self._model.config.canvas.buckets,
             end_token_ids=self._model.config.prompt.end_text_ids,
             config=self._recipe.decode,
-            records_steps=self._records_steps,
         )
         # A CPU's product of the seven tokens of one short text sums in another order than that of three such texts: in
         # batches, a confidence would depend on the batch in its sixth digit.

@@ -32,8 +32,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def measured(model):
-    # Steps are not recorded on a CPU; that the flag goes all the way is what is seen here.
-    return list(measure(DecodeBenchmark(**SMALL, has_random_weights=True, cuda_graphs=True), model, RATES))
+    return list(measure(DecodeBenchmark(**SMALL, has_random_weights=True), model, RATES))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +91,7 @@ def test_what_transformers_leaves_out_is_not_in_its_bound(model):
     # CTC, and the projector at seven more shifts.
     common = {"model": model, "recipe": build_recipe(model.config, model.identity), "clip_s": 8.0, "canvas": 8}
     ours, theirs = (
-        DecodeCase(engine=engine, rounds=1, cuda_graphs=False, **common).least_s(Rates(copy_bytes=1e20, flops=1), 2)
+        DecodeCase(engine=engine, rounds=1, **common).least_s(Rates(copy_bytes=1e20, flops=1), 2)
         for engine in ("ours", "transformers")
     )
     work = window_work(model.config, 2, 8)

@@ -5,13 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from dgasr.diffusion import denoise as loop
 from dgasr.errors import ConfigError
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber import segments as composition
 from dgasr.transcriber.encoding import SegmentEncoder
 from dgasr.transcriber.hearing import Hearing
-from tests.diffusion.recorder import Recording
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +51,6 @@ def test_the_order_changes_nothing(run, segments, wanted):
 def test_a_segment_alone_is_what_it_is_in_company(run, segments, wanted):
     segment = segments[4].segment
     assert run(segments[4:5], 8) == {segment: wanted[segment]}
-
-
-def test_recorded_steps_change_nothing(model, recipe, segments, wanted, monkeypatch):
-    recording = Recording()
-    monkeypatch.setattr(loop, "choose_record", lambda device: recording)
-    transcripts = list(Transcriber(model, recipe, 3, records_steps=True).transcribe(segments))
-    assert {transcript.segment: transcript for transcript in transcripts} == wanted
-    assert recording.num_replayed > 0
 
 
 def test_reading_beside_the_next_steps_changes_nothing(run, segments, wanted, monkeypatch):
