@@ -67,8 +67,10 @@ worker-cpu: setup ## a worker that reads audio (stays)
 worker-gpu: setup ## a worker that decodes, one for each GPU (stays)
 	exec $(BIN)/python -m pipelines.start gpu
 
-bench: setup ## speed of the front end and of the whole path
-	$(BIN)/dgasr bench
+# A benchmark and its flags, such as BENCH="decode --batch 32"; `make bench BENCH=-h` lists them.
+BENCH ?=
+bench: setup ## speed of the front end and of the whole path (BENCH="decode …" or "sql …": another question)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Flags of a proof, such as PROOF="--seed 7 --recordings 50"; figures and logs go to runs/proofs.
 PROOF ?=

@@ -132,8 +132,6 @@ def test_evaluate_on_no_manifest_is_a_wrong_request(dgasr, tmp_path):
     [
         ["corpora", "{file}", "--fsdd", "."],
         ["train", "manifest.jsonl", "--out", "{file}"],
-        ["bench", "decode", "--json", "."],
-        ["bench", "sql", "--json", "{file}/figures.json"],
         ["demo", "--lake", "{file}"],
     ],
 )

@@ -1,18 +1,20 @@
 """Speed and size of the lake: every view of `sql/` over a million segments of invented speech, loose and compacted."""
 
+import argparse
 import multiprocessing
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from dgasr.bench.archive import OTHER_RECIPE_ID, RECIPE_ID, ArchiveConfig, write_archive
-from dgasr.bench.sql_report import Measurement, Report, Timing
+from benchmarks.archive import OTHER_RECIPE_ID, RECIPE_ID, ArchiveConfig, write_archive
+from benchmarks.sql_report import Measurement, Report, Timing
+from dgasr.commands.arguments import check_output_file, positive_int
 from dgasr.lake.compaction import CompactionConfig, compact
 from dgasr.lake.location import open_existing_lake
 from dgasr.lake.schema import RECIPE_TABLES
@@ -62,7 +64,19 @@ class Question:
     """Its view says that it reads all of the text or words."""
 
 
-def main(config: ArchiveConfig, json_file: Path | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
+    """Measure an archive of the size that is asked for."""
+    parser = argparse.ArgumentParser(prog="benchmarks sql", description=__doc__)
+    parser.add_argument(
+        "--days", type=positive_int, default=56, metavar="N", help="of archive, 36 h each (default: 56, 1 M segments)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    options = parser.parse_args(arguments)
+    check_output_file("--json", options.json)
+    report(ArchiveConfig(num_days=options.days), options.json)
+
+
+def report(config: ArchiveConfig, json_file: Path | None = None) -> None:
     """Print what was measured as it comes, and write all of it as JSON where a file is given.
 
     Args:
@@ -84,10 +98,10 @@ def main(config: ArchiveConfig, json_file: Path | None = None) -> None:
         compact_s = time.perf_counter() - started
         sys.stdout.write(f"\ncompacted in {compact_s:.0f} s: {done.line()}\n")
         compacted = measure_apart(lake_uri, COMPACTED, [question.text for question in questions()])
-    report = Report(archive=archive, invented_s=invented_s, compact_s=compact_s, loose=loose, compacted=compacted)
-    sys.stdout.write(report.summary())
+    found = Report(archive=archive, invented_s=invented_s, compact_s=compact_s, loose=loose, compacted=compacted)
+    sys.stdout.write(found.summary())
     if json_file:
-        json_file.write_text(report.to_json(), encoding="utf-8")
+        json_file.write_text(found.to_json(), encoding="utf-8")
 
 
 def measure_apart(lake_uri: str, state: str, wanted: Iterable[str]) -> Measurement:

@@ -1,6 +1,6 @@
 """A lake of invented speech, written in the lake's own layout, and the answers that must be found in it.
 
-It is what `dgasr bench sql` asks. Parts are made from arrays: a million rows of Python objects would take an hour.
+It is what `benchmarks.sql` asks. Parts are made from arrays: a million rows of Python objects would take an hour.
 """
 
 import hashlib
@@ -12,8 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from dgasr.bench.archive_rows import FLAGGED_EVERY, TWIN_EVERY, Day, recording_row, rejected_row, segment_rows
-from dgasr.bench.speech import say, spellings, vocabulary
+from benchmarks.invented import (
+    FLAGGED_EVERY,
+    TWIN_EVERY,
+    Day,
+    recording_row,
+    rejected_row,
+    say,
+    segment_rows,
+    spellings,
+    vocabulary,
+)
 from dgasr.lake.commits import Commit, Part, commit_key, part_key
 from dgasr.lake.parts import write_evaluation, write_presence, write_run
 from dgasr.lake.rows import evaluation_row, presence_rows, run_row

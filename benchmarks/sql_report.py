@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from dgasr.bench.archive import Archive
+from benchmarks.archive import Archive
 from dgasr.records import seconds
 
 SEARCH_BUDGET_S = 1.0

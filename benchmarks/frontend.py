@@ -1,10 +1,11 @@
 """Speed of the front end on one core: 16 kHz FLAC to waveform, to segments, to log-mel features."""
 
+import argparse
 import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import soundfile
@@ -21,8 +22,9 @@ ROUNDS = 3
 """Each figure is the best of this many: another process can only make it slower."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Print seconds of audio per second of processor time, by stage and window; then the same as JSON."""
+    argparse.ArgumentParser(prog="benchmarks frontend", description=__doc__).parse_args(arguments)
     flac = _speech_like_flac()
     figures = {f"{window_s} s": _measure(flac, window_s * SAMPLE_RATE_HZ) for window_s in (8, 30)}
     write = sys.stdout.write
@@ -74,7 +76,3 @@ def _speech_like_flac() -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     return file.getvalue()
-
-
-if __name__ == "__main__":
-    main()

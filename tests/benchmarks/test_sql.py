@@ -1,14 +1,14 @@
-"""`dgasr bench sql` to its end, on a day of an archive, and the verdicts it passes."""
+"""`python -m benchmarks sql` to its end, on a day of an archive, and the verdicts it passes."""
 
 import json
 from dataclasses import replace
 
 import pytest
 
-from dgasr.bench import sql
-from dgasr.bench.archive import ArchiveConfig
-from dgasr.bench.sql import OF_A_LOOSE_LAKE, main, questions
-from dgasr.bench.sql_report import Timing
+from benchmarks import sql
+from benchmarks.archive import ArchiveConfig
+from benchmarks.sql import OF_A_LOOSE_LAKE, questions, report
+from benchmarks.sql_report import Timing
 from dgasr.lake.views import has_rows, view_statements
 
 TIMING = Timing(question="search('a')", is_full_scan=False, num_rows=1, first_s=9.0, warm_s=1.0, cpu_s=2.0)
@@ -40,7 +40,7 @@ def test_the_figures_of_both_states_are_written(tmp_path, capfd, monkeypatch):
     config = ArchiveConfig(
         num_days=2, shards_per_day=2, recordings_per_shard=10, segments_per_recording=5, num_types=300
     )
-    main(config, tmp_path / "figures.json")
+    report(config, tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["loose"]["num_parts"] > figures["compacted"]["num_parts"]
     assert set(figures["penalties"]) == set(OF_A_LOOSE_LAKE)

@@ -5,15 +5,12 @@ import json
 import pytest
 import torch
 
-from dgasr.bench.bound import Rates, Work, window_work
-from dgasr.bench.decode import LARGEST, DecodeBenchmark, main, measure
-from dgasr.bench.decode_case import DecodeCase
-from dgasr.bench.decode_engines import ENGINES, decode_ours, phases_of, tokens_per_expert
-from dgasr.bench.decode_figures import Comparison, Measured, compare, lines_of
-from dgasr.bench.decode_model import Reduction, noise_segments, random_model
-from dgasr.bench.largest import GAP, largest_fitting
-from dgasr.bench.peak import PeakMemory
-from dgasr.bench.stopwatch import Stopwatch
+from benchmarks.bound import Work, window_work
+from benchmarks.decode import LARGEST, Comparison, DecodeBenchmark, compare, lines_of, measure
+from benchmarks.decode import report as run_benchmark
+from benchmarks.decode_case import ENGINES, DecodeCase, Measured, decode_ours, phases_of, tokens_per_expert
+from benchmarks.decode_model import Reduction, noise_segments, random_model
+from benchmarks.machine import GAP, PeakMemory, Rates, Stopwatch, largest_fitting
 from dgasr.errors import ConfigError
 from dgasr.features import segment_features
 from dgasr.model.asr import AsrModel
@@ -159,7 +156,7 @@ def test_nothing_above_the_limit_is_tried():
 
 def test_the_host_is_not_asked_for_more_memory_than_it_has():
     with pytest.raises(ConfigError, match="--batch max needs a GPU"):
-        main(DecodeBenchmark(**{**SMALL, "batches": (LARGEST,)}, has_random_weights=True))
+        run_benchmark(DecodeBenchmark(**{**SMALL, "batches": (LARGEST,)}, has_random_weights=True))
 
 
 def test_the_peak_of_a_process_holds_what_was_given_back():
@@ -211,11 +208,11 @@ def test_random_weights_hear_one_text_as_trained_ones_do(model):
 
 def test_trained_weights_are_not_reduced():
     with pytest.raises(ConfigError, match="need --random-weights"):
-        main(DecodeBenchmark(**SMALL, reduction=Reduction(layers=1)))
+        run_benchmark(DecodeBenchmark(**SMALL, reduction=Reduction(layers=1)))
 
 
 def test_the_figures_are_written_as_json(tmp_path, capsys):
-    main(DecodeBenchmark(**SMALL, has_random_weights=True, engines=("ours",)), tmp_path / "bench.json")
+    run_benchmark(DecodeBenchmark(**SMALL, has_random_weights=True, engines=("ours",)), tmp_path / "bench.json")
     figures = json.loads((tmp_path / "bench.json").read_text())
     assert figures["rates"].keys() == {"copy_bytes", "flops"}
     assert len(figures["measured"]) == 2

@@ -1,4 +1,4 @@
-"""The model and the segments that decoding is measured on: loaded, or drawn at random in any size."""
+"""The model and clips that decoding is measured on: of any size, drawn at random, which does not change the work."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import WhisperConfig
 
-from dgasr.bench.bound import PROMPT_TEXT_TOKENS
+from benchmarks.bound import PROMPT_TEXT_TOKENS
 from dgasr.model.asr import AsrModel
 from dgasr.model.backbone import backbone_config
 from dgasr.model.identity import read_config

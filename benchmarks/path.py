@@ -1,9 +1,11 @@
 """Speed of the whole path on this machine: the sample recordings, read once, then decoded at several batch sizes."""
 
+import argparse
 import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from dgasr.errors import ConfigError
@@ -40,8 +42,9 @@ class Timing:
         return self.audio_s / self.wall_s
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Print a table, and the same as one line of JSON."""
+    argparse.ArgumentParser(prog="benchmarks path", description=__doc__).parse_args(arguments)
     timings = measure()
     sys.stdout.write(f"{'stage':<8}  {'batch':>5}  {'steps':>5}  {'audio s':>8}  {'wall s':>7}  {'RTFx':>7}\n")
     for timing in timings:

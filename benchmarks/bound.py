@@ -4,29 +4,14 @@ A phase takes at least as long as its products at the machine's matrix rate, and
 bandwidth, whichever is longer. Elementwise work counts as free, so no program reaches the bound.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
-from dgasr.bench.stopwatch import Stopwatch
+from benchmarks.machine import Rates
 from dgasr.model.presets import AsrConfig
 from dgasr.records import SAMPLE_RATE_HZ
 
 PROMPT_TEXT_TOKENS = 32
 """Prompt tokens around the audio slots: 220 with the full model's 188."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rates:
-    """What a machine does in a second.
-
-    copy_bytes: read and written together by a copy of a large tensor.
-    flops: of a large matrix product in the model's type.
-    """
-
-    copy_bytes: float
-    flops: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,18 +28,6 @@ class Work:
     def seconds(self, rates: Rates, bytes_per_weight: int) -> float:
         """Least time on a machine of these rates, s."""
         return max(self.flops / rates.flops, self.weights * bytes_per_weight / rates.copy_bytes)
-
-
-def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
-    """Measure bandwidth and matrix rate, each the best of a few."""
-    is_gpu = device.type == "cuda"
-    numbers, side = (2**30, 8192) if is_gpu else (2**24, 768)
-    source = torch.zeros(numbers, dtype=dtype, device=device)
-    target = torch.empty_like(source)
-    square = torch.zeros(side, side, dtype=dtype, device=device)
-    copy_s = _best_s(lambda: target.copy_(source), device)
-    product_s = _best_s(lambda: square @ square, device)
-    return Rates(copy_bytes=2 * numbers * dtype.itemsize / copy_s, flops=2 * side**3 / product_s)
 
 
 def window_work(config: AsrConfig, batch: int, canvas: int, clip_s: float | None = None) -> dict[str, Work]:
@@ -144,12 +117,3 @@ def _is_full(config: AsrConfig) -> list[bool]:
     if kinds is not None:
         return [kind == "full_attention" for kind in kinds]
     return [index % 6 == 5 for index in range(sizes["num_hidden_layers"])]
-
-
-def _best_s(work: Callable[[], object], device: torch.device, rounds: int = 5) -> float:
-    watch, times = Stopwatch(device), []
-    for _ in range(rounds + 1):
-        started = watch.now()
-        work()
-        times.append(watch.now() - started)
-    return min(times[1:])
