@@ -27,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "store": {"errors", "records"},
     "lake": {"errors", "records"},
     "evaluation": {"errors", "records"},
-    "samples": {"errors", "records"},
+    "samples": set(),
     "exports": set(),
     # compositions: where rooms meet
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},

@@ -130,7 +130,6 @@ def test_evaluate_on_no_manifest_is_a_wrong_request(dgasr, tmp_path):
 @pytest.mark.parametrize(
     "work",
     [
-        ["corpora", "{file}", "--fsdd", "."],
         ["train", "manifest.jsonl", "--out", "{file}"],
         ["demo", "--lake", "{file}"],
     ],
@@ -140,9 +139,3 @@ def test_a_file_in_a_folders_place_is_refused_before_any_work(dgasr, tmp_path, w
     code, _, err = dgasr(*(word.format(file=tmp_path / "file") for word in work))
     assert code == 2, err
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_corpora_without_the_data_set_is_a_wrong_request(dgasr, tmp_path):
-    code, _, err = dgasr("corpora", tmp_path / "out", "--fsdd", tmp_path, "--no-voices")
-    assert code == 2
-    assert "Free Spoken Digit Dataset" in err

@@ -1,6 +1,6 @@
 """Make the sample recordings again: synthetic voices in, small files in many formats and their manifest out.
 
-Run as `python -m dgasr.samples.make [FOLDER]` (`make samples`) where espeak-ng, flite and ffmpeg are installed. The
+Run as `python -m tools.make_samples [FOLDER]` (`make samples`) where espeak-ng, flite and ffmpeg are installed. The
 same versions of these programs give the same bytes. Words are spoken one by one and joined: their times are exact.
 """
 
@@ -75,7 +75,7 @@ TRUNCATED = Sample(name="truncated_8khz.wav", digits="86753090", voice="flite:ka
 
 
 def main() -> None:
-    """Write all samples and their manifest into the folder named on the command line, or beside this file."""
+    """Write all samples and their manifest into the folder named on the command line, or into `dgasr/samples`."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else SAMPLES
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_make_spoken(sample, folder) for sample in SPOKEN]

@@ -5,9 +5,8 @@ import pytest
 import soundfile
 
 from dgasr.errors import ConfigError
-from dgasr.training.corpora import SyntheticVoicesConfig, synthetic_voices
-from dgasr.training.corpora.voices import trim_silence
 from dgasr.training.manifests import num_samples
+from tools.tiny.voices import SyntheticVoicesConfig, synthetic_voices, trim_silence
 
 CONFIG = SyntheticVoicesConfig(
     words=("one", "six"), espeak_accents=("en-us",), espeak_variants=("m1",), flite_voices=("slt",), flite_takes=2

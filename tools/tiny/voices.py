@@ -14,8 +14,9 @@ import soxr
 
 from dgasr.errors import ConfigError
 from dgasr.records import SAMPLE_RATE_HZ, Word, seconds
-from dgasr.training.corpora.digits import DIGITS
 from dgasr.training.manifests import Utterance, write_manifest
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 PAUSE_SAMPLES = SAMPLE_RATE_HZ // 10
 """Digital silence between two words of a voice's file."""
