@@ -29,9 +29,9 @@ from dgasr.prompt import build_prompt
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures
 from dgasr.transcriber import encoding
-from dgasr.transcriber.decoder import CachedDecoder
 from dgasr.transcriber.encoding import SegmentEncoder
 from dgasr.transcriber.memory import is_out_of_memory, release_memory
+from dgasr.transcriber.segments import CachedDecoder
 
 Segments = Sequence[tuple[Segment, np.ndarray]]
 
@@ -44,9 +44,9 @@ LARGEST_TRIED = 4096
 STEPS_AT_THE_PEAK = 2
 """Steps that take as much memory as any number: the second one holds what the first one left."""
 
-BEFORE_DENOISING = ("mel", "encoder", "projector", "ctc", "hearing", "prefill")
+BEFORE_DENOISING = ("mel", "encoder", "projector", "ctc", "ctc text", "prefill")
 
-PHASES = ("mel", "encoder", "projector", "ctc", "hearing", "prefill", "admit", "body", "tail", "sampler and rest")
+PHASES = ("mel", "encoder", "projector", "ctc", "ctc text", "prefill", "admit", "body", "tail", "sampler and rest")
 
 
 def decode_ours(model: AsrModel, recipe: Recipe, segments: Segments, batch_size: int, canvas: int) -> int:
@@ -116,7 +116,7 @@ def phases_of(model: AsrModel, watch: Stopwatch) -> Iterator[None]:
         (SegmentEncoder, "_project", "projector"),
         (SegmentEncoder, "_refine", "projector"),
         (SegmentEncoder, "_scan", "ctc"),
-        (encoding, "hear", "hearing"),
+        (encoding, "read_ctc", "ctc text"),
         (model, "prefill", "prefill"),
         (CachedDecoder, "admit", "admit"),
         (model, "decode", "body"),

@@ -16,8 +16,8 @@ from dgasr.recipe import RESCORE, SEED_CANVAS, Recipe, Rescore, SeedCanvas, buil
 from dgasr.training.manifests import Utterance, read_manifest
 from dgasr.training.selection import EVERYTHING, Selection, select_utterances
 from dgasr.transcriber import Transcriber
-from dgasr.transcriber.comparison import transcribe_autoregressively, transcribe_by_ctc
 from dgasr.transcriber.memory import fitting_batch_size
+from dgasr.transcriber.reading import transcribe_autoregressively, transcribe_by_ctc
 
 PATHS = ("diffusion", "ctc", "ar")
 """Ways from a segment to its text: the product, the likeliest CTC labels, and token after token."""

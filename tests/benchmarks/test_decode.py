@@ -75,7 +75,7 @@ def test_both_engines_are_measured_at_every_clip_length(measured):
 
 def test_the_phases_of_ours_are_told_and_add_up(measured):
     phases = measured[0].phases_s
-    assert {"mel", "encoder", "projector", "ctc", "hearing", "prefill", "body", "tail"} <= phases.keys()
+    assert {"mel", "encoder", "projector", "ctc", "ctc text", "prefill", "body", "tail"} <= phases.keys()
     assert all(seconds > 0 for seconds in phases.values())
 
 
@@ -202,8 +202,8 @@ def test_random_weights_hear_one_text_as_trained_ones_do(model):
     recipe = build_recipe(model.config, model.identity)
     features = (segment_features(*clip, recipe.features) for clip in noise_segments(model.config, 2.0, 1))
     (encoded,) = SegmentEncoder(model, recipe, 1).encode(features)
-    assert encoded.hearing.ids == ()
-    assert encoded.hearing.end_probability > 0.99
+    assert encoded.ctc.ids == ()
+    assert encoded.ctc.end_probability > 0.99
 
 
 def test_trained_weights_are_not_reduced():

@@ -8,8 +8,7 @@ import pytest
 from dgasr.errors import ConfigError
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber import segments as composition
-from dgasr.transcriber.encoding import SegmentEncoder
-from dgasr.transcriber.hearing import Hearing
+from dgasr.transcriber.encoding import CtcText, SegmentEncoder
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +97,8 @@ def jobs_of(model, seeded_recipe, segments, monkeypatch):
     (encoded,) = SegmentEncoder(model, seeded_recipe, 1).encode([shortest])
 
     def jobs(heard, recipe=seeded_recipe):
-        hearing = Hearing(ids=tuple(heard), probabilities=(0.5,) * len(heard), end_probability=0.25)
-        listened = replace(encoded, hearing=hearing)
+        text = CtcText(ids=tuple(heard), probabilities=(0.5,) * len(heard), end_probability=0.25)
+        listened = replace(encoded, ctc=text)
         found = []
         monkeypatch.setattr(SegmentEncoder, "encode", lambda self, features: iter([listened]))
         monkeypatch.setattr(composition, "denoise", lambda decoder, head, jobs, **options: found.extend(jobs) or [])

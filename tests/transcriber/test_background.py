@@ -1,16 +1,16 @@
-"""Work beside the caller's own. Threads wait for events of each other, never for time."""
+"""Work in the background. Threads wait for events of each other, never for time."""
 
 import threading
 
 import pytest
 
-from dgasr.transcriber.aside import aside
+from dgasr.transcriber.segments import in_background
 
 PATIENCE_S = 30.0
 
 
 def test_results_come_in_the_items_order():
-    assert list(aside(lambda number: number**2, range(50), limit=3)) == [number**2 for number in range(50)]
+    assert list(in_background(lambda number: number**2, range(50), limit=3)) == [number**2 for number in range(50)]
 
 
 def test_the_next_item_is_made_while_work_is_done():
@@ -25,7 +25,7 @@ def test_the_next_item_is_made_while_work_is_done():
         assert item != 1 or is_made.wait(PATIENCE_S), "the second item waits for work on the first"
         return item
 
-    assert list(aside(work, items(), limit=1)) == [1, 2]
+    assert list(in_background(work, items(), limit=1)) == [1, 2]
 
 
 def test_no_more_than_the_limit_is_outstanding():
@@ -42,25 +42,25 @@ def test_no_more_than_the_limit_is_outstanding():
         assert may_work.wait(PATIENCE_S)
         return item
 
-    results = aside(work, items(), limit=3)
+    results = in_background(work, items(), limit=3)
     assert next(results) == 0
     assert made == [0, 1, 2, 3]
     assert list(results) == list(range(1, 10))
 
 
 def test_what_goes_wrong_is_raised_where_its_result_would_be():
-    results = aside(lambda number: 6 // number, (3, 2, 0, 1), limit=4)
+    results = in_background(lambda number: 6 // number, (3, 2, 0, 1), limit=4)
     assert [next(results), next(results)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
         next(results)
 
 
 def test_who_stops_listening_leaves_no_thread():
-    results = aside(lambda number: number, range(100), limit=2)
+    results = in_background(lambda number: number, range(100), limit=2)
     next(results)
     results.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("aside")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("in-background")]
 
 
 def test_without_a_limit_to_fill_all_is_done_in_the_callers_thread():
-    assert set(aside(lambda _: threading.get_ident(), range(3), limit=0)) == {threading.get_ident()}
+    assert set(in_background(lambda _: threading.get_ident(), range(3), limit=0)) == {threading.get_ident()}
