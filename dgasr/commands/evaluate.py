@@ -124,7 +124,6 @@ def _by_model(options: argparse.Namespace, selection: "Selection") -> "Evaluatio
             max_steps=options.max_steps,
             seed_canvas=options.seed_canvas,
             rescore=options.rescore,
-            records_steps=options.cuda_graphs,
             normalizer=options.normalizer,
             metric=options.metric,
             language=options.language,

@@ -1,8 +1,7 @@
 """A batch of canvases of one fixed shape, each at its own step.
 
 In: jobs of the rows that begin. Out: a mask of the rows that settled, and finished rows on demand. Shapes never
-change, so that kernels and their summation order do not depend on how many rows are in use, and a step writes where it
-read, so that it can be recorded (`recorded_step.py`).
+change, so that kernels and their summation order do not depend on how many rows are in use.
 """
 
 from collections.abc import Callable, Sequence
@@ -79,7 +78,7 @@ class CanvasRows:
         return torch.tensor(ids, device=device), torch.tensor(probabilities, dtype=torch.float64, device=device)
 
     def step(self, denoiser: Denoiser) -> Tensor:
-        """Take one step in every row, in the tensors that hold it; `statistics` are this step's until the next one.
+        """Take one step in every row; `statistics` are this step's until the next one.
 
         Args:
             denoiser: the network.
@@ -95,11 +94,11 @@ class CanvasRows:
             hidden, self.head, temperature_at(self.steps, config), uniforms, config.vocabulary_chunk, self._reader
         )
         accepted = accept_positions(found.entropy, config.entropy_bound)
-        self.ids.copy_(torch.where(accepted, found.sampled_ids, noise.renoise_ids(self.canvas_tokens, vocab_size)))
+        self.ids = torch.where(accepted, found.sampled_ids, noise.renoise_ids(self.canvas_tokens, vocab_size))
         settled = is_settled(found.argmax_ids, self.history, found.entropy, config)
-        self.history.copy_(torch.cat([self.history, found.argmax_ids[:, None]], dim=1)[:, 1:])
-        self.soft_embeddings.copy_(found.soft_embeddings)
+        self.history = torch.cat([self.history, found.argmax_ids[:, None]], dim=1)[:, 1:]
+        self.soft_embeddings = found.soft_embeddings
         # A row out of use goes on stepping; it must not run off the end of the temperature schedule.
-        self.steps.add_(1).clamp_(max=config.max_steps - 1)
+        self.steps = (self.steps + 1).clamp(max=config.max_steps - 1)
         self.statistics = found
         return settled

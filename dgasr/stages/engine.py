@@ -55,7 +55,7 @@ def start_engine(config: EngineConfig) -> Engine:
     recipe = _recipe(model.config, model.identity, config)
     device = str(model.device)
     batch_size = config.batch_size or fitting_batch_size(model, recipe)
-    transcriber = Transcriber(model, recipe, batch_size, records_steps=config.cuda_graphs)
+    transcriber = Transcriber(model, recipe, batch_size)
     return Engine(recipe=recipe, transcriber=transcriber, device=device)
 
 

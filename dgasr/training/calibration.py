@@ -37,7 +37,7 @@ def fit_word_offsets(model: AsrModel, utterances: Sequence[Utterance]) -> tuple[
     if not missing or not sum(map(len, missing)):
         raise ConfigError(
             "word offsets: no utterance has word times and fits the model's window. Give a manifest whose rows carry "
-            "`words`, such as one of `dgasr corpora`."
+            "`words`, such as one of `make checkpoint`."
         )
     start_ms, end_ms = np.median(np.concatenate(missing), axis=0) * 1000 / SAMPLE_RATE_HZ
     return float(start_ms), float(end_ms)

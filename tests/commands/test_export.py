@@ -8,7 +8,7 @@ import pysubs2
 import pytest
 import webvtt
 
-from dgasr.bench.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
+from benchmarks.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
 from dgasr.exports import CUE_LINES, CUE_MS, LINE_CHARACTERS
 from dgasr.training.manifests import read_manifest
 
