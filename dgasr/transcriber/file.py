@@ -12,6 +12,7 @@ from dgasr.frontend import cut_recording
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import Recipe, build_recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, Word, silent_transcript
+from dgasr.spacing import join_words
 from dgasr.transcriber.segments import Transcriber
 
 
@@ -53,7 +54,7 @@ def transcribe(
     segments = sorted([*heard, *silent], key=lambda transcript: transcript.segment.segment_index)
     words = tuple(word for transcript in segments for word in transcript.words)
     return Transcript(
-        text=" ".join(transcript.text for transcript in segments if transcript.text),
+        text=join_words(transcript.text for transcript in segments),
         words=words,
         confidence=float(np.mean([word.confidence for word in words])) if words else None,
         segments=tuple(segments),
