@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from dgasr.alignment.config import AlignmentConfig
+from dgasr.alignment.words import AlignmentConfig
 from dgasr.audio import AudioConfig
 from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.features import FeatureConfig

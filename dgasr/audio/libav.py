@@ -1,19 +1,20 @@
-"""Reading with libav: everything that comes in packets. A bad packet costs its own audio only, and times stay right."""
+"""Reading with libav: everything that comes in packets. A bad packet costs its own audio only, and times stay right.
+
+Samples are placed by the container's timestamps: where they run ahead, silence stands for the audio that is missing.
+"""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 
-from dgasr.audio.config import AudioConfig
-from dgasr.audio.decoded import Decoded
 from dgasr.audio.headers import ends_inside_ogg_page, states_mp3_length
-from dgasr.audio.source import Source
-from dgasr.audio.timeline import Timeline
-from dgasr.errors import AudioError, NoAudioStreamError, TruncatedError, UnknownFormatError
+from dgasr.audio.source import AudioConfig, Decoded, Source
+from dgasr.errors import AudioError, DamagedError, NoAudioStreamError, TruncatedError, UnknownFormatError
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ ENCRYPTED_TAGS = ("enca", "drms")
 
 HAS_PAUSES = ("asf", "avi", "flv", "matroska,webm", "mpegts", "rm")
 """Containers that live recorders write: where nothing was sent, timestamps jump."""
+
+FULL_SCALES = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "i8": 2.0**63}
+"""Full scale of libav's integer samples by numpy's type codes; unsigned ones lie around half of theirs."""
 
 
 def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = False) -> Decoded:
@@ -148,3 +152,139 @@ def _grouped(blocks: Iterator[np.ndarray], block_values: int) -> Iterator[np.nda
         raise
     if waiting:
         yield np.concatenate(waiting)
+
+
+class Timeline:
+    """Turns the frames of one audio stream into samples.
+
+    Where timestamps run ahead, audio is missing: silence takes its place, so that later times stay right.
+
+    Args:
+        label: how messages call the recording.
+        sample_rate_hz: rate that all samples are brought to.
+        num_channels: channels that all samples are brought to.
+        declared_s: duration by the header; the padding after it in the last frame is cut off.
+        has_pauses: whether gaps in the timestamps are usual in this container; elsewhere they are damage.
+        config: tolerances.
+    """
+
+    def __init__(
+        self,
+        *,
+        label: str,
+        sample_rate_hz: int,
+        num_channels: int,
+        declared_s: float | None,
+        has_pauses: bool,
+        config: AudioConfig,
+    ) -> None:
+        self._label = label
+        self._rate_hz = sample_rate_hz
+        self._num_channels = num_channels
+        self._declared = None if declared_s is None else round(declared_s * sample_rate_hz)
+        self._has_pauses = has_pauses
+        self._config = config
+        self._resamplers: dict[tuple[int, str], AudioResampler] = {}
+        self._origin: int | None = None
+        self._position = 0
+        self._lost = 0
+
+    def align(self, frames: Iterable[AudioFrame | None]) -> Iterator[np.ndarray]:
+        """Yield the samples of all frames, in order, with silence where audio is missing.
+
+        Args:
+            frames: decoded frames; `None` for a packet that could not be decoded.
+
+        Yields:
+            Samples in [-1, 1], float32.  [frames, channels]
+
+        Raises:
+            UnknownFormatError: not one packet could be decoded.
+            DamagedError: after all samples: some of them stand for lost audio.
+            TruncatedError: after all samples: the last packet is damaged and no header says what should be there.
+        """
+        held: np.ndarray | None = None
+        num_bad = num_bad_since = 0
+        for frame in frames:
+            if frame is None:
+                num_bad, num_bad_since = num_bad + 1, num_bad_since + 1
+                continue
+            gap = self._gap(frame, num_bad_since > 0)
+            if held is not None:
+                yield held
+            yield from self._silence(gap)
+            held, num_bad_since = self._samples(frame), 0
+            self._position += gap + len(held)
+        if held is None:
+            self._refuse(num_bad)
+            return
+        yield self._without_padding(held)
+        self._check_loss(num_bad, num_bad_since)
+
+    def _gap(self, frame: AudioFrame, is_after_bad: bool) -> int:
+        """Count the samples missing before a frame."""
+        if frame.pts is None or frame.time_base is None:
+            return 0
+        stamp = round(frame.pts * frame.time_base * self._rate_hz)
+        if self._origin is None:
+            self._origin = stamp
+        gap = stamp - self._origin - self._position
+        if abs(gap) <= self._config.tolerance_s * self._rate_hz and not (is_after_bad and gap > 0):
+            return 0
+        if gap < 0 or gap > self._config.max_gap_s * self._rate_hz:
+            self._origin += gap
+            return 0
+        if is_after_bad or not self._has_pauses:
+            self._lost += gap
+        return gap
+
+    def _silence(self, num_samples: int) -> Iterator[np.ndarray]:
+        """Yield silence a second at a time, so that long gaps of many channels stay small in memory."""
+        for start in range(0, num_samples, self._rate_hz):
+            yield np.zeros((min(self._rate_hz, num_samples - start), self._num_channels), dtype=np.float32)
+
+    def _samples(self, frame: AudioFrame) -> np.ndarray:
+        """Turn a frame into float32 samples, [frames, channels], at the rate and channels of the stream."""
+        if frame.sample_rate == self._rate_hz and frame.layout.nb_channels == self._num_channels:
+            return _to_array(frame)
+        key = (frame.sample_rate, frame.layout.name)
+        if key not in self._resamplers:
+            layout = {1: "mono", 2: "stereo"}.get(self._num_channels, f"{self._num_channels}C")
+            self._resamplers[key] = AudioResampler(format="fltp", layout=layout, rate=self._rate_hz)
+        frame.pts = None
+        parts = [_to_array(part) for part in self._resamplers[key].resample(frame)]
+        return np.concatenate(parts) if parts else np.zeros((0, self._num_channels), dtype=np.float32)
+
+    def _without_padding(self, last: np.ndarray) -> np.ndarray:
+        """Cut off what the encoder padded its last frame with."""
+        excess = 0 if self._declared is None else self._position - self._declared
+        return last[:-excess] if 0 < excess < len(last) else last
+
+    def _refuse(self, num_bad: int) -> None:
+        if num_bad:
+            raise UnknownFormatError(
+                f"{self._label}: none of its {num_bad} packets can be decoded: the audio is encrypted or damaged. "
+                "Get it without protection, or copy it anew."
+            )
+
+    def _check_loss(self, num_bad: int, num_bad_at_end: int) -> None:
+        if self._lost > self._config.tolerance_s * self._rate_hz:
+            raise DamagedError(
+                f"{self._label}: {self._lost / self._rate_hz:.2f} s in it are lost or damaged ({num_bad} packets) "
+                "and were taken for silence. Copy the file anew if its source has them, and run the backfill."
+            )
+        if num_bad_at_end and self._declared is None:
+            raise TruncatedError(
+                f"{self._label}: breaks off within a packet after {self._position / self._rate_hz:.2f} s. "
+                "Copy it anew if its source is longer, and run the backfill."
+            )
+
+
+def _to_array(frame: AudioFrame) -> np.ndarray:
+    values = frame.to_ndarray()
+    code = values.dtype.str[1:]
+    if code in FULL_SCALES:
+        scale = np.float32(1.0 / FULL_SCALES[code])
+        values = values.astype(np.float32) * scale - (1.0 if code == "u1" else 0.0)
+    samples = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    return np.asarray(samples, dtype=np.float32)

@@ -1,5 +1,6 @@
-"""One recording as a stream of waveform blocks: choose a decoder, mix down, resample, compare with the header."""
+"""One recording as waveform blocks: choose a decoder, mix down, resample, compare with the header, fingerprint."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -7,12 +8,10 @@ from typing import BinaryIO
 import numpy as np
 import soxr
 
-from dgasr.audio.config import AudioConfig
-from dgasr.audio.decoded import Decoded
 from dgasr.audio.headers import read_chunk_claim
 from dgasr.audio.libav import open_libav
 from dgasr.audio.sndfile import open_sndfile
-from dgasr.audio.source import Source
+from dgasr.audio.source import AudioConfig, Decoded, Source
 from dgasr.errors import (
     EmptyFileError,
     InvalidHeaderError,
@@ -25,6 +24,9 @@ from dgasr.errors import (
 from dgasr.records import SAMPLE_RATE_HZ, AudioReport, seconds
 
 logger = logging.getLogger(__name__)
+
+FULL_SCALE = 32768
+"""What 1.0 is in samples of 16 bits, as decoders divide them."""
 
 
 def open_audio(file: BinaryIO, name: str, config: AudioConfig) -> "AudioStream":
@@ -154,3 +156,25 @@ def _check_facts(decoded: Decoded, label: str, config: AudioConfig) -> None:
             f"{label}: has {decoded.num_channels} channels, the recipe allows {config.max_channels}. "
             "Mix it down, or raise max_channels."
         )
+
+
+class WaveformDigest:
+    """Hashes samples as they pass, rounded to 16 bits: the same for every lossless copy, however it comes in blocks."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def passing(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """Hand blocks on and take note of them.
+
+        Args:
+            blocks: mono samples in [-1, 1].  [samples] each
+        """
+        for block in blocks:
+            samples = np.clip(np.rint(block * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
+            self._hash.update(samples.astype("<i2").tobytes())
+            yield block
+
+    def hexdigest(self) -> str:
+        """Return the fingerprint of what has passed: 32 hex digits, blake2b over little-endian samples."""
+        return self._hash.hexdigest()

@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from dgasr.audio.config import AudioConfig
-from dgasr.audio.timeline import Timeline
+from dgasr.audio.libav import Timeline
+from dgasr.audio.source import AudioConfig
 from dgasr.errors import DamagedError, TruncatedError, UnknownFormatError
 
 RATE_HZ = 8000
