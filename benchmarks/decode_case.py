@@ -17,12 +17,12 @@ from torch import Tensor
 from benchmarks.bound import window_work
 from benchmarks.decode_model import noise_segments
 from benchmarks.machine import PeakMemory, Rates, Stopwatch, largest_fitting
-from dgasr.diffusion import rows
+from dgasr.diffusion import sampler
 from dgasr.diffusion.canvas import CanvasJob
-from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.noise import segment_key
-from dgasr.diffusion.vocabulary_tail import VocabularyHead
+from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.features import FeatureConfig, pad_features, segment_features
 from dgasr.model.asr import AsrModel
 from dgasr.prompt import build_prompt
@@ -120,7 +120,7 @@ def phases_of(model: AsrModel, watch: Stopwatch) -> Iterator[None]:
         (model, "prefill", "prefill"),
         (CachedDecoder, "admit", "admit"),
         (model, "decode", "body"),
-        (rows, "read_vocabulary", "tail"),
+        (sampler, "read_vocabulary", "tail"),
     ]
     before = [(owner, name, owner.__dict__.get(name)) for owner, name, _ in places]
     for owner, name, phase in places:

@@ -12,7 +12,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.backbone import backbone_config
 from dgasr.model.identity import read_config
 from dgasr.model.presets import AsrConfig, ModelIdentity
-from dgasr.model.skeleton import backbone_skeleton, draw_weights, encoder_skeleton
+from dgasr.model.pretrained import backbone_skeleton, draw_weights, encoder_skeleton
 from dgasr.prompt import Tokenizer
 from dgasr.records import SAMPLE_RATE_HZ, Segment
 

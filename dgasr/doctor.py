@@ -168,7 +168,7 @@ def _s3_settings() -> Finding:
 
 def _s3_probe(s3_uri: str) -> Finding:
     """Try what a lake at this URI would rely on."""
-    from dgasr.store.probe import probe_store
+    from dgasr.store.objects import probe_store
 
     try:
         probe_store(s3_uri.rstrip("/"))

@@ -18,7 +18,7 @@ from dgasr.stages.plan import plan_shards
 from dgasr.stages.report import RunSummary, commit_run, decoding_devices, summarise
 from dgasr.stages.run_report import rejections, run_report
 from dgasr.stages.staging import sweep_staging
-from dgasr.store.probe import probe_store
+from dgasr.store.objects import probe_store
 from pipelines.children import in_thread
 from pipelines.conductor import Conductor
 from pipelines.course import Planned, Worked

@@ -9,10 +9,8 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 
-from dgasr.audio.config import AudioConfig
-from dgasr.audio.decoded import Decoded
 from dgasr.audio.headers import ends_inside_ogg_page, states_matroska_length, states_mp3_length
-from dgasr.audio.source import Source
+from dgasr.audio.source import AudioConfig, Decoded, Source
 from dgasr.audio.timeline import Timeline, to_array
 from dgasr.errors import AudioError, NoAudioStreamError, TruncatedError, UnknownFormatError
 from dgasr.records import Gap

@@ -6,9 +6,8 @@ from contextlib import suppress
 import numpy as np
 import soundfile
 
-from dgasr.audio.decoded import Decoded
 from dgasr.audio.headers import ChunkClaim
-from dgasr.audio.source import Source
+from dgasr.audio.source import Decoded, Source
 from dgasr.errors import SampleRangeError
 
 SNDFILE_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"NIST", b"Crea", b"fap ", b" paf")

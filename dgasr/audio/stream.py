@@ -1,5 +1,6 @@
 """One recording as a stream of waveform blocks: choose a decoder, mix down, resample, compare with the header."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,14 +9,12 @@ from typing import BinaryIO
 import numpy as np
 import soxr
 
-from dgasr.audio.config import AudioConfig
-from dgasr.audio.decoded import Decoded
 from dgasr.audio.downmix import Downmix
 from dgasr.audio.headers import read_chunk_claim
 from dgasr.audio.joined import split_joined
 from dgasr.audio.libav import open_libav
 from dgasr.audio.sndfile import open_sndfile
-from dgasr.audio.source import Source
+from dgasr.audio.source import AudioConfig, Decoded, Source
 from dgasr.errors import (
     AudioError,
     EmptyFileError,
@@ -30,6 +29,9 @@ from dgasr.errors import (
 from dgasr.records import SAMPLE_RATE_HZ, AudioReport, Gap, seconds
 
 logger = logging.getLogger(__name__)
+
+FULL_SCALE = 32768
+"""What 1.0 is in samples of 16 bits, as decoders divide them."""
 
 
 def open_audio(file: BinaryIO, name: str, config: AudioConfig) -> "AudioStream":
@@ -240,3 +242,29 @@ def _resampler(sample_rate_hz: int) -> soxr.ResampleStream | None:
     if sample_rate_hz == SAMPLE_RATE_HZ:
         return None
     return soxr.ResampleStream(sample_rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+
+
+class WaveformDigest:
+    """Hashes samples as they pass, rounded to 16 bits: the same for every lossless copy, however it comes in blocks."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def passing(self, pieces: Iterator[np.ndarray | Gap]) -> Iterator[np.ndarray | Gap]:
+        """Hand pieces on and take note of them.
+
+        Args:
+            pieces: mono samples in [-1, 1], [samples] each, and gaps.
+        """
+        for block in pieces:
+            if isinstance(block, Gap):
+                self._hash.update(f"gap of {block.num_samples}".encode())
+                yield block
+                continue
+            samples = np.clip(np.rint(block * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
+            self._hash.update(samples.astype("<i2").tobytes())
+            yield block
+
+    def hexdigest(self) -> str:
+        """Return the fingerprint of what has passed: 32 hex digits, blake2b over little-endian samples."""
+        return self._hash.hexdigest()

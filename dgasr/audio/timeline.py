@@ -7,7 +7,7 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
-from dgasr.audio.config import AudioConfig
+from dgasr.audio.source import AudioConfig
 from dgasr.errors import DamagedError, TruncatedError, UnknownFormatError
 from dgasr.records import Gap
 

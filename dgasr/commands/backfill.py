@@ -104,7 +104,7 @@ def _forecast(selection: "Selection", lake_uri: str, engine: "EngineConfig", gpu
 
 
 def _transcribe(selection: "Selection", lake_uri: str, engine: "EngineConfig") -> int:
-    from dgasr.commands.progress import Progress
+    from dgasr.commands.output import Progress
     from dgasr.stages.backlog import find_backlog
     from dgasr.stages.embedded import transcribe_backlog
     from dgasr.stages.engine import start_engine

@@ -190,7 +190,7 @@ def _progress(what: str) -> Any:
 def _compare(options: argparse.Namespace, selection: "Selection") -> tuple[str, list[dict[str, Any]]]:
     from tqdm import tqdm
 
-    from dgasr.evaluation.seeds import compare_with
+    from dgasr.evaluation.report import compare_with
     from dgasr.evaluation.tables import seeds_table, steps_table
     from dgasr.evaluator import PATH_WAYS, SEED_WAYS, evaluate_ways
     from dgasr.stages.engine import load_model

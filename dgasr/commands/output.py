@@ -1,12 +1,19 @@
-"""Transcripts on standard output: a table, or one of the export formats. Reads rows, knows no lake."""
+"""What commands show: transcripts on standard output, in a table or an export format; progress on standard error."""
 
 import json
 import shutil
+import sys
 from collections.abc import Iterable
 from typing import TextIO
 
+from tqdm import tqdm
+
 from dgasr.exports import export_json, export_srt, export_txt, export_vtt
 from dgasr.lake.table import format_table
+from dgasr.records import Segment, Shard
+from dgasr.stages.decode import DecodedShard
+from dgasr.stages.outcome import Outcome
+from dgasr.stages.prepare import PreparedShard
 from dgasr.stages.transcripts import RecordingTranscript
 
 TABLE_ROWS = 200
@@ -85,3 +92,42 @@ def _common_folder(uris: list[str]) -> str:
     first, last = min(uris), max(uris)
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     return first[: first.rfind("/", 0, length) + 1]
+
+
+class Progress:
+    """A watcher of `dgasr.stages.embedded` that writes to standard error."""
+
+    def __init__(self) -> None:
+        self._is_quiet = not sys.stderr.isatty()
+        self._bar: tqdm[None] | None = None
+
+    def begin_shard(self, shard: Shard) -> None:
+        """Show a bar of recordings."""
+        self._replace_bar("reading", len(shard.recordings), "recording")
+
+    def recording_read(self, outcome: Outcome) -> None:
+        """Advance it."""
+        self._advance()
+
+    def begin_decoding(self, prepared: PreparedShard) -> None:
+        """Show a bar of segments."""
+        self._replace_bar("decoding", prepared.num_segments, "segment")
+
+    def segment_decoded(self, segment: Segment) -> None:
+        """Advance it."""
+        self._advance()
+
+    def end_shard(self, decoded: DecodedShard) -> None:
+        """Take the bar away and leave a line."""
+        if self._bar is not None:
+            self._bar.close()
+        sys.stderr.write(decoded.line() + "\n")
+
+    def _advance(self) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def _replace_bar(self, what: str, total: int, unit: str) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = tqdm(total=total, desc=what, unit=f" {unit}s", leave=False, disable=self._is_quiet)

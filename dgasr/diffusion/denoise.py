@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from dgasr.diffusion.canvas import Canvas, CanvasJob
-from dgasr.diffusion.config import DecodeConfig
-from dgasr.diffusion.rows import CanvasRows
-from dgasr.diffusion.vocabulary_tail import VocabularyHead
+from dgasr.diffusion.decode_config import DecodeConfig
+from dgasr.diffusion.sampler import CanvasRows
+from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, IntegrityError
 
 _LOOK_AHEAD_BATCHES = 2

@@ -18,7 +18,7 @@ from dgasr.stages.report import RunSummary, commit_run, summarise
 from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.selection import Selection
 from dgasr.stages.staging import sweep_staging
-from dgasr.store.probe import probe_store
+from dgasr.store.objects import probe_store
 
 logger = logging.getLogger(__name__)
 

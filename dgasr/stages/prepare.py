@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from dgasr.audio import open_audio
-from dgasr.audio.digest import WaveformDigest
+from dgasr.audio.stream import WaveformDigest
 from dgasr.errors import DgasrError, Reason, RecordingError, TruncatedError
 from dgasr.frontend import cut_recording
 from dgasr.lake.parts import finish_shard

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dgasr.alignment.config import AlignmentConfig
 from dgasr.alignment.ctc import forced_alignment, min_frames
-from dgasr.alignment.words import WordTokens, raw_edges
+from dgasr.alignment.words import AlignmentConfig, WordTokens, raw_edges
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig, log_mel, whole_windows

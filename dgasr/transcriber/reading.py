@@ -9,9 +9,8 @@ from itertools import islice
 
 import torch
 
-from dgasr.alignment.boundaries import loudness
 from dgasr.alignment.flags import flag_segment
-from dgasr.alignment.words import WordTokens, align_words, segment_confidence
+from dgasr.alignment.words import WordTokens, align_words, loudness, segment_confidence
 from dgasr.model.asr import AsrModel
 from dgasr.model.ctc_head import label_log_probs
 from dgasr.model.head import greedy

@@ -20,10 +20,9 @@ from torch import Tensor
 from dgasr.diffusion.canvas import CanvasJob, CanvasSeed
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.noise import segment_key
-from dgasr.diffusion.vocabulary_tail import VocabularyHead
+from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, TransientError
-from dgasr.model.asr import AsrModel
-from dgasr.model.canvas_cache import CanvasCache
+from dgasr.model.asr import AsrModel, CanvasCache
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, seconds
 from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder

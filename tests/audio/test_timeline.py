@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from dgasr.audio.config import AudioConfig
+from dgasr.audio.source import AudioConfig
 from dgasr.audio.timeline import Timeline
 from dgasr.errors import DamagedError, TruncatedError, UnknownFormatError
 from dgasr.records import Gap

@@ -4,8 +4,7 @@ import torch.nn.functional as F
 
 from dgasr import kernels
 from dgasr.diffusion.noise import SegmentNoise, key_words
-from dgasr.diffusion.vocabulary_chunk import read_chunk
-from dgasr.diffusion.vocabulary_tail import VocabularyHead, choose_reader, num_chunks, read_vocabulary
+from dgasr.diffusion.vocabulary import VocabularyHead, choose_reader, num_chunks, read_chunk, read_vocabulary
 
 SOFTCAP = 30.0
 
