@@ -158,4 +158,4 @@ def test_no_file_has_a_name_that_could_hold_anything():
 
 def test_every_file_can_be_read_in_one_sitting():
     lengths = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in source_files()}
-    assert not {path: lines for path, lines in lengths.items() if lines > 300}
+    assert not {path: lines for path, lines in lengths.items() if lines > 350}

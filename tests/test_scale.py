@@ -6,7 +6,7 @@ import pytest
 from dgasr.cli import main
 from dgasr.errors import ConfigError
 from dgasr.scale import READ_BYTES, SOURCES, Pace, Prices, cost_of
-from dgasr.stages.assignment import AssignmentConfig
+from dgasr.stages.plan import AssignmentConfig
 from dgasr.store.s3 import READ_BUFFER_BYTES
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scale.md"

@@ -6,8 +6,8 @@ from tqdm import tqdm
 
 from dgasr.records import Segment, Shard
 from dgasr.stages.decode import DecodedShard
-from dgasr.stages.outcome import Outcome
 from dgasr.stages.prepare import PreparedShard
+from dgasr.stages.staging import Outcome
 
 
 class Progress:
