@@ -17,14 +17,11 @@ from dgasr.frontend import cut_recording
 from dgasr.lake.parts import finish_shard
 from dgasr.recipe import Recipe
 from dgasr.records import Gap, Recording, Segment, SegmentFeatures, Shard, seconds
-from dgasr.stages.assignment import read_assignment
-from dgasr.stages.beat import Beating
 from dgasr.stages.counts import PreparedAssignment, PreparedShard, add_prepared
-from dgasr.stages.culprits import crash_message, settle
-from dgasr.stages.isolation import Processes, note_progress
-from dgasr.stages.outcome import Outcome
-from dgasr.stages.run_folder import staged_uri_of
-from dgasr.stages.staging import StagedPart, read_outcomes
+from dgasr.stages.heartbeat import Beating
+from dgasr.stages.isolation import Processes, crash_message, note_progress, settle
+from dgasr.stages.plan import read_assignment
+from dgasr.stages.staging import Outcome, StagedPart, read_outcomes, staged_uri_of
 from dgasr.store import objects
 from dgasr.store.objects import open_object
 
