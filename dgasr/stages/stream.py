@@ -99,11 +99,9 @@ class ShardStream:
         """
         self._marked_at = time.monotonic()
         with Prefetch(self._fetch(shards), SEGMENTS_AHEAD) as staged, ThreadPoolExecutor(1) as committer:
-            features = self._speech(iter(staged), committer)
-            for first in features:  # the model is loaded once somebody speaks, and never for silence
-                transcriber = self._transcriber()
-                self._first_at = self._first_at or time.monotonic()
-                for transcript in transcriber.transcribe(chain([first], features)):
+            for first in staged:
+                features = self._speech(chain([first], staged), committer)
+                for transcript in self._transcriber().transcribe(features):
                     gathered = self._open[transcript.segment.recording_id]
                     self._last_at = time.monotonic()
                     self._take(gathered, transcript, committer)
@@ -155,7 +153,9 @@ class ShardStream:
                 if features is None:
                     self._take(gathered, silent_transcript(segment, self._recipe.language), committer)
                     continue
-                self._waited_s += time.monotonic() - asked_at if self._first_at else 0.0
+                now = time.monotonic()
+                self._waited_s += now - asked_at if self._first_at else 0.0
+                self._first_at = self._first_at or now
                 yield features
                 asked_at = time.monotonic()
         except TransientError as error:
