@@ -13,8 +13,7 @@ from dgasr.evaluation.scores import ScoredUtterance
 from dgasr.hypotheses import Transcribe, transcribe_utterances
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import RESCORE, SEED_CANVAS, Recipe, Rescore, SeedCanvas, build_recipe
-from dgasr.training.manifests import Utterance, read_manifest
-from dgasr.training.selection import EVERYTHING, Selection, select_utterances
+from dgasr.training.manifests import EVERYTHING, Selection, Utterance, read_manifest, select_utterances
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber.memory import fitting_batch_size
 from dgasr.transcriber.reading import transcribe_autoregressively, transcribe_by_ctc

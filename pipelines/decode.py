@@ -69,7 +69,7 @@ def _commit_transcripts(child: ChildRun, engine: EngineConfig, isolated: frozens
             beating=beating,
             isolated=isolated,
         )
-        # Loaded by now where somebody spoke, and not loaded for its name only.
-        device = start_engine(engine).device if decoded.speech_s > 0 else "none"
+        is_held = decoded.num_held == decoded.num_shards
+        device = "none" if is_held else start_engine(engine).device  # loaded by now, and not loaded for its name only
         commit_decode_run(child, recipe, decoded, device, gpu_hour_price)
     return decoded.line()

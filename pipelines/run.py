@@ -256,9 +256,7 @@ def _commit_summary(request: RunRequest, num_held: int, worked: Worked) -> RunSu
     is_here = request.pools.mode == "here"
     wall_s = (datetime.now(UTC) - request.started_at).total_seconds()
     summary = summarise(request.lake_uri, request.run_id, request.recipe.recipe_id, num_held, wall_s)
-    device = decoding_devices(request.lake_uri, request.run_id) if not is_here else "none"
-    if is_here and summary.speech_s > 0:
-        device = start_engine(request.engine).device  # loaded by now
+    device = start_engine(request.engine).device if is_here else decoding_devices(request.lake_uri, request.run_id)
     commit_run(
         request.lake_uri,
         summary,

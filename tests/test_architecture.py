@@ -44,9 +44,8 @@ ARROWS: dict[str, set[str]] = {
     "stages": {"audio", "errors", "frontend", "lake", "model", "recipe", "records", "spacing", "store", "transcriber"},
     # whoever asks
     "__init__": {"transcriber"},
-    "doctor": {"errors", "model", "store"},
     "commands": {
-        "baseline", "doctor", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
+        "baseline", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
         "stages", "store", "training", "transcriber",
     },
     "cli": {"errors"},

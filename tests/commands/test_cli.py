@@ -32,23 +32,23 @@ def test_no_command_is_a_wrong_request(dgasr):
     ("error", "code"), [(ConfigError("say this"), 2), (TransientError("say this"), 1), (IntegrityError("say this"), 1)]
 )
 def test_an_error_is_a_message_and_an_exit_code(monkeypatch, capsys, error: Exception, code: int):
-    import dgasr.doctor
+    import dgasr.commands.doctor
 
     def fail(uri):
         raise error
 
-    monkeypatch.setattr(dgasr.doctor, "examine", fail)
+    monkeypatch.setattr(dgasr.commands.doctor, "examine", fail)
     assert main(["doctor"]) == code
     assert capsys.readouterr().err == "dgasr: say this\n"
 
 
 def test_an_interrupted_run_says_that_it_can_go_on(monkeypatch, capsys):
-    import dgasr.doctor
+    import dgasr.commands.doctor
 
     def interrupt(uri):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dgasr.doctor, "examine", interrupt)
+    monkeypatch.setattr(dgasr.commands.doctor, "examine", interrupt)
     assert main(["doctor"]) == 130
     assert "goes on from there" in capsys.readouterr().err
 

@@ -30,7 +30,7 @@ from dgasr.model.pretrained import Slots, backbone_skeleton, draw_weights, load_
 from dgasr.model.projector_config import ProjectorConfig
 from dgasr.recipe import build_recipe
 from dgasr.records import Segment
-from dgasr.training.vocabulary import write_word_tokenizer
+from dgasr.training.start import write_word_tokenizer
 from dgasr.transcriber import Transcriber, load
 
 VISION = {

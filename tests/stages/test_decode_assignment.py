@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import soundfile
 
 from dgasr import transcriber as transcriber_module
 from dgasr.errors import ConfigError, TransientError
@@ -96,18 +94,6 @@ def test_the_model_is_loaded_once_for_all_shards_and_not_at_all_where_nothing_is
     start_engine.cache_clear()
     assert decode(uri, recipe, partial(start_engine, config), lake_uri).num_held == 4
     assert len(loads) == 1
-
-
-def test_the_model_is_not_loaded_where_nobody_speaks(archive: Path, recipe: Recipe, lake_uri: str):
-    for path in archive.iterdir():
-        path.unlink()
-    for name, noise in (("one.flac", 1e-4), ("two.flac", 0.0)):
-        soundfile.write(archive / name, noise * np.random.default_rng(0).standard_normal(48_000), 16_000)
-    shards = [Shard(shard_id=r.etag[:8], recordings=(r,)) for r in list_recordings([str(archive)])]
-    uri = stage(shards, recipe, lake_uri)
-    decoded = decode(uri, recipe, lambda: pytest.fail("the model was loaded"), lake_uri)
-    assert (decoded.num_recordings, decoded.speech_s, decoded.num_segments) == (2, 0.0, 2)
-    assert [row[1] for row in rows(lake_uri)] == ["ok", "ok"]
 
 
 def test_segments_of_all_shards_go_through_the_model_in_one_stream(shards: list[Shard], recipe: Recipe, lake_uri: str):

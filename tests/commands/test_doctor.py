@@ -3,8 +3,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from dgasr import doctor
-from dgasr.doctor import Finding, examine
+from dgasr.commands import doctor
+from dgasr.commands.doctor import Finding, examine
 
 
 def findings(s3_uri: str | None = None) -> dict[str, Finding]:

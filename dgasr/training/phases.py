@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from dgasr.errors import ConfigError
 from dgasr.training.augmentation import AugmentationConfig
 from dgasr.training.canvas_noise import CanvasNoiseConfig
+from dgasr.training.examples import BatchConfig
 from dgasr.training.objective import LossWeights
-from dgasr.training.rows import BatchConfig
 
 PARTS = ("encoder", "projector", "backbone", "lora")
 """What a phase can train or freeze."""
