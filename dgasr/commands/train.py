@@ -99,14 +99,16 @@ def run(options: argparse.Namespace) -> int:
     validation = read_manifest(options.validation) if options.validation else []
     plan = _plan(options)
     from_scratch = options.scratch
+    device = str(choose_device(options.device))
+    known = None if from_scratch else options.model if options.model == "full" else str(model_folder(options.model))
     start = StartConfig(
-        folder=None if from_scratch or options.model == "full" else model_folder(options.model),
-        from_scratch=from_scratch, adapter=options.adapter, lora=options.lora, seed=options.seed,
+        model=known, from_scratch=from_scratch, adapter=options.adapter, lora=options.lora, seed=options.seed,
+        device=device,
     )  # fmt: skip
     model, tokenizer_folder = starting_model(start, plan, train, options.out)
     config = FitConfig(
         out=options.out, seed=options.seed, checkpoint_steps=options.checkpoint_steps,
-        workers=options.workers, device=str(choose_device(options.device)),
+        workers=options.workers, device=device,
     )  # fmt: skip
     with tqdm(total=plan.total_steps, unit=" steps", disable=not sys.stderr.isatty()) as bar:
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from dgasr.errors import ConfigError
-from dgasr.model.adapter import add_lora, load_adapter
+from dgasr.model.adapter import add_lora, hold_in_float32, load_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
-from dgasr.model.identity import TOKENIZER_FILE
-from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, full, tiny
+from dgasr.model.identity import TOKENIZER_FILE, read_config
+from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, tiny
 from dgasr.model.pretrained import load_pretrained
 from dgasr.prompt import Tokenizer
 from dgasr.training.batches import Batches
@@ -29,18 +29,20 @@ POSITION_SCALE = 0.1
 class StartConfig:
     """First weights of a run.
 
-    folder: model folder to go on from; `None` takes `full`'s frozen weights, or fresh ones where `from_scratch`.
+    model: `full`, or the model folder to go on from; `None` where `from_scratch`.
     from_scratch: draw the weights of a model of the bundled size.
     adapter: projector and LoRA to go on from, or `None`.
     lora: put LoRA on the backbone.
     seed: of fresh weights.
+    device: where frozen weights are loaded to.
     """
 
-    folder: Path | None
+    model: str | None
     from_scratch: bool = False
     adapter: str | None = None
     lora: bool = False
     seed: int = 0
+    device: str = "cpu"
 
 
 def starting_model(start: StartConfig, plan: Plan, utterances: list[Utterance], out: Path) -> tuple[AsrModel, Path]:
@@ -62,15 +64,25 @@ def starting_model(start: StartConfig, plan: Plan, utterances: list[Utterance], 
         if start.adapter or start.lora:
             raise ConfigError("--scratch trains every weight: leave out --lora and --adapter.")
         return _fresh(start.seed, plan, utterances, out), out
-    model = load_pretrained(full()) if start.folder is None else load_model(start.folder)
+    assert start.model is not None
+    config = read_config(start.model)
+    if config.pretrained and not (start.lora or start.adapter):
+        raise ConfigError(
+            f"--model {start.model}: its encoder and backbone are frozen, and too large to train whole. Give --lora, "
+            "or --adapter to go on with one."
+        )
+    folder = out if config.pretrained else Path(start.model)
+    model = load_pretrained(config, device=start.device) if config.pretrained else load_model(folder)
     if start.adapter is not None:
         load_adapter(model, start.adapter)
     elif start.lora:
         add_lora(model, model.config.lora)
-    if start.folder is None:
+    if start.lora or start.adapter:
+        hold_in_float32(model)
+    if config.pretrained:
         out.mkdir(parents=True, exist_ok=True)
         model.tokenizer.save(out)
-    return model, start.folder or out
+    return model, folder
 
 
 def _fresh(seed: int, plan: Plan, utterances: list[Utterance], out: Path) -> AsrModel:

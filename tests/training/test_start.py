@@ -29,13 +29,13 @@ def folder(fresh_model, tmp_path):
 
 
 def test_from_scratch_the_seed_decides_the_weights(begin):
-    one, other, different = (begin(folder=None, from_scratch=True, seed=seed)[0] for seed in (1, 1, 2))
+    one, other, different = (begin(model=None, from_scratch=True, seed=seed)[0] for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     assert not torch.equal(one.head_weight, different.head_weight)
 
 
 def test_from_scratch_the_vocabulary_is_written_where_the_model_will_be(begin, tmp_path):
-    model, tokenizer_folder = begin(folder=None, from_scratch=True)
+    model, tokenizer_folder = begin(model=None, from_scratch=True)
     assert tokenizer_folder == tmp_path / "out"
     assert (tmp_path / "out" / TOKENIZER_FILE).is_file()
     assert model.tokenizer.encode("zero") == [9]
@@ -44,18 +44,18 @@ def test_from_scratch_the_vocabulary_is_written_where_the_model_will_be(begin, t
 @pytest.mark.parametrize("other", [{"lora": True}, {"adapter": "folder"}])
 def test_scratch_trains_every_weight(begin, other):
     with pytest.raises(ConfigError, match="leave out --lora and --adapter"):
-        begin(folder=None, from_scratch=True, **other)
+        begin(model=None, from_scratch=True, **other)
 
 
 def test_a_model_folder_is_gone_on_from(begin, folder, fresh_model):
-    model, tokenizer_folder = begin(folder=folder)
+    model, tokenizer_folder = begin(model=str(folder))
     assert tokenizer_folder == folder
     assert not has_lora(model)
     assert torch.equal(model.head_weight, fresh_model(5).head_weight)
 
 
 def test_lora_is_put_on_in_the_size_that_the_model_names(begin, folder):
-    model, _ = begin(folder=folder, lora=True)
+    model, _ = begin(model=str(folder), lora=True)
     ranks = {parameter.shape[0] for name, parameter in model.named_parameters() if "lora_A" in name}
     assert ranks == {model.config.lora.rank}
 
@@ -66,6 +66,6 @@ def test_an_adapter_is_gone_on_from_whether_or_not_lora_is_asked_for(begin, fold
     torch.nn.init.ones_(adapted.projector.output.bias)
     save_adapter(adapted, tmp_path / "adapter")
     for lora in (False, True):
-        model, _ = begin(folder=folder, adapter=str(tmp_path / "adapter"), lora=lora)
+        model, _ = begin(model=str(folder), adapter=str(tmp_path / "adapter"), lora=lora)
         assert bool((model.projector.output.bias == 1).all())
         assert {p.shape[0] for name, p in model.named_parameters() if "lora_A" in name} == {2}
