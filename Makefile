@@ -13,7 +13,7 @@ TORCH_PIN := $(shell sed -n 's/^torch==//p' requirements.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench e2e chaos proofs listing samples checkpoint base-checkpoint unheard lock clean
+.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench figures e2e chaos proofs listing samples checkpoint base-checkpoint unheard lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ worker-gpu: setup ## a worker that decodes, one for each GPU (stays)
 BENCH ?=
 bench: setup ## speed of the front end and of the whole path (BENCH="decode …" or "sql …": another question)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+figures: ## how large the project is: files, lines, the longest file
+	$(PYTHON) -m tools.figures
 
 # Flags of a proof, such as PROOF="--seed 7 --recordings 50"; figures and logs go to runs/proofs.
 PROOF ?=
