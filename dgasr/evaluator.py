@@ -47,7 +47,7 @@ class EvaluationConfig:
     path: str = "diffusion"
     """How the text is found, one of `PATHS`."""
     seed_canvas: SeedCanvas = SEED_CANVAS
-    """What a canvas starts from, `random` tokens or what `ctc` hears; counts for the path `diffusion`."""
+    """What a canvas starts from, `random` tokens or `ctc`'s text; counts for the path `diffusion`."""
     rescore: Rescore = RESCORE
     """Whether CTC may overrule the decoder, `joint` or `none`; counts for the path `diffusion`."""
     selection: Selection = EVERYTHING
@@ -86,10 +86,10 @@ def evaluate(
         language: code for every utterance, or `None` for the one in its manifest row.
         batch_size: segments decoded together, of any utterances; 0 for as many as fit the memory.
         path: the model's way to text, one of `PATHS`.
-        seed_canvas: what a canvas starts from, `random` tokens or what `ctc` hears.
+        seed_canvas: what a canvas starts from, `random` tokens or `ctc`'s text.
         rescore: whether CTC may overrule the decoder, `joint` or `none`.
         selection: which utterances of the manifest are scored.
-        on_utterance: told when an utterance's audio has been read; for progress.
+        on_utterance: called when an utterance's audio has been read; for progress.
 
     Raises:
         ConfigError: a manifest, normaliser, metric, path or language that cannot be used; before any work.
@@ -166,7 +166,7 @@ def score_manifest(
         manifest: JSONL file, see `dgasr.training.manifests`.
         decoder: language code in; how its audio is read, and what transcribes its segments, out.
         config: how to score.
-        on_utterance: told when an utterance's audio has been read; for progress.
+        on_utterance: called when an utterance's audio has been read; for progress.
 
     Raises:
         ConfigError: a manifest that cannot be used, or a language that the decoder refuses; before any work.

@@ -32,7 +32,7 @@ class Evaluation:
     wall_s: float
     """Time from the first byte of audio to the last word, after warm-up, s."""
     seed_canvas: str = "random"
-    """What a canvas started from, `random` tokens or what `ctc` heard; says nothing about other paths."""
+    """What a canvas started from, `random` tokens or `ctc`'s text; says nothing about other paths."""
     rescore: str = "none"
     """Whether CTC could overrule the decoder, `joint` or `none`; says nothing about other paths."""
 
