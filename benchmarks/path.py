@@ -12,8 +12,7 @@ from dgasr.errors import ConfigError
 from dgasr.records import SegmentFeatures, Shard, seconds
 from dgasr.samples import SAMPLES
 from dgasr.stages.discover import list_recordings
-from dgasr.stages.engine import start_engine
-from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.engine import EngineConfig, start_engine
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import read_segments
 

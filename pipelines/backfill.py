@@ -18,16 +18,14 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 
 from dgasr.errors import ConfigError
-from dgasr.stages.backlog import find_backlog
-from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.engine import EngineConfig
 from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
 from dgasr.stages.plan import ShardConfig
-from dgasr.stages.selection import Selection
+from dgasr.stages.selection import Selection, find_backlog
 from dgasr.store.locations import is_s3, local_path, local_uri
 from pipelines.children import in_thread
-from pipelines.execution import carry_out
-from pipelines.pools import PoolsConfig
-from pipelines.request import RunRequest, new_request
+from pipelines.request import PoolsConfig, RunRequest, new_request
+from pipelines.run import carry_out
 
 DEPLOYMENT = "backfill/archive"
 

@@ -1,4 +1,4 @@
-"""What both kinds of child runs share: how their work is run, and how they say in what way it ended."""
+"""What the flows share: what is retried, work in a thread, and how a child run says in what way it ended."""
 
 import asyncio
 import contextvars
@@ -9,14 +9,32 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from prefect.client.schemas.objects import State
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
+from prefect.tasks import Task
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from pipelines.dispatch import Condition
+
+
+def is_transient(task: Task[Any, Any], run: TaskRun, state: State) -> bool:
+    """Say whether a failed task may be tried again; Prefect hands the error over as the state's data."""
+    return isinstance(state.data, TransientError)
+
+
+storage_task = task(
+    retries=3, retry_delay_seconds=[2, 10, 60], retry_jitter_factor=0.5, retry_condition_fn=is_transient,
+    persist_result=False, cache_policy=NO_CACHE,
+)  # fmt: skip
+"""Makes a task that is tried again when storage fails in a way that may pass; its small result stays in memory."""
+
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
+
+REFUSED, CONTRADICTED = "Refused", "Contradicted"
+"""Names of failed states with which a child run says who has to act: a person in both cases, whatever is retried."""
 
 LEAVE_S = 5.0
 """How long the process of a child run that was told to end may take to close Prefect's logs and state, s."""
@@ -34,9 +52,9 @@ async def ended(work: Awaitable[str]) -> State[Any]:
     try:
         return Completed(message=await work)
     except ConfigError as error:
-        return Failed(name=Condition.REFUSED.value.capitalize(), message=str(error))
+        return Failed(name=REFUSED, message=str(error))
     except IntegrityError as error:
-        return Failed(name=Condition.CONTRADICTED.value.capitalize(), message=str(error))
+        return Failed(name=CONTRADICTED, message=str(error))
     except TransientError as error:
         return Failed(message=str(error))
     except Exception:

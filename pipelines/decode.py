@@ -7,14 +7,12 @@ from typing import Any
 from prefect import flow
 
 from dgasr.lake.location import lake_uri_of
-from dgasr.stages.beat import Beating
-from dgasr.stages.child_run import ChildRun, commit_decode_run
+from dgasr.stages.counts import ChildRun, commit_decode_run
 from dgasr.stages.decode import decode_assignment
-from dgasr.stages.engine import start_engine
-from dgasr.stages.engine_config import EngineConfig
-from dgasr.stages.run_folder import RunFolder
-from pipelines.children import ended, in_thread
-from pipelines.retries import storage_task
+from dgasr.stages.engine import EngineConfig, start_engine
+from dgasr.stages.heartbeat import Beating
+from dgasr.stages.plan import RunFolder
+from pipelines.children import ended, in_thread, storage_task
 
 
 @flow(name="decode", persist_result=False)

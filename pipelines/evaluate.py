@@ -19,12 +19,10 @@ from dgasr.lake.location import lake_uri_of
 from dgasr.lake.parts import write_evaluation
 from dgasr.lake.rows import Row, evaluation_row
 from dgasr.samples import MANIFEST
-from dgasr.stages.embedded import new_run_id
-from dgasr.stages.engine import load_model, recipe_of
-from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.engine import EngineConfig, load_model, recipe_of
+from dgasr.stages.plan import new_run_id
 from dgasr.store import objects
-from pipelines.children import in_thread
-from pipelines.retries import storage_task
+from pipelines.children import in_thread, storage_task
 
 OWN_MANIFEST = "samples"
 """Name of the manifest that comes with the package."""

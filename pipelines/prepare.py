@@ -6,12 +6,11 @@ from typing import Any
 from prefect import flow
 
 from dgasr.lake.location import lake_uri_of
-from dgasr.stages.beat import Beating
-from dgasr.stages.child_run import ChildRun, commit_prepare_run
+from dgasr.stages.counts import ChildRun, commit_prepare_run
+from dgasr.stages.heartbeat import Beating
+from dgasr.stages.plan import RunFolder
 from dgasr.stages.prepare import prepare_assignment
-from dgasr.stages.run_folder import RunFolder
-from pipelines.children import ended, in_thread
-from pipelines.retries import storage_task
+from pipelines.children import ended, in_thread, storage_task
 
 
 @flow(name="prepare", persist_result=False)

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pipelines.environment import SERVER, WORKER, complete
+from pipelines import SERVER, WORKER, complete
 
 LIMITS = {"control": 10, "cpu": 1, "gpu": 1}
 """Flow runs that one worker of a pool runs at once: parents only wait; the others have a machine to themselves."""

@@ -9,12 +9,11 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.engine import EngineConfig
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection
-from pipelines.execution import carry_out
-from pipelines.pools import PoolsConfig
-from pipelines.request import new_request
+from pipelines.request import PoolsConfig, new_request
+from pipelines.run import carry_out
 
 
 @flow(name="transcribe", persist_result=False)

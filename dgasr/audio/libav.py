@@ -1,20 +1,19 @@
-"""Reading with libav: everything that comes in packets. A bad packet costs its own audio only, and times stay right.
-
-Samples are placed by the container's timestamps: where they run ahead, silence stands for the audio that is missing.
-"""
+"""Reading with libav: everything that comes in packets. A bad packet costs its own audio only, and times stay right."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 
-from dgasr.audio.headers import ends_inside_ogg_page, states_mp3_length
+from dgasr.audio.headers import ends_inside_ogg_page, states_matroska_length, states_mp3_length
 from dgasr.audio.source import AudioConfig, Decoded, Source
-from dgasr.errors import AudioError, DamagedError, NoAudioStreamError, TruncatedError, UnknownFormatError
+from dgasr.audio.timeline import Timeline, to_array
+from dgasr.errors import AudioError, NoAudioStreamError, TruncatedError, UnknownFormatError
+from dgasr.records import Gap
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +26,31 @@ CONTAINERS = (
 GUESSES_DURATION = ("aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "gsm", "loas", "mpeg", "mpegts")
 """Containers without a header of their own: libav divides their size by a bit rate."""
 
+BARE_STREAMS = ("aac", "ac3", "eac3", "loas", "mp3")
+"""Containers that do not say how much of their first frame is priming; others do, or players show times with it."""
+
+PRIMING_SAMPLES = {"mp3float": 576 + 529, "mp3": 576 + 529, "mp2": 481, "aac": 1024, "ac3": 256, "eac3": 256}
+"""Samples before the first of audio, which libav's own encoders bear out (docs/experiments.md, 2026-11-29).
+
+Source: MP3: LAME's technical FAQ (the delay of its encoder by default, and of any decoder); AAC: ISO/IEC 14496-3 (the
+first frame overlaps the second; some encoders put two before it); AC-3: ATSC A/52 (half a block of its transform); MP2:
+measured.
+"""
+
 ENCRYPTED_TAGS = ("enca", "drms")
 """Sample entries of protected audio in MP4 (ISO/IEC 14496-12, section 8.12; Apple's FairPlay)."""
 
-HAS_PAUSES = ("asf", "avi", "flv", "matroska,webm", "mpegts", "rm")
+LIVE_CONTAINERS = ("asf", "avi", "flv", "matroska,webm", "mpegts", "rm")
 """Containers that live recorders write: where nothing was sent, timestamps jump."""
 
-FULL_SCALES = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "i8": 2.0**63}
-"""Full scale of libav's integer samples by numpy's type codes; unsigned ones lie around half of theirs."""
+PAUSING_CODECS = {"amrnb": 8, "amrwb": 9, "amr_nb": 8, "amr_wb": 9}
+"""Codecs that leave out silence, and the first of their frame types that holds no speech (3GPP TS 26.101, 26.201)."""
+
+PROBED_S = 120.0
+"""How much of several tracks is decoded to find the one on which somebody speaks."""
+
+AUDIBLE = 10 ** (-50 / 20)
+"""Root mean square of a packet from which it counts as sound, of full scale."""
 
 
 def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = False) -> Decoded:
@@ -53,26 +69,26 @@ def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = Fal
         NoAudioStreamError: the container holds no audio.
         AudioError: the container's header is damaged.
     """
-    source.seek(0)
-    options = {"format_whitelist": CONTAINERS} | ({"ignore_length": "1"} if ignore_length else {})
-    try:
-        container: Any = av.open(source, mode="r", options=options, metadata_errors="replace")
-    except (av.FFmpegError, ValueError) as error:
-        source.check()
-        raise UnknownFormatError(
-            f"{source.label}: no decoder knows this container, or its header is damaged "
-            f"({getattr(error, 'strerror', error)}). Convert it to FLAC, and transcribe that."
-        ) from error
-    stream = _audio_stream(container, source)
-    codec = stream.codec_context
-    name = container.format.name
-    declared_s = _declared_s(container, stream, source)
+    container = _open(source, ignore_length)
+    tracks = _tracks(container, source)
+    index = tracks[0].index
+    if len(tracks) > 1:
+        index = _loudest(container, tracks)
+        container.close()
+        container = _open(source, ignore_length)
+    stream = container.streams[index]
+    codec, name = stream.codec_context, container.format.name
+    start_s = None if container.start_time is None else container.start_time / av.time_base
+    declared_s = _declared_s(container, stream, start_s, source)
     timeline = Timeline(
         label=source.label,
         sample_rate_hz=codec.sample_rate,
         num_channels=codec.channels,
+        start_s=start_s,
         declared_s=declared_s,
-        has_pauses=name in HAS_PAUSES,
+        # A header that counts the priming makes libav leave it out, and begin later.
+        priming=PRIMING_SAMPLES.get(codec.name, 0) if name in BARE_STREAMS and not stream.start_time else 0,
+        missing="pause" if codec.name in PAUSING_CODECS else "not_sent" if name in LIVE_CONTAINERS else "lost",
         config=config,
     )
     return Decoded(
@@ -83,38 +99,81 @@ def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = Fal
         declared_s=declared_s,
         is_cut_off=name == "ogg" and ends_inside_ogg_page(source),
         blocks=_grouped(timeline.align(_frames(container, stream, source)), config.block_values),
+        audio_track=[track.index for track in container.streams.audio].index(stream.index),
+        num_audio_tracks=len(container.streams.audio),
     )
 
 
-def _audio_stream(container: Any, source: Source) -> Any:
-    """Choose the container's best audio stream, and refuse what cannot be decoded."""
+def _open(source: Source, ignore_length: bool) -> Any:
+    source.seek(0)
+    options = {"format_whitelist": CONTAINERS} | ({"ignore_length": "1"} if ignore_length else {})
+    try:
+        return av.open(source, mode="r", options=options, metadata_errors="replace")
+    except (av.FFmpegError, ValueError) as error:
+        source.check()
+        raise UnknownFormatError(
+            f"{source.label}: no decoder knows this container, or its header is damaged "
+            f"({getattr(error, 'strerror', error)}). Convert it to FLAC, and transcribe that."
+        ) from error
+
+
+def _tracks(container: Any, source: Source) -> list[Any]:
+    """List the audio tracks that can be decoded, the container's default one first."""
     source.check()
-    stream = container.streams.best("audio") or next(iter(container.streams.audio), None)
-    if stream is None:
+    if not container.streams.audio:
         if len(container.streams) == 0:
             raise AudioError(f"{source.label}: its header is damaged or cut off: no stream is left. Copy it anew.")
         raise NoAudioStreamError(f"{source.label}: holds no audio, only {container.streams[0].type}. Remove it.")
-    codec = stream.codec_context
-    tag = codec.codec_tag if codec is not None else "unknown"
-    if codec is None or tag in ENCRYPTED_TAGS:
+    default = container.streams.best("audio")
+    tracks = sorted(container.streams.audio, key=lambda track: track is not default)
+    usable = [track for track in tracks if track.codec_context is not None and _tag(track) not in ENCRYPTED_TAGS]
+    if not usable:
         raise UnknownFormatError(
-            f"{source.label}: its audio ({tag}) is encrypted or of a codec that no decoder knows. "
+            f"{source.label}: its audio ({_tag(tracks[0])}) is encrypted or of a codec that no decoder knows. "
             "Get it without protection, or convert it to FLAC."
         )
-    return stream
+    return usable
 
 
-def _declared_s(container: Any, stream: Any, source: Source) -> float | None:
+def _tag(track: Any) -> str:
+    """Return a track's codec tag; that of a WAV or AVI file is a number that need not be text."""
+    try:
+        return "unknown" if track.codec_context is None else track.codec_context.codec_tag
+    except UnicodeDecodeError:
+        return "not text"
+
+
+def _loudest(container: Any, tracks: list[Any]) -> int:
+    """Find the index of the track on which there is sound for most of the beginning; of equal ones, of the first."""
+    sounding_s = {track.index: 0.0 for track in tracks}
+    for packet in container.demux(tracks):
+        with suppress(av.FFmpegError):
+            for frame in packet.decode():
+                rms = float(np.sqrt(np.mean(np.square(to_array(frame), dtype=np.float64))))
+                sounding_s[packet.stream_index] += frame.samples / frame.sample_rate * (rms > AUDIBLE)
+        if packet.pts is not None and packet.pts * packet.time_base > PROBED_S:
+            break
+    # A tenth more is no reason to leave the container's own choice.
+    sounding_s[tracks[0].index] *= 1.1
+    return max(sounding_s, key=lambda index: sounding_s[index])
+
+
+def _declared_s(container: Any, stream: Any, start_s: float | None, source: Source) -> float | None:
+    """Return how long the header says the recording is, from its start; `None` where it says nothing."""
     name = container.format.name
     if name in GUESSES_DURATION or (name == "mp3" and not states_mp3_length(source)):
         return None
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    return None if container.duration is None else container.duration / av.time_base
+    if name == "matroska,webm" and not states_matroska_length(source):
+        return None
+    if not stream.duration:
+        return container.duration / av.time_base - max(0.0, start_s or 0.0) if container.duration else None
+    begins_s = 0.0 if start_s is None or stream.start_time is None else stream.start_time * stream.time_base - start_s
+    return float(stream.duration * stream.time_base + max(0.0, begins_s))
 
 
 def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame | None]:
     """Decode packets in turn; `None` stands for one that cannot be decoded."""
+    first_pause_type = PAUSING_CODECS.get(stream.codec_context.name)
     with container:
         packets = container.demux(stream)
         while True:
@@ -126,6 +185,8 @@ def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame 
                 logger.debug("%s: reading stops: %s", source.label, error)
                 yield None
                 break
+            if first_pause_type is not None and packet.size and (bytes(packet)[0] >> 3) & 15 >= first_pause_type:
+                continue  # nothing was said: the next timestamp tells for how long
             try:
                 yield from packet.decode()
             except av.FFmpegError as error:
@@ -135,156 +196,23 @@ def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame 
         source.check()
 
 
-def _grouped(blocks: Iterator[np.ndarray], block_values: int) -> Iterator[np.ndarray]:
+def _grouped(blocks: Iterator[np.ndarray | Gap], block_values: int) -> Iterator[np.ndarray | Gap]:
     """Join the short blocks of packets into long ones; what costs time per block then costs little."""
     waiting: list[np.ndarray] = []
     num_values = 0
     try:
         for block in blocks:
-            waiting.append(block)
-            num_values += block.size
-            if num_values >= block_values:
+            if not isinstance(block, Gap):
+                waiting.append(block)
+                num_values += block.size
+            if waiting and (num_values >= block_values or isinstance(block, Gap)):
                 yield np.concatenate(waiting)
                 waiting, num_values = [], 0
+            if isinstance(block, Gap):
+                yield block
     except TruncatedError:
         if waiting:
             yield np.concatenate(waiting)
         raise
     if waiting:
         yield np.concatenate(waiting)
-
-
-class Timeline:
-    """Turns the frames of one audio stream into samples.
-
-    Where timestamps run ahead, audio is missing: silence takes its place, so that later times stay right.
-
-    Args:
-        label: how messages call the recording.
-        sample_rate_hz: rate that all samples are brought to.
-        num_channels: channels that all samples are brought to.
-        declared_s: duration by the header; the padding after it in the last frame is cut off.
-        has_pauses: whether gaps in the timestamps are usual in this container; elsewhere they are damage.
-        config: tolerances.
-    """
-
-    def __init__(
-        self,
-        *,
-        label: str,
-        sample_rate_hz: int,
-        num_channels: int,
-        declared_s: float | None,
-        has_pauses: bool,
-        config: AudioConfig,
-    ) -> None:
-        self._label = label
-        self._rate_hz = sample_rate_hz
-        self._num_channels = num_channels
-        self._declared = None if declared_s is None else round(declared_s * sample_rate_hz)
-        self._has_pauses = has_pauses
-        self._config = config
-        self._resamplers: dict[tuple[int, str], AudioResampler] = {}
-        self._origin: int | None = None
-        self._position = 0
-        self._lost = 0
-
-    def align(self, frames: Iterable[AudioFrame | None]) -> Iterator[np.ndarray]:
-        """Yield the samples of all frames, in order, with silence where audio is missing.
-
-        Args:
-            frames: decoded frames; `None` for a packet that could not be decoded.
-
-        Yields:
-            Samples in [-1, 1], float32.  [frames, channels]
-
-        Raises:
-            UnknownFormatError: not one packet could be decoded.
-            DamagedError: after all samples: some of them stand for lost audio.
-            TruncatedError: after all samples: the last packet is damaged and no header says what should be there.
-        """
-        held: np.ndarray | None = None
-        num_bad = num_bad_since = 0
-        for frame in frames:
-            if frame is None:
-                num_bad, num_bad_since = num_bad + 1, num_bad_since + 1
-                continue
-            gap = self._gap(frame, num_bad_since > 0)
-            if held is not None:
-                yield held
-            yield from self._silence(gap)
-            held, num_bad_since = self._samples(frame), 0
-            self._position += gap + len(held)
-        if held is None:
-            self._refuse(num_bad)
-            return
-        yield self._without_padding(held)
-        self._check_loss(num_bad, num_bad_since)
-
-    def _gap(self, frame: AudioFrame, is_after_bad: bool) -> int:
-        """Count the samples missing before a frame."""
-        if frame.pts is None or frame.time_base is None:
-            return 0
-        stamp = round(frame.pts * frame.time_base * self._rate_hz)
-        if self._origin is None:
-            self._origin = stamp
-        gap = stamp - self._origin - self._position
-        if abs(gap) <= self._config.tolerance_s * self._rate_hz and not (is_after_bad and gap > 0):
-            return 0
-        if gap < 0 or gap > self._config.max_gap_s * self._rate_hz:
-            self._origin += gap
-            return 0
-        if is_after_bad or not self._has_pauses:
-            self._lost += gap
-        return gap
-
-    def _silence(self, num_samples: int) -> Iterator[np.ndarray]:
-        """Yield silence a second at a time, so that long gaps of many channels stay small in memory."""
-        for start in range(0, num_samples, self._rate_hz):
-            yield np.zeros((min(self._rate_hz, num_samples - start), self._num_channels), dtype=np.float32)
-
-    def _samples(self, frame: AudioFrame) -> np.ndarray:
-        """Turn a frame into float32 samples, [frames, channels], at the rate and channels of the stream."""
-        if frame.sample_rate == self._rate_hz and frame.layout.nb_channels == self._num_channels:
-            return _to_array(frame)
-        key = (frame.sample_rate, frame.layout.name)
-        if key not in self._resamplers:
-            layout = {1: "mono", 2: "stereo"}.get(self._num_channels, f"{self._num_channels}C")
-            self._resamplers[key] = AudioResampler(format="fltp", layout=layout, rate=self._rate_hz)
-        frame.pts = None
-        parts = [_to_array(part) for part in self._resamplers[key].resample(frame)]
-        return np.concatenate(parts) if parts else np.zeros((0, self._num_channels), dtype=np.float32)
-
-    def _without_padding(self, last: np.ndarray) -> np.ndarray:
-        """Cut off what the encoder padded its last frame with."""
-        excess = 0 if self._declared is None else self._position - self._declared
-        return last[:-excess] if 0 < excess < len(last) else last
-
-    def _refuse(self, num_bad: int) -> None:
-        if num_bad:
-            raise UnknownFormatError(
-                f"{self._label}: none of its {num_bad} packets can be decoded: the audio is encrypted or damaged. "
-                "Get it without protection, or copy it anew."
-            )
-
-    def _check_loss(self, num_bad: int, num_bad_at_end: int) -> None:
-        if self._lost > self._config.tolerance_s * self._rate_hz:
-            raise DamagedError(
-                f"{self._label}: {self._lost / self._rate_hz:.2f} s in it are lost or damaged ({num_bad} packets) "
-                "and were taken for silence. Copy the file anew if its source has them, and run the backfill."
-            )
-        if num_bad_at_end and self._declared is None:
-            raise TruncatedError(
-                f"{self._label}: breaks off within a packet after {self._position / self._rate_hz:.2f} s. "
-                "Copy it anew if its source is longer, and run the backfill."
-            )
-
-
-def _to_array(frame: AudioFrame) -> np.ndarray:
-    values = frame.to_ndarray()
-    code = values.dtype.str[1:]
-    if code in FULL_SCALES:
-        scale = np.float32(1.0 / FULL_SCALES[code])
-        values = values.astype(np.float32) * scale - (1.0 if code == "u1" else 0.0)
-    samples = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
-    return np.asarray(samples, dtype=np.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from dgasr.errors import ConfigError
-from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.engine import EngineConfig
 
 DEFAULTS = EngineConfig()
 

@@ -10,7 +10,7 @@ from dgasr.commands.arguments import add_model_arguments, engine_config, finite_
 from dgasr.errors import ConfigError, Reason
 
 if TYPE_CHECKING:
-    from dgasr.stages.engine_config import EngineConfig
+    from dgasr.stages.engine import EngineConfig
     from dgasr.stages.selection import Selection
 
 REJECTED_EXIT_CODE = 3
@@ -61,8 +61,8 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Count, hand over, or transcribe."""
     from dgasr.lake.location import lake_uri_of
-    from dgasr.stages.discover import list_selected
-    from dgasr.stages.engine_config import EngineConfig
+    from dgasr.stages.engine import EngineConfig
+    from dgasr.stages.selection import list_selected
 
     lake_uri = lake_uri_of(options.lake)
     selection, engine = _selection(options), engine_config(options)
@@ -91,9 +91,9 @@ def _selection(options: argparse.Namespace) -> "Selection":
 
 
 def _forecast(selection: "Selection", lake_uri: str, engine: "EngineConfig", gpu_hour_price: float) -> int:
-    from dgasr.stages.backlog import find_backlog
     from dgasr.stages.engine import recipe_of
     from dgasr.stages.forecast import ForecastConfig, forecast
+    from dgasr.stages.selection import find_backlog
 
     recipe_id = recipe_of(engine).recipe_id
     config = ForecastConfig(gpu_hour_price=gpu_hour_price)
@@ -105,9 +105,9 @@ def _forecast(selection: "Selection", lake_uri: str, engine: "EngineConfig", gpu
 
 def _transcribe(selection: "Selection", lake_uri: str, engine: "EngineConfig") -> int:
     from dgasr.commands.output import Progress
-    from dgasr.stages.backlog import find_backlog
     from dgasr.stages.embedded import transcribe_backlog
     from dgasr.stages.engine import start_engine
+    from dgasr.stages.selection import find_backlog
 
     started = start_engine(engine)
     backlog = find_backlog(selection, lake_uri, started.recipe.recipe_id)

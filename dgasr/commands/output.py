@@ -12,8 +12,8 @@ from dgasr.exports import export_json, export_srt, export_txt, export_vtt
 from dgasr.lake.table import format_table
 from dgasr.records import Segment, Shard
 from dgasr.stages.decode import DecodedShard
-from dgasr.stages.outcome import Outcome
 from dgasr.stages.prepare import PreparedShard
+from dgasr.stages.staging import Outcome
 from dgasr.stages.transcripts import RecordingTranscript
 
 TABLE_ROWS = 200

@@ -1,7 +1,23 @@
-"""What prepare and decode did, in figures that add: of a shard, and of an assignment. Knows neither audio nor lake."""
+"""What child runs did: figures that add, and the row of the lake's `runs` that they become. Knows no flow."""
 
+import json
+import os
+import platform
+import resource
+import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dgasr.lake.parts import write_run
+from dgasr.lake.rows import run_row
+from dgasr.recipe import Recipe
+from dgasr.stages.plan import Stage
+from dgasr.store import objects
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,3 +159,116 @@ def add_decoded(shards: Sequence[DecodedShard], busy_share: float | None, wall_s
 
 def _held(num_held: int) -> str:
     return f"; {num_held} committed already" if num_held else ""
+
+
+REPORTED_PACKAGES = ("dgasr", "torch", "transformers", "numpy", "soundfile", "av", "soxr")
+"""Packages that can change text or times, and so belong in a run's row."""
+
+
+def worker_name() -> str:
+    """Name this process among all machines: host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def versions_json() -> str:
+    """Name the versions of Python and of all packages that can change text or times, as JSON."""
+    return json.dumps({"python": platform.python_version()} | {p: version(p) for p in REPORTED_PACKAGES})
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident memory this process has had."""
+    try:
+        # Linux hands `ru_maxrss` on to whatever a process starts: a small child of a large parent would seem large.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChildRun:
+    """Who does what: one attempt of one stage on one assignment.
+
+    Attributes:
+        lake_uri: the lake.
+        parent_run_id: the whole run.
+        stage: what is done.
+        number: the assignment's position among those of its run.
+        attempt: which attempt this is, from 1.
+        assignment_uri: the assignment.
+        started_at: when it began, with a time zone.
+    """
+
+    lake_uri: str
+    parent_run_id: str
+    stage: Stage
+    number: int
+    attempt: int
+    assignment_uri: str
+    started_at: datetime
+
+    @property
+    def run_id(self) -> str:
+        """Name of the child run in the lake."""
+        return f"{self.parent_run_id}-{self.stage}-{self.number:05d}-{self.attempt}"
+
+
+def commit_prepare_run(child: ChildRun, recipe: Recipe, prepared: PreparedAssignment) -> None:
+    """Write the row of a child run that read audio; its counts are of what it read, not of what was committed."""
+    complete = prepared.num_recordings - prepared.num_rejected
+    _commit(
+        child,
+        recipe,
+        device="cpu",
+        recordings={"ok": complete, "rejected": prepared.num_rejected},
+        num_segments=prepared.num_segments,
+        num_words=0,
+        audio_s=prepared.audio_s,
+        wall_s=prepared.wall_s,
+    )
+
+
+def commit_decode_run(
+    child: ChildRun, recipe: Recipe, decoded: DecodedAssignment, device: str, gpu_hour_price: float
+) -> None:
+    """Write the row of a child run that decoded.
+
+    Args:
+        child: the child run.
+        recipe: what it followed.
+        decoded: what it did.
+        device: where its model ran.
+        gpu_hour_price: what an hour of it costs; 0 where nobody said.
+    """
+    complete = decoded.num_recordings - decoded.num_partial - decoded.num_rejected
+    _commit(
+        child,
+        recipe,
+        device=device,
+        recordings={"ok": complete, "partial": decoded.num_partial, "rejected": decoded.num_rejected},
+        num_segments=decoded.num_segments,
+        num_words=decoded.num_words,
+        audio_s=decoded.audio_s,
+        wall_s=decoded.wall_s,
+        busy_share=decoded.busy_share,
+        gpu_hour_price=gpu_hour_price or None,
+    )
+
+
+def _commit(child: ChildRun, recipe: Recipe, **figures: Any) -> None:
+    row = run_row(
+        run_id=child.run_id,
+        recipe_id=recipe.recipe_id,
+        recipe_json=recipe.to_json(),
+        versions_json=versions_json(),
+        source=child.assignment_uri,
+        started_at=child.started_at,
+        peak_memory_bytes=peak_memory_bytes(),
+        stage=child.stage,
+        parent_run_id=child.parent_run_id,
+        worker=worker_name(),
+        num_attempts=child.attempt,
+        **figures,
+    )
+    write_run(objects, child.lake_uri, row)

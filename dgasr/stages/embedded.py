@@ -1,7 +1,6 @@
 """The stages one after the other in this process: what `dgasr transcribe` runs, and the flow in larger steps."""
 
 import logging
-import secrets
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,15 +8,12 @@ from typing import Protocol
 
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, Shard
-from dgasr.stages.backlog import Backlog, find_backlog
 from dgasr.stages.decode import DecodedShard, TranscribesSegments, decode_shard
-from dgasr.stages.outcome import Outcome
-from dgasr.stages.plan import ShardConfig, plan_shards
+from dgasr.stages.plan import ShardConfig, new_run_id, plan_shards
 from dgasr.stages.prepare import PreparedShard, prepare_shard
 from dgasr.stages.report import RunSummary, commit_run, summarise
-from dgasr.stages.run_folder import staged_uri_of
-from dgasr.stages.selection import Selection
-from dgasr.stages.staging import sweep_staging
+from dgasr.stages.selection import Backlog, Selection, find_backlog
+from dgasr.stages.staging import Outcome, staged_uri_of, sweep_staging
 from dgasr.store.objects import probe_store
 
 logger = logging.getLogger(__name__)
@@ -40,11 +36,6 @@ class Watcher(Protocol):
 
     def end_shard(self, decoded: DecodedShard) -> None:
         """The shard is committed."""
-
-
-def new_run_id() -> str:
-    """Name an execution: when it began, and a few random digits."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
 def transcribe_sources(

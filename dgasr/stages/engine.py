@@ -1,17 +1,71 @@
-"""The model of a run, loaded once per process: settings in, recipe and transcriber out."""
+"""The model of a run, loaded once per process: settings in, recipe and transcriber out.
 
+Imports nothing heavy: the command line reads the settings' defaults for `--help`.
+"""
+
+import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from dgasr.model.identity import identify
+from dgasr.errors import ConfigError
+from dgasr.model.identity import Quantize, identify
 from dgasr.model.presets import AsrConfig, ModelIdentity
-from dgasr.recipe import Recipe, build_recipe
-from dgasr.stages.engine_config import EngineConfig
+from dgasr.recipe import RESCORE, SEED_CANVAS, Recipe, Rescore, SeedCanvas, build_recipe
 
 if TYPE_CHECKING:
     from dgasr.model.asr import AsrModel
     from dgasr.transcriber import Transcriber
+
+
+MOST_SEGMENTS = 4096
+"""Segments at once, at most: a number beyond is a slip, and would keep a processor busy for hours with padding."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """Which model transcribes, and how; small enough to travel between tasks.
+
+    Attributes:
+        model: `tiny`, `full` or a model folder.
+        adapter: projector and LoRA to put on the model, or `None` for none.
+        merge_adapter: add the adapter's LoRA into the weights: faster, 4 % more of them, rounded otherwise.
+        compile: let torch compile the decoder: a wait at first, then faster steps, rounded otherwise.
+        quantize: `none`, or `int8`: the backbone's matrices in 8 bits, half the memory.
+        device: `auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`.
+        max_steps: most denoising steps for a segment.
+        batch_size: segments decoded at once; 0 for as many as the device's free memory holds.
+        language: language that is spoken, or `None` for the model's own.
+        seed_canvas: what canvases start from, `random` tokens or what `ctc` hears.
+        rescore: `joint` takes CTC's text where two likelihoods prefer it to the decoder's; `none` never.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    model: str = "tiny"
+    adapter: str | None = None
+    merge_adapter: bool = False
+    compile: bool = False
+    quantize: Quantize = "none"
+    device: str = "auto"
+    max_steps: int = 8
+    batch_size: int = 16
+    language: str | None = None
+    seed_canvas: SeedCanvas = SEED_CANVAS
+    rescore: Rescore = RESCORE
+
+    def __post_init__(self) -> None:
+        """Refuse numbers with which nothing is decoded, and devices that are none."""
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"--device {self.device}: choose auto, cpu, cuda or cuda:N.")
+        if self.max_steps < 1 or self.batch_size < 0:
+            raise ConfigError(
+                f"EngineConfig: max_steps={self.max_steps} must be 1 or more, batch_size={self.batch_size} 0 or more."
+            )
+        if self.batch_size > MOST_SEGMENTS:
+            raise ConfigError(f"--batch-size {self.batch_size}: at most {MOST_SEGMENTS}; auto takes what fits.")
+        if self.merge_adapter and self.adapter is None:
+            raise ConfigError("--merge-adapter: there is nothing to merge. Give --adapter, or leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

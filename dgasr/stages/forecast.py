@@ -6,8 +6,8 @@ from typing import ClassVar
 from dgasr.errors import ConfigError
 from dgasr.lake.presence import known_rows
 from dgasr.lake.views import connect
-from dgasr.stages.backlog import Backlog
 from dgasr.stages.plan import estimate_s
+from dgasr.stages.selection import Backlog
 from dgasr.store.objects import list_uris
 
 MEASURED = """

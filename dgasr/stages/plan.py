@@ -1,14 +1,23 @@
-"""Recordings in, shards out: what is written together, whole or not at all. Reads no audio and knows no lake."""
+"""Recordings to shards, shards to assignments, and the folder in which a run keeps what its child runs need.
 
+A shard is what is written together, whole or not at all. An assignment is the shards that one child run works through
+with its model loaded once; it is written once and passed on by URI. Reads no audio.
+"""
+
+import dataclasses
 import hashlib
+import json
+import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from dgasr.errors import ConfigError
+from dgasr.recipe import Recipe
 from dgasr.records import Recording, Shard
+from dgasr.store import objects
 
 BYTES_PER_SECOND = {
     ".wav": 32_000,
@@ -91,3 +100,174 @@ def _shard(members: list[Recording], recipe_id: str, take: int) -> Shard:
     key = "\0".join([recipe_id, *([f"take {take}"] if take else []), *(member.recording_id for member in members)])
     shard_id = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
     return Shard(shard_id=shard_id, recordings=tuple(members), take=take)
+
+
+STAGED_BYTES_PER_SECOND = 16_000
+"""Features of a second of audio: 100 frames of 80 float16 values each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssignmentConfig:
+    """How much one worker takes at once.
+
+    Attributes:
+        max_shards: most shards in an assignment, however short they are.
+        target_s: estimated audio in an assignment, s. The default is half an hour of a GPU that transcribes at RTFx
+            130, and five minutes of one at 700.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    max_shards: int = 128
+    target_s: float = 64 * 3600.0
+
+    def __post_init__(self) -> None:
+        """Refuse assignments that hold nothing."""
+        if self.max_shards < 1 or self.target_s <= 0:
+            raise ConfigError(
+                f"AssignmentConfig: max_shards={self.max_shards} and target_s={self.target_s} must be positive."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """What one child run works through."""
+
+    number: int
+    """Position among the assignments of its run, from 0."""
+    shards: tuple[Shard, ...]
+    estimated_s: float
+    """Audio in it, guessed from the sizes of the objects, s."""
+
+    @property
+    def estimated_staged_bytes(self) -> int:
+        """Guess how many bytes its features take while they are staged."""
+        return round(self.estimated_s * STAGED_BYTES_PER_SECOND)
+
+
+def write_assignments(
+    shards: Iterable[Shard], folder_uri: str, config: AssignmentConfig
+) -> Iterator[tuple[str, Assignment]]:
+    """Write shards down in groups.
+
+    Args:
+        shards: what is to be done; taken lazily.
+        folder_uri: where the assignments go.
+        config: how large an assignment is.
+
+    Yields:
+        URI and content of each assignment as soon as it is written.
+    """
+    members: list[Shard] = []
+    estimated_s, number = 0.0, 0
+    for shard in shards:
+        members.append(shard)
+        estimated_s += sum(map(estimate_s, shard.recordings))
+        if len(members) >= config.max_shards or estimated_s >= config.target_s:
+            yield _write(Assignment(number=number, shards=tuple(members), estimated_s=estimated_s), folder_uri)
+            members, estimated_s, number = [], 0.0, number + 1
+    if members:
+        yield _write(Assignment(number=number, shards=tuple(members), estimated_s=estimated_s), folder_uri)
+
+
+def read_assignment(uri: str) -> Assignment:
+    """Read an assignment.
+
+    Raises:
+        ObjectMissingError: none lies there.
+        TransientError: the storage failed in a way that may pass.
+    """
+    row = json.loads(objects.read_bytes(uri))
+    return Assignment(
+        number=row["number"], shards=tuple(map(_shard_from_json, row["shards"])), estimated_s=float(row["estimated_s"])
+    )
+
+
+def _write(assignment: Assignment, folder_uri: str) -> tuple[str, Assignment]:
+    uri = f"{folder_uri}/{assignment.number:05d}.json"
+    row = {
+        "number": assignment.number,
+        "estimated_s": assignment.estimated_s,
+        "shards": [
+            {
+                "shard_id": shard.shard_id,
+                "take": shard.take,
+                "recordings": list(map(recording_to_json, shard.recordings)),
+            }
+            for shard in assignment.shards
+        ],
+    }
+    objects.write_bytes(uri, json.dumps(row).encode())
+    return uri, assignment
+
+
+def _shard_from_json(row: dict[str, Any]) -> Shard:
+    return Shard(
+        shard_id=row["shard_id"], recordings=tuple(map(recording_from_json, row["recordings"])), take=row["take"]
+    )
+
+
+def recording_to_json(recording: Recording) -> dict[str, Any]:
+    """Turn a recording into what JSON can hold."""
+    return dataclasses.asdict(recording) | {"modified_at": recording.modified_at.isoformat()}
+
+
+def recording_from_json(row: dict[str, Any]) -> Recording:
+    """Turn back what `recording_to_json` made."""
+    return Recording(**row | {"modified_at": datetime.fromisoformat(row["modified_at"])})
+
+
+Stage = Literal["prepare", "decode"]
+"""What a child run does."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFolder:
+    """The control folder of one run."""
+
+    lake_uri: str
+    run_id: str
+
+    @property
+    def uri(self) -> str:
+        """The folder."""
+        return f"{self.lake_uri}/staging/runs/{self.run_id}"
+
+    @property
+    def assignments_uri(self) -> str:
+        """Folder of the assignments."""
+        return f"{self.uri}/assignments"
+
+    @property
+    def parent_beat_uri(self) -> str:
+        """Where the parent's beat lies."""
+        return f"{self.uri}/beats/parent.json"
+
+    def beat_uri(self, stage: Stage, number: int, attempt: int) -> str:
+        """Say where the beat of a child lies: its stage, its assignment's number, and which attempt it is."""
+        return f"{self.uri}/beats/{stage}-{number:05d}-{attempt}.json"
+
+    def write_recipe(self, recipe: Recipe) -> str:
+        """Write down what all children follow, and return its URI."""
+        uri = f"{self.uri}/recipe.json"
+        objects.write_bytes(uri, recipe.to_json().encode())
+        return uri
+
+    def read_recipe(self) -> Recipe:
+        """Read what all children follow.
+
+        Raises:
+            ConfigError: another version of dgasr wrote it.
+            ObjectMissingError: the run is over, or never began.
+        """
+        return Recipe.from_json(objects.read_bytes(f"{self.uri}/recipe.json").decode())
+
+    def delete(self) -> None:
+        """Remove the folder once the run has ended."""
+        for uri in list(objects.list_uris(f"{self.uri}/")):
+            objects.delete(uri)
+
+
+def new_run_id() -> str:
+    """Name an execution: when it began, and a few random digits."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"

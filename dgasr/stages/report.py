@@ -1,14 +1,20 @@
-"""What a run did: the lake's rows of it in, a row of the lake and a few lines for a person out."""
+"""What a run did, asked of the lake: a summary, a row of `runs`, and Markdown for a person.
+
+Every figure is a query over the lake.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
+
+import duckdb
 
 from dgasr.lake.parts import write_run
 from dgasr.lake.rows import run_row
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
-from dgasr.stages.process import peak_memory_bytes, versions_json
+from dgasr.stages.counts import peak_memory_bytes, versions_json
 from dgasr.store import objects
 
 COUNTS = """
@@ -135,3 +141,168 @@ def commit_run(
 def decoding_devices(lake_uri: str, run_id: str) -> str:
     """Name the devices on which a run's children decoded; `none` where none did."""
     return connect(lake_uri).execute(DEVICES, [run_id]).fetchall()[0][0] or "none"
+
+
+RECORDINGS = """
+    select
+        count(*) as num_recordings,
+        count(*) filter (status = 'ok') as num_ok,
+        count(*) filter (status = 'partial') as num_partial,
+        count(*) filter (status = 'rejected') as num_rejected,
+        coalesce(sum(num_segments), 0)::bigint as num_segments,
+        coalesce(sum(num_words), 0)::bigint as num_words,
+        coalesce(sum(decoded_s), 0.0) as decoded_s,
+        coalesce(sum(speech_s), 0.0) as speech_s,
+        coalesce(sum(dropped_s), 0.0) as dropped_s,
+        coalesce(sum(greatest(declared_s - decoded_s, 0)) filter (status <> 'rejected'), 0.0) as missing_s
+    from recordings
+    where run_id = $run_id
+"""
+
+CHILDREN = """
+    select
+        stage,
+        count(*) as num_finished,
+        sum(audio_s) as audio_s,
+        sum(wall_s) as wall_s,
+        sum(audio_s) / nullif(sum(wall_s), 0) as rtfx,
+        sum(busy_share * wall_s) / nullif(sum(wall_s) filter (busy_share is not null), 0) as busy_share,
+        sum(wall_s * gpu_hour_price) / 3600 as cost,
+        count(distinct split_part(worker, ':', 1)) as num_machines,
+        max(peak_memory_bytes) / 1e9 as peak_memory_gb
+    from runs
+    where parent_run_id = $run_id
+    group by stage
+    order by stage desc
+"""
+
+WHOLE = """
+    select recipe_id, device, wall_s, rtfx, busy_share, num_attempts, wall_s * gpu_hour_price / 3600 as cost
+    from runs
+    where run_id = $run_id
+"""
+
+REASONS = """
+    select status, reason, count(*) as recordings
+    from recordings
+    where run_id = $run_id and status <> 'ok'
+    group by all
+    order by recordings desc, reason
+"""
+
+SLOWEST = """
+    select uri, status, round(read_s, 2) as read_s, round(decoded_s, 1) as decoded_s,
+        round(decoded_s / nullif(read_s, 0), 1) as rtfx
+    from recordings
+    where run_id = $run_id and read_s is not null
+    order by recordings.read_s desc, uri
+    limit 10
+"""
+
+REJECTIONS = """
+    select uri, status, reason, message
+    from recordings
+    where run_id = $run_id and status <> 'ok'
+    order by status desc, reason, uri
+    limit $limit
+"""
+
+Row = dict[str, Any]
+
+
+def run_report(lake_uri: str, run_id: str, failures: Sequence[str] = ()) -> str:
+    """Write a run's report.
+
+    Args:
+        lake_uri: the lake.
+        run_id: the run.
+        failures: what was not done and why, one line each; the one thing that the lake cannot know.
+
+    Returns:
+        Markdown.
+    """
+    with connect(lake_uri) as connection:
+        ask = _Asker(connection, run_id)
+        sections = [
+            f"## Run `{run_id}`\n",
+            _figures(ask),
+            _section("Child runs", ask.rows(CHILDREN)),
+            _section("Not used as a whole", ask.rows(REASONS)),
+            _section("Slowest to read", ask.rows(SLOWEST)),
+        ]
+    if failures:
+        lines = "".join(f"- {failure}\n" for failure in failures)
+        sections.append(f"### Not done\nThe next run takes these up again.\n\n{lines}")
+    return "\n".join(section for section in sections if section)
+
+
+def rejections(lake_uri: str, run_id: str, limit: int) -> list[Row]:
+    """List what a run could not use as a whole: uri, status, reason and message of at most `limit` recordings."""
+    with connect(lake_uri) as connection:
+        return _Asker(connection, run_id).rows(REJECTIONS, limit=limit)
+
+
+class _Asker:
+    """Asks about one run."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
+        self._connection = connection
+        self._run_id = run_id
+
+    def rows(self, query: str, **parameters: Any) -> list[Row]:
+        """Answer a query about the run, row by row."""
+        result = self._connection.execute(query, {"run_id": self._run_id, **parameters})
+        names = [column[0] for column in result.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def _figures(ask: _Asker) -> str:
+    """Lay the run's figures out as a table."""
+    counts = ask.rows(RECORDINGS)[0]
+    whole = next(iter(ask.rows(WHOLE)), {})
+    decode = next((child for child in ask.rows(CHILDREN) if child["stage"] == "decode"), whole)
+    declared_s = counts["decoded_s"] + counts["missing_s"]
+    figures = {
+        "recordings": "{num_recordings} ({num_ok} ok, {num_partial} partial, {num_rejected} rejected)".format(**counts),
+        "audio": _hours(counts),
+        "coverage": _text(counts["decoded_s"] / declared_s if declared_s else None, "{:.2%} of what headers declare"),
+        "segments / words": "{num_segments} / {num_words}".format(**counts),
+        "wall time": _text(whole.get("wall_s"), "{:.1f} s"),
+        "RTFx": _text(whole.get("rtfx"), "{:.1f}"),
+        "device": _text(whole.get("device"), "{}"),
+        "model busy": _text(decode.get("busy_share"), "{:.0%} of the time between the first segment and the last"),
+        "child runs": _text(whole.get("num_attempts"), "{} started"),
+        "cost": _text(decode.get("cost"), "{:.2f}, without child runs that were killed"),
+        "recipe": _text(whole.get("recipe_id"), "`{}`"),
+    }
+    lines = "\n".join(f"| {name} | {value} |" for name, value in figures.items() if value)
+    return f"| what | value |\n|---|---|\n{lines}\n"
+
+
+def _hours(counts: Row) -> str:
+    """Say where the audio went."""
+    hours = {name: counts[f"{name}_s"] / 3600 for name in ("decoded", "speech", "dropped")}
+    share = hours["speech"] / hours["decoded"] if hours["decoded"] else 0.0
+    return "{decoded:.3f} h = {speech:.3f} h speech ({share:.0%}) + {dropped:.3f} h silence".format(
+        share=share, **hours
+    )
+
+
+def _text(value: Any, form: str) -> str:
+    """Write a value; "" for what is not known."""
+    return "" if value is None else form.format(value)
+
+
+def _section(title: str, rows: Sequence[Row]) -> str:
+    """Lay rows out as a table under a title; "" where there are none."""
+    if not rows:
+        return ""
+    names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    lines = ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
+    return "\n".join([f"### {title}", "| " + " | ".join(names) + " |", "|---" * len(names) + "|", *lines, ""])
+
+
+def _cell(value: Any) -> str:
+    """Write a value so that it cannot break a table."""
+    text = "" if value is None else f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)
+    return " ".join(text.replace("|", "\\|").split())

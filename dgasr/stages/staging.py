@@ -5,19 +5,70 @@ exists, the part is whole. Its streams depend on audio and recipe only, so that 
 Whoever is killed leaves a part behind: the next run on the shard writes it anew, and any later run sweeps it away.
 """
 
-from collections.abc import Iterator
+import dataclasses
+import json
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
+from queue import Full, Queue
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from dgasr.errors import ConfigError, ObjectError, ObjectMissingError
-from dgasr.records import Recording, Segment, SegmentFeatures
-from dgasr.stages.outcome import Outcome, outcomes_from_json, outcomes_to_json
+from dgasr.errors import ConfigError, ObjectError, ObjectMissingError, Reason
+from dgasr.lake.schema import RecordingStatus
+from dgasr.records import AudioReport, Recording, Segment, SegmentFeatures, Shard
+from dgasr.stages.plan import recording_from_json, recording_to_json
 from dgasr.store import objects
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A recording after its audio was read."""
+
+    recording: Recording
+    status: RecordingStatus
+    reason: Reason | None = None
+    """Why it is not `ok`."""
+    message: str | None = None
+    """What, where, what now; for a person."""
+    num_segments: int = 0
+    """Segments it was cut into; 0 for a rejected recording."""
+    report: AudioReport | None = None
+    """What the container claims and what was decoded; `None` for a rejected recording."""
+    audio_digest: str | None = None
+    """Fingerprint of the decoded audio, see `audio.digest`; `None` for a rejected recording."""
+    read_s: float | None = None
+    """Time it took to read, s; `None` where it was not tried."""
+
+
+def outcomes_to_json(outcomes: Sequence[Outcome]) -> bytes:
+    """Write outcomes as JSON."""
+    rows = [dataclasses.asdict(outcome) | {"recording": recording_to_json(outcome.recording)} for outcome in outcomes]
+    return json.dumps(rows, indent=1).encode()
+
+
+def outcomes_from_json(data: bytes) -> list[Outcome]:
+    """Read what `outcomes_to_json` wrote."""
+    return [_outcome(row) for row in json.loads(data)]
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    return Outcome(
+        recording=recording_from_json(row["recording"]),
+        status=row["status"],
+        reason=Reason(row["reason"]) if row["reason"] else None,
+        message=row["message"],
+        num_segments=row["num_segments"],
+        report=AudioReport(**row["report"]) if row["report"] else None,
+        audio_digest=row.get("audio_digest"),
+        read_s=row.get("read_s"),
+    )
+
 
 CHUNK_BYTES = 16 * 2**20
 """Features in one object of a part: bounds the memory of both sides."""
@@ -160,3 +211,68 @@ def _segment(row: dict[str, Any]) -> tuple[Segment, SegmentFeatures | None]:
         return segment, None
     log_mel = np.frombuffer(row["log_mel"], dtype="<f2").reshape(-1, row["num_frames"])
     return segment, SegmentFeatures(segment=segment, log_mel=log_mel, pad_value=row["pad_value"])
+
+
+def staged_uri_of(lake_uri: str, recipe_id: str, shard: Shard) -> str:
+    """Say where a shard's staged part lies."""
+    return f"{lake_uri}/staging/{recipe_id}/{shard.shard_id}"
+
+
+Item = TypeVar("Item")
+
+RETRY_S = 0.2
+"""How often a thread that may go no further ahead looks whether anybody still listens, s."""
+
+
+class Prefetch(Generic[Item]):
+    """Iterates over a source in a thread of its own; used in a `with` block, which ends the thread.
+
+    Args:
+        source: where the items come from; only touched by the thread. What it raises is raised where the item would
+            have come.
+        num_ahead: most items that wait.
+    """
+
+    def __init__(self, source: Iterable[Item], num_ahead: int) -> None:
+        self._source = source
+        self._queue: Queue[tuple[Item] | BaseException | None] = Queue(num_ahead)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
+
+    def __enter__(self) -> "Prefetch[Item]":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        if self._closed.is_set():
+            raise StopIteration
+        found = self._queue.get()
+        if isinstance(found, tuple):
+            return found[0]
+        self._closed.set()
+        raise StopIteration if found is None else found
+
+    def _work(self) -> None:
+        try:
+            for item in self._source:
+                if not self._put((item,)):
+                    return
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, entry: tuple[Item] | BaseException | None) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(entry, timeout=RETRY_S)
+                return True
+            except Full:
+                continue
+        return False

@@ -5,11 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from dgasr.errors import TransientError
-from pipelines.conductor import Conductor
-from pipelines.course import Planned
-from pipelines.dispatch import Condition, Order, Sighting
-from pipelines.pools import PoolsConfig
-from pipelines.tally import Tally
+from pipelines.request import PoolsConfig
+from pipelines.scheduler import Condition, Conductor, Order, Planned, Sighting, Tally
 
 CONFIG = PoolsConfig(
     mode="pools", poll_s=10, max_prepare_runs=2, max_decode_runs=2, max_staged_bytes=1000, max_attempts=3,

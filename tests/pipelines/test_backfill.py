@@ -11,11 +11,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from dgasr.errors import ConfigError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
-from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.engine import EngineConfig
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection
 from pipelines.backfill import backfill, submit
-from pipelines.pools import PoolsConfig
+from pipelines.request import PoolsConfig
 from tests.pipelines.silent import start_silently, write_noise
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]

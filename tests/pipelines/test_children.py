@@ -8,11 +8,12 @@ import time
 
 import pytest
 from prefect.client.schemas.objects import State, StateType
+from prefect.states import Failed
 
-from dgasr.errors import ConfigError, IntegrityError, TransientError
-from pipelines.children import LEAVE_S, ended, in_thread
-from pipelines.deployments import NAMED_CONDITIONS
-from pipelines.dispatch import Condition
+from dgasr.errors import AudioError, ConfigError, IntegrityError, TransientError
+from pipelines.children import LEAVE_S, ended, in_thread, is_transient
+from pipelines.prefect_runs import NAMED_CONDITIONS
+from pipelines.scheduler import Condition
 
 
 def end_of(error: Exception | None) -> State:
@@ -121,3 +122,12 @@ def test_a_child_run_begins_without_what_only_its_parent_needs():
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "set()"
+
+
+def test_storage_that_may_work_next_time_is_retried():
+    assert is_transient(None, None, Failed(data=TransientError("no answer")))
+
+
+@pytest.mark.parametrize("error", [ConfigError("x"), IntegrityError("x"), AudioError("x"), ValueError("x")])
+def test_nothing_else_is(error: Exception):
+    assert not is_transient(None, None, Failed(data=error))

@@ -9,7 +9,7 @@ import pytest
 from dgasr.errors import ConfigError
 from dgasr.lake.evaluations import evaluations_of
 from dgasr.samples import MANIFEST, SAMPLES
-from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.engine import EngineConfig
 from pipelines.evaluate import evaluate, line, manifest_digest, table
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]

@@ -17,9 +17,8 @@ from prefect.settings import Settings
 from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessJobConfiguration
 
-from pipelines import start
+from pipelines import SERVER, WORKER, complete, start
 from pipelines.deploy import AUTOMATIONS, DEPLOYMENTS, job_template
-from pipelines.environment import SERVER, WORKER, complete
 
 TEMPLATE = Path(start.__file__).parent / "kubernetes" / "gpu.json"
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from prefect.client.schemas.objects import FlowRun
 
+from pipelines import WORKER
 from pipelines.deploy import DEPLOYMENTS
-from pipelines.environment import WORKER
 from tests.pipelines.test_installation_files import TEMPLATE
 
 worker = pytest.importorskip(

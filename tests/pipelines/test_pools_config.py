@@ -2,7 +2,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from dgasr.errors import ConfigError
-from pipelines.pools import PoolsConfig
+from pipelines.request import PoolsConfig
 
 
 @pytest.mark.parametrize("name", ["max_attempts", "poll_s", "max_staged_bytes", "beat_deadline_s", "prepare_processes"])

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipelines.deploy import DEPLOYMENTS as DEPLOYMENTS_FILE
 from pipelines.deploy import POOLS as POOLS_FILE
-from pipelines.pools import PoolsConfig
+from pipelines.request import PoolsConfig
 
 DEPLOYMENTS = yaml.safe_load(DEPLOYMENTS_FILE.read_text())["deployments"]
 POOLS = yaml.safe_load(POOLS_FILE.read_text())
@@ -82,7 +82,7 @@ def test_parents_wait_in_a_pool_that_no_child_uses():
 
 
 def test_a_misspelt_setting_is_refused():
-    from dgasr.stages.engine_config import EngineConfig
+    from dgasr.stages.engine import EngineConfig
 
     with pytest.raises(ValidationError, match="max_stepz"):
         TypeAdapter(EngineConfig).validate_python({"max_stepz": 8})

@@ -13,12 +13,11 @@ from prefect.client.schemas.sorting import FlowRunSort
 from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
-from dgasr.stages.assignment import AssignmentConfig
-from dgasr.stages.beat import Beating
-from dgasr.stages.engine_config import EngineConfig
-from dgasr.stages.plan import ShardConfig
-from pipelines import execution, here
-from pipelines.pools import PoolsConfig
+from dgasr.stages.engine import EngineConfig
+from dgasr.stages.heartbeat import Beating
+from dgasr.stages.plan import AssignmentConfig, ShardConfig
+from pipelines import run as pipelines_run
+from pipelines.request import PoolsConfig
 from pipelines.transcribe import transcribe
 from tests.pipelines.silent import start_silently, write_noise
 
@@ -28,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 @pytest.fixture(autouse=True)
 def engine(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     start_silently(recipe, monkeypatch)
-    monkeypatch.setattr(execution, "ASSIGNMENT_HERE", AssignmentConfig(max_shards=2))
+    monkeypatch.setattr(pipelines_run, "ASSIGNMENT_HERE", AssignmentConfig(max_shards=2))
 
 
 @pytest.fixture
@@ -90,7 +89,7 @@ def weighing(work: Callable, weights: list[int]) -> Callable:
 
 def test_only_small_values_travel_between_tasks(archive: Path, monkeypatch: pytest.MonkeyPatch):
     weights: list[int] = []
-    for task in (execution.plan, execution.report, here.prepare_here, here.decode_here):
+    for task in (pipelines_run.plan, pipelines_run.report, pipelines_run.prepare_here, pipelines_run.decode_here):
         monkeypatch.setattr(task, "fn", weighing(task.fn, weights))
     run(archive, ShardConfig())
     assert len(weights) > 8
@@ -99,7 +98,7 @@ def test_only_small_values_travel_between_tasks(archive: Path, monkeypatch: pyte
 
 def test_storage_that_fails_for_a_while_only_delays_a_run(archive: Path, monkeypatch: pytest.MonkeyPatch):
     failures = iter([TransientError("the store does not answer"), TransientError("still not")])
-    prepare_shard = here.prepare_shard
+    prepare_shard = pipelines_run.prepare_shard
 
     def fail_twice(*arguments):
         error = next(failures, None)
@@ -107,8 +106,8 @@ def test_storage_that_fails_for_a_while_only_delays_a_run(archive: Path, monkeyp
             raise error
         return prepare_shard(*arguments)
 
-    monkeypatch.setattr(here, "prepare_shard", fail_twice)
-    monkeypatch.setattr(here, "prepare_here", here.prepare_here.with_options(retry_delay_seconds=0))
+    monkeypatch.setattr(pipelines_run, "prepare_shard", fail_twice)
+    monkeypatch.setattr(pipelines_run, "prepare_here", pipelines_run.prepare_here.with_options(retry_delay_seconds=0))
     assert run(archive)["num_recordings"] == 6
 
 
@@ -119,7 +118,7 @@ def test_a_wrong_request_fails_at_once(archive: Path, monkeypatch: pytest.Monkey
         calls.append(arguments)
         raise ConfigError("no such bucket")
 
-    monkeypatch.setattr(execution, "find_backlog", refuse)
+    monkeypatch.setattr(pipelines_run, "find_backlog", refuse)
     with pytest.raises(ConfigError, match="no such bucket"):
         run(archive)
     assert len(calls) == 1
@@ -135,15 +134,15 @@ def test_a_source_where_nothing_lies_is_a_wrong_request(tmp_path: Path):
 def test_an_assignment_whose_storage_stays_broken_is_given_up_and_the_others_are_done(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    prepare_shard = here.prepare_shard
+    prepare_shard = pipelines_run.prepare_shard
 
     def fail_for_c(shard, *arguments):
         if shard.recordings[0].uri.endswith("c.wav"):
             raise TransientError("the store does not answer")
         return prepare_shard(shard, *arguments)
 
-    monkeypatch.setattr(here, "prepare_shard", fail_for_c)
-    monkeypatch.setattr(here, "prepare_here", here.prepare_here.with_options(retry_delay_seconds=0))
+    monkeypatch.setattr(pipelines_run, "prepare_shard", fail_for_c)
+    monkeypatch.setattr(pipelines_run, "prepare_here", pipelines_run.prepare_here.with_options(retry_delay_seconds=0))
     with pytest.raises(TransientError, match="1 of 3 assignments were given up"):
         run(archive)
     assert ask(archive, "select num_recordings from runs") == [(4,)]

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 
 from dgasr.lake.inspection import check_lake
-from dgasr.stages.beat import read_beat
-from dgasr.stages.run_folder import RunFolder
+from dgasr.stages.heartbeat import read_beat
+from dgasr.stages.plan import RunFolder
 from dgasr.store.objects import list_uris
 from tests.proofs import figures
 from tests.proofs.installation import build_archive, install, parameters

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from dgasr.stages.assignment import AssignmentConfig
+from dgasr.stages.plan import AssignmentConfig
 from tests.proofs import figures
 from tests.proofs.installation import build_archive, install, parameters, run_embedded
 from tests.proofs.lakes import check_entries, count_rows, differences

@@ -23,11 +23,9 @@ from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.parts import commit_shard
 from dgasr.lake.rows import ShardRows, recording_row
 from dgasr.records import Recording, Shard
-from dgasr.stages.assignment import AssignmentConfig, write_assignments
-from dgasr.stages.backlog import find_backlog
-from dgasr.stages.plan import ShardConfig, plan_shards
-from dgasr.stages.process import peak_memory_bytes
-from dgasr.stages.selection import Selection
+from dgasr.stages.counts import peak_memory_bytes
+from dgasr.stages.plan import AssignmentConfig, ShardConfig, plan_shards, write_assignments
+from dgasr.stages.selection import Selection, find_backlog
 from dgasr.store import objects
 from tests.proofs import figures, theatre
 from tests.proofs.processes import Company, end_on_signals

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from dgasr.stages.process import peak_memory_bytes
+from dgasr.stages.counts import peak_memory_bytes
 
 SAMPLED_S = 0.2
 FOUND = "found: "
@@ -58,8 +58,7 @@ def run_bare(source: Path, lake: str) -> Figures:
     from dgasr.audio import open_audio
     from dgasr.frontend import cut_recording
     from dgasr.records import SegmentFeatures
-    from dgasr.stages.engine import start_engine
-    from dgasr.stages.engine_config import EngineConfig
+    from dgasr.stages.engine import EngineConfig, start_engine
     from dgasr.store.objects import list_objects, open_object
 
     engine = start_engine(EngineConfig())
@@ -79,10 +78,9 @@ def run_bare(source: Path, lake: str) -> Figures:
 
 def run_flow(source: Path, lake: str) -> Figures:
     """Transcribe with the flow."""
-    from dgasr.stages.engine import start_engine
-    from dgasr.stages.engine_config import EngineConfig
+    from dgasr.stages.engine import EngineConfig, start_engine
     from dgasr.stages.plan import ShardConfig
-    from pipelines.pools import PoolsConfig
+    from pipelines.request import PoolsConfig
     from pipelines.transcribe import transcribe
 
     start_engine(EngineConfig())

@@ -13,9 +13,8 @@ import soundfile
 
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
-from dgasr.stages.backlog import find_backlog
 from dgasr.stages.embedded import transcribe_backlog
-from dgasr.stages.selection import Selection
+from dgasr.stages.selection import Selection, find_backlog
 from tests.stages.conftest import FakeTranscriber
 from tests.stages.test_embedded import Watcher
 

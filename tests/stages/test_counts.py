@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 from dgasr.stages.counts import DecodedShard, PreparedShard, add_decoded, add_prepared
 
 
@@ -17,3 +20,10 @@ def test_a_prepared_assignment_counts_what_it_left_out():
     prepared = add_prepared([shard], num_held=2, wall_s=1.0)
     assert (prepared.num_shards, prepared.num_held, prepared.num_segments) == (3, 2, 5)
     assert "2 committed already" in prepared.line()
+
+
+def test_a_small_child_of_a_large_process_is_small():
+    data = b"x" * 300_000_000
+    program = "from dgasr.stages.counts import peak_memory_bytes; print(peak_memory_bytes())"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 5e6 < int(finished.stdout) < len(data)

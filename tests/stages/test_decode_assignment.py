@@ -14,18 +14,14 @@ from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, Shard, silent_transcript
-from dgasr.stages import stream as stream_module
-from dgasr.stages.assignment import AssignmentConfig, write_assignments
-from dgasr.stages.beat import Beating, read_beat
-from dgasr.stages.decode import decode_assignment
+from dgasr.stages import decode as stream_module
+from dgasr.stages.decode import ShardStream, decode_assignment
 from dgasr.stages.discover import list_recordings
-from dgasr.stages.engine import recipe_of, start_engine
-from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.engine import EngineConfig, recipe_of, start_engine
+from dgasr.stages.heartbeat import Beating, StreamWatcher, read_beat
+from dgasr.stages.plan import AssignmentConfig, write_assignments
 from dgasr.stages.prepare import prepare_shard
-from dgasr.stages.run_folder import staged_uri_of
-from dgasr.stages.staging import delete_part, read_segments
-from dgasr.stages.stream import ShardStream
-from dgasr.stages.watching import StreamWatcher
+from dgasr.stages.staging import delete_part, read_segments, staged_uri_of
 from tests.stages.deadly import DeadlyEngine
 
 WAIT_S = 20

@@ -2,8 +2,7 @@ import pytest
 
 from dgasr import transcriber
 from dgasr.stages import engine
-from dgasr.stages.engine import recipe_of, start_engine
-from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.engine import EngineConfig, recipe_of, start_engine
 
 
 @pytest.fixture

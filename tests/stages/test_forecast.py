@@ -7,11 +7,10 @@ from dgasr.errors import ConfigError
 from dgasr.lake.parts import write_run
 from dgasr.lake.rows import run_row
 from dgasr.recipe import Recipe
-from dgasr.stages.backlog import find_backlog
 from dgasr.stages.embedded import transcribe_sources
 from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
 from dgasr.stages.plan import estimate_s
-from dgasr.stages.selection import Selection
+from dgasr.stages.selection import Selection, find_backlog
 from dgasr.store import objects
 from tests.stages.test_embedded import Watcher
 

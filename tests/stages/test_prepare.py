@@ -12,14 +12,12 @@ from dgasr.lake.parts import commit_shard
 from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ, Shard
 from dgasr.stages import prepare
-from dgasr.stages.assignment import AssignmentConfig, write_assignments
-from dgasr.stages.beat import Beating, read_beat
+from dgasr.stages.decode import ShardTranscripts
 from dgasr.stages.discover import list_recordings
-from dgasr.stages.outcome import Outcome
+from dgasr.stages.heartbeat import Beating, read_beat
+from dgasr.stages.plan import AssignmentConfig, write_assignments
 from dgasr.stages.prepare import prepare_assignment, prepare_shard
-from dgasr.stages.run_folder import staged_uri_of
-from dgasr.stages.shard_transcripts import ShardTranscripts
-from dgasr.stages.staging import read_outcomes, read_segments
+from dgasr.stages.staging import Outcome, read_outcomes, read_segments, staged_uri_of
 from dgasr.store import objects
 from tests.stages import deadly
 

@@ -1,5 +1,8 @@
 import os
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import boto3
@@ -9,8 +12,16 @@ import pytest
 from dgasr.errors import Reason
 from dgasr.records import AudioReport, Recording, Segment, SegmentFeatures
 from dgasr.stages import staging
-from dgasr.stages.outcome import Outcome
-from dgasr.stages.staging import KEPT, StagedPart, delete_part, read_outcomes, read_segments, sweep_staging
+from dgasr.stages.staging import (
+    KEPT,
+    Outcome,
+    Prefetch,
+    StagedPart,
+    delete_part,
+    read_outcomes,
+    read_segments,
+    sweep_staging,
+)
 from dgasr.store import objects
 
 RECORDING = Recording(uri="s3://a/b.wav", etag="e", size_bytes=3, modified_at=datetime(2026, 1, 2, tzinfo=UTC))
@@ -154,3 +165,44 @@ def test_parts_in_s3_are_swept_away_likewise(s3_endpoint: str):
 def test_a_lake_without_anything_staged_is_left_alone(tmp_path: Path):
     sweep_staging(f"{tmp_path}/no-lake", datetime.now(UTC))
     assert not list(tmp_path.iterdir())
+
+
+def test_items_come_in_order_and_end():
+    with Prefetch(range(100), 3) as items:
+        assert list(items) == list(range(100))
+        assert list(items) == []
+
+
+def test_what_the_source_raises_is_raised_after_what_it_gave():
+    def source() -> Iterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    with Prefetch(source(), 3) as items:
+        assert next(items) == 1
+        with pytest.raises(ZeroDivisionError):
+            next(items)
+        assert list(items) == []
+
+
+def test_the_thread_is_ahead_by_what_it_may_and_no_further():
+    made: list[int] = []
+    third_made = threading.Event()
+
+    def source() -> Iterator[int]:
+        for number in count():
+            made.append(number)
+            if number == 2:
+                third_made.set()
+            yield number
+
+    with Prefetch(source(), 2):
+        assert third_made.wait(20)  # two wait in the queue, the third in hand
+    assert made == [0, 1, 2]
+
+
+def test_the_thread_ends_with_the_block_though_the_source_goes_on():
+    before = threading.active_count()
+    with Prefetch(count(), 2) as items:
+        next(items)
+    assert threading.active_count() == before

@@ -190,3 +190,33 @@ def test_a_disk_that_fills_up_keeps_nothing_of_what_did_not_fit(tmp_path, monkey
     with pytest.raises(TransientError, match="No space left"):
         write_bytes(f"{tmp_path}/part", b"data")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_nested_deeper_than_python_calls_functions_are_listed(tmp_path):
+    folder = tmp_path
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1200):  # one letter each: the path stays below the system's 4,096 bytes
+        os.mkdir("d", dir_fd=descriptor)
+        below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor, folder = below, folder / "d"
+    os.close(descriptor)
+    (folder / "a.wav").write_bytes(b"audio")
+    (tmp_path / "b.wav").write_bytes(b"audio")
+    assert [recording.uri for recording in list_objects(str(tmp_path))] == [
+        str(tmp_path / "b.wav"),
+        str(folder / "a.wav"),
+    ]
+
+
+def test_a_path_too_long_for_the_system_is_listed_and_says_so_when_opened(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=descriptor)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+    (recording,) = list_objects(str(tmp_path))
+    with pytest.raises(ObjectError, match="too long"):
+        open_object(recording)

@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 
 from dgasr.errors import ConfigError, IntegrityError
-from pipelines.conductor import Conductor
-from pipelines.dispatch import Condition, Order, Sighting
-from pipelines.tally import Tally
+from pipelines.scheduler import Condition, Conductor, Order, Sighting, Tally
 from tests.pipelines.fake_dispatch import (
     CONFIG,
     CRASHED,

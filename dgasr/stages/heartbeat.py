@@ -1,16 +1,19 @@
-"""Signs of life: a small object that a worker writes every few seconds, and that whoever waits for it reads.
+"""Heartbeats: a small object that a worker writes every few seconds, and that whoever waits for it reads.
 
-Knows neither what is worked on nor who reads. A beat is never worth failing for: storage errors are logged.
+Knows neither what is worked on nor who reads. A heartbeat is never worth failing for: storage errors are logged.
 """
 
 import json
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 
 from dgasr.errors import DgasrError, IntegrityError, ObjectMissingError
+from dgasr.records import Segment
+from dgasr.stages.counts import DecodedShard
 from dgasr.store import objects
 
 logger = logging.getLogger(__name__)
@@ -124,3 +127,53 @@ def read_beat(uri: str) -> Beat | None:
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise IntegrityError(f"{uri}: is no beat ({error!r}). Remove it; its run notices and goes on.") from error
+
+
+class StreamWatcher:
+    """Someone who is told, from any thread; this one looks away."""
+
+    def begin_shard(self, shard_id: str) -> None:
+        """A shard's features are fetched from now on."""
+
+    def segment_decoded(self, segment: Segment) -> None:
+        """One segment has its text."""
+
+    def end_shard(self, decoded: DecodedShard) -> None:
+        """A shard is committed."""
+
+
+class BeatingWatcher(StreamWatcher):
+    """Passes on to a beat how far the stream is.
+
+    Args:
+        beating: counts segments, and names the shards in work.
+        num_shards: shards that the stream goes through.
+    """
+
+    def __init__(self, beating: Beating, num_shards: int) -> None:
+        self._beating, self._num_shards, self._num_done = beating, num_shards, 0
+
+    def begin_shard(self, shard_id: str) -> None:
+        """Name it among those in work."""
+        self._beating.begin(shard_id)
+
+    def segment_decoded(self, segment: Segment) -> None:
+        """Count it."""
+        self._beating.advance()
+
+    def end_shard(self, decoded: DecodedShard) -> None:
+        """Say how many are done."""
+        self._num_done += 1
+        self._beating.say(f"{self._num_done} of {self._num_shards} shards committed")
+        self._beating.end(decoded.shard_id)
+
+
+class SegmentWatcher(StreamWatcher):
+    """Tells one function of every segment."""
+
+    def __init__(self, on_segment: Callable[[Segment], None]) -> None:
+        self._on_segment = on_segment
+
+    def segment_decoded(self, segment: Segment) -> None:
+        """Tell of it."""
+        self._on_segment(segment)

@@ -29,17 +29,16 @@ from prefect.states import (
 
 from dgasr.errors import ConfigError, TransientError
 from dgasr.recipe import Recipe
-from dgasr.stages.beat import Beating
-from dgasr.stages.engine_config import EngineConfig
+from dgasr.stages.engine import EngineConfig
+from dgasr.stages.heartbeat import Beating
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection
-from pipelines import deployments
+from pipelines import prefect_runs
 from pipelines.decode import decode
-from pipelines.deployments import PrefectDispatch
-from pipelines.dispatch import Condition, Order, Sighting
-from pipelines.pools import PoolsConfig
+from pipelines.prefect_runs import PrefectDispatch
 from pipelines.prepare import prepare
-from pipelines.request import RunRequest
+from pipelines.request import PoolsConfig, RunRequest
+from pipelines.scheduler import Condition, Order, Sighting
 
 ORDER = Order(stage="decode", number=3, attempt=2, assignment_uri="a/00003.json", isolated=("x",))
 
@@ -149,7 +148,7 @@ def test_a_crashed_child_is_seen_with_the_shards_it_left_behind(
 
 
 def test_many_child_runs_are_asked_for_some_at_a_time(dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(deployments, "RUNS_PER_QUESTION", 2)
+    monkeypatch.setattr(prefect_runs, "RUNS_PER_QUESTION", 2)
     orders = {str(uuid4()): ORDER for _ in range(5)}
     assert set(asyncio.run(dispatch.look(orders))) == set(orders)
 
@@ -163,7 +162,7 @@ def submit(
         asked.update(arguments, name=name)
         return answer()
 
-    monkeypatch.setattr(deployments, "arun_deployment", run)
+    monkeypatch.setattr(prefect_runs, "arun_deployment", run)
     asyncio.run(dispatch.submit(order))
     return asked
 

@@ -1,4 +1,4 @@
-"""Sees a run's assignments through the work pools: prepare, then decode, each as a child run that may die at any time.
+"""Takes a run's assignments through the work pools: prepare, then decode, each as a child run that may die at any time.
 
 One loop, one question to the server per turn. What a child run did lies in the lake and in the store; here only how it
 stands is known. A child run that crashed, never started, or stopped beating is ended and submitted anew.
@@ -7,16 +7,220 @@ stands is known. A child run that crashed, never started, or stopped beating is 
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Protocol
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from dgasr.stages.run_folder import Stage
-from pipelines.course import Child, Course, Planned
-from pipelines.dispatch import Condition, Dispatch
-from pipelines.pools import PoolsConfig
-from pipelines.tally import Tally
+from dgasr.stages.plan import Stage
+from pipelines.request import PoolsConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tally:
+    """How far a run is; numbers of assignments but for the last."""
+
+    num_assignments: int
+    num_done: int
+    num_failed: int
+    """Given up after all their attempts; the next run takes them up again."""
+    num_preparing: int
+    num_prepared: int
+    """Staged and waiting for a decoder."""
+    num_decoding: int
+    num_attempts: int
+    """Child runs that were submitted so far."""
+
+    def line(self) -> str:
+        """Say it in one line."""
+        failed = f", {self.num_failed} given up" if self.num_failed else ""
+        return (
+            f"{self.num_done} of {self.num_assignments} assignments done{failed}; {self.num_preparing} being read, "
+            f"{self.num_prepared} waiting for a decoder, {self.num_decoding} being decoded"
+        )
+
+
+class Condition(StrEnum):
+    """How a child run stands."""
+
+    QUEUED = "queued"
+    """No worker took it yet."""
+    STARTING = "starting"
+    """A worker took it; its process does not run yet."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    """It ended with an error that may not come again."""
+    LOST = "lost"
+    """It crashed, was cancelled, or nobody knows it any more."""
+    REFUSED = "refused"
+    """The request is wrong, for this child and every other: a person must act."""
+    CONTRADICTED = "contradicted"
+    """Lake, model or recipe contradict each other: nothing more may be written."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self not in (Condition.QUEUED, Condition.STARTING, Condition.RUNNING)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """A child run to be started; stage, number and attempt name it within its run."""
+
+    stage: Stage
+    number: int
+    attempt: int
+    assignment_uri: str
+    isolated: tuple[str, ...] = ()
+    """Shards that cost decoders before and are decoded in a process of their own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sighting:
+    """What was seen of a child run at one moment."""
+
+    condition: Condition
+    message: str = ""
+    """What its state says, for a person."""
+    sequence: int = -1
+    """Number of its last beat; -1 before the first."""
+    num_done: int = 0
+    """How far it says it is; only compared with what it said before."""
+    shard_ids: tuple[str, ...] = ()
+    """Shards it was working on at its last beat."""
+
+
+class Dispatch(Protocol):
+    """Starts child runs and looks after them. Every call raises `TransientError` where the server does not answer."""
+
+    async def submit(self, order: Order) -> str:
+        """Start a child run and return its handle; the same order twice is one child run."""
+        ...
+
+    async def look(self, orders: Mapping[str, Order]) -> Mapping[str, Sighting]:
+        """Say how child runs stand, by handle."""
+        ...
+
+    async def cancel(self, handle: str) -> None:
+        """Ask a child run to end."""
+        ...
+
+    async def is_called_off(self) -> bool:
+        """Say whether a person has cancelled the parent run; one that is only stopped leaves its children to work."""
+        ...
+
+    async def bury(self, handle: str) -> None:
+        """Mark a child run that does not end as crashed, so that it holds no slot any more."""
+        ...
+
+
+DEATHS_THAT_ISOLATE = 2
+"""Decoders that may die over a shard before it is decoded in a process of its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """An assignment that waits to be done."""
+
+    uri: str
+    number: int
+    staged_bytes: int
+    """Estimated size of its features in the store."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worked:
+    """What came of a run's assignments, as far as the lake cannot know it."""
+
+    failures: tuple[str, ...] = ()
+    """What was given up, one line for each assignment."""
+    num_attempts: int | None = None
+    """Child runs that were submitted; `None` where there were none to submit."""
+    busy_share: float | None = None
+    """Share of the time in which the model had work; `None` where child runs say it themselves."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Course:
+    """How far an assignment is, and what it cost so far."""
+
+    planned: Planned
+    attempts: Counter[Stage] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
+    """Decoders that died while they worked on a shard, by shard id."""
+
+    def order(self, stage: Stage) -> Order:
+        """Say what its next child run is; asking again says the same until `begin` is called."""
+        isolated = sorted(shard for shard, deaths in self.deaths.items() if deaths >= DEATHS_THAT_ISOLATE)
+        return Order(
+            stage=stage,
+            number=self.planned.number,
+            attempt=self.attempts[stage] + 1,
+            assignment_uri=self.planned.uri,
+            isolated=tuple(isolated) if stage == "decode" else (),
+        )
+
+    def begin(self, order: Order) -> None:
+        """Note that a child run was submitted."""
+        self.attempts[order.stage] = order.attempt
+
+
+@dataclass(kw_only=True, slots=True)
+class Child:
+    """A child run as the conductor sees it. Only the conductor's own clock counts: machines may disagree on the time.
+
+    Attributes:
+        course: the assignment that it works on.
+        order: what was submitted.
+        changed_at: when its condition last changed.
+        beaten_at: when its last beat was seen first.
+        advanced_at: when it was last seen to get further.
+        seen: the last sighting.
+        given_up: why it is no longer wanted, or "".
+        given_up_at: when it was asked to end.
+    """
+
+    course: Course
+    order: Order
+    changed_at: float
+    beaten_at: float = 0.0
+    advanced_at: float = 0.0
+    seen: Sighting = field(default_factory=lambda: Sighting(condition=Condition.QUEUED))
+    given_up: str = ""
+    given_up_at: float = 0.0
+
+    def see(self, sighting: Sighting, now: float) -> None:
+        """Take note of how it stands."""
+        if sighting.condition != self.seen.condition:
+            self.changed_at = self.beaten_at = self.advanced_at = now
+        if sighting.sequence != self.seen.sequence:
+            self.beaten_at = now
+        if sighting.num_done != self.seen.num_done:
+            self.advanced_at = now
+        self.seen = sighting
+
+    def forgive(self, blind_s: float) -> None:
+        """Leave out of all deadlines a time in which nothing could be seen of it, s."""
+        self.changed_at += blind_s
+        self.beaten_at += blind_s
+        self.advanced_at += blind_s
+        self.given_up_at += blind_s
+
+    def overdue(self, config: PoolsConfig, now: float) -> str:
+        """Say which deadline it has missed; "" for none."""
+        for condition, since, limit_s, reason in (
+            (Condition.QUEUED, self.changed_at, config.queue_deadline_s, "no worker took it"),
+            (Condition.STARTING, self.changed_at, config.start_deadline_s, "its process never began to run"),
+            (Condition.RUNNING, self.beaten_at, config.beat_deadline_s, "its beat stopped"),
+            (Condition.RUNNING, self.advanced_at, config.stall_deadline_s, "it beats but gets no further"),
+        ):
+            if self.seen.condition == condition and now - since > limit_s:
+                return f"{reason} for {now - since:.0f} s"
+        return ""
+
 
 logger = logging.getLogger(__name__)
 

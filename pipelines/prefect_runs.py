@@ -19,9 +19,10 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelling, Crashed
 
 from dgasr.errors import ConfigError, TransientError
-from dgasr.stages.beat import Beat, read_beat
-from pipelines.dispatch import Condition, Order, Sighting
+from dgasr.stages.heartbeat import Beat, read_beat
+from pipelines.children import CONTRADICTED, REFUSED
 from pipelines.request import RunRequest
+from pipelines.scheduler import Condition, Order, Sighting
 
 RUNS_PER_QUESTION = 200
 """Flow runs that the server gives in one answer."""
@@ -38,9 +39,7 @@ CONDITIONS = {
     StateType.CRASHED: Condition.LOST,
 }
 
-NAMED_CONDITIONS = {
-    condition.value.capitalize(): condition for condition in (Condition.REFUSED, Condition.CONTRADICTED)
-}
+NAMED_CONDITIONS = {REFUSED: Condition.REFUSED, CONTRADICTED: Condition.CONTRADICTED}
 """Names of failed states with which a child run says who has to act."""
 
 

@@ -4,13 +4,12 @@ from pathlib import Path
 import pytest
 
 from dgasr.recipe import Recipe
-from dgasr.stages.child_run import ChildRun, commit_decode_run, commit_prepare_run
+from dgasr.stages.counts import ChildRun, commit_decode_run, commit_prepare_run
 from dgasr.stages.decode import DecodedAssignment
 from dgasr.stages.embedded import transcribe_sources
+from dgasr.stages.plan import Stage
 from dgasr.stages.prepare import PreparedAssignment
-from dgasr.stages.report import RunSummary, decoding_devices
-from dgasr.stages.run_folder import Stage
-from dgasr.stages.run_report import rejections, run_report
+from dgasr.stages.report import RunSummary, decoding_devices, rejections, run_report
 from tests.stages.test_embedded import Watcher
 
 

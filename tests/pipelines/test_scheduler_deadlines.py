@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dgasr.errors import TransientError
-from pipelines.dispatch import Order, Sighting
+from pipelines.scheduler import Order, Sighting
 from tests.pipelines.fake_dispatch import (
     CONFIG,
     DONE,

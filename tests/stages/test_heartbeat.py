@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dgasr.errors import IntegrityError
-from dgasr.stages.beat import Beating, read_beat
+from dgasr.stages.heartbeat import Beating, read_beat
 
 
 def test_a_worker_that_has_not_begun_has_no_beat(tmp_path: Path):

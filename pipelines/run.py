@@ -1,32 +1,152 @@
-"""One run from its plan to its report, whoever asked for it: the daily flow, or a backfill."""
+"""One run from its request to its report, whoever asked for it: the daily flow, or a backfill."""
 
+import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
+from uuid import UUID
 
+import httpx
 from prefect import get_run_logger
-from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 
 from dgasr.errors import ConfigError, DgasrError, IntegrityError, TransientError
-from dgasr.stages.assignment import AssignmentConfig, write_assignments
-from dgasr.stages.backlog import find_backlog
-from dgasr.stages.beat import Beating
+from dgasr.stages.decode import DecodedAssignment, decode_assignment
 from dgasr.stages.engine import start_engine
-from dgasr.stages.plan import plan_shards
-from dgasr.stages.report import RunSummary, commit_run, decoding_devices, summarise
-from dgasr.stages.run_report import rejections, run_report
-from dgasr.stages.staging import sweep_staging
+from dgasr.stages.heartbeat import Beating
+from dgasr.stages.plan import AssignmentConfig, plan_shards, read_assignment, write_assignments
+from dgasr.stages.prepare import prepare_shard
+from dgasr.stages.report import RunSummary, commit_run, decoding_devices, rejections, run_report, summarise
+from dgasr.stages.selection import find_backlog
+from dgasr.stages.staging import staged_uri_of, sweep_staging
 from dgasr.store.objects import probe_store
-from pipelines.children import in_thread
-from pipelines.conductor import Conductor
-from pipelines.course import Planned, Worked
-from pipelines.deployments import PrefectDispatch
-from pipelines.here import work_here
-from pipelines.progress import Progress
+from pipelines.children import in_thread, storage_task
+from pipelines.prefect_runs import PrefectDispatch
 from pipelines.request import RunRequest
-from pipelines.retries import storage_task
+from pipelines.scheduler import Conductor, Planned, Tally, Worked
+
+logger = logging.getLogger(__name__)
+
+KEY = "transcribe-progress"
+
+INTERVAL_S = 30.0
+"""Least time between two updates, s: each is a row of the server's."""
+
+
+class Progress:
+    """Shows how far a run is, in an artifact and in the parent's beat."""
+
+    def __init__(self, beating: Beating, now: Callable[[], float] = time.monotonic) -> None:
+        """Show nothing yet.
+
+        Args:
+            beating: beats for the parent.
+            now: a clock that never goes back, s.
+        """
+        self._beating = beating
+        self._now = now
+        self._artifact_id: UUID | None = None
+        self._shown = ""
+        self._shown_at = 0.0
+
+    async def show(self, tally: Tally) -> None:
+        """Show how far the run is, if something changed and the last time is long enough ago."""
+        line = tally.line()
+        is_over = tally.num_done + tally.num_failed == tally.num_assignments
+        if line == self._shown or (self._shown and not is_over and self._now() - self._shown_at < INTERVAL_S):
+            return
+        self._shown, self._shown_at = line, self._now()
+        logger.info(line)
+        self._beating.say(line)
+        percent = 100 * tally.num_done / max(tally.num_assignments, 1)
+        try:
+            if self._artifact_id is None:
+                self._artifact_id = await acreate_progress_artifact(percent, key=KEY, description=line)
+            else:
+                await aupdate_progress_artifact(self._artifact_id, percent, description=line)
+        except (httpx.HTTPError, PrefectException) as error:
+            logger.warning("progress is not shown: %r", error)
+
+
+async def work_here(assignments: Sequence[Planned], request: RunRequest, beating: Beating) -> Worked:
+    """Decode one assignment while the next one's audio is read.
+
+    Returns:
+        What was not done since the storage failed again and again, and how busy the model was.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+        IntegrityError: the lake contradicts itself.
+    """
+    failures: list[str] = []
+    done: list[DecodedAssignment] = []
+    reads = (prepare_here(planned.uri, request) for planned in assignments)
+    reading = asyncio.create_task(_read_next(reads))
+    try:
+        for planned in assignments:
+            error = await reading
+            reading = asyncio.create_task(_read_next(reads))
+            try:
+                if error is not None:
+                    raise error
+                done.append(await decode_here(planned.uri, request, beating))
+            except TransientError as failure:
+                failures.append(f"assignment {planned.number}: {failure}")
+    finally:
+        reading.cancel()
+    return Worked(failures=tuple(failures), busy_share=_busy_share(done))
+
+
+def _busy_share(done: Sequence[DecodedAssignment]) -> float | None:
+    """Average over assignments by the time they took; `None` where nothing was decoded."""
+    known = [(item.busy_share, item.wall_s) for item in done if item.busy_share is not None]
+    return sum(share * wall_s for share, wall_s in known) / sum(wall_s for _, wall_s in known) if known else None
+
+
+async def _read_next(reads: Iterator[Awaitable[None]]) -> TransientError | None:
+    """Read the next assignment, if there is one; returns the error of one that a later run may read."""
+    try:
+        if (following := next(reads, None)) is not None:
+            await following
+    except TransientError as error:
+        return error
+    return None
+
+
+@storage_task
+async def prepare_here(assignment_uri: str, request: RunRequest) -> None:
+    """Read the audio of an assignment and stage its features."""
+    for shard in (await in_thread(read_assignment, assignment_uri)).shards:
+        staged_uri = staged_uri_of(request.lake_uri, request.recipe.recipe_id, shard)
+        prepared = await in_thread(prepare_shard, shard, request.recipe, staged_uri)
+        get_run_logger().info(prepared.line())
+
+
+@storage_task
+async def decode_here(assignment_uri: str, request: RunRequest, beating: Beating) -> DecodedAssignment:
+    """Turn the staged features of an assignment into text and commit it, shard by shard."""
+    decoded = await in_thread(
+        decode_assignment,
+        assignment_uri,
+        request.recipe,
+        partial(start_engine, request.engine),
+        request.lake_uri,
+        request.run_id,
+        beating=beating,
+    )
+    get_run_logger().info(decoded.line())
+    return decoded
+
 
 logger = logging.getLogger(__name__)
 
