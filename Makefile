@@ -96,10 +96,12 @@ samples: setup ## make dgasr/samples again (needs espeak-ng, flite and ffmpeg)
 	$(BIN)/python -m tools.make_samples
 
 FSDD ?= ../shared/data/fsdd
+TINY_DATA := corpora/fsdd-train.jsonl corpora/fsdd-train.jsonl corpora/voices/manifest.jsonl
 checkpoint: setup ## train the bundled model again, about an hour (FSDD=folder of the digits; needs espeak-ng, flite)
 	$(BIN)/python -m tools.tiny.corpora corpora --fsdd $(FSDD)
-	$(ONE_THREAD) $(BIN)/dgasr train corpora/fsdd-train.jsonl corpora/fsdd-train.jsonl corpora/voices/manifest.jsonl \
-	  --scratch --plan tiny --seed 0 --device cpu --validation corpora/fsdd-valid.jsonl \
+	$(ONE_THREAD) $(BIN)/python -m tools.tiny.fresh runs/tiny-fresh $(TINY_DATA)
+	$(ONE_THREAD) $(BIN)/dgasr train $(TINY_DATA) --model runs/tiny-fresh --plan tools/tiny/plan.json --seed 0 \
+	  --device cpu --validation corpora/fsdd-valid.jsonl \
 	  --calibration corpora/connected-train/manifest.jsonl --out runs/tiny
 	cp runs/tiny/config.json runs/tiny/model.safetensors runs/tiny/tokenizer.json dgasr/model/tiny/
 
@@ -112,11 +114,12 @@ base-checkpoint: setup ## train `base`, which hears English, in stages that go o
 # A voice never heard: SPEAKER is left out of training and of calibration, and then judged alone.
 SPEAKER ?= jackson
 SHARE ?= 0.45
+OTHERS = corpora/fsdd-train-without-$(SPEAKER).jsonl corpora/fsdd-train-without-$(SPEAKER).jsonl corpora/voices/manifest.jsonl
 unheard: setup ## train on all but SPEAKER with 0.45 of the steps (SHARE=1: all), half an hour, and judge on SPEAKER (FSDD=)
 	$(BIN)/python -m tools.tiny.corpora corpora --fsdd $(FSDD)
-	$(ONE_THREAD) $(BIN)/dgasr train corpora/fsdd-train-without-$(SPEAKER).jsonl \
-	  corpora/fsdd-train-without-$(SPEAKER).jsonl corpora/voices/manifest.jsonl \
-	  --scratch --plan tiny --share $(SHARE) --seed 0 --device cpu \
+	$(ONE_THREAD) $(BIN)/python -m tools.tiny.fresh runs/without-$(SPEAKER)-fresh $(OTHERS)
+	$(ONE_THREAD) $(BIN)/dgasr train $(OTHERS) --model runs/without-$(SPEAKER)-fresh \
+	  --plan tools/tiny/plan.json --share $(SHARE) --seed 0 --device cpu \
 	  --calibration corpora/connected-train/without-$(SPEAKER).jsonl --out runs/without-$(SPEAKER)
 	$(ONE_THREAD) $(BIN)/dgasr evaluate corpora/connected-$(SPEAKER)/manifest.jsonl --model runs/without-$(SPEAKER) --compare
 

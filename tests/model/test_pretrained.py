@@ -30,8 +30,8 @@ from dgasr.model.pretrained import Slots, backbone_skeleton, draw_weights, load_
 from dgasr.model.projector_config import ProjectorConfig
 from dgasr.recipe import build_recipe
 from dgasr.records import Segment
-from dgasr.training.start import write_word_tokenizer
 from dgasr.transcriber import Transcriber, load
+from tools.tiny.fresh import write_word_tokenizer
 
 VISION = {
     "model_type": "gemma4_vision", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
