@@ -85,10 +85,9 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from dgasr.model.identity import model_folder
-    from dgasr.training.fit import fit
+    from dgasr.training.fit import StartConfig, fit, starting_model
     from dgasr.training.manifests import read_manifest
     from dgasr.training.phase_run import FitConfig
-    from dgasr.training.start import StartConfig, starting_model
     from dgasr.transcriber.loading import choose_device
 
     if options.calibration and (options.lora or options.adapter):

@@ -4,7 +4,7 @@ import torch
 from dgasr.model.adapter import add_lora, has_lora, save_adapter
 from dgasr.model.checkpoint import save_model
 from dgasr.model.presets import LoraSize
-from dgasr.training.start import StartConfig, starting_model
+from dgasr.training.fit import StartConfig, starting_model
 
 
 @pytest.fixture
