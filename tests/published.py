@@ -15,7 +15,7 @@ from transformers import (
 
 from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, AsrConfig, tiny
 from dgasr.prompt import PromptConfig
-from dgasr.training.start import write_word_tokenizer
+from tools.tiny.fresh import write_word_tokenizer
 
 LANGUAGE_WORDS = ("English", "German")
 

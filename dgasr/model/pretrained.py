@@ -44,7 +44,7 @@ LAYER_FIELDS = ("layer_types", "per_layer_config")
 """Where transformers keeps what differs from layer to layer: sizes and numbers of heads, kinds of attention."""
 
 LONG_LOAD_S = 5.0
-"""Seconds after which a load tells how far it is, to a log that nobody watches."""
+"""Seconds between two lines of a long load in the log."""
 
 
 def load_pretrained(
@@ -103,13 +103,13 @@ def _stream_weights(
 ) -> None:
     slots, misfits, started = Slots(module), [], time.monotonic()
     stored = [(name, key, path) for path in _files(folder) for key in _keys(path) if (name := rename(key)) is not None]
-    told = started
+    logged_at = started
     # `disable=None` draws the bar only where a person is looking.
     for done, (name, key, path) in enumerate(
         tqdm(stored, desc=f"loading {folder.name}", unit=" tensors", disable=None)
     ):
-        if time.monotonic() - told > LONG_LOAD_S:
-            told = time.monotonic()
+        if time.monotonic() - logged_at > LONG_LOAD_S:
+            logged_at = time.monotonic()
             logger.info("loading %s: %d of %d tensors", folder, done, len(stored))
         # Opened for each tensor: what a file maps stays in memory until it is closed.
         with safe_open(path, framework="pt", device=str(device)) as file:

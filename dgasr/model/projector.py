@@ -97,7 +97,7 @@ class Projector(nn.Module):
 
     @property
     def _overhang(self) -> int:
-        """Frames past its own `subsampling` ones that an embedding hears."""
+        """Frames past its own `subsampling` ones that an embedding depends on."""
         stride = 2 ** len(self.config.channels)
         own = self.config.kernel_size // 2 * (stride - 1) - stride + 1
         return max(own + self.config.blocks * (self.config.block_kernel // 2) * stride, 0)

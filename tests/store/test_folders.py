@@ -194,14 +194,15 @@ def test_a_disk_that_fills_up_keeps_nothing_of_what_did_not_fit(tmp_path, monkey
 
 
 @pytest.fixture
-def deep(tmp_path):
-    """A folder that is emptied by a program which does not recurse: pytest's own would fail."""
+def bottomless(tmp_path):
+    """A folder whose content is taken away afterwards by `rm`: pytest's own tidying recurses, and not this deep."""
     yield tmp_path
-    subprocess.run(["rm", "-rf", *(str(path) for path in tmp_path.iterdir())], check=True)
+    subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True)
 
 
-def test_folders_nested_deeper_than_python_calls_functions_are_listed(deep):
-    folder, descriptor = deep, os.open(deep, os.O_RDONLY)
+def test_folders_nested_deeper_than_python_calls_functions_are_listed(bottomless):
+    folder = bottomless
+    descriptor = os.open(bottomless, os.O_RDONLY)
     for _ in range(1200):  # one letter each: the path stays below the system's 4,096 bytes
         os.mkdir("d", dir_fd=descriptor)
         below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
@@ -209,18 +210,21 @@ def test_folders_nested_deeper_than_python_calls_functions_are_listed(deep):
         descriptor, folder = below, folder / "d"
     os.close(descriptor)
     (folder / "a.wav").write_bytes(b"audio")
-    (deep / "b.wav").write_bytes(b"audio")
-    assert [found.uri for found in list_objects(str(deep))] == [str(deep / "b.wav"), str(folder / "a.wav")]
+    (bottomless / "b.wav").write_bytes(b"audio")
+    assert [recording.uri for recording in list_objects(str(bottomless))] == [
+        str(bottomless / "b.wav"),
+        str(folder / "a.wav"),
+    ]
 
 
-def test_a_path_too_long_for_the_system_is_listed_and_says_so_when_opened(deep):
-    descriptor = os.open(deep, os.O_RDONLY)
+def test_a_path_too_long_for_the_system_is_listed_and_says_so_when_opened(bottomless):
+    descriptor = os.open(bottomless, os.O_RDONLY)
     for _ in range(25):
         os.mkdir("d" * 200, dir_fd=descriptor)
         below = os.open("d" * 200, os.O_RDONLY, dir_fd=descriptor)
         os.close(descriptor)
         descriptor = below
     os.close(descriptor)
-    (recording,) = list_objects(str(deep))
+    (recording,) = list_objects(str(bottomless))
     with pytest.raises(ObjectError, match="too long"):
         open_object(recording)

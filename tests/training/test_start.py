@@ -1,21 +1,16 @@
 import pytest
 import torch
 
-from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, has_lora, save_adapter
 from dgasr.model.checkpoint import save_model
-from dgasr.model.identity import TOKENIZER_FILE
 from dgasr.model.presets import LoraSize
-from dgasr.training.phases import Phase, Plan
-from dgasr.training.start import StartConfig, starting_model
-
-PLAN = Plan(phases=(Phase(steps=1, learning_rate=1e-3, train=("projector",)),))
+from dgasr.training.fit import StartConfig, starting_model
 
 
 @pytest.fixture
-def begin(tones, tmp_path):
+def begin(tmp_path):
     def run(out="out", **options):
-        return starting_model(StartConfig(**options), PLAN, tones, tmp_path / out)
+        return starting_model(StartConfig(**options), tmp_path / out)
 
     return run
 
@@ -26,25 +21,6 @@ def folder(fresh_model, tmp_path):
     save_model(model, tmp_path / "model")
     model.tokenizer.save(tmp_path / "model")
     return tmp_path / "model"
-
-
-def test_from_scratch_the_seed_decides_the_weights(begin):
-    one, other, different = (begin(model=None, from_scratch=True, seed=seed)[0] for seed in (1, 1, 2))
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    assert not torch.equal(one.head_weight, different.head_weight)
-
-
-def test_from_scratch_the_vocabulary_is_written_where_the_model_will_be(begin, tmp_path):
-    model, tokenizer_folder = begin(model=None, from_scratch=True)
-    assert tokenizer_folder == tmp_path / "out"
-    assert (tmp_path / "out" / TOKENIZER_FILE).is_file()
-    assert model.tokenizer.encode("zero") == [9]
-
-
-@pytest.mark.parametrize("other", [{"lora": True}, {"adapter": "folder"}])
-def test_scratch_trains_every_weight(begin, other):
-    with pytest.raises(ConfigError, match="leave out --lora and --adapter"):
-        begin(model=None, from_scratch=True, **other)
 
 
 def test_a_model_folder_is_gone_on_from(begin, folder, fresh_model):
