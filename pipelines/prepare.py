@@ -6,11 +6,11 @@ from typing import Any
 from prefect import flow
 
 from dgasr.lake.location import lake_uri_of
-from dgasr.stages.counts import ChildRun, commit_prepare_run
-from dgasr.stages.heartbeat import Beating
+from dgasr.stages.counts import ChildRun, commit_child_run
+from dgasr.stages.heartbeat import HeartbeatWriter
 from dgasr.stages.plan import RunFolder
 from dgasr.stages.prepare import prepare_assignment
-from pipelines.children import ended, in_thread, storage_task
+from pipelines.tasks import ended, in_thread, storage_task
 
 
 @flow(name="prepare", persist_result=False)
@@ -43,10 +43,10 @@ async def stage_features(child: ChildRun, num_processes: int) -> str:
 
 def _stage_features(child: ChildRun, num_processes: int) -> str:
     folder = RunFolder(lake_uri=child.lake_uri, run_id=child.parent_run_id)
-    with Beating(folder.beat_uri("prepare", child.number, child.attempt)) as beating:
+    with HeartbeatWriter(folder.heartbeat_uri("prepare", child.number, child.attempt)) as heartbeat:
         recipe = folder.read_recipe()
-        prepared = prepare_assignment(
-            child.assignment_uri, recipe, child.lake_uri, num_processes=num_processes, beating=beating
+        counts = prepare_assignment(
+            child.assignment_uri, recipe, child.lake_uri, num_processes=num_processes, heartbeat=heartbeat
         )
-        commit_prepare_run(child, recipe, prepared)
-    return prepared.line()
+        commit_child_run(child, recipe, counts, "cpu")
+    return counts.line()

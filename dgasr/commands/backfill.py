@@ -104,14 +104,14 @@ def _forecast(selection: "Selection", lake_uri: str, engine: "EngineConfig", gpu
 
 
 def _transcribe(selection: "Selection", lake_uri: str, engine: "EngineConfig") -> int:
-    from dgasr.commands.progress import Progress
+    from dgasr.commands.progress import ProgressBars
     from dgasr.stages.embedded import transcribe_backlog
     from dgasr.stages.engine import start_engine
     from dgasr.stages.selection import find_backlog
 
     started = start_engine(engine)
     backlog = find_backlog(selection, lake_uri, started.recipe.recipe_id)
-    summary = transcribe_backlog(backlog, lake_uri, started.recipe, started.transcriber, started.device, Progress())
+    summary = transcribe_backlog(backlog, lake_uri, started.recipe, started.transcriber, started.device, ProgressBars())
     sys.stderr.write(
         f"{backlog.num_listed} recordings at the sources: {backlog.num_new} new, {backlog.num_again} again, "
         f"{backlog.num_held} in the lake already\n"

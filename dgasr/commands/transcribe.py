@@ -38,7 +38,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(options: argparse.Namespace) -> int:
     """Transcribe what the lake does not hold, print all that was asked for, and name what could not be used."""
     from dgasr.commands.output import write_transcripts
-    from dgasr.commands.progress import Progress
+    from dgasr.commands.progress import ProgressBars
     from dgasr.lake.location import lake_uri_of
     from dgasr.stages.discover import list_recordings
     from dgasr.stages.embedded import transcribe_sources
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{', '.join(options.sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
     engine = start_engine(engine_config(options))
     summary = transcribe_sources(
-        options.sources, lake_uri, engine.recipe, engine.transcriber, engine.device, Progress()
+        options.sources, lake_uri, engine.recipe, engine.transcriber, engine.device, ProgressBars()
     )
     sys.stderr.write(summary.line() + "\n")
     complaints: list[str] = []

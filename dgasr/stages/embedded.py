@@ -4,38 +4,18 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Protocol
 
 from dgasr.recipe import Recipe
-from dgasr.records import Segment, Shard
-from dgasr.stages.decode import DecodedShard, TranscribesSegments, decode_shard
+from dgasr.stages.decode import TranscribesSegments, decode_shard
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import ShardConfig, new_run_id, plan_shards
-from dgasr.stages.prepare import PreparedShard, prepare_shard
+from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.report import RunSummary, commit_run, summarise
 from dgasr.stages.selection import Backlog, Selection, find_backlog
-from dgasr.stages.staging import Outcome, staged_uri_of, sweep_staging
+from dgasr.stages.staging import staged_uri_of, sweep_staging
 from dgasr.store.probe import probe_store
 
 logger = logging.getLogger(__name__)
-
-
-class Watcher(Protocol):
-    """Someone who is told how far a run is."""
-
-    def begin_shard(self, shard: Shard) -> None:
-        """Reading a shard's audio begins."""
-
-    def recording_read(self, outcome: Outcome) -> None:
-        """One recording of it is read."""
-
-    def begin_decoding(self, prepared: PreparedShard) -> None:
-        """All are read, and the model begins."""
-
-    def segment_decoded(self, segment: Segment) -> None:
-        """One segment has its text."""
-
-    def end_shard(self, decoded: DecodedShard) -> None:
-        """The shard is committed."""
 
 
 def transcribe_sources(
@@ -44,7 +24,7 @@ def transcribe_sources(
     recipe: Recipe,
     transcriber: TranscribesSegments,
     device: str,
-    watcher: Watcher,
+    progress: Progress,
 ) -> RunSummary:
     """Transcribe what the lake does not hold for this recipe, shard by shard, and note the run.
 
@@ -54,7 +34,7 @@ def transcribe_sources(
         recipe: how to transcribe.
         transcriber: a transcriber that follows the recipe.
         device: where its model runs.
-        watcher: told how far it is.
+        progress: told how far it is.
 
     Returns:
         What was done.
@@ -64,7 +44,7 @@ def transcribe_sources(
         IntegrityError: the lake contradicts itself.
     """
     backlog = find_backlog(Selection(sources=tuple(sources)), lake_uri, recipe.recipe_id)
-    return transcribe_backlog(backlog, lake_uri, recipe, transcriber, device, watcher)
+    return transcribe_backlog(backlog, lake_uri, recipe, transcriber, device, progress)
 
 
 def transcribe_backlog(
@@ -73,7 +53,7 @@ def transcribe_backlog(
     recipe: Recipe,
     transcriber: TranscribesSegments,
     device: str,
-    watcher: Watcher,
+    progress: Progress,
 ) -> RunSummary:
     """Transcribe a backlog shard by shard, and note the run and which objects are gone.
 
@@ -83,7 +63,7 @@ def transcribe_backlog(
         recipe: how to transcribe; the one that the backlog was looked up for.
         transcriber: a transcriber that follows the recipe.
         device: where its model runs.
-        watcher: told how far it is.
+        progress: told how far it is.
 
     Returns:
         What was done.
@@ -96,11 +76,8 @@ def transcribe_backlog(
     sweep_staging(lake_uri, started_at)
     for shard in plan_shards(backlog, recipe.recipe_id, ShardConfig(), backlog.take):
         staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
-        watcher.begin_shard(shard)
-        watcher.begin_decoding(prepare_shard(shard, recipe, staged_uri, watcher.recording_read))
-        watcher.end_shard(
-            decode_shard(shard, recipe, staged_uri, lake_uri, transcriber, run_id, watcher.segment_decoded)
-        )
+        prepare_shard(shard, recipe, staged_uri, progress)
+        decode_shard(shard, recipe, staged_uri, lake_uri, transcriber, run_id, progress)
     backlog.note_presence(run_id)
     wall_s = time.monotonic() - started
     if not backlog.num_new + backlog.num_again:

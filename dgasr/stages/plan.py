@@ -223,7 +223,13 @@ Stage = Literal["prepare", "decode"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFolder:
-    """The control folder of one run."""
+    """The folder in which a run keeps what its child runs need.
+
+    {lake}/staging/runs/{run_id}/recipe.json                                  written once, by the parent
+                                 assignments/{number}.json                    likewise
+                                 heartbeats/{stage}-{number}-{attempt}.json   by the child run that works on it
+                                 heartbeats/parent.json
+    """
 
     lake_uri: str
     run_id: str
@@ -239,13 +245,13 @@ class RunFolder:
         return f"{self.uri}/assignments"
 
     @property
-    def parent_beat_uri(self) -> str:
-        """Where the parent's beat lies."""
-        return f"{self.uri}/beats/parent.json"
+    def parent_heartbeat_uri(self) -> str:
+        """Where the parent's heartbeat lies."""
+        return f"{self.uri}/heartbeats/parent.json"
 
-    def beat_uri(self, stage: Stage, number: int, attempt: int) -> str:
-        """Say where the beat of a child lies: its stage, its assignment's number, and which attempt it is."""
-        return f"{self.uri}/beats/{stage}-{number:05d}-{attempt}.json"
+    def heartbeat_uri(self, stage: Stage, number: int, attempt: int) -> str:
+        """Say where the heartbeat of a child lies: its stage, its assignment's number, and which attempt it is."""
+        return f"{self.uri}/heartbeats/{stage}-{number:05d}-{attempt}.json"
 
     def write_recipe(self, recipe: Recipe) -> str:
         """Write down what all children follow, and return its URI."""

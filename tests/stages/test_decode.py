@@ -9,8 +9,10 @@ from dgasr.recipe import Recipe
 from dgasr.records import Shard
 from dgasr.stages.decode import decode_shard
 from dgasr.stages.discover import list_recordings
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import read_segments
+from tests.stages.test_embedded import Noted
 
 
 @pytest.fixture
@@ -19,14 +21,14 @@ def shard(archive: Path) -> Shard:
 
 
 def decode(shard: Shard, recipe: Recipe, tmp_path: Path, transcriber, run_id: str = "run1"):
-    return decode_shard(shard, recipe, f"{tmp_path}/staged", f"{tmp_path}/lake", transcriber, run_id)
+    return decode_shard(shard, recipe, f"{tmp_path}/staged", f"{tmp_path}/lake", transcriber, run_id, Progress())
 
 
 def test_two_workers_on_a_shard_commit_it_once(shard: Shard, recipe: Recipe, tmp_path: Path, transcriber):
     prepare_shard(shard, recipe, f"{tmp_path}/staged")
-    assert decode(shard, recipe, tmp_path, transcriber).is_new
+    assert decode(shard, recipe, tmp_path, transcriber).num_held == 0
     prepare_shard(shard, recipe, f"{tmp_path}/staged")
-    assert not decode(shard, recipe, tmp_path, transcriber, run_id="run2").is_new
+    assert decode(shard, recipe, tmp_path, transcriber, run_id="run2").num_held == 1
     with connect(f"{tmp_path}/lake") as connection:
         assert connection.execute("select distinct run_id, count(*) from recordings group by all").fetchall() == [
             ("run1", 4)
@@ -48,9 +50,9 @@ def test_preparing_twice_stages_equal_segments(shard: Shard, recipe: Recipe, tmp
 
 def test_a_whole_part_is_not_prepared_again(shard: Shard, recipe: Recipe, tmp_path: Path):
     first = prepare_shard(shard, recipe, f"{tmp_path}/staged")
-    read: list[object] = []
-    second = prepare_shard(shard, recipe, f"{tmp_path}/staged", read.append)
-    assert not read
+    noted = Noted()
+    second = prepare_shard(shard, recipe, f"{tmp_path}/staged", noted)
+    assert not noted.events
     assert (second.num_segments, second.audio_s) == (first.num_segments, first.audio_s)
 
 

@@ -7,22 +7,25 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 
 from dgasr import transcriber as transcriber_module
 from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, Shard, silent_transcript
-from dgasr.stages import decode as stream_module
+from dgasr.stages import decode as decode_module
 from dgasr.stages.decode import ShardStream, decode_assignment
 from dgasr.stages.discover import list_recordings
 from dgasr.stages.engine import EngineConfig, recipe_of, start_engine
-from dgasr.stages.heartbeat import Beating, StreamWatcher, read_beat
+from dgasr.stages.heartbeat import HeartbeatWriter, Progress, read_heartbeat
+from dgasr.stages.isolation import Processes
 from dgasr.stages.plan import AssignmentConfig, write_assignments
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import delete_part, read_segments, staged_uri_of
-from tests.stages.deadly import DeadlyEngine
+from tests.stages.deadly import DeadlyEngine, decode_or_die
 
 WAIT_S = 20
 """How long a thread that should come may take."""
@@ -48,9 +51,9 @@ def stage(shards: list[Shard], recipe: Recipe, lake_uri: str) -> str:
     return uri
 
 
-def decode(uri: str, recipe: Recipe, engine, lake_uri: str, isolated: frozenset[str] = frozenset()):
-    with Beating(f"{lake_uri}/beat.json", interval_s=60) as beating:
-        return decode_assignment(uri, recipe, engine, lake_uri, "run1", beating=beating, isolated=isolated)
+def decode(uri: str, recipe: Recipe, engine, lake_uri: str, **shards: frozenset[str]):
+    with HeartbeatWriter(f"{lake_uri}/heartbeat.json", interval_s=60) as heartbeat:
+        return decode_assignment(uri, recipe, engine, lake_uri, "run1", progress=heartbeat, **shards)
 
 
 def rows(lake_uri: str) -> list[tuple]:
@@ -102,8 +105,8 @@ def test_segments_of_all_shards_go_through_the_model_in_one_stream(shards: list[
     assert len(listener.calls) == 1
     assert list(dict.fromkeys(listener.calls[0])) == [s.recordings[0].recording_id for s in shards[:3]]
     assert [row[1] for row in rows(lake_uri)] == ["ok", "ok", "partial", "rejected"]
-    beat = read_beat(f"{lake_uri}/beat.json")
-    assert (beat.line, beat.shard_ids) == ("4 of 4 shards committed", ())
+    last = read_heartbeat(f"{lake_uri}/heartbeat.json")
+    assert (last.line, last.shard_ids) == ("4 shards done", ())
 
 
 def test_the_next_shard_is_fetched_while_the_model_works(
@@ -115,7 +118,7 @@ def test_the_next_shard_is_fetched_while_the_model_works(
         yield from read_segments(uri)
         fetched[uri.rpartition("/")[2]].set()
 
-    monkeypatch.setattr(stream_module, "read_segments", read_and_note)
+    monkeypatch.setattr(decode_module, "read_segments", read_and_note)
     waited = []
     listener = Listener(lambda item: waited.append(fetched["s2"].wait(WAIT_S)))
     decode(stage(shards, recipe, lake_uri), recipe, engine_of(recipe, listener), lake_uri)
@@ -125,8 +128,8 @@ def test_the_next_shard_is_fetched_while_the_model_works(
 def test_a_shard_is_committed_while_the_model_works_on_the_next(shards: list[Shard], recipe: Recipe, lake_uri: str):
     committed = threading.Event()
 
-    class Watcher(StreamWatcher):
-        def end_shard(self, decoded) -> None:
+    class Committed(Progress):
+        def end_shard(self, shard_id, counts) -> None:
             committed.set()
 
     second = shards[1].recordings[0].recording_id
@@ -134,7 +137,7 @@ def test_a_shard_is_committed_while_the_model_works_on_the_next(shards: list[Sha
     listener = Listener(lambda item: item.segment.recording_id == second and waited.append(committed.wait(WAIT_S)))
     stage(shards, recipe, lake_uri)
     staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
-    ShardStream(recipe, lambda: listener, lake_uri, staged_uris, "run1", Watcher()).run(shards[:2])
+    ShardStream(recipe, lambda: listener, lake_uri, staged_uris, "run1", Committed()).run(shards[:2])
     assert waited[0]
 
 
@@ -160,17 +163,17 @@ def test_the_busy_share_is_the_time_in_which_the_model_did_not_wait_for_features
             pass_s(2.0)
             return next(self._source)
 
-    monkeypatch.setattr(stream_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(stream_module, "Prefetch", Slow)
-    monkeypatch.setattr(stream_module.ShardTranscripts, "is_complete", False)
+    monkeypatch.setattr(decode_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(decode_module, "Prefetch", Slow)
+    monkeypatch.setattr(decode_module.ShardTranscripts, "is_complete", False)
     stage(shards, recipe, lake_uri)
     staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
     listener = Listener(lambda item: pass_s(8.0))
-    stream = ShardStream(recipe, lambda: listener, lake_uri, staged_uris, "run1", StreamWatcher())
-    stream.run(shards)
+    stream = ShardStream(recipe, lambda: listener, lake_uri, staged_uris, "run1", Progress())
+    counts = stream.run(shards)
     count = len(listener.calls[0])
     # The first wait comes before the first segment, and the last one after the last.
-    assert stream.busy_share == pytest.approx(1 - 2 * (count - 1) / (10 * count - 2), abs=0.02)
+    assert counts.busy_share == pytest.approx(1 - 2 * (count - 1) / (10 * count - 2), abs=0.02)
 
 
 def test_a_shard_that_is_not_staged_holds_up_no_other(shards: list[Shard], recipe: Recipe, lake_uri: str):
@@ -207,7 +210,7 @@ def test_what_was_fetched_before_storage_failed_is_committed(
             raise TransientError("no answer")
         return read_segments(uri)
 
-    monkeypatch.setattr(stream_module, "read_segments", read_or_fail)
+    monkeypatch.setattr(decode_module, "read_segments", read_or_fail)
     with pytest.raises(TransientError, match="no answer"):
         decode(stage(shards, recipe, lake_uri), recipe, engine_of(recipe, Listener()), lake_uri)
     assert [row[0] for row in rows(lake_uri)] == ["a.flac"]
@@ -219,19 +222,48 @@ def test_a_machine_with_another_model_is_refused(shards: list[Shard], recipe: Re
         decode(stage(shards, recipe, lake_uri), recipe, engine_of(other, Listener()), lake_uri)
 
 
-def test_a_recording_that_ends_the_process_of_the_model_is_rejected_and_its_neighbour_is_not(
-    archive: Path, recipe: Recipe, lake_uri: str
-):
-    (archive / "cut.wav").unlink()
-    found = list(list_recordings([str(archive)]))
-    shards = [Shard(shard_id="s1", recordings=tuple(found[:2])), Shard(shard_id="s2", recordings=tuple(found[2:]))]
+def test_silence_alone_loads_no_model(tmp_path: Path, recipe: Recipe, lake_uri: str):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(5 * 16_000), 16_000)
+    shard = Shard(shard_id="s1", recordings=tuple(list_recordings([f"{tmp_path}/silence.wav"])))
+
+    def load():
+        raise AssertionError("the model is loaded")
+
+    counts = decode(stage([shard], recipe, lake_uri), recipe, load, lake_uri)
+    assert (counts.num_recordings, counts.busy_share) == (1, None)
+    assert rows(lake_uri) == [("silence.wav", "ok", None)]
+
+
+def test_a_suspect_is_decoded_alone_after_the_others(shards: list[Shard], recipe: Recipe, lake_uri: str):
+    listener = Listener()
     uri = stage(shards, recipe, lake_uri)
-    engine = DeadlyEngine(recipe, deadly=(found[1].recording_id,))
-    decoded = decode(uri, recipe, engine, lake_uri, isolated=frozenset({"s1"}))
-    assert (decoded.num_shards, decoded.num_recordings, decoded.num_rejected) == (2, 3, 2)
+    decode(uri, recipe, engine_of(recipe, listener), lake_uri, suspects=frozenset({"s0"}))
+    names = [list(dict.fromkeys(call)) for call in listener.calls]
+    ids = [shard.recordings[0].recording_id for shard in shards]
+    assert names == [ids[1:3], ids[:1]]
+
+
+def test_a_process_that_dies_over_a_suspect_names_it_alone_and_leaves_the_others_committed(
+    shards: list[Shard], recipe: Recipe, lake_uri: str
+):
+    uri = stage(shards, recipe, lake_uri)
+    engine = DeadlyEngine(recipe, deadly=(shards[0].recordings[0].recording_id,))
+    with Processes(1, lambda count: None) as processes:
+        assert processes.run(decode_or_die, uri, recipe, engine, lake_uri, frozenset({"s0"})) is None
+    assert read_heartbeat(f"{lake_uri}/heartbeat.json").shard_ids == ("s0",)
+    assert [row[0] for row in rows(lake_uri)] == ["b.wav", "cut.wav", "text.mp3"]
+
+
+def test_recordings_of_a_shard_that_ends_processes_get_rows_with_a_reason(archive: Path, recipe: Recipe, lake_uri: str):
+    found = list(list_recordings([str(archive)]))
+    shards = [Shard(shard_id="s1", recordings=(found[0], found[3])), Shard(shard_id="s2", recordings=(found[1],))]
+    uri = stage(shards, recipe, lake_uri)
+    engine = DeadlyEngine(recipe, deadly=(found[0].recording_id,))
+    counts = decode(uri, recipe, engine, lake_uri, rejected=frozenset({"s1"}))
+    assert (counts.num_shards, counts.num_recordings, counts.num_rejected) == (2, 3, 2)
     assert rows(lake_uri) == [
-        ("a.flac", "ok", None),
-        ("b.wav", "rejected", "crashes_decoder"),
+        ("a.flac", "rejected", "crashes_decoder"),
+        ("b.wav", "ok", None),
         ("text.mp3", "rejected", "unknown_format"),
     ]
 

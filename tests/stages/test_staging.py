@@ -141,14 +141,14 @@ def test_a_part_is_as_old_as_what_was_written_to_it_last(tmp_path: Path):
     assert len(list(read_segments(f"{tmp_path}/staging/recipe/part"))) == 4
 
 
-def test_a_long_runs_assignments_are_kept_as_long_as_it_beats(tmp_path: Path):
+def test_a_long_runs_assignments_are_kept_as_long_as_it_has_a_heartbeat(tmp_path: Path):
     run = tmp_path / "staging" / "runs" / "r1"
-    for name in ("assignments/00000.json", "beats/parent.json"):
+    for name in ("assignments/00000.json", "heartbeats/parent.json"):
         objects.write_bytes(f"{run}/{name}", b"{}")
     age(run / "assignments", KEPT + timedelta(hours=1))
     sweep_staging(str(tmp_path), datetime.now(UTC))
     assert (run / "assignments" / "00000.json").exists()
-    age(run / "beats", KEPT + timedelta(hours=1))
+    age(run / "heartbeats", KEPT + timedelta(hours=1))
     sweep_staging(str(tmp_path), datetime.now(UTC))
     assert not [path for path in run.rglob("*") if path.is_file()]
 

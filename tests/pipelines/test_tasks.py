@@ -11,9 +11,9 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Failed
 
 from dgasr.errors import AudioError, ConfigError, IntegrityError, TransientError
-from pipelines.children import LEAVE_S, ended, in_thread, is_transient
 from pipelines.prefect_runs import NAMED_CONDITIONS
 from pipelines.scheduler import Condition
+from pipelines.tasks import LEAVE_S, ended, in_thread, is_transient
 
 
 def end_of(error: Exception | None) -> State:
@@ -77,7 +77,7 @@ def test_a_run_that_is_cancelled_does_not_wait_for_its_thread():
 PROCESS_OF_A_RUN = """
 import asyncio, signal, threading
 from concurrent.futures import ThreadPoolExecutor
-from pipelines.children import ended, in_thread
+from pipelines.tasks import ended, in_thread
 
 class Told(BaseException):
     pass
