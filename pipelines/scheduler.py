@@ -183,6 +183,7 @@ class Scheduler:
             IntegrityError: it found a contradiction.
             TransientError: the server was silent for too long.
         """
+        await asyncio.sleep(0)  # another child run that ends the whole run has freed this slot: nothing more is started
         child_id = await self._answered(lambda: self._runs.submit(request))
         self._num_attempts += 1
         child = self._children[child_id] = Child(request=request, changed_at=self._watched_s)

@@ -11,8 +11,8 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Failed
 
 from dgasr.errors import AudioError, ConfigError, IntegrityError, TransientError
-from pipelines.prefect_runs import NAMED_CONDITIONS
-from pipelines.scheduler import Condition
+from pipelines.child_runs import ChildState
+from pipelines.prefect_runs import NAMED_STATES
 from pipelines.tasks import LEAVE_S, ended, in_thread, is_transient
 
 
@@ -31,13 +31,13 @@ def test_a_child_run_that_did_its_work_says_so_in_one_line():
 
 
 @pytest.mark.parametrize(
-    ("error", "condition"),
-    [(ConfigError("no such model"), Condition.REFUSED), (IntegrityError("two digests"), Condition.CONTRADICTED)],
+    ("error", "expected"),
+    [(ConfigError("no such model"), ChildState.REFUSED), (IntegrityError("two digests"), ChildState.CONTRADICTED)],
 )
-def test_a_child_run_that_only_a_person_can_help_says_so_in_its_states_name(error: Exception, condition: Condition):
+def test_a_child_run_that_only_a_person_can_help_says_so_in_its_states_name(error: Exception, expected: ChildState):
     state = end_of(error)
     assert (state.type, state.message) == (StateType.FAILED, str(error))
-    assert NAMED_CONDITIONS[state.name] == condition
+    assert NAMED_STATES[state.name] == expected
 
 
 def test_a_child_run_that_may_do_better_next_time_has_only_failed():
