@@ -84,44 +84,13 @@ def decode_assignment(
     started = time.monotonic()
     shards = read_assignment(assignment_uri).shards
     staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
-    stream = ShardStream(
-        recipe, lambda: _transcriber(engine, recipe), lake_uri, staged_uris, run_id, progress, rejected
-    )
+    load = partial(_transcriber, engine, recipe)
+    stream = ShardStream(recipe, load, lake_uri, staged_uris, run_id, progress, rejected)
     counts = stream.run(shard for shard in shards if shard.shard_id not in suspects)
     for shard in shards:
         if shard.shard_id in suspects:
             counts += stream.run([shard])
     return replace(counts, wall_s=time.monotonic() - started)
-
-
-def decode_shard(
-    shard: Shard,
-    recipe: Recipe,
-    staged_uri: str,
-    lake_uri: str,
-    transcriber: TranscribesSegments,
-    run_id: str,
-    progress: Progress,
-) -> Counts:
-    """Transcribe a shard's segments, commit its rows and remove its staged part.
-
-    Args:
-        shard: the shard.
-        recipe: the recipe that the transcriber follows.
-        staged_uri: where `prepare_shard` put the part.
-        lake_uri: lake to commit to.
-        transcriber: turns features into transcripts.
-        run_id: the run that does it.
-        progress: told of every segment once its text is known.
-
-    Returns:
-        Counts.
-
-    Raises:
-        TransientError: the storage failed in a way that may pass, or the part is gone.
-        IntegrityError: the rows contradict each other; nothing is written.
-    """
-    return ShardStream(recipe, lambda: transcriber, lake_uri, lambda shard: staged_uri, run_id, progress).run([shard])
 
 
 def _transcriber(engine: Callable[[], Engine], recipe: Recipe) -> TranscribesSegments:

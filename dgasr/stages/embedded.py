@@ -4,9 +4,10 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from dgasr.recipe import Recipe
-from dgasr.stages.decode import TranscribesSegments, decode_shard
+from dgasr.stages.decode import ShardStream, TranscribesSegments
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import ShardConfig, new_run_id, plan_shards
 from dgasr.stages.prepare import prepare_shard
@@ -74,10 +75,11 @@ def transcribe_backlog(
     run_id, started_at, started = new_run_id(), datetime.now(UTC), time.monotonic()
     probe_store(lake_uri)
     sweep_staging(lake_uri, started_at)
+    staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
+    stream = ShardStream(recipe, lambda: transcriber, lake_uri, staged_uris, run_id, progress)
     for shard in plan_shards(backlog, recipe.recipe_id, ShardConfig(), backlog.take):
-        staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
-        prepare_shard(shard, recipe, staged_uri, progress)
-        decode_shard(shard, recipe, staged_uri, lake_uri, transcriber, run_id, progress)
+        prepare_shard(shard, recipe, staged_uris(shard), progress)
+        stream.run([shard])
     backlog.note_presence(run_id)
     wall_s = time.monotonic() - started
     if not backlog.num_new + backlog.num_again:

@@ -7,7 +7,7 @@ from dgasr.errors import TransientError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.records import Shard
-from dgasr.stages.decode import decode_shard
+from dgasr.stages.decode import ShardStream
 from dgasr.stages.discover import list_recordings
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.prepare import prepare_shard
@@ -21,7 +21,8 @@ def shard(archive: Path) -> Shard:
 
 
 def decode(shard: Shard, recipe: Recipe, tmp_path: Path, transcriber, run_id: str = "run1"):
-    return decode_shard(shard, recipe, f"{tmp_path}/staged", f"{tmp_path}/lake", transcriber, run_id, Progress())
+    lake, staged = f"{tmp_path}/lake", f"{tmp_path}/staged"
+    return ShardStream(recipe, lambda: transcriber, lake, lambda shard: staged, run_id, Progress()).run([shard])
 
 
 def test_two_workers_on_a_shard_commit_it_once(shard: Shard, recipe: Recipe, tmp_path: Path, transcriber):
