@@ -67,8 +67,10 @@ worker-cpu: setup ## a worker that reads audio (stays)
 worker-gpu: setup ## a worker that decodes, one for each GPU (stays)
 	exec $(BIN)/python -m pipelines.start gpu
 
-bench: setup ## speed of the front end and of the whole path
-	$(BIN)/dgasr bench
+# A benchmark and its flags, such as BENCH="decode --batch 32"; `make bench BENCH=-h` lists them.
+BENCH ?=
+bench: setup ## speed of the front end and of the whole path (BENCH="decode …" or "sql …": another question)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Flags of a proof, such as PROOF="--seed 7 --recordings 50"; figures and logs go to runs/proofs.
 PROOF ?=
@@ -88,11 +90,11 @@ listing: setup ## list and plan a million keys: time and memory
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.listing $(PROOF)
 
 samples: setup ## make dgasr/samples again (needs espeak-ng, flite and ffmpeg)
-	$(BIN)/python -m dgasr.samples.make
+	$(BIN)/python -m tools.make_samples
 
 FSDD ?= ../shared/data/fsdd
 checkpoint: setup ## train the bundled model again, about an hour (FSDD=folder of the digits; needs espeak-ng, flite)
-	$(BIN)/dgasr corpora corpora --fsdd $(FSDD)
+	$(BIN)/python -m tools.tiny.corpora corpora --fsdd $(FSDD)
 	$(ONE_THREAD) $(BIN)/dgasr train corpora/fsdd-train.jsonl corpora/fsdd-train.jsonl corpora/voices/manifest.jsonl \
 	  --scratch --plan tiny --seed 0 --device cpu --validation corpora/fsdd-valid.jsonl \
 	  --calibration corpora/connected-train/manifest.jsonl --out runs/tiny
@@ -108,7 +110,7 @@ base-checkpoint: setup ## train `base`, which hears English, in stages that go o
 SPEAKER ?= jackson
 SHARE ?= 0.45
 unheard: setup ## train on all but SPEAKER with 0.45 of the steps (SHARE=1: all), half an hour, and judge on SPEAKER (FSDD=)
-	$(BIN)/dgasr corpora corpora --fsdd $(FSDD)
+	$(BIN)/python -m tools.tiny.corpora corpora --fsdd $(FSDD)
 	$(ONE_THREAD) $(BIN)/dgasr train corpora/fsdd-train-without-$(SPEAKER).jsonl \
 	  corpora/fsdd-train-without-$(SPEAKER).jsonl corpora/voices/manifest.jsonl \
 	  --scratch --plan tiny --share $(SHARE) --seed 0 --device cpu \

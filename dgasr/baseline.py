@@ -19,6 +19,7 @@ from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
 from dgasr.hypotheses import read_waveform
 from dgasr.records import SAMPLE_RATE_HZ, Word, seconds
+from dgasr.spacing import join_words
 from dgasr.training.manifests import Utterance, num_samples
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _recognise(baseline: Baseline, utterance: Utterance, language: str) -> Score
     return replace(
         empty,
         audio_s=seconds(len(waveform)),
-        hypothesis=" ".join(segment.text.strip() for segment in segments if segment.text.strip()),
+        hypothesis=join_words(segment.text.strip() for segment in segments),
         hypothesis_words=tuple(word for part in words for word in part),
         segments=tuple(ScoredSegment(num_words=len(segment.text.split()), flags=()) for segment in segments),
         failure=failure,

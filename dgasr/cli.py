@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dgasr.errors import ConfigError, DgasrError
 
 COMMANDS = (
-    "transcribe", "backfill", "sql", "export", "lake", "evaluate", "train", "adapter", "corpora", "bench", "plan",
-    "doctor", "demo",
+    "transcribe", "backfill", "sql", "export", "lake", "evaluate", "train", "adapter", "doctor",
+    "demo",
 )  # fmt: skip
 """Modules of `dgasr.commands`, in the order of `dgasr --help`; each has `add_parser` and, for the work, `run`."""
 

@@ -20,6 +20,8 @@ class Reason(StrEnum):
     INVALID_HEADER = "invalid_header"
     TOO_MANY_CHANNELS = "too_many_channels"
     TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    SAMPLE_RANGE = "sample_range"
     NOT_FINITE = "not_finite"
     CORRUPT_AUDIO = "corrupt_audio"
     TRUNCATED = "truncated"
@@ -80,6 +82,18 @@ class TooShortError(AudioError):
     """Not enough samples for one analysis window."""
 
     reason = Reason.TOO_SHORT
+
+
+class TooLongError(AudioError):
+    """More audio than the recipe allows."""
+
+    reason = Reason.TOO_LONG
+
+
+class SampleRangeError(AudioError):
+    """Floating-point samples of which nobody can say how loud the loudest is."""
+
+    reason = Reason.SAMPLE_RANGE
 
 
 class NotFiniteError(AudioError):

@@ -13,11 +13,10 @@ from dgasr.evaluation.scores import ScoredUtterance
 from dgasr.hypotheses import Transcribe, transcribe_utterances
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import RESCORE, SEED_CANVAS, Recipe, Rescore, SeedCanvas, build_recipe
-from dgasr.training.manifests import Utterance, read_manifest
-from dgasr.training.selection import EVERYTHING, Selection, select_utterances
+from dgasr.training.manifests import EVERYTHING, Selection, Utterance, read_manifest, select_utterances
 from dgasr.transcriber import Transcriber
-from dgasr.transcriber.comparison import transcribe_autoregressively, transcribe_by_ctc
 from dgasr.transcriber.memory import fitting_batch_size
+from dgasr.transcriber.reading import transcribe_autoregressively, transcribe_by_ctc
 
 PATHS = ("diffusion", "ctc", "ar")
 """Ways from a segment to its text: the product, the likeliest CTC labels, and token after token."""
@@ -81,7 +80,6 @@ def evaluate(
     path: str = "diffusion",
     seed_canvas: SeedCanvas = SEED_CANVAS,
     rescore: Rescore = RESCORE,
-    records_steps: bool = False,
     selection: Selection = EVERYTHING,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
@@ -98,7 +96,6 @@ def evaluate(
         path: the model's way to text, one of `PATHS`.
         seed_canvas: what a canvas starts from, `random` tokens or what `ctc` hears.
         rescore: whether CTC may overrule the decoder, `joint` or `none`.
-        records_steps: a GPU records denoising steps and replays them.
         selection: which utterances of the manifest are scored.
         on_utterance: told when an utterance's audio has been read; for progress.
 
@@ -115,7 +112,7 @@ def evaluate(
             return recipe, partial(transcribe_by_ctc, model, recipe, num_rows)
         if path == "ar":
             return recipe, partial(transcribe_autoregressively, model, recipe, num_rows)
-        return recipe, Transcriber(model, recipe, num_rows, records_steps=records_steps).transcribe
+        return recipe, Transcriber(model, recipe, num_rows).transcribe
 
     config = EvaluationConfig(
         normalizer=normalizer, metric=metric, max_steps=max_steps, language=language, path=path,

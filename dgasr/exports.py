@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dgasr.spacing import join_words
+
 SegmentRow = Mapping[str, Any]
 
 LINE_CHARACTERS = 42
@@ -164,8 +166,9 @@ def _lines(texts: Iterable[str]) -> tuple[str, ...]:
     """Fill lines with words; no word is longer than a line."""
     lines: list[str] = []
     for text in texts:
-        if lines and len(lines[-1]) + 1 + len(text) <= LINE_CHARACTERS:
-            lines[-1] += f" {text}"
+        longer = join_words([*lines[-1:], text])
+        if lines and len(longer) <= LINE_CHARACTERS:
+            lines[-1] = longer
         else:
             lines.append(text)
     return tuple(lines)

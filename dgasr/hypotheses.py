@@ -13,6 +13,7 @@ from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
 from dgasr.frontend import cut_recording
 from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, seconds
+from dgasr.spacing import join_words
 from dgasr.training.manifests import Utterance, num_samples
 
 Transcribe = Callable[[Iterable[SegmentFeatures]], Iterator[SegmentTranscript]]
@@ -96,7 +97,7 @@ class _Reading:
             language=self.utterance.language,
             audio_s=seconds(self.num_samples),
             reference=self.utterance.text,
-            hypothesis=" ".join(transcript.text for transcript in kept if transcript.text),
+            hypothesis=join_words(transcript.text for transcript in kept),
             reference_words=self.utterance.words,
             hypothesis_words=tuple(word for transcript in kept for word in transcript.words),
             num_steps=tuple(transcript.num_steps for transcript in kept),

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dgasr.errors import ConfigError
+from dgasr.spacing import UNSPACED
 
 LANGUAGE_NAMES = {
     "en": "English", "de": "German", "fr": "French", "es": "Spanish", "hi": "Hindi", "zh": "Chinese",
 }  # fmt: skip
 """English names of the languages of the reference system, for the prompt."""
 
-_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-"""Scripts that put no spaces between words: Thai, Kana, Han."""
-
-_WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
+_WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

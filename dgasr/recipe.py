@@ -5,9 +5,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from dgasr.alignment.config import AlignmentConfig
+from dgasr.alignment.words import AlignmentConfig
 from dgasr.audio import AudioConfig
-from dgasr.diffusion.config import DecodeConfig, SeedCanvas
+from dgasr.diffusion.decode_config import DecodeConfig, SeedCanvas
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
 from dgasr.model.presets import AsrConfig, ModelIdentity

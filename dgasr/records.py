@@ -13,8 +13,9 @@ import numpy as np
 SAMPLE_RATE_HZ = 16_000
 """Sample rate of every waveform and every sample position inside the project."""
 
-SegmentKind = Literal["speech", "silence"]
-"""`speech` goes to the decoder; `silence` is below the speech gate and is kept as a row without text."""
+SegmentKind = Literal["speech", "silence", "gap"]
+"""`speech` goes to the decoder; `silence` is below the speech gate; for a `gap` the container has no audio. The last
+two are kept as rows without text."""
 
 CutKind = Literal["silence", "forced", "end"]
 """Why a segment ends: at a silence, at the window's limit in the middle of sound, or with the recording."""
@@ -43,6 +44,13 @@ class Recording:
         """Identity of this version: 32 hex digits over URI and ETag."""
         key = f"{self.uri}\0{self.etag}".encode("utf-8", "surrogateescape")
         return hashlib.blake2b(key, digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gap:
+    """A stretch of a recording for which its container has no audio: it starts late, or its timestamps jump."""
+
+    num_samples: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +131,15 @@ class AudioReport:
     declared_s: float | None
     """Duration in the header, `None` where the container states none."""
     decoded_samples: int
-    """Samples at `SAMPLE_RATE_HZ` after resampling to mono."""
+    """Samples at `SAMPLE_RATE_HZ` after resampling to mono, gaps included."""
+    audio_track: int = 0
+    """Which of the container's audio tracks was read, from 0."""
+    num_audio_tracks: int = 1
+    """How many it has."""
+    cancelled_s: float = 0.0
+    """Time in which the channels would have cancelled each other, so that the loudest was taken."""
+    channels_differ: bool = False
+    """Whether the channels hold different voices: transcribe them one by one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

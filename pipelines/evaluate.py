@@ -81,7 +81,6 @@ def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, nor
         batch_size=engine.batch_size,
         seed_canvas=engine.seed_canvas,
         rescore=engine.rescore,
-        records_steps=engine.cuda_graphs,
     )
     row = evaluation_row(
         evaluation.to_json(),

@@ -31,7 +31,7 @@ from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.report import RunSummary, commit_run, decoding_devices, rejections, run_report, summarise
 from dgasr.stages.selection import find_backlog
 from dgasr.stages.staging import staged_uri_of, sweep_staging
-from dgasr.store.probe import probe_store
+from dgasr.store.objects import probe_store
 from pipelines.prefect_runs import PrefectRuns
 from pipelines.request import RunRequest
 from pipelines.scheduler import Planned, RunStatus, Scheduler

@@ -8,9 +8,9 @@ import av
 import numpy as np
 import pytest
 
-from dgasr.alignment.config import AlignmentConfig
+from dgasr.alignment.words import AlignmentConfig
 from dgasr.audio import AudioConfig
-from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.features import FeatureConfig
 from dgasr.model.presets import ModelIdentity
 from dgasr.recipe import Recipe
@@ -68,7 +68,7 @@ def random_model():
 
     from dgasr.model.asr import AsrModel
     from dgasr.model.presets import tiny
-    from dgasr.training.initialise import initialise
+    from dgasr.training.start import initialise
 
     torch.manual_seed(0)
     model = AsrModel(tiny())

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from dgasr.audio import AudioConfig, open_audio
-from dgasr.errors import AudioError, Reason, TruncatedError
+from dgasr.errors import AudioError, Reason, TooLongError, TruncatedError
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.store.objects import list_objects, open_object
 
@@ -200,3 +200,37 @@ def test_a_name_that_is_no_text_does_not_matter(tmp_path):
     (recording,) = list_objects(str(tmp_path))
     with open_object(recording) as file:
         assert sum(block.size for block in open_audio(file, recording.uri, AudioConfig()).blocks()) == NOISE.size
+
+
+def test_floats_written_in_units_of_integers_are_brought_into_range(tmp_path):
+    quiet_start = np.concatenate([np.zeros(40_000, np.float32), NOISE])
+    soundfile.write(tmp_path / "right.wav", quiet_start, SAMPLE_RATE_HZ, subtype="FLOAT")
+    soundfile.write(tmp_path / "large.wav", quiet_start * 32768, SAMPLE_RATE_HZ, subtype="FLOAT")
+    waveforms = []
+    for name in ("right.wav", "large.wav"):
+        with (tmp_path / name).open("rb") as file:
+            waveforms.append(np.concatenate(list(open_audio(file, name, AudioConfig(block_values=7000)).blocks())))
+    np.testing.assert_allclose(*waveforms, atol=1e-6)
+
+
+def test_floats_that_leave_their_range_are_rejected(file):
+    samples = np.concatenate([NOISE, 1000 * NOISE])
+    soundfile.write(file, samples, SAMPLE_RATE_HZ, subtype="FLOAT")
+    assert verdict(file)[:2] == ("rejected", Reason.SAMPLE_RANGE)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_a_recording_longer_than_allowed_is_rejected_as_soon_as_that_is_known(tmp_path, name):
+    soundfile.write(tmp_path / name, np.zeros(30 * SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
+    with (tmp_path / name).open("rb") as file:
+        pieces = open_audio(file, name, AudioConfig(max_duration_s=20)).pieces()
+        with pytest.raises(TooLongError, match="max_duration_s=20"):
+            next(pieces)
+
+
+def test_a_pausing_codec_is_silent_where_it_sent_nothing(tmp_path):
+    speech = b"\x3c" + bytes(range(31))  # 20 ms of the 12.2 kbit/s mode; 0x7c: nothing to send
+    (tmp_path / "a.amr").write_bytes(b"#!AMR\n" + speech * 50 + b"\x7c" * 200 + speech * 50)
+    status, reason, decoded_s = verdict(tmp_path / "a.amr")
+    assert (status, reason) == ("ok", None)
+    assert decoded_s == pytest.approx(6.0, abs=0.05)

@@ -9,8 +9,8 @@ import soundfile
 from dgasr import build_recipe, load, transcribe
 from dgasr.evaluator import evaluate
 from dgasr.model.identity import model_folder
-from dgasr.training.corpora import ConnectedDigitsConfig, connected_digits
 from dgasr.transcriber import Transcriber
+from tools.tiny.corpora import ConnectedDigitsConfig, connected_digits
 
 RATE_HZ = 16_000
 

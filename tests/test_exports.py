@@ -163,3 +163,10 @@ def test_a_recording_without_text_gives_valid_files():
         "",
     )
     assert json.loads(export_json(silent, None)) == {"segments": [], "word_segments": [], "language": None}
+
+
+def test_subtitles_have_spaces_only_where_the_writing_has_them():
+    words = [(word, index / 2, index / 2 + 0.5) for index, word in enumerate("今天天气很好")]
+    assert "今天天气很好" in export_srt([row(0, 0.0, 3.0, "今天天气很好", words)])
+    mixed = [("我", 0.0, 0.5), ("love", 0.5, 1.0), ("you", 1.0, 1.5)]
+    assert "我love you" in export_srt([row(0, 0.0, 1.5, "我love you", mixed)])

@@ -6,7 +6,7 @@ import pytest
 from dgasr.errors import TruncatedError
 from dgasr.features import FeatureConfig
 from dgasr.frontend import cut_recording
-from dgasr.records import SAMPLE_RATE_HZ
+from dgasr.records import SAMPLE_RATE_HZ, Gap
 from dgasr.segmentation import SegmentationConfig
 
 RECIPE = SimpleNamespace(
@@ -41,6 +41,28 @@ def test_features_reach_to_the_end_of_their_segment():
         if features is not None:
             assert features.segment is segment
             assert features.log_mel.shape[1] * RECIPE.features.hop_samples >= segment.num_samples
+
+
+@pytest.mark.parametrize("order", [(0, 1, 0), (1, 0), (1, 0, 1, 1, 0), (0, 0, 1, 0)])
+def test_gaps_are_segments_of_their_own_and_the_cover_stays_exact(order):
+    pieces = [two_phrases() if kind == 0 else Gap(num_samples=5 * SAMPLE_RATE_HZ) for kind in order]
+    segments = [segment for segment, _ in cut_recording(iter(pieces), "r", RECIPE)]
+    assert [segment.start_sample for segment in segments] == [0, *(segment.end_sample for segment in segments[:-1])]
+    assert all(0 < segment.num_samples <= RECIPE.features.window_samples for segment in segments)
+    total = sum(piece.num_samples if isinstance(piece, Gap) else piece.size for piece in pieces)
+    assert segments[-1].end_sample == total
+    gaps = [segment for segment in segments if segment.kind == "gap"]
+    assert sum(segment.num_samples for segment in gaps) == order.count(1) * 5 * SAMPLE_RATE_HZ
+    assert [segment.cut for segment in segments].index("end") == len(segments) - 1
+
+
+def test_speech_beside_a_gap_is_cut_as_it_is_alone():
+    alone = [(s.start_sample, s.end_sample, s.kind) for s, _ in cut_recording([two_phrases()], "r", RECIPE)]
+    pieces = [two_phrases(), Gap(num_samples=SAMPLE_RATE_HZ), two_phrases()]
+    segments = [segment for segment, _ in cut_recording(iter(pieces), "r", RECIPE)]
+    shift = two_phrases().size + SAMPLE_RATE_HZ
+    around = [(s.start_sample, s.end_sample, s.kind) for s in segments if s.kind != "gap"]
+    assert around == alone + [(start + shift, end + shift, kind) for start, end, kind in alone]
 
 
 def test_what_the_audio_raises_comes_through():

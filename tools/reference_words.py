@@ -29,8 +29,7 @@ from dgasr.errors import ConfigError, RecordingError
 from dgasr.evaluation.normalise import base_language, basic, has_no_spaces
 from dgasr.hypotheses import read_waveform
 from dgasr.records import SAMPLE_RATE_HZ, Word
-from dgasr.training.manifests import Utterance, read_manifest, write_manifest
-from dgasr.training.selection import Selection, select_utterances
+from dgasr.training.manifests import Selection, Utterance, read_manifest, select_utterances, write_manifest
 
 ALIGNMENT_HEADS = ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6))
 """(layer, head) of Whisper base whose attention follows the audio. Source: openai/whisper, _ALIGNMENT_HEADS."""

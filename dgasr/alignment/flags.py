@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from enum import StrEnum
 
-from dgasr.alignment.config import AlignmentConfig
+from dgasr.alignment.words import AlignmentConfig
 from dgasr.records import SAMPLE_RATE_HZ, Word
 
 

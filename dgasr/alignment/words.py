@@ -2,20 +2,150 @@
 
 A CTC frame `i` is centred on the segment's sample `i * frame_samples` and stands for the half frame on either side:
 Whisper's mel frame `m` is centred on sample `160 m`, its encoder frame `e` on mel frame `2e`, and the projector's
-output `k` at shift `s` on encoder frame `8k + s`. Knows neither tokenizer nor model.
+output `k` at shift `s` on encoder frame `8k + s`. CTC says which words there are and roughly where; it peaks inside a
+word and says little about its edges. Where a word borders on a pause the audio itself shows the edge, to half a mel
+hop; words that run into each other keep CTC's edges. Knows neither tokenizer nor model.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import ClassVar
 
 import numpy as np
 
-from dgasr.alignment.boundaries import Loudness, snap_to_sound
-from dgasr.alignment.config import AlignmentConfig
 from dgasr.alignment.ctc import TokenSpan, forced_alignment, min_frames
+from dgasr.errors import ConfigError
 from dgasr.records import SAMPLE_RATE_HZ, Segment, TimingSource, Word
+
+DB_PER_MEL_UNIT = 40.0
+"""Whisper scales log-mel as `(log10(power) + 4) / 4`."""
+
+BEYOND = 1e9
+"""A position, in samples, outside of any segment."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlignmentConfig:
+    """How CTC spans become word times and confidences, and when a segment is flagged."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    frame_samples: int = 320
+    """Samples from one CTC frame to the next; frame `i` is centred on the segment's sample `i * frame_samples`."""
+    start_offset_ms: float = 0.0
+    """Added to every start that CTC finds, ms: fitted on the model's training data, since peaks lie inside words."""
+    end_offset_ms: float = 0.0
+    """Added to every end that CTC finds, ms: fitted likewise."""
+    max_snap_ms: float = 350.0
+    """How far a word's edge may move to an edge of sound, ms: what CTC, which may hear half a word, is wrong by."""
+    quiet_margin_db: float = 2.0
+    """A frame this little above the segment's noise floor is quiet, dB: more cuts off weak consonants."""
+    floor_percentile: float = 5.0
+    """Percentile of a segment's frame energies that counts as its noise floor; speech leaves that many pauses."""
+    min_quiet_ms: float = 30.0
+    """Shortest quiet stretch between words, ms: a dip of one or two frames is a consonant's closure."""
+    ctc_weight: float = 0.5
+    """Share of the CTC posterior in a word's confidence, in [0, 1], as an exponent; the decoder has the rest."""
+    max_words_per_s: float = 7.0
+    """Words per second above which a text is too long for its audio; ordinary speech has 2 to 4."""
+    max_repetitions: int = 3
+    """How often a phrase of two words or more may follow itself; decoding loops go on for longer."""
+    max_word_repetitions: int = 5
+    """How often a single word may follow itself; numbers may well hold four zeros."""
+    max_ctc_distance: float = 0.5
+    """Word edits between CTC's text and the decoder's, over the longer one's words; 1 switches the flag off."""
+    min_confidence: float = 0.5
+    """Segment confidence below which the text is more likely wrong than right somewhere important."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.frame_samples < 1:
+            raise ConfigError(f"alignment.frame_samples is {self.frame_samples}: give the samples per CTC frame, ≥ 1.")
+        if min(self.max_snap_ms, self.quiet_margin_db, self.min_quiet_ms) < 0:
+            raise ConfigError("alignment: max_snap_ms, quiet_margin_db and min_quiet_ms must not be negative.")
+        if not 0 <= self.floor_percentile <= 100:
+            raise ConfigError(f"alignment.floor_percentile is {self.floor_percentile}: give a value from 0 to 100.")
+        for name in ("ctc_weight", "max_ctc_distance", "min_confidence"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"alignment.{name} is {getattr(self, name)}: give a value from 0 to 1.")
+        if self.max_words_per_s <= 0 or min(self.max_repetitions, self.max_word_repetitions) < 1:
+            raise ConfigError("alignment: max_words_per_s must be above 0, the two max_…repetitions 1 or more.")
+
+
+@dataclass(frozen=True, slots=True)
+class Loudness:
+    """How loud a segment is over time."""
+
+    db: np.ndarray
+    """Mean level of the mel bands, dB up to a constant; frame `i` is centred on sample `i * hop_samples`.  [frames]"""
+    hop_samples: int
+    """Samples from one frame to the next."""
+
+
+def loudness(log_mel: np.ndarray, hop_samples: int) -> Loudness:
+    """Measure loudness as the mean over mel bands in dB.
+
+    The mean of logarithms hears a weak consonant in a few bands; the logarithm of the sum would hear only the vowels.
+
+    Args:
+        log_mel: features as Whisper scales them, the frames of audio only.  [mels, frames]
+        hop_samples: samples from one frame to the next.
+    """
+    return Loudness(DB_PER_MEL_UNIT * log_mel.astype(np.float32).mean(axis=0), hop_samples)
+
+
+def snap_to_sound(edges: np.ndarray, pivots: np.ndarray, sound: Loudness, config: AlignmentConfig) -> np.ndarray:
+    """Move word edges to the edges of the pauses between them, where there is a pause near enough.
+
+    Of the quiet stretches between two words' pivots that one counts whose two ends lie nearest to the rough end and the
+    rough start: a closure inside a word ("six") is nearer to one of them at most.
+
+    Args:
+        edges: rough starts and ends, in order of time.  [words, 2]
+        pivots: a sample inside each word that no edge may cross.  [words]
+        sound: loudness of the segment.
+        config: what counts as quiet, and how far an edge may move.
+
+    Returns:
+        The edges, those near a pause moved to it.  [words, 2]
+    """
+    moved = edges.astype(float)
+    pauses = _pauses(sound, config)
+    limit = config.max_snap_ms * SAMPLE_RATE_HZ / 1000
+    for gap in range(len(edges) + 1):
+        has_end, has_start = gap > 0, gap < len(edges)
+        after = pauses[:, 0] >= (pivots[gap - 1] if has_end else -BEYOND)
+        between = pauses[after & (pauses[:, 1] <= (pivots[gap] if has_start else BEYOND))]
+        if not len(between):
+            continue
+        rough = (moved[gap - 1, 1] if has_end else 0.0, moved[gap, 0] if has_start else 0.0)
+        distances = np.abs(between - rough) * (has_end, has_start)
+        # How far beyond the limit does not matter: such an edge stays where it is.
+        nearest = np.minimum(distances, limit + 1).sum(axis=1).argmin()
+        if has_end and distances[nearest, 0] <= limit:
+            moved[gap - 1, 1] = between[nearest, 0]
+        if has_start and distances[nearest, 1] <= limit:
+            moved[gap, 0] = between[nearest, 1]
+    return moved
+
+
+def _pauses(sound: Loudness, config: AlignmentConfig) -> np.ndarray:
+    """Find the quiet stretches, from the last loud frame before to the first loud frame after each.  [pauses, 2].
+
+    A stretch that touches the segment's edge reaches beyond it: nothing there can be the edge of a word.
+    """
+    if not sound.db.size:
+        return np.empty((0, 2))
+    quiet = sound.db < np.percentile(sound.db, config.floor_percentile) + config.quiet_margin_db
+    steps = np.diff(np.concatenate([[0], quiet, [0]]).astype(np.int8))
+    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    long_enough = (ends - starts) * sound.hop_samples >= config.min_quiet_ms * SAMPLE_RATE_HZ / 1000
+    # A frame turns loud as soon as sound reaches about its middle, so its centre is the edge's best estimate.
+    last_loud = np.where(starts > 0, (starts - 1) * sound.hop_samples, -BEYOND)
+    first_loud = np.where(ends < len(quiet), ends * sound.hop_samples, BEYOND)
+    return np.stack([last_loud, first_loud], axis=1)[long_enough]
 
 
 @dataclass(frozen=True, slots=True)

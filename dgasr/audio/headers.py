@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dgasr.audio.source import Source
@@ -16,6 +16,9 @@ MOST_CHUNKS = 1000
 
 LONGEST_TRAILER_BYTES = 4096
 """Bytes after the audio that need not be a chunk: padding, or a tag of another format."""
+
+LONGEST_MATROSKA_HEAD_BYTES = 16_384
+"""Within this the segment's Info element lies: it comes before the first cluster."""
 
 MP3_LENGTH_MARKS = (b"Xing", b"Info", b"VBRI")
 """What the first frame of an MP3 holds when it states the number of frames."""
@@ -31,6 +34,8 @@ class ChunkClaim:
     """Bytes from the first of audio to the end of the file."""
     is_followed_by_chunk: bool
     """Whether what comes after the claimed audio is what may come there."""
+    second_bytes: int
+    """Length of a second chunk of audio behind the first."""
 
     @property
     def share_present(self) -> float | None:
@@ -62,14 +67,19 @@ def read_chunk_claim(source: Source) -> ChunkClaim | None:
     if kind[:4] not in (b"RIFF", b"RF64", b"FORM") or kind[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
         return None
     long_size = None
+    claim: ChunkClaim | None = None
     for name, offset, size in _chunks(source, "big" if kind[:4] == b"FORM" else "little"):
         if name == b"fmt ":
             _check_format(source.bytes_at(offset, 8), source.label)
         elif name == b"ds64":
             long_size = int.from_bytes(source.bytes_at(offset + 8, 8), "little")
-        elif name in (b"data", b"SSND"):
-            return _claim(source, offset, size if long_size is None else long_size)
-    return None
+        elif name in (b"data", b"SSND") and claim is None:
+            claim = _claim(source, offset, size if long_size is None else long_size)
+            if claim.claimed_bytes is None or claim.is_too_small or long_size is not None:
+                break  # nobody knows what comes after it
+        elif name == b"data" and claim is not None:
+            return replace(claim, second_bytes=min(size, source.num_bytes - offset))
+    return claim
 
 
 def ends_inside_ogg_page(source: Source) -> bool:
@@ -96,6 +106,37 @@ def states_mp3_length(source: Source) -> bool:
         offset = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
     frame = source.bytes_at(offset, 4096)
     return any(mark in frame for mark in MP3_LENGTH_MARKS)
+
+
+def states_matroska_length(source: Source) -> bool:
+    """Say whether a Matroska or WebM file holds its duration; without it, libav divides the size by a bit rate.
+
+    Source:
+        RFC 8794 (EBML: ids and sizes of variable length), RFC 9559 (Segment 18538067, Info 1549A966, Duration 4489).
+    """
+    head = source.bytes_at(0, LONGEST_MATROSKA_HEAD_BYTES)
+    path = [b"\x18\x53\x80\x67", b"\x15\x49\xa9\x66", b"\x44\x89"]
+    start = 0
+    while start < len(head):
+        name, body, size = _ebml_element(head, start)
+        if name == path[0]:
+            path.pop(0)
+            if not path:
+                return True
+            start = body
+        else:
+            start = body + size
+    return False
+
+
+def _ebml_element(data: bytes, start: int) -> tuple[bytes, int, int]:
+    """Read an element's id, and where its body begins and how long it is."""
+    id_width = 9 - data[start].bit_length()
+    offset = start + id_width
+    first = data[offset] if offset < len(data) else 0
+    width = 9 - first.bit_length()
+    size = int.from_bytes(data[offset : offset + width]) & ((1 << 7 * width) - 1)
+    return data[start:offset], offset + width, size
 
 
 def _chunks(source: Source, byte_order: Literal["big", "little"]) -> Iterator[tuple[bytes, int, int]]:
@@ -125,6 +166,7 @@ def _claim(source: Source, offset: int, size: int) -> ChunkClaim:
     return ChunkClaim(
         claimed_bytes=None if is_unknown else size,
         present_bytes=present,
+        second_bytes=0,
         is_followed_by_chunk=present - size <= LONGEST_TRAILER_BYTES or _is_chunk(source, offset + size + size % 2),
     )
 

@@ -2,18 +2,18 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
 
-from dgasr.audio.config import AudioConfig
-from dgasr.audio.decoded import Decoded
-from dgasr.audio.headers import ends_inside_ogg_page, states_mp3_length
-from dgasr.audio.source import Source
-from dgasr.audio.timeline import Timeline
+from dgasr.audio.headers import ends_inside_ogg_page, states_matroska_length, states_mp3_length
+from dgasr.audio.source import AudioConfig, Decoded, Source
+from dgasr.audio.timeline import Timeline, to_array
 from dgasr.errors import AudioError, NoAudioStreamError, TruncatedError, UnknownFormatError
+from dgasr.records import Gap
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,17 @@ GUESSES_DURATION = ("aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "gsm",
 ENCRYPTED_TAGS = ("enca", "drms")
 """Sample entries of protected audio in MP4 (ISO/IEC 14496-12, section 8.12; Apple's FairPlay)."""
 
-HAS_PAUSES = ("asf", "avi", "flv", "matroska,webm", "mpegts", "rm")
+LIVE_CONTAINERS = ("asf", "avi", "flv", "matroska,webm", "mpegts", "rm")
 """Containers that live recorders write: where nothing was sent, timestamps jump."""
+
+PAUSING_CODECS = {"amrnb": 8, "amrwb": 9, "amr_nb": 8, "amr_wb": 9}
+"""Codecs that leave out silence, and the first of their frame types that holds no speech (3GPP TS 26.101, 26.201)."""
+
+PROBED_S = 120.0
+"""How much of several tracks is decoded to find the one on which somebody speaks."""
+
+AUDIBLE = 10 ** (-50 / 20)
+"""Root mean square of a packet from which it counts as sound, of full scale."""
 
 
 def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = False) -> Decoded:
@@ -49,26 +58,24 @@ def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = Fal
         NoAudioStreamError: the container holds no audio.
         AudioError: the container's header is damaged.
     """
-    source.seek(0)
-    options = {"format_whitelist": CONTAINERS} | ({"ignore_length": "1"} if ignore_length else {})
-    try:
-        container: Any = av.open(source, mode="r", options=options, metadata_errors="replace")
-    except (av.FFmpegError, ValueError) as error:
-        source.check()
-        raise UnknownFormatError(
-            f"{source.label}: no decoder knows this container, or its header is damaged "
-            f"({getattr(error, 'strerror', error)}). Convert it to FLAC, and transcribe that."
-        ) from error
-    stream = _audio_stream(container, source)
-    codec = stream.codec_context
-    name = container.format.name
-    declared_s = _declared_s(container, stream, source)
+    container = _open(source, ignore_length)
+    tracks = _tracks(container, source)
+    index = tracks[0].index
+    if len(tracks) > 1:
+        index = _loudest(container, tracks)
+        container.close()
+        container = _open(source, ignore_length)
+    stream = container.streams[index]
+    codec, name = stream.codec_context, container.format.name
+    start_s = None if container.start_time is None else container.start_time / av.time_base
+    declared_s = _declared_s(container, stream, start_s, source)
     timeline = Timeline(
         label=source.label,
         sample_rate_hz=codec.sample_rate,
         num_channels=codec.channels,
+        start_s=start_s,
         declared_s=declared_s,
-        has_pauses=name in HAS_PAUSES,
+        missing="pause" if codec.name in PAUSING_CODECS else "not_sent" if name in LIVE_CONTAINERS else "lost",
         config=config,
     )
     return Decoded(
@@ -79,38 +86,81 @@ def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = Fal
         declared_s=declared_s,
         is_cut_off=name == "ogg" and ends_inside_ogg_page(source),
         blocks=_grouped(timeline.align(_frames(container, stream, source)), config.block_values),
+        audio_track=[track.index for track in container.streams.audio].index(stream.index),
+        num_audio_tracks=len(container.streams.audio),
     )
 
 
-def _audio_stream(container: Any, source: Source) -> Any:
-    """Choose the container's best audio stream, and refuse what cannot be decoded."""
+def _open(source: Source, ignore_length: bool) -> Any:
+    source.seek(0)
+    options = {"format_whitelist": CONTAINERS} | ({"ignore_length": "1"} if ignore_length else {})
+    try:
+        return av.open(source, mode="r", options=options, metadata_errors="replace")
+    except (av.FFmpegError, ValueError) as error:
+        source.check()
+        raise UnknownFormatError(
+            f"{source.label}: no decoder knows this container, or its header is damaged "
+            f"({getattr(error, 'strerror', error)}). Convert it to FLAC, and transcribe that."
+        ) from error
+
+
+def _tracks(container: Any, source: Source) -> list[Any]:
+    """List the audio tracks that can be decoded, the container's default one first."""
     source.check()
-    stream = container.streams.best("audio") or next(iter(container.streams.audio), None)
-    if stream is None:
+    if not container.streams.audio:
         if len(container.streams) == 0:
             raise AudioError(f"{source.label}: its header is damaged or cut off: no stream is left. Copy it anew.")
         raise NoAudioStreamError(f"{source.label}: holds no audio, only {container.streams[0].type}. Remove it.")
-    codec = stream.codec_context
-    tag = codec.codec_tag if codec is not None else "unknown"
-    if codec is None or tag in ENCRYPTED_TAGS:
+    default = container.streams.best("audio")
+    tracks = sorted(container.streams.audio, key=lambda track: track is not default)
+    usable = [track for track in tracks if track.codec_context is not None and _tag(track) not in ENCRYPTED_TAGS]
+    if not usable:
         raise UnknownFormatError(
-            f"{source.label}: its audio ({tag}) is encrypted or of a codec that no decoder knows. "
+            f"{source.label}: its audio ({_tag(tracks[0])}) is encrypted or of a codec that no decoder knows. "
             "Get it without protection, or convert it to FLAC."
         )
-    return stream
+    return usable
 
 
-def _declared_s(container: Any, stream: Any, source: Source) -> float | None:
+def _tag(track: Any) -> str:
+    """Return a track's codec tag; that of a WAV or AVI file is a number that need not be text."""
+    try:
+        return "unknown" if track.codec_context is None else track.codec_context.codec_tag
+    except UnicodeDecodeError:
+        return "not text"
+
+
+def _loudest(container: Any, tracks: list[Any]) -> int:
+    """Find the index of the track on which there is sound for most of the beginning; of equal ones, of the first."""
+    sounding_s = {track.index: 0.0 for track in tracks}
+    for packet in container.demux(tracks):
+        with suppress(av.FFmpegError):
+            for frame in packet.decode():
+                rms = float(np.sqrt(np.mean(np.square(to_array(frame), dtype=np.float64))))
+                sounding_s[packet.stream_index] += frame.samples / frame.sample_rate * (rms > AUDIBLE)
+        if packet.pts is not None and packet.pts * packet.time_base > PROBED_S:
+            break
+    # A tenth more is no reason to leave the container's own choice.
+    sounding_s[tracks[0].index] *= 1.1
+    return max(sounding_s, key=lambda index: sounding_s[index])
+
+
+def _declared_s(container: Any, stream: Any, start_s: float | None, source: Source) -> float | None:
+    """Return how long the header says the recording is, from its start; `None` where it says nothing."""
     name = container.format.name
     if name in GUESSES_DURATION or (name == "mp3" and not states_mp3_length(source)):
         return None
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    return None if container.duration is None else container.duration / av.time_base
+    if name == "matroska,webm" and not states_matroska_length(source):
+        return None
+    if not stream.duration:
+        return container.duration / av.time_base if container.duration else None
+    begins_s = 0.0 if start_s is None or stream.start_time is None else stream.start_time * stream.time_base - start_s
+    return float(stream.duration * stream.time_base + max(0.0, begins_s))
 
 
 def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame | None]:
     """Decode packets in turn; `None` stands for one that cannot be decoded."""
+    first_pause_type = PAUSING_CODECS.get(stream.codec_context.name)
     with container:
         packets = container.demux(stream)
         while True:
@@ -122,6 +172,8 @@ def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame 
                 logger.debug("%s: reading stops: %s", source.label, error)
                 yield None
                 break
+            if first_pause_type is not None and packet.size and (bytes(packet)[0] >> 3) & 15 >= first_pause_type:
+                continue  # nothing was said: the next timestamp tells for how long
             try:
                 yield from packet.decode()
             except av.FFmpegError as error:
@@ -131,17 +183,20 @@ def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame 
         source.check()
 
 
-def _grouped(blocks: Iterator[np.ndarray], block_values: int) -> Iterator[np.ndarray]:
+def _grouped(blocks: Iterator[np.ndarray | Gap], block_values: int) -> Iterator[np.ndarray | Gap]:
     """Join the short blocks of packets into long ones; what costs time per block then costs little."""
     waiting: list[np.ndarray] = []
     num_values = 0
     try:
         for block in blocks:
-            waiting.append(block)
-            num_values += block.size
-            if num_values >= block_values:
+            if not isinstance(block, Gap):
+                waiting.append(block)
+                num_values += block.size
+            if waiting and (num_values >= block_values or isinstance(block, Gap)):
                 yield np.concatenate(waiting)
                 waiting, num_values = [], 0
+            if isinstance(block, Gap):
+                yield block
     except TruncatedError:
         if waiting:
             yield np.concatenate(waiting)

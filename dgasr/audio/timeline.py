@@ -1,29 +1,42 @@
 """From decoded packets to one gapless waveform whose positions agree with the container's timestamps."""
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
-from dgasr.audio.config import AudioConfig
+from dgasr.audio.source import AudioConfig
 from dgasr.errors import DamagedError, TruncatedError, UnknownFormatError
+from dgasr.records import Gap
 
 FULL_SCALES = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "i8": 2.0**63}
 """Full scale of libav's integer samples by numpy's type codes; unsigned ones lie around half of theirs."""
 
 
-class Timeline:
-    """Turns the frames of one audio stream into samples.
+SHORTEST_GAP_S = 1.0
+"""Where less than this is missing, silence takes its place: a word may go on behind it."""
 
-    Where timestamps run ahead, audio is missing: silence takes its place, so that later times stay right.
+LEAST_JUMP_BACK_S = 1.0
+"""Timestamps that run back by less are rounded badly; by more, they belong to another recording."""
+
+Missing = Literal["lost", "not_sent", "pause"]
+"""What a jump of timestamps means: damage; that a live recorder got nothing; that a codec left out silence."""
+
+
+class Timeline:
+    """Turns the frames of one audio stream into samples, with gaps where there are none.
+
+    Where timestamps run ahead, audio is missing: a gap or silence takes its place, so that later times stay right.
 
     Args:
         label: how messages call the recording.
         sample_rate_hz: rate that all samples are brought to.
         num_channels: channels that all samples are brought to.
-        declared_s: duration by the header; the padding after it in the last frame is cut off.
-        has_pauses: whether gaps in the timestamps are usual in this container; elsewhere they are damage.
+        start_s: timestamp at which the recording begins, as players show it; the first frame's where `None`.
+        declared_s: duration by the header, from there; the padding after it in the last frame is cut off.
+        missing: what a jump of the timestamps means in this container.
         config: tolerances.
     """
 
@@ -33,33 +46,36 @@ class Timeline:
         label: str,
         sample_rate_hz: int,
         num_channels: int,
+        start_s: float | None,
         declared_s: float | None,
-        has_pauses: bool,
+        missing: Missing,
         config: AudioConfig,
     ) -> None:
         self._label = label
         self._rate_hz = sample_rate_hz
         self._num_channels = num_channels
         self._declared = None if declared_s is None else round(declared_s * sample_rate_hz)
-        self._has_pauses = has_pauses
+        self._missing = missing
         self._config = config
         self._resamplers: dict[tuple[int, str], AudioResampler] = {}
-        self._origin: int | None = None
+        self._origin = None if start_s is None else round(start_s * sample_rate_hz)
+        self._is_first = True
         self._position = 0
         self._lost = 0
+        self._jumps: list[str] = []
 
-    def align(self, frames: Iterable[AudioFrame | None]) -> Iterator[np.ndarray]:
-        """Yield the samples of all frames, in order, with silence where audio is missing.
+    def align(self, frames: Iterable[AudioFrame | None]) -> Iterator[np.ndarray | Gap]:
+        """Yield the samples of all frames, in order, with gaps where audio is missing.
 
         Args:
             frames: decoded frames; `None` for a packet that could not be decoded.
 
         Yields:
-            Samples in [-1, 1], float32.  [frames, channels]
+            Samples in [-1, 1], float32 [frames, channels], and gaps.
 
         Raises:
             UnknownFormatError: not one packet could be decoded.
-            DamagedError: after all samples: some of them stand for lost audio.
+            DamagedError: after all samples: some of them stand for lost audio, or the timestamps contradict each other.
             TruncatedError: after all samples: the last packet is damaged and no header says what should be there.
         """
         held: np.ndarray | None = None
@@ -71,7 +87,7 @@ class Timeline:
             gap = self._gap(frame, num_bad_since > 0)
             if held is not None:
                 yield held
-            yield from self._silence(gap)
+            yield from self._fill(gap)
             held, num_bad_since = self._samples(frame), 0
             self._position += gap + len(held)
         if held is None:
@@ -85,33 +101,42 @@ class Timeline:
         if frame.pts is None or frame.time_base is None:
             return 0
         stamp = round(frame.pts * frame.time_base * self._rate_hz)
-        if self._origin is None:
-            self._origin = stamp
+        if self._is_first:
+            # Priming of the codec comes before the start, and is no audio.
+            self._origin = stamp if self._origin is None else min(self._origin, stamp)
+            self._is_first = False
+        assert self._origin is not None
         gap = stamp - self._origin - self._position
-        if abs(gap) <= self._config.tolerance_s * self._rate_hz and not (is_after_bad and gap > 0):
+        is_start = self._position == 0
+        if abs(gap) <= self._config.tolerance_s * self._rate_hz and not ((is_after_bad or is_start) and gap > 0):
             return 0
         if gap < 0 or gap > self._config.max_gap_s * self._rate_hz:
             self._origin += gap
+            if gap > 0 or -gap > LEAST_JUMP_BACK_S * self._rate_hz:
+                self._jumps.append(f"{gap / self._rate_hz:+.2f} s after {self._position / self._rate_hz:.2f} s")
             return 0
-        if is_after_bad or not self._has_pauses:
+        if is_after_bad or (self._missing == "lost" and not is_start):
             self._lost += gap
         return gap
 
-    def _silence(self, num_samples: int) -> Iterator[np.ndarray]:
-        """Yield silence a second at a time, so that long gaps of many channels stay small in memory."""
+    def _fill(self, num_samples: int) -> Iterator[np.ndarray | Gap]:
+        """Yield a gap, or silence where it is short or a pause, a second at a time so that memory stays small."""
+        if num_samples >= SHORTEST_GAP_S * self._rate_hz and self._missing != "pause":
+            yield Gap(num_samples=num_samples)
+            return
         for start in range(0, num_samples, self._rate_hz):
             yield np.zeros((min(self._rate_hz, num_samples - start), self._num_channels), dtype=np.float32)
 
     def _samples(self, frame: AudioFrame) -> np.ndarray:
         """Turn a frame into float32 samples, [frames, channels], at the rate and channels of the stream."""
         if frame.sample_rate == self._rate_hz and frame.layout.nb_channels == self._num_channels:
-            return _to_array(frame)
+            return to_array(frame)
         key = (frame.sample_rate, frame.layout.name)
         if key not in self._resamplers:
             layout = {1: "mono", 2: "stereo"}.get(self._num_channels, f"{self._num_channels}C")
             self._resamplers[key] = AudioResampler(format="fltp", layout=layout, rate=self._rate_hz)
         frame.pts = None
-        parts = [_to_array(part) for part in self._resamplers[key].resample(frame)]
+        parts = [to_array(part) for part in self._resamplers[key].resample(frame)]
         return np.concatenate(parts) if parts else np.zeros((0, self._num_channels), dtype=np.float32)
 
     def _without_padding(self, last: np.ndarray) -> np.ndarray:
@@ -132,6 +157,11 @@ class Timeline:
                 f"{self._label}: {self._lost / self._rate_hz:.2f} s in it are lost or damaged ({num_bad} packets) "
                 "and were taken for silence. Copy the file anew if its source has them, and run the backfill."
             )
+        if self._jumps:
+            raise DamagedError(
+                f"{self._label}: its timestamps jump {len(self._jumps)} times, by {', '.join(self._jumps[:3])}. "
+                "All of its audio was read, but times after a jump may be wrong. Write it anew (remux) if they matter."
+            )
         if num_bad_at_end and self._declared is None:
             raise TruncatedError(
                 f"{self._label}: breaks off within a packet after {self._position / self._rate_hz:.2f} s. "
@@ -139,7 +169,8 @@ class Timeline:
             )
 
 
-def _to_array(frame: AudioFrame) -> np.ndarray:
+def to_array(frame: AudioFrame) -> np.ndarray:
+    """Return a frame's samples in [-1, 1], float32.  [frames, channels]"""
     values = frame.to_ndarray()
     code = values.dtype.str[1:]
     if code in FULL_SCALES:

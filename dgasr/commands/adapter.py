@@ -9,9 +9,9 @@ from dgasr.commands.arguments import finite_float
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dgasr.model.lora_layout import Linears
     from dgasr.model.presets import AsrConfig
     from dgasr.model.stored_adapter import StoredAdapter
+    from dgasr.model.stored_layout import Linears
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -109,7 +109,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--merge-adapter", "add LoRA into the weights: faster, and another recipe", action="store_true")
     add("--compile", "let torch compile the decoder: worth it for hours of audio, another recipe", action="store_true")
     add("--quantize", "half the memory, another recipe (default: %(default)s)", choices=get_args(KINDS["quantize"]))
-    add("--cuda-graphs", "replay recorded steps on a GPU: for few segments at once, same text", action="store_true")
     add("--max-steps", "denoising steps (default: %(default)s)", metavar="N", type=positive_int)
     start = "what denoising starts from: noise, or what CTC hears (default: %(default)s)"
     add("--seed-canvas", start, choices=get_args(KINDS["seed_canvas"]))

@@ -104,7 +104,7 @@ def _forecast(selection: "Selection", lake_uri: str, engine: "EngineConfig", gpu
 
 
 def _transcribe(selection: "Selection", lake_uri: str, engine: "EngineConfig") -> int:
-    from dgasr.commands.progress import ProgressBars
+    from dgasr.commands.output import ProgressBars
     from dgasr.stages.embedded import transcribe_backlog
     from dgasr.stages.engine import start_engine
     from dgasr.stages.selection import find_backlog

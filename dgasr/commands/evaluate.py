@@ -12,8 +12,7 @@ from dgasr.errors import ConfigError
 if TYPE_CHECKING:
     from dgasr.baseline import Baseline
     from dgasr.evaluation.report import Evaluation
-    from dgasr.training.manifests import Utterance
-    from dgasr.training.selection import Selection
+    from dgasr.training.manifests import Selection, Utterance
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -72,8 +71,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ConfigError: flags that do not go together, or that name what is not there; before any work.
     """
-    from dgasr.training.manifests import read_manifest
-    from dgasr.training.selection import Selection, select_utterances
+    from dgasr.training.manifests import Selection, read_manifest, select_utterances
 
     selection = Selection(languages=options.languages, sets=options.sets, limit=options.limit)
     # refused now, and not after a large model was loaded
@@ -124,7 +122,6 @@ def _by_model(options: argparse.Namespace, selection: "Selection") -> "Evaluatio
             max_steps=options.max_steps,
             seed_canvas=options.seed_canvas,
             rescore=options.rescore,
-            records_steps=options.cuda_graphs,
             normalizer=options.normalizer,
             metric=options.metric,
             language=options.language,
@@ -191,7 +188,7 @@ def _progress(what: str) -> Any:
 def _compare(options: argparse.Namespace, selection: "Selection") -> tuple[str, list[dict[str, Any]]]:
     from tqdm import tqdm
 
-    from dgasr.evaluation.seeds import compare_with
+    from dgasr.evaluation.report import compare_with
     from dgasr.evaluation.tables import seeds_table, steps_table
     from dgasr.evaluator import PATH_WAYS, SEED_WAYS, evaluate_ways
     from dgasr.stages.engine import load_model

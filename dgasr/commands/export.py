@@ -1,6 +1,8 @@
 """`dgasr export`: transcripts out of a lake, as text, subtitles, JSON or a manifest, in a file each or all in one."""
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -13,6 +15,12 @@ from dgasr.errors import ConfigError
 if TYPE_CHECKING:
     from dgasr.lake.transcripts import ChosenTranscripts
     from dgasr.stages.transcripts import RecordingTranscript
+
+LONGEST_NAME_BYTES = 240
+"""File systems take 255; what is written beside a file while it is not whole has a longer name."""
+
+RENAMED_FILE = "renamed.jsonl"
+"""Which recording lies in which file, for those whose names had to change."""
 
 EXTENSIONS = {"txt": "txt", "srt": "srt", "vtt": "vtt", "json": "json", "manifest": "jsonl"}
 
@@ -63,16 +71,56 @@ def _export(chosen: "ChosenTranscripts", format: str, out: str | None, folder: s
         return _write_all(chosen, format, has_many, sys.stdout)
     if format == "manifest":
         return _whole(Path(out), lambda file: _write_all(chosen, format, has_many, file))
-    paths: set[Path] = set()
+    names, renamed = FileNames(), list[str]()
     for transcript in _transcripts(chosen):
-        path = Path(out, *_steps(str(transcript.recording["uri"])[len(folder) :]))
-        path = path.with_name(f"{path.name}.{EXTENSIONS[format]}")
-        if path in paths:  # two URIs that differ in what cannot stand in a file's name
-            path = path.with_name(f"{transcript.recording['recording_id']}.{EXTENSIONS[format]}")
-        paths.add(path)
+        uri = str(transcript.recording["uri"])
+        name, is_same = names.place(uri[len(folder) :], EXTENSIONS[format], uri)
+        path = Path(out, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         _whole(path, lambda file, one=transcript: _write_one(one, format, file))  # type: ignore[misc]
-    return len(paths)
+        if not is_same:
+            renamed.append(json.dumps({"uri": uri, "file": name}, ensure_ascii=False) + "\n")
+    if renamed:
+        _whole(Path(out, RENAMED_FILE), lambda file: len([file.write(line) for line in renamed]))
+        sys.stderr.write(f"{len(renamed)} names do not fit a folder and were changed: {Path(out, RENAMED_FILE)}\n")
+    return names.num_files
+
+
+class FileNames:
+    """Gives recordings files of their own in a folder, on file systems of any kind.
+
+    Each step of a URI's end is a folder's or the file's name. A name that would be longer than `LONGEST_NAME_BYTES`, or
+    that is taken by another (whatever its case) or by a folder, is cut and gets a hash of the URI so far.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[str, str] = {}
+        self.num_files = 0
+
+    def place(self, relative: str, extension: str, uri: str) -> tuple[str, bool]:
+        """Return the path for a recording, with `/` between its steps, and whether it is what its URI says."""
+        steps = _steps(relative)
+        placed: list[str] = []
+        for index, step in enumerate(steps):
+            is_file = index == len(steps) - 1
+            owner = uri if is_file else "/".join(["folder", *steps[: index + 1]])
+            placed.append(self._free("/".join(placed), step, f".{extension}" if is_file else "", owner))
+        self.num_files += 1
+        return "/".join(placed), "/".join(placed) == f"{'/'.join(steps)}.{extension}" and "/".join(steps) == relative
+
+    def _free(self, parent: str, step: str, ending: str, owner: str) -> str:
+        """Return a name in a folder that is nobody's or this owner's."""
+        digest = hashlib.blake2b(owner.encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
+        name = step + ending
+        if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME_BYTES or not self._is_free(parent, name, owner):
+            room = LONGEST_NAME_BYTES - len(f"~{digest}{ending}")
+            kept = step.encode("utf-8", "surrogateescape")[:room].decode("utf-8", "ignore")
+            name = f"{kept}~{digest}{ending}"
+        self._taken[f"{parent}/{name}".casefold()] = owner
+        return name
+
+    def _is_free(self, parent: str, name: str, owner: str) -> bool:
+        return self._taken.get(f"{parent}/{name}".casefold(), owner) == owner
 
 
 def _write_all(chosen: "ChosenTranscripts", format: str, has_many: bool, out: TextIO) -> int:

@@ -1,12 +1,18 @@
-"""Transcripts on standard output: a table, or one of the export formats. Reads rows, knows no lake."""
+"""What commands show: transcripts on standard output, in a table or an export format; progress on standard error."""
 
 import json
 import shutil
+import sys
 from collections.abc import Iterable
 from typing import TextIO
 
+from tqdm import tqdm
+
 from dgasr.exports import export_json, export_srt, export_txt, export_vtt
 from dgasr.lake.table import format_table
+from dgasr.records import Shard
+from dgasr.stages.counts import Counts
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.transcripts import RecordingTranscript
 
 TABLE_ROWS = 200
@@ -85,3 +91,36 @@ def _common_folder(uris: list[str]) -> str:
     first, last = min(uris), max(uris)
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     return first[: first.rfind("/", 0, length) + 1]
+
+
+class ProgressBars(Progress):
+    """Shows on standard error how far `dgasr.stages.embedded` is."""
+
+    def __init__(self) -> None:
+        self._is_quiet = not sys.stderr.isatty()
+        self._bar = tqdm(disable=True)
+
+    def begin_reading(self, shard: Shard) -> None:
+        """Show a bar of recordings."""
+        self._show_bar("reading", len(shard.recordings), "recording")
+
+    def recording_read(self) -> None:
+        """Advance it."""
+        self._bar.update()
+
+    def begin_decoding(self, shard: Shard, num_segments: int) -> None:
+        """Show a bar of segments."""
+        self._show_bar("decoding", num_segments, "segment")
+
+    def segment_decoded(self) -> None:
+        """Advance it."""
+        self._bar.update()
+
+    def end_shard(self, shard_id: str, counts: Counts) -> None:
+        """Take the bar away and leave a line."""
+        self._bar.close()
+        sys.stderr.write(f"shard {shard_id}: {counts.line()}\n")
+
+    def _show_bar(self, what: str, total: int, unit: str) -> None:
+        self._bar.close()
+        self._bar = tqdm(total=total, desc=what, unit=f" {unit}s", leave=False, disable=self._is_quiet)

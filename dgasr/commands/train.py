@@ -11,7 +11,7 @@ from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
     from dgasr.model.asr import AsrModel
-    from dgasr.training.plan import Phase, Plan
+    from dgasr.training.phases import Phase, Plan
 
 PARTS = ("encoder", "projector", "backbone")
 
@@ -138,7 +138,7 @@ def _calibrate(model: "AsrModel", options: argparse.Namespace) -> None:
 def _plan(options: argparse.Namespace) -> "Plan":
     from importlib import resources
 
-    from dgasr.training.plan import Plan, read_plan
+    from dgasr.training.phases import Plan, read_plan
 
     if options.plan is None:
         plan = Plan(phases=(_phase(options),), weight_decay=options.weight_decay, clip_norm=options.clip_norm)
@@ -150,9 +150,9 @@ def _plan(options: argparse.Namespace) -> "Plan":
 
 
 def _phase(options: argparse.Namespace) -> "Phase":
+    from dgasr.training.examples import BatchConfig
     from dgasr.training.objective import LossWeights
-    from dgasr.training.plan import Phase
-    from dgasr.training.rows import BatchConfig
+    from dgasr.training.phases import Phase
 
     adapts = options.lora or options.adapter is not None
     trainable = {"projector", "lora"} if adapts else set(PARTS)

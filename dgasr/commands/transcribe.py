@@ -37,8 +37,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Transcribe what the lake does not hold, print all that was asked for, and name what could not be used."""
-    from dgasr.commands.output import write_transcripts
-    from dgasr.commands.progress import ProgressBars
+    from dgasr.commands.output import ProgressBars, write_transcripts
     from dgasr.lake.location import lake_uri_of
     from dgasr.stages.discover import list_recordings
     from dgasr.stages.embedded import transcribe_sources

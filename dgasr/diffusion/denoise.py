@@ -8,17 +8,15 @@ audio, prompts or text.
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from dgasr.diffusion.canvas import Canvas, CanvasJob
-from dgasr.diffusion.config import DecodeConfig
-from dgasr.diffusion.recorded_step import RecordedStep, choose_record
-from dgasr.diffusion.rows import CanvasRows
-from dgasr.diffusion.vocabulary_tail import VocabularyHead
+from dgasr.diffusion.decode_config import DecodeConfig
+from dgasr.diffusion.sampler import CanvasRows
+from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, IntegrityError
 
 _LOOK_AHEAD_BATCHES = 2
@@ -52,7 +50,6 @@ def denoise(
     buckets: tuple[int, ...],
     end_token_ids: tuple[int, ...],
     config: DecodeConfig,
-    records_steps: bool = False,
 ) -> Iterator[Canvas]:
     """Denoise the canvas of every job.
 
@@ -67,8 +64,6 @@ def denoise(
         buckets: allowed canvas lengths, ascending.
         end_token_ids: tokens that end a text.
         config: schedule and thresholds.
-        records_steps: the device records a step of each canvas length and replays it, where it is one that can; the
-            decoder then has to read what `admit` loads from where it lay at its first step.
 
     Yields:
         One canvas per job, in the order in which they finish.
@@ -80,25 +75,14 @@ def denoise(
     if num_rows < 1:
         raise ConfigError(f"denoise: num_rows must be at least 1, got {num_rows}. Choose a batch size.")
     waiting = _WaitingJobs(jobs, buckets, min(num_rows * _LOOK_AHEAD_BATCHES, _MOST_LOOK_AHEAD))
-    record = choose_record(head.weight.device) if records_steps else None
-    tables: dict[int, _Table] = {}
     while (canvas_tokens := waiting.fullest_bucket()) is not None:
-        table = tables.get(canvas_tokens)
-        if table is None:
-            rows = CanvasRows(num_rows, canvas_tokens, head, config)
-            table = rows, RecordedStep(partial(rows.step, decoder), record)
-        if record is not None:  # others are made anew for nothing, and need not hold memory until then
-            tables[canvas_tokens] = table
-        for canvas in _denoise_bucket(decoder, *table, waiting, num_rows, end_token_ids):
+        rows = CanvasRows(num_rows, canvas_tokens, head, config)
+        for canvas in _denoise_bucket(decoder, rows, waiting, num_rows, end_token_ids):
             larger = canvas.job.enlarged(buckets, canvas.num_steps) if canvas.is_overflowed else None
             if larger is None:
                 yield canvas
             else:
                 waiting.add(larger)
-
-
-_Table = tuple[CanvasRows, RecordedStep]
-"""The rows of one canvas length, and the step that all of them take."""
 
 
 @dataclass(slots=True)
@@ -112,7 +96,6 @@ class _Seat:
 def _denoise_bucket(
     decoder: Decoder,
     rows: CanvasRows,
-    step: RecordedStep,
     waiting: "_WaitingJobs",
     num_rows: int,
     end_token_ids: tuple[int, ...],
@@ -131,7 +114,7 @@ def _denoise_bucket(
         if admitted:
             decoder.admit(free[: len(admitted)], [job.payload for job in admitted])
             rows.begin(free[: len(admitted)], admitted)
-        settled = step().tolist()  # the one wait for the device in a step
+        settled = rows.step(decoder).tolist()  # the one wait for the device in a step
         for seat in seats.values():
             seat.steps += 1
         leaving = [row for row, seat in seats.items() if settled[row] or seat.steps == rows.config.max_steps]

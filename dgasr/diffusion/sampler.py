@@ -1,12 +1,28 @@
-"""The decisions of one denoising step: temperature, which positions to accept, when a canvas is settled.
+"""A step of a batch of canvases of one fixed shape, each at its own step: what is accepted, and what is settled.
 
-In: statistics of the predicted tokens. Out: masks. Knows nothing of networks, vocabularies or batches that change.
+In: jobs of the rows that begin. Out: a mask of the rows that settled, and finished rows on demand. Shapes never
+change, so that kernels and their summation order do not depend on how many rows are in use.
 """
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.canvas import CanvasJob
+from dgasr.diffusion.decode_config import DecodeConfig
+from dgasr.diffusion.noise import SegmentNoise, key_words
+from dgasr.diffusion.vocabulary import (
+    CanvasStatistics,
+    VocabularyHead,
+    choose_reader,
+    num_chunks,
+    read_vocabulary,
+)
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(token ids [rows, canvas], soft embeddings [rows, canvas, hidden]) -> last hidden states [rows, canvas, hidden]. Soft
+embeddings of zero mean that there was no step before."""
 
 
 def temperature_at(steps: Tensor, config: DecodeConfig) -> Tensor:
@@ -63,3 +79,81 @@ def is_settled(argmax_ids: Tensor, history: Tensor, entropy: Tensor, config: Dec
     """
     is_stable = (history == argmax_ids[:, None, :]).flatten(1).all(dim=1)
     return is_stable & (entropy.mean(dim=-1) < config.confidence_threshold)
+
+
+class CanvasRows:
+    """State of the rows.
+
+    Args:
+        num_rows: rows of the batch.
+        canvas_tokens: length of every canvas.
+        head: language head; its weight says on which device and in which type everything is kept.
+        config: schedule and thresholds.
+    """
+
+    def __init__(self, num_rows: int, canvas_tokens: int, head: VocabularyHead, config: DecodeConfig) -> None:
+        weight = head.weight
+        self.head = head
+        self.config = config
+        self.canvas_tokens = canvas_tokens
+        last = torch.tensor(config.max_steps - 1)
+        self._reader = choose_reader(head, float(temperature_at(last, config)))
+        self.keys = torch.zeros(num_rows, 2, dtype=torch.int64, device=weight.device)
+        self.steps = torch.zeros(num_rows, dtype=torch.int64, device=weight.device)
+        self.ids = torch.zeros(num_rows, canvas_tokens, dtype=torch.int64, device=weight.device)
+        self.soft_embeddings = weight.new_zeros(num_rows, canvas_tokens, weight.shape[1])
+        self.history = self.ids.new_full((num_rows, config.stability_threshold, canvas_tokens), -1)
+        self.statistics: CanvasStatistics | None = None
+
+    def begin(self, rows: Sequence[int], jobs: Sequence[CanvasJob]) -> None:
+        """Put rows at their first step.
+
+        Args:
+            rows: which rows.
+            jobs: the job of each of them; its noise key and its seed count.
+        """
+        chosen = torch.tensor(rows, dtype=torch.int64, device=self.keys.device)
+        self.keys[chosen] = key_words([job.noise_key for job in jobs], self.keys.device)
+        self.steps[chosen] = 0
+        noise = SegmentNoise(self.keys[chosen], self.steps[chosen])
+        ids = noise.initial_ids(self.canvas_tokens, self.head.vocab_size)
+        if any(job.seed is not None for job in jobs):
+            seeds, probabilities = self._seeds(jobs)
+            ids = torch.where(noise.seed_uniforms(self.canvas_tokens) < probabilities, seeds, ids)
+        self.ids[chosen] = ids
+        self.soft_embeddings[chosen] = 0
+        self.history[chosen] = -1
+
+    def _seeds(self, jobs: Sequence[CanvasJob]) -> tuple[Tensor, Tensor]:
+        """Lay the seeds out; probability 0 for jobs without.  [rows, canvas] int64, [rows, canvas] float64"""
+        nothing = [0] * self.canvas_tokens, [0.0] * self.canvas_tokens
+        laid_out = [nothing if job.seed is None else job.seed.lay_out(self.canvas_tokens) for job in jobs]
+        ids, probabilities = zip(*laid_out, strict=True)
+        device = self.ids.device
+        return torch.tensor(ids, device=device), torch.tensor(probabilities, dtype=torch.float64, device=device)
+
+    def step(self, denoiser: Denoiser) -> Tensor:
+        """Take one step in every row; `statistics` are this step's until the next one.
+
+        Args:
+            denoiser: the network.
+
+        Returns:
+            True where the row is settled; rows out of use hold anything.  [rows] bool
+        """
+        config, vocab_size = self.config, self.head.vocab_size
+        noise = SegmentNoise(self.keys, self.steps)
+        hidden = denoiser(self.ids, self.soft_embeddings)
+        uniforms = noise.sample_uniforms(self.canvas_tokens, num_chunks(vocab_size, config.vocabulary_chunk))
+        found = read_vocabulary(
+            hidden, self.head, temperature_at(self.steps, config), uniforms, config.vocabulary_chunk, self._reader
+        )
+        accepted = accept_positions(found.entropy, config.entropy_bound)
+        self.ids = torch.where(accepted, found.sampled_ids, noise.renoise_ids(self.canvas_tokens, vocab_size))
+        settled = is_settled(found.argmax_ids, self.history, found.entropy, config)
+        self.history = torch.cat([self.history, found.argmax_ids[:, None]], dim=1)[:, 1:]
+        self.soft_embeddings = found.soft_embeddings
+        # A row out of use goes on stepping; it must not run off the end of the temperature schedule.
+        self.steps = (self.steps + 1).clamp(max=config.max_steps - 1)
+        self.statistics = found
+        return settled

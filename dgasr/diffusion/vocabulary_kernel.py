@@ -1,6 +1,6 @@
 """A chunk of the vocabulary, read by one Triton kernel: each logit is loaded once and its weight stored once.
 
-torch's operations pass over the logits a dozen times (`vocabulary_chunk.py`, which gives the same numbers). The matrix
+torch's operations pass over the logits a dozen times (`vocabulary.py`, which gives the same numbers). The matrix
 products stay the library's. Needs Triton, which comes with torch for CUDA.
 """
 
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dgasr.diffusion.vocabulary_chunk import BLOCK, ChunkSums
+from dgasr.diffusion.vocabulary import BLOCK, ChunkSums
 
 LARGEST_EXPONENT = 76.0
 """Of exp(y) in float32 and bfloat16: y itself then needs no shift. exp(76) times a chunk of 65,536 entries is 7e37, and

@@ -1,4 +1,7 @@
-"""Scores by corpus and by language, of one system or of two beside each other, with 95 % intervals."""
+"""Scores by corpus and by language, of one system or of two beside each other, with 95 % intervals.
+
+Utterances with an empty reference, where nobody speaks the model's language, have rows of their own.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -107,4 +110,37 @@ def _row_beside(
         "baseline_interval_95": other["interval_95"],
         "ratio": row["rate"] / other["rate"] if other["rate"] else None,
         "ratio_95": ratio_interval(ours, theirs, drawn_units([utterance.speaker for utterance in utterances])),
+    }
+
+
+def non_speech_rows(utterances: Sequence[ScoredUtterance]) -> list[dict[str, Any]]:
+    """Count segments that got words though their utterance's reference is empty, and how many of those are flagged.
+
+    Args:
+        utterances: of one evaluation; those with a reference are left out.
+
+    Returns:
+        For each set, then for all: `name`, `num_utterances`, `audio_s`, `num_segments` (that were decoded: what
+        segmentation finds silent is not), `with_words`, `with_words_flagged` and `num_words`. Empty where every
+        utterance has a reference.
+    """
+    empty = [utterance for utterance in utterances if not utterance.reference.strip()]
+    if not empty:
+        return []
+    names = sorted({utterance.set_name for utterance in empty if utterance.set_name is not None})
+    rows = [_non_speech_row(name, [utterance for utterance in empty if utterance.set_name == name]) for name in names]
+    return [*rows, _non_speech_row("all", empty)]
+
+
+def _non_speech_row(name: str, utterances: Sequence[ScoredUtterance]) -> dict[str, Any]:
+    segments = [segment for utterance in utterances for segment in utterance.segments]
+    with_words = [segment for segment in segments if segment.num_words]
+    return {
+        "name": name,
+        "num_utterances": len(utterances),
+        "audio_s": sum(utterance.audio_s for utterance in utterances),
+        "num_segments": len(segments),
+        "with_words": len(with_words),
+        "with_words_flagged": sum(bool(segment.flags) for segment in with_words),
+        "num_words": sum(segment.num_words for segment in with_words),
     }

@@ -48,7 +48,8 @@ def normalise(text: str, language: str, normalizer: str) -> tuple[str, ...]:
         ConfigError: an unknown normaliser.
     """
     check_normalizer(normalizer)
-    words = (_whisper(base_language(language)) if normalizer == "whisper" else basic)(text).split()
+    shown = "".join(c for c in text if unicodedata.category(c) != "Cf")  # marks of direction and joining say nothing
+    words = (_whisper(base_language(language)) if normalizer == "whisper" else basic)(shown).split()
     return tuple("".join(words) if has_no_spaces(language) else words)
 
 

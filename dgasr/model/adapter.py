@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
 from dgasr.model.identity import adapter_files, files_digest
-from dgasr.model.lora_layout import Linears
 from dgasr.model.presets import LoraSize
 from dgasr.model.projector import Projector
 from dgasr.model.stored_adapter import PEFT_PREFIX, StoredAdapter, read_adapter, write_folder
+from dgasr.model.stored_layout import Linears
 
 TARGETS = r"model\.(encoder\.language_model|decoder)\.layers\.\d+\.self_attn\.[qkvo]_proj"
 """q, k, v and o of both attention copies; layers of full attention have no v."""

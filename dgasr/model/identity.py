@@ -31,7 +31,7 @@ MERGED = "+merged"
 COMPILED = "+compiled"
 """After the digest of weights whose decoder torch compiles: rounded otherwise, it is another recipe."""
 
-Quantize = Literal["none", "int8", "fp8"]
+Quantize = Literal["none", "int8"]
 """What the backbone's matrices are kept as: as they are, or in 8 bits, which is said after the digest."""
 
 

@@ -19,19 +19,15 @@ EXPERTS = ("gate_up_proj", "down_proj")
 KEPT = ("lm_head", "router", "lora_", "self_conditioning")
 """Parts of names of what stays as it is: read for its small differences, or small."""
 
-NARROW_TENSORS = {"int8": "Int8Tensor", "fp8": "Float8Tensor"}
-"""Kind of weights → torchao's tensor of them; of fp8 it is e4m3, widened for every product."""
-
 WIDENED = "_widened"
 """After the name of an implementation of experts: the one that widens them first."""
 
 
-def quantize(backbone: Any, kind: str) -> None:
+def quantize(backbone: Any) -> None:
     """Keep the matrices of attention, dense layers and experts in 8 bits, in place; tied ones stay tied.
 
     Args:
         backbone: DiffusionGemma, frozen.
-        kind: of `NARROW_TENSORS`.
 
     Raises:
         ConfigError: torchao is not installed.
@@ -40,16 +36,16 @@ def quantize(backbone: Any, kind: str) -> None:
         torchao = import_module("torchao.quantization")
     except ImportError as error:
         raise ConfigError(
-            f"--quantize {kind} needs torchao ({error}). Install it by `pip install 'dgasr[int8]'`, or leave it out."
+            f"--quantize int8 needs torchao ({error}). Install it by `pip install 'dgasr[int8]'`, or leave it out."
         ) from error
-    narrow_tensor, by_row = getattr(torchao, NARROW_TENSORS[kind]), torchao.PerRow()
     tied: defaultdict[int, list[str]] = defaultdict(list)
     for name, weight in backbone.named_parameters(remove_duplicate=False):
         if _is_narrowed(backbone, name):
             tied[id(weight)].append(name)
     for names in tied.values():
         # Nothing else holds a weight by now, so each goes as its narrow one comes.
-        narrow = narrow_tensor.from_hp(backbone.get_parameter(names[0]).detach(), granularity=by_row)
+        weight = backbone.get_parameter(names[0]).detach()
+        narrow = torchao.Int8Tensor.from_hp(weight, granularity=torchao.PerRow())
         parameter = nn.Parameter(narrow, requires_grad=False)
         for name in names:
             path, _, attribute = name.rpartition(".")

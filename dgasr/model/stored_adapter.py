@@ -19,10 +19,9 @@ from safetensors.torch import load_file, save_file
 
 from dgasr.errors import ConfigError
 from dgasr.model.identity import ADAPTER_FILES, PROJECTOR_CONFIG, adapter_files, read_projector_config
-from dgasr.model.lora_layout import Linears, StoredLora, Tensors, read_lora
 from dgasr.model.presets import AsrConfig
 from dgasr.model.projector_config import ProjectorConfig
-from dgasr.model.projector_layout import read_projector
+from dgasr.model.stored_layout import Linears, StoredLora, Tensors, read_lora, read_projector
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS = ADAPTER_FILES
 

@@ -14,7 +14,7 @@ from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.report import RunSummary, commit_run, summarise
 from dgasr.stages.selection import Backlog, Selection, find_backlog
 from dgasr.stages.staging import staged_uri_of, sweep_staging
-from dgasr.store.probe import probe_store
+from dgasr.store.objects import probe_store
 
 logger = logging.getLogger(__name__)
 

@@ -31,8 +31,7 @@ class EngineConfig:
         adapter: projector and LoRA to put on the model, or `None` for none.
         merge_adapter: add the adapter's LoRA into the weights: faster, 4 % more of them, rounded otherwise.
         compile: let torch compile the decoder: a wait at first, then faster steps, rounded otherwise.
-        quantize: `none`, or `int8` or `fp8`: the backbone's matrices in 8 bits, half the memory.
-        cuda_graphs: replay denoising steps that the GPU has recorded: faster for a few segments at once, same text.
+        quantize: `none`, or `int8`: the backbone's matrices in 8 bits, half the memory.
         device: `auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`.
         max_steps: most denoising steps for a segment.
         batch_size: segments decoded at once; 0 for as many as the device's free memory holds.
@@ -48,7 +47,6 @@ class EngineConfig:
     merge_adapter: bool = False
     compile: bool = False
     quantize: Quantize = "none"
-    cuda_graphs: bool = False
     device: str = "auto"
     max_steps: int = 8
     batch_size: int = 16
@@ -111,7 +109,7 @@ def start_engine(config: EngineConfig) -> Engine:
     recipe = _recipe(model.config, model.identity, config)
     device = str(model.device)
     batch_size = config.batch_size or fitting_batch_size(model, recipe)
-    transcriber = Transcriber(model, recipe, batch_size, records_steps=config.cuda_graphs)
+    transcriber = Transcriber(model, recipe, batch_size)
     return Engine(recipe=recipe, transcriber=transcriber, device=device)
 
 

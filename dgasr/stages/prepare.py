@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 from dgasr.audio import open_audio
-from dgasr.audio.digest import WaveformDigest
+from dgasr.audio.stream import WaveformDigest
 from dgasr.errors import DgasrError, Reason, RecordingError, TruncatedError
 from dgasr.frontend import cut_recording
 from dgasr.lake.parts import finish_shard
 from dgasr.recipe import Recipe
-from dgasr.records import Recording, Segment, SegmentFeatures, Shard, seconds
+from dgasr.records import Gap, Recording, Segment, SegmentFeatures, Shard, seconds
 from dgasr.stages.counts import Counts
 from dgasr.stages.heartbeat import HeartbeatWriter, Progress
 from dgasr.stages.isolation import Processes, note_progress, settle
@@ -158,8 +158,8 @@ def _read(recording: Recording, recipe: Recipe, stage: Stage) -> Outcome:
     try:
         with open_object(recording) as file:
             stream = open_audio(file, recording.uri, recipe.audio)
-            blocks = digest.passing(_until_truncation(stream.blocks(), truncations))
-            for segment, features in cut_recording(blocks, recording.recording_id, recipe):
+            pieces = digest.passing(_until_truncation(stream.pieces(), truncations))
+            for segment, features in cut_recording(pieces, recording.recording_id, recipe):
                 stage(segment, features)
                 num_segments += 1
             report = stream.report()
@@ -199,10 +199,12 @@ def _rejected(recording: Recording, reason: Reason, message: str, read_s: float 
     return Outcome(recording=recording, status="rejected", reason=reason, message=message, read_s=read_s)
 
 
-def _until_truncation(blocks: Iterator[np.ndarray], truncations: list[TruncatedError]) -> Iterator[np.ndarray]:
-    """Pass blocks on and end where the audio breaks off, so that what came before is still cut and kept."""
+def _until_truncation(
+    pieces: Iterator[np.ndarray | Gap], truncations: list[TruncatedError]
+) -> Iterator[np.ndarray | Gap]:
+    """Pass pieces on and end where the audio breaks off, so that what came before is still cut and kept."""
     try:
-        yield from blocks
+        yield from pieces
     except TruncatedError as error:
         truncations.append(error)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from dgasr.lake.views import connect
+from dgasr.spacing import join_words
 
 Row = dict[str, Any]
 
@@ -37,7 +38,7 @@ class RecordingTranscript:
     @property
     def text(self) -> str:
         """The text of all segments."""
-        return " ".join(row["text"] for row in self.segments if row["text"])
+        return join_words(row["text"] for row in self.segments)
 
 
 def read_transcripts(lake_uri: str, recipe_id: str, recording_ids: Sequence[str]) -> Iterator[RecordingTranscript]:

@@ -1,11 +1,18 @@
-"""Objects by URI, in S3 or in folders: list, read, write once. Knows neither audio nor lake."""
+"""Objects by URI, in S3 or in folders: list, read, write once; whether a store can. Knows neither audio nor lake."""
 
+import secrets
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 
+from dgasr.errors import ConfigError, DgasrError, ObjectError
 from dgasr.records import Recording
 from dgasr.store import folders, s3
 from dgasr.store.locations import is_s3
+
+MOST_SKEW = timedelta(hours=1)
+"""How far this machine's clock and the store's may differ: what was left behind is told from what is in use by age."""
 
 
 def list_objects(source: str) -> Iterator[Recording]:
@@ -92,3 +99,40 @@ def delete(uri: str) -> None:
         s3.delete_s3(uri)
     else:
         folders.delete_file(uri)
+
+
+def probe_store(lake_uri: str) -> None:
+    """Write, refuse to overwrite, read, list and delete an object of a lake.
+
+    Args:
+        lake_uri: the lake, in a folder or in S3; nothing need lie there yet.
+
+    Raises:
+        ConfigError: bucket, credentials or permissions are wrong, the store overwrites what must not be overwritten, or
+            one of the clocks is wrong.
+        TransientError: the store does not answer.
+    """
+    uri = f"{lake_uri}/staging/probes/{secrets.token_hex(8)}"
+    first, second = b"first", b"second"
+    try:
+        # Not what this call returns, but what lies there: an answer that got lost looks like a refusal.
+        write_if_absent(uri, first)
+        is_overwritten = write_if_absent(uri, second) or read_bytes(uri) != first
+        written_at = next(iter(list_objects(uri))).modified_at
+        delete(uri)
+    except ObjectError as error:
+        raise ConfigError(
+            f"{lake_uri}: no lake can be written there ({error}). Allow to write, read, list and delete objects in it."
+        ) from error
+    if is_overwritten:
+        with suppress(DgasrError):
+            delete(uri)
+        raise ConfigError(
+            f"{lake_uri}: this store ignores `If-None-Match: *`, and two workers could mix their rows. "
+            "Keep the lake in a folder or in a store that honours it, such as Amazon S3, MinIO or Ceph."
+        )
+    if abs(datetime.now(UTC) - written_at) > MOST_SKEW:
+        raise ConfigError(
+            f"{lake_uri}: the store says it is {written_at:%Y-%m-%d %H:%M} UTC, and this machine that it is "
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M}. Set the clock that is wrong, for example with chrony."
+        )

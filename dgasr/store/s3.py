@@ -1,27 +1,31 @@
-"""Objects in S3 or anything that speaks its protocol; credentials, region and endpoint come from boto3's own chain."""
+"""Objects in S3 or anything that speaks its protocol; credentials, region and endpoint come from boto3's own chain.
+
+What boto3 raises is sorted by who has to act.
+"""
 
 import io
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import boto3
 import botocore.config
 import botocore.exceptions
+import botocore.exceptions as boto_errors
 import botocore.session
 import botocore.utils
 from boto3.s3.transfer import TransferConfig
 from urllib3.exceptions import HTTPError
 
-from dgasr.errors import ConfigError, ObjectMissingError, TransientError
+from dgasr.errors import ChangedDuringReadError, ConfigError, ObjectError, ObjectMissingError, TransientError
 from dgasr.records import Recording
 from dgasr.store.locations import EPOCH, MISSING_ETAG, split_s3
-from dgasr.store.s3_errors import CHANGED_CODES, DENIED_CODES, S3_ERRORS, error_code, raise_translated
 
 READ_BUFFER_BYTES = 4 * 2**20
 """Bytes of one ranged GET: decoders read a few kilobytes at a time."""
@@ -36,6 +40,32 @@ BODY_ATTEMPTS = 5
 
 BROKEN_BODY = (botocore.exceptions.ResponseStreamingError, botocore.exceptions.IncompleteReadError, HTTPError)
 """What reading a body raises; `HTTPError` where it is the body of an error."""
+
+S3_ERRORS = (boto_errors.BotoCoreError, boto_errors.ClientError, HTTPError)
+"""Everything that a call may raise; `HTTPError` comes from reading a body."""
+
+CONFIG_CODES = (
+    "NoSuchBucket", "InvalidBucketName", "PermanentRedirect", "AuthorizationHeaderMalformed", "NotImplemented",
+    "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "ExpiredTokenException",
+    "TokenRefreshRequired", "RequestExpired", "RequestTimeTooSkewed",
+)  # fmt: skip
+REMEDY = "Check the bucket's name and the credentials."
+REMEDIES = {
+    "NotImplemented": "The lake needs a store that knows conditional PUT, such as Amazon S3, MinIO or Ceph.",
+    "RequestTimeTooSkewed": "Set this machine's clock, for example with chrony.",
+    "ExpiredToken": "Renew the credentials, or use a role that renews them, and run again.",
+    "PermanentRedirect": "Set AWS_DEFAULT_REGION to the bucket's region.",
+}
+"""What to do, by code, where the bucket's name and the credentials are not to blame."""
+
+MISSING_CODES = ("NoSuchKey", "404", "NotFound")
+CHANGED_CODES = ("PreconditionFailed", "412", "InvalidRange", "416")
+PASSING_CODES = ("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequestsException")
+PASSING_STATUS = (408, 409, 425, 429)
+SECRET_IN_URL = re.compile(r"//[^/@\s]*@")
+"""User and password in the URL of an endpoint, which boto3 quotes in its messages."""
+
+DENIED_CODES = ("AccessDenied", "403", "AllAccessDisabled")
 
 
 def list_s3(source: str) -> Iterator[Recording]:
@@ -207,3 +237,47 @@ def _timestamp(value: Any) -> datetime:
     except (TypeError, ValueError):
         return botocore.utils.parse_timestamp(value)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def error_code(error: Exception) -> str:
+    """Return S3's code for an error; empty where the service did not answer at all."""
+    return str(error.response["Error"].get("Code", "")) if isinstance(error, boto_errors.ClientError) else ""
+
+
+def raise_translated(error: Exception, uri: str) -> NoReturn:
+    """Raise an error of boto3 as one that says who acts.
+
+    Raises:
+        ConfigError: wrong bucket, credentials or request.
+        ObjectError: this object is missing, changed or withheld.
+        TransientError: the service is busy, failing or out of reach.
+    """
+    if isinstance(error, boto_errors.ClientError):
+        raise _of_response(error, uri) from error
+    text = SECRET_IN_URL.sub("//", str(error))
+    if isinstance(error, boto_errors.ParamValidationError):
+        raise ConfigError(f"{uri}: cannot be the name of an object in S3. Write s3://bucket/prefix.") from error
+    if isinstance(
+        error,
+        boto_errors.NoCredentialsError
+        | boto_errors.PartialCredentialsError
+        | boto_errors.CredentialRetrievalError
+        | boto_errors.SSLError
+        | boto_errors.UnauthorizedSSOTokenError,
+    ):
+        raise ConfigError(f"{uri}: S3 refuses the request ({text}). Set AWS_* variables or ~/.aws/config.") from error
+    raise TransientError(f"{uri}: S3 does not answer ({text}). Try again later, or check AWS_ENDPOINT_URL.") from error
+
+
+def _of_response(error: boto_errors.ClientError, uri: str) -> Exception:
+    code = error_code(error)
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code in CONFIG_CODES:
+        return ConfigError(f"{uri}: S3 refuses the request ({code}). {REMEDIES.get(code, REMEDY)}")
+    if code in MISSING_CODES:
+        return ObjectMissingError(f"{uri}: there is no such object. Check the key, or list the prefix again.")
+    if code in CHANGED_CODES:
+        return ChangedDuringReadError(f"{uri}: was replaced while it was read. Run again: it is a new version.")
+    if status >= 500 or status in PASSING_STATUS or code in PASSING_CODES:
+        return TransientError(f"{uri}: S3 is busy or failing ({code}, status {status}). Try again later.")
+    return ObjectError(f"{uri}: S3 does not give it ({code}, status {status}). Check the permissions of this object.")

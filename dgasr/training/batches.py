@@ -18,8 +18,8 @@ from dgasr.model.presets import AsrConfig
 from dgasr.prompt import Tokenizer, canvas_ids
 from dgasr.records import seconds
 from dgasr.training.augmentation import AugmentationConfig, mask_features
+from dgasr.training.examples import BatchConfig, Row, Rows
 from dgasr.training.manifests import Utterance, num_samples
-from dgasr.training.rows import BatchConfig, Row, Rows
 
 IGNORED = -100
 """Frame label that no loss looks at."""

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dgasr.alignment.config import AlignmentConfig
 from dgasr.alignment.ctc import forced_alignment, min_frames
-from dgasr.alignment.words import WordTokens, raw_edges
+from dgasr.alignment.words import AlignmentConfig, WordTokens, raw_edges
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig, log_mel, whole_windows
@@ -37,7 +36,7 @@ def fit_word_offsets(model: AsrModel, utterances: Sequence[Utterance]) -> tuple[
     if not missing or not sum(map(len, missing)):
         raise ConfigError(
             "word offsets: no utterance has word times and fits the model's window. Give a manifest whose rows carry "
-            "`words`, such as one of `dgasr corpora`."
+            "`words`, such as one of `make checkpoint`."
         )
     start_ms, end_ms = np.median(np.concatenate(missing), axis=0) * 1000 / SAMPLE_RATE_HZ
     return float(start_ms), float(end_ms)

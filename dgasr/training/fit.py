@@ -17,9 +17,8 @@ from dgasr.model.checkpoint import save_model
 from dgasr.model.identity import TOKENIZER_FILE
 from dgasr.prompt import Tokenizer
 from dgasr.training.manifests import Utterance
-from dgasr.training.phase_run import METRICS_FILE, FitConfig, PhaseRun
-from dgasr.training.plan import Plan
-from dgasr.training.resume import read_state
+from dgasr.training.phase_run import METRICS_FILE, FitConfig, PhaseRun, read_state
+from dgasr.training.phases import Plan
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,9 @@
-"""Segments' features in, prompt caches and audio embeddings out, in batches of one fixed shape."""
+"""Segments' features in; prompt caches, audio embeddings and CTC's texts out, in batches of one fixed shape."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -11,20 +12,34 @@ from transformers.cache_utils import DynamicCache
 
 from dgasr.features import pad_features
 from dgasr.model.asr import AsrModel, keys_values
-from dgasr.model.ctc_head import blank_bias
+from dgasr.model.ctc_head import Questions, blank_bias, text_log_likelihoods
 from dgasr.model.head import VocabularyScan, scan_vocabulary
 from dgasr.model.presets import AsrConfig
 from dgasr.prompt import build_prompt
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures
-from dgasr.transcriber.hearing import Hearing, hear
 
-LISTENED_LENGTHS = 8
+CTC_LENGTHS = 8
 """How many lengths the audio is read at for CTC, equally far apart: few shapes, and little read that is silence."""
-
 
 ENCODED_AT_ONCE = 32
 """Rows of an encoding batch at most: the products fill a GPU by then, and more rows only hold more memory at once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CtcText:
+    """What CTC reads in a segment.
+
+    ids: its tokens.
+    probabilities: of each, the highest that it has in its run of embeddings, in [0, 1].
+    end_probability: of the text holding no more: its least likely token's, or its least likely blank's if it has none.
+    log_likelihoods: what CTC gives to the greedy text of every shift, nats; empty where all are the same.
+    """
+
+    ids: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    end_probability: float
+    log_likelihoods: Mapping[tuple[int, ...], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -37,7 +52,7 @@ class EncodedSegment:
     num_frames: frames of 20 ms that hold audio.
     states: audio embeddings of these frames and of all that still hear them.  [frames, hidden]
     log_partition: of the states, over the vocabulary.  [frames]
-    hearing: what CTC hears.
+    ctc: what CTC reads in it.
     """
 
     features: SegmentFeatures
@@ -46,7 +61,7 @@ class EncodedSegment:
     num_frames: int
     states: Tensor
     log_partition: Tensor
-    hearing: Hearing
+    ctc: CtcText
 
 
 class SegmentEncoder:
@@ -86,9 +101,9 @@ class SegmentEncoder:
         frames = model.encode_audio(log_mel)  # [batch, frames, encoder_width]
         audio_embeddings = self._project(frames)
         prompt_states, cache = model.prefill(model.prompt_embeddings(self._prompt_ids, audio_embeddings))
-        listened = [self._listen(frames[row], audio_embeddings[row], item) for row, item in enumerate(batch)]
-        hearings = hear(model, [own.states for own in listened], [own.scan for own in listened])
-        for row, (item, own, hearing) in enumerate(zip(batch, listened, hearings, strict=True)):
+        audible = [self._read_audio(frames[row], audio_embeddings[row], item) for row, item in enumerate(batch)]
+        texts = read_ctc(model, [own.states for own in audible], [own.scan for own in audible])
+        for row, (item, own, text) in enumerate(zip(batch, audible, texts, strict=True)):
             yield EncodedSegment(
                 features=item,
                 keys_values=[(keys[row], values[row]) for keys, values in keys_values(cache)],
@@ -96,19 +111,19 @@ class SegmentEncoder:
                 num_frames=own.num_frames,
                 states=own.states,
                 log_partition=own.scan.log_partition,
-                hearing=hearing,
+                ctc=text,
             )
 
-    def _listen(self, frames: Tensor, embeddings: Tensor, item: SegmentFeatures) -> "_Listened":
+    def _read_audio(self, frames: Tensor, embeddings: Tensor, item: SegmentFeatures) -> "_Audible":
         """Read one segment's audio every 20 ms, as far as it goes; [frames, encoder_width], [audio tokens, hidden]."""
         config = self._model.config
         num_frames = -(-item.segment.num_samples // self._recipe.alignment.frame_samples)
         # Convolutions reach over the audio's end: the embedding behind it may still say its last sound.
         num_tokens = min(-(-num_frames // config.projector.subsampling) + 1, config.num_audio_tokens)
-        fine = self._refine(frames, embeddings[: listened_tokens(config, num_tokens)])
+        fine = self._refine(frames, embeddings[: ctc_tokens(config, num_tokens)])
         states = fine[: num_tokens * config.projector.subsampling]
         scan = VocabularyScan(*(values[: len(states)] for values in self._scan(fine)))
-        return _Listened(num_frames, states, scan)
+        return _Audible(num_frames, states, scan)
 
     def _project(self, frames: Tensor) -> Tensor:
         """Make the audio embeddings of whole windows; [batch, audio tokens, hidden].
@@ -127,7 +142,7 @@ class SegmentEncoder:
         return scan_vocabulary(fine, self._model.head_weight, softcap, chunk, blank_bias(self._model.config))
 
 
-class _Listened(NamedTuple):
+class _Audible(NamedTuple):
     """What of an `EncodedSegment` the audio alone says, and the vocabulary at its states."""
 
     num_frames: int
@@ -144,7 +159,65 @@ def prompt_cache(model: AsrModel, batch: Sequence[EncodedSegment]) -> DynamicCac
     return cache
 
 
-def listened_tokens(config: AsrConfig, num_tokens: int) -> int:
+def ctc_tokens(config: AsrConfig, num_tokens: int) -> int:
     """Round a number of audio embeddings up to one of the lengths that are read for CTC."""
-    step = -(-config.num_audio_tokens // LISTENED_LENGTHS)
+    step = -(-config.num_audio_tokens // CTC_LENGTHS)
     return min(-(-num_tokens // step) * step, config.num_audio_tokens)
+
+
+def read_ctc(model: AsrModel, states: Sequence[Tensor], scans: Sequence[VocabularyScan]) -> list[CtcText]:
+    """Take the likeliest of the shifts' greedy texts; of equally likely ones the least shifted.
+
+    Audio embeddings stand 160 ms apart, and where a word falls between two of them decides how well it is recognised.
+    Alignment needs the embeddings at all shifts anyway, so their greedy texts cost little. All segments are scored
+    together: the device is waited for as often as for one.
+
+    Args:
+        model: gives the head and its blank.
+        states: audio embeddings of each segment every 20 ms, whole strides of the projector's grid.  [frames, hidden]
+        scans: of these over the vocabulary, with the blank's bias.  [frames] each
+
+    Source:
+        Ours; several views of one audio that vote, as test-time augmentation does.
+    """
+    read = _greedy_texts(scans, model.config.projector.subsampling, model.config.blank_id)
+    scores = text_log_likelihoods(
+        model,
+        [
+            Questions(own, scan.log_partition, [text.ids for text in texts] if len(texts) > 1 else [])
+            for own, scan, texts in zip(states, scans, read, strict=True)
+        ],
+    )
+    return [_likeliest(texts, found) for texts, found in zip(read, scores, strict=True)]
+
+
+def _likeliest(texts: Sequence[CtcText], scores: Sequence[float]) -> CtcText:
+    """Choose by scores, where there are any; they are kept, for whoever compares with another text."""
+    if not scores:
+        return texts[0]
+    likelihoods = {text.ids: score for text, score in zip(texts, scores, strict=True)}
+    return replace(texts[scores.index(max(scores))], log_likelihoods=likelihoods)
+
+
+def _greedy_texts(scans: Sequence[VocabularyScan], subsampling: int, blank: int) -> list[list[CtcText]]:
+    """Read the different texts of each segment's shifts, the least shifted first."""
+    lengths = [len(scan.ids) for scan in scans]
+    ids = torch.cat([scan.ids for scan in scans]).cpu().split(lengths)
+    log_probs = torch.cat([scan.top_logit - scan.log_partition for scan in scans]).cpu().split(lengths)
+    read = []
+    for own_ids, own_log_probs in zip(ids, log_probs, strict=True):
+        shifts = [_greedy(own_ids[n::subsampling], own_log_probs[n::subsampling], blank) for n in range(subsampling)]
+        read.append(list({text.ids: text for text in reversed(shifts)}.values())[::-1])
+    return read
+
+
+def _greedy(ids: Tensor, log_probs: Tensor, blank: int) -> CtcText:
+    """Collapse the likeliest ids of one shift's embeddings.  [audio tokens] each"""
+    frames = list(zip(ids.tolist(), log_probs.exp().tolist(), strict=True))
+    runs = [(token, max(p for _, p in run)) for token, run in groupby(frames, key=itemgetter(0))]
+    tokens = [(token, probability) for token, probability in runs if token != blank]
+    return CtcText(
+        ids=tuple(token for token, _ in tokens),
+        probabilities=tuple(probability for _, probability in tokens),
+        end_probability=min(probability for _, probability in tokens or frames),
+    )

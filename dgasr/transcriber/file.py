@@ -12,6 +12,7 @@ from dgasr.frontend import cut_recording
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import Recipe, build_recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, Word, silent_transcript
+from dgasr.spacing import join_words
 from dgasr.transcriber.segments import Transcriber
 
 
@@ -53,7 +54,7 @@ def transcribe(
     segments = sorted([*heard, *silent], key=lambda transcript: transcript.segment.segment_index)
     words = tuple(word for transcript in segments for word in transcript.words)
     return Transcript(
-        text=" ".join(transcript.text for transcript in segments if transcript.text),
+        text=join_words(transcript.text for transcript in segments),
         words=words,
         confidence=float(np.mean([word.confidence for word in words])) if words else None,
         segments=tuple(segments),
@@ -67,8 +68,8 @@ def _segments(path: Path, recipe: Recipe, silent: list[SegmentTranscript]) -> It
     except OSError as error:
         raise ConfigError(f"{path}: cannot be opened ({error.strerror}). Give the path of an audio file.") from error
     with file:
-        blocks = open_audio(file, str(path), recipe.audio).blocks()
-        for segment, features in cut_recording(blocks, path.name, recipe):
+        pieces = open_audio(file, str(path), recipe.audio).pieces()
+        for segment, features in cut_recording(pieces, path.name, recipe):
             if features is None:
                 silent.append(silent_transcript(segment, recipe.language))
             else:

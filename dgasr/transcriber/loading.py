@@ -30,7 +30,7 @@ def load(
         device: `auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`.
         merge_adapter: add LoRA into the weights: two copies of attention instead of one, and fewer products.
         compiled: let torch compile the decoder: minutes once for every canvas length, then faster steps.
-        quantize: `int8` or `fp8` keeps the backbone's matrices in 8 bits: half the memory on the device, slower. The
+        quantize: `int8` keeps the backbone's matrices in 8 bits: half the memory on the device, slower. The
             weights then go through the host's memory, which has to hold them all.
 
     Returns:
@@ -52,7 +52,7 @@ def load(
     if merge_adapter:
         merge_lora(loaded)
     if quantize != "none":
-        narrow_weights(loaded.backbone, quantize)
+        narrow_weights(loaded.backbone)
     if compiled:
         loaded.compile_decoder()
     return loaded.to(where).eval().requires_grad_(False)

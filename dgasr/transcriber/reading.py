@@ -1,17 +1,22 @@
-"""Decoded token ids in, a segment's transcript out: text, word times, confidence, flags."""
+"""Decoded token ids in, a segment's transcript out: text, word times, confidence, flags.
 
-from collections.abc import Sequence
+Also the model's two other ways to text, which diffusion is compared with: CTC alone, and token after token. They take
+what `Transcriber.transcribe` takes and give what it gives.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
 
-from dgasr.alignment.boundaries import loudness
 from dgasr.alignment.flags import flag_segment
-from dgasr.alignment.words import WordTokens, align_words, segment_confidence
+from dgasr.alignment.words import WordTokens, align_words, loudness, segment_confidence
 from dgasr.model.asr import AsrModel
 from dgasr.model.ctc_head import label_log_probs
+from dgasr.model.head import greedy
 from dgasr.recipe import Recipe
-from dgasr.records import SegmentTranscript
-from dgasr.transcriber.encoding import EncodedSegment
+from dgasr.records import SegmentFeatures, SegmentTranscript
+from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder, prompt_cache
 
 
 @torch.no_grad()
@@ -42,7 +47,7 @@ def read_transcript(
         is_settled: the canvas had stopped changing.
         is_overflow: the largest canvas held no end of text.
     """
-    ids, rival_ids = list(ids), list(encoded.hearing.ids if rival_ids is None else rival_ids)
+    ids, rival_ids = list(ids), list(encoded.ctc.ids if rival_ids is None else rival_ids)
     segment, tokenizer = encoded.features.segment, model.tokenizer
     tokens = [WordTokens(word, start, end, min(probabilities[start:end])) for word, start, end in tokenizer.words(ids)]
     log_probs = label_log_probs(
@@ -60,3 +65,46 @@ def read_transcript(
         timing_source=timing_source, confidence=confidence, flags=flags, num_steps=num_steps,
         canvas_tokens=canvas_tokens,
     )  # fmt: skip
+
+
+def transcribe_by_ctc(
+    model: AsrModel, recipe: Recipe, batch_size: int, features: Iterable[SegmentFeatures]
+) -> Iterator[SegmentTranscript]:
+    """Read the likeliest CTC labels of the audio embeddings, without the backbone's layers."""
+    for encoded in SegmentEncoder(model, recipe, batch_size).encode(features):
+        ids = encoded.ctc.ids
+        yield read_transcript(model, recipe, encoded, ids, [1.0] * len(ids))
+
+
+def transcribe_autoregressively(
+    model: AsrModel, recipe: Recipe, batch_size: int, features: Iterable[SegmentFeatures]
+) -> Iterator[SegmentTranscript]:
+    """Take the likeliest next token through the backbone's causal encoder until the text ends."""
+    source = SegmentEncoder(model, recipe, batch_size).encode(features)
+    while batch := list(islice(source, batch_size)):
+        for encoded, (ids, probabilities) in zip(batch, _greedy_texts(model, recipe, batch), strict=True):
+            yield read_transcript(model, recipe, encoded, ids, probabilities, num_steps=len(ids) + 1)
+
+
+@torch.no_grad()
+def _greedy_texts(
+    model: AsrModel, recipe: Recipe, batch: Sequence[EncodedSegment]
+) -> list[tuple[list[int], list[float]]]:
+    cache = prompt_cache(model, batch)
+    states = torch.stack([encoded.prompt_state for encoded in batch])  # [batch, hidden]
+    texts: list[tuple[list[int], list[float]]] = [([], []) for _ in batch]
+    unfinished = set(range(len(batch)))
+    for _ in range(model.config.canvas.buckets[-1]):
+        ids, log_probs = greedy(states, model.head_weight, model.config.softcap, recipe.decode.vocabulary_chunk)
+        for row in sorted(unfinished):
+            token = int(ids[row])
+            if token in model.config.prompt.end_text_ids:
+                unfinished.discard(row)
+            else:
+                texts[row][0].append(token)
+                texts[row][1].append(float(log_probs[row].exp()))
+        if not unfinished:
+            break
+        embeddings = model.backbone.model.encoder.get_input_embeddings()(ids.unsqueeze(1))
+        states = model.prefill(embeddings, cache)[0][:, -1]
+    return texts

@@ -1,7 +1,7 @@
 """The decoder's text and CTC's of one segment in, the likelier one out.
 
 A canvas position has to count the words before it, and where the decoder counts wrong it is sure of it: no step mends
-that. CTC cannot count wrong, but hears worse where words run together. Where the two differ, the segment goes once
+that. CTC cannot count wrong, but recognises less where words run together. Where the two differ, the segment goes once
 more through the backbone's causal encoder with either text behind it, and the text is taken whose likelihood there,
 times its likelihood by CTC, is higher. Everything was trained for this already: two of the three losses are these two.
 """
@@ -96,9 +96,9 @@ class Rescorer:
     def _rescore(self, choices: Sequence[Choice], num_tokens: int) -> Iterator[Choice]:
         batch = [choice.encoded for choice in [*choices, *[choices[-1]] * (self._num_rows - len(choices))]]
         texts = [choice.ids for choice in choices], [choice.rival_ids for choice in choices]
-        decoded, heard = causal_log_probs(self._model, self._recipe, batch, texts, num_tokens)
+        decoded, by_label = causal_log_probs(self._model, self._recipe, batch, texts, num_tokens)
         by_ctc = _ctc_log_likelihoods(self._model, choices)
-        for choice, ours, theirs, (ctc_ours, ctc_theirs) in zip(choices, decoded, heard, by_ctc, strict=True):
+        for choice, ours, theirs, (ctc_ours, ctc_theirs) in zip(choices, decoded, by_label, by_ctc, strict=True):
             if sum(theirs) + ctc_theirs > sum(ours) + ctc_ours:
                 probabilities = torch.tensor(theirs[:-1]).exp().tolist()
                 yield replace(choice, ids=choice.rival_ids, probabilities=probabilities, rival_ids=choice.ids)
@@ -107,9 +107,9 @@ class Rescorer:
 
 
 def _ctc_log_likelihoods(model: AsrModel, choices: Sequence[Choice]) -> list[tuple[float, float]]:
-    """Score the two texts of each choice, those excepted that were scored when they were heard."""
+    """Score the two texts of each choice, those excepted that were scored when they were read."""
     texts = [(tuple(choice.ids), tuple(choice.rival_ids)) for choice in choices]
-    known = [choice.encoded.hearing.log_likelihoods for choice in choices]
+    known = [choice.encoded.ctc.log_likelihoods for choice in choices]
     missing = [[text for text in pair if text not in scored] for pair, scored in zip(texts, known, strict=True)]
     segments = [choice.encoded for choice in choices]
     found = text_log_likelihoods(
@@ -178,5 +178,5 @@ def _decoded(canvas: Canvas) -> Choice:
         canvas=canvas,
         ids=canvas.ids[text].tolist(),
         probabilities=canvas.log_probabilities[text].exp().tolist(),
-        rival_ids=canvas.job.payload.hearing.ids,
+        rival_ids=canvas.job.payload.ctc.ids,
     )

@@ -1,34 +1,39 @@
-"""The one composition of the rooms: segments' features in, transcripts with word times, confidence and flags out.
+"""Segments' features in, transcripts with word times, confidence and flags out: model, diffusion, alignment composed.
 
-Four waves, each in batches of fixed shapes: encode (audio → prompt cache and what CTC hears), denoise (canvases come
+Four steps, each in batches of fixed shapes: encode (audio → prompt cache and CTC's text), denoise (canvases come
 and go), rescore (where the two texts differ), read (one by one, while a GPU takes the next steps). A segment's result
 depends on the segment, the recipe and the type of device, nothing else; that is why a batch that does not fit the
 memory can be halved, and its segments done again.
 """
 
 import logging
-from collections.abc import Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from dgasr.diffusion.canvas import CanvasJob, CanvasSeed
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.noise import segment_key
-from dgasr.diffusion.vocabulary_tail import VocabularyHead
+from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, TransientError
-from dgasr.model.asr import AsrModel
+from dgasr.model.asr import AsrModel, CanvasCache
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, seconds
-from dgasr.transcriber.aside import aside
-from dgasr.transcriber.decoder import CachedDecoder
 from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
 from dgasr.transcriber.memory import is_out_of_memory, release_memory
 from dgasr.transcriber.reading import read_transcript
 from dgasr.transcriber.rescoring import Choice, Rescorer
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Transcriber:
@@ -38,17 +43,15 @@ class Transcriber:
         model: in evaluation mode.
         recipe: from `build_recipe` of this model.
         batch_size: rows of every batch, whether in use or not.
-        records_steps: a GPU records denoising steps and replays them; changes nothing in the result.
 
     Raises:
         ConfigError: no rows.
     """
 
-    def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int, *, records_steps: bool = False) -> None:
+    def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int) -> None:
         if batch_size < 1:
             raise ConfigError(f"--batch-size {batch_size}: must be at least 1.")
         self._model, self._recipe, self.batch_size = model, recipe, batch_size
-        self._records_steps = records_steps
         self._head = VocabularyHead(
             weight=model.head_weight, softcap=model.config.softcap, embed_scale=model.embed_scale
         )
@@ -106,13 +109,12 @@ class Transcriber:
             buckets=self._model.config.canvas.buckets,
             end_token_ids=self._model.config.prompt.end_text_ids,
             config=self._recipe.decode,
-            records_steps=self._records_steps,
         )
         # A CPU's product of the seven tokens of one short text sums in another order than that of three such texts: in
         # batches, a confidence would depend on the batch in its sixth digit.
         rows = 1 if self._model.device.type == "cpu" else self.batch_size
         chosen = Rescorer(self._model, self._recipe, rows).choose(canvases)
-        yield from aside(self._read, chosen, self.batch_size if waits_for(self._model.device) else 0)
+        yield from in_background(self._read, chosen, self.batch_size if waits_for(self._model.device) else 0)
 
     def _jobs(self, features: Iterator[SegmentFeatures]) -> Iterator[CanvasJob]:
         for encoded in SegmentEncoder(self._model, self._recipe, self.batch_size).encode(features):
@@ -126,11 +128,11 @@ class Transcriber:
             )
 
     def _seed(self, encoded: EncodedSegment) -> CanvasSeed:
-        """What CTC hears, as the text that the canvas starts from."""
-        prompt, hearing = self._model.config.prompt, encoded.hearing
+        """What CTC reads, as the text that the canvas starts from."""
+        prompt, text = self._model.config.prompt, encoded.ctc
         return CanvasSeed(
-            ids=(*hearing.ids, prompt.end_text_ids[0]),
-            probabilities=(*hearing.probabilities, hearing.end_probability),
+            ids=(*text.ids, prompt.end_text_ids[0]),
+            probabilities=(*text.probabilities, text.end_probability),
             pad_id=prompt.pad_id,
         )
 
@@ -188,3 +190,56 @@ class _Pulled:
         again = [features for same in self._unfinished.values() for features in same]
         self._unfinished = {}
         self._source = chain(again, self._source)
+
+
+class CachedDecoder:
+    """What `diffusion.denoise` calls; its cache is filled row by row, in place.
+
+    Args:
+        model: in evaluation mode.
+        num_rows: rows of every call.
+        canvas_tokens: largest canvas.
+    """
+
+    def __init__(self, model: AsrModel, num_rows: int, canvas_tokens: int) -> None:
+        self._model, self._num_rows, self._canvas_tokens = model, num_rows, canvas_tokens
+        self._cache: CanvasCache | None = None
+
+    def admit(self, rows: Sequence[int], payloads: Sequence[EncodedSegment]) -> None:
+        """Copy segments' prompt caches into rows."""
+        if self._cache is None:
+            self._cache = CanvasCache(payloads[0].keys_values, self._num_rows, self._canvas_tokens)
+        chosen = torch.tensor(rows, device=self._model.device)
+        self._cache.put(chosen, [payload.keys_values for payload in payloads])
+
+    def __call__(self, ids: Tensor, soft_embeddings: Tensor) -> Tensor:
+        """Run one step; [rows, canvas], [rows, canvas, hidden] → [rows, canvas, hidden]."""
+        assert self._cache is not None, "rows are admitted before their first step"
+        return self._model.decode(ids, soft_embeddings, self._cache)
+
+
+def in_background(work: Callable[[Item], Result], items: Iterable[Item], limit: int) -> Generator[Result]:
+    """Do something with every item in a thread of its own, while the next items are made in the caller's.
+
+    Args:
+        work: what is done, with one item at a time.
+        items: made in the caller's thread.
+        limit: results that may be outstanding; 0 does everything in the caller's thread.
+
+    Yields:
+        The results, in the items' order; what `work` raised is raised in its result's place.
+    """
+    if limit == 0:
+        yield from map(work, items)
+        return
+    worker = ThreadPoolExecutor(1, thread_name_prefix="in-background")
+    try:
+        outstanding: deque[Future[Result]] = deque()
+        for item in items:
+            outstanding.append(worker.submit(work, item))
+            while outstanding and (len(outstanding) > limit or outstanding[0].done()):
+                yield outstanding.popleft().result()
+        while outstanding:
+            yield outstanding.popleft().result()
+    finally:
+        worker.shutdown(cancel_futures=True)

@@ -7,8 +7,7 @@ import pytest
 import soundfile
 import soxr
 
-from dgasr.alignment.boundaries import Loudness, loudness, snap_to_sound
-from dgasr.alignment.config import AlignmentConfig
+from dgasr.alignment.words import AlignmentConfig, Loudness, loudness, snap_to_sound
 from dgasr.features import FeatureConfig, log_mel
 
 HOP = 160

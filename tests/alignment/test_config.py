@@ -1,6 +1,6 @@
 import pytest
 
-from dgasr.alignment.config import AlignmentConfig
+from dgasr.alignment.words import AlignmentConfig
 from dgasr.errors import ConfigError
 
 

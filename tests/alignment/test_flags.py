@@ -1,7 +1,7 @@
 import pytest
 
-from dgasr.alignment.config import AlignmentConfig
 from dgasr.alignment.flags import Flag, flag_segment, longest_run, word_distance
+from dgasr.alignment.words import AlignmentConfig
 from dgasr.records import Word
 
 CONFIG = AlignmentConfig()

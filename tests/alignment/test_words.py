@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dgasr.alignment.boundaries import Loudness
-from dgasr.alignment.config import AlignmentConfig
-from dgasr.alignment.words import WordTokens, align_words, segment_confidence
+from dgasr.alignment.words import AlignmentConfig, Loudness, WordTokens, align_words, segment_confidence
 from dgasr.model.presets import ProjectorConfig
 from dgasr.model.projector import Projector
 from dgasr.records import Segment, Word

@@ -6,20 +6,22 @@ import av
 import numpy as np
 import pytest
 
-from dgasr.audio.config import AudioConfig
+from dgasr.audio.source import AudioConfig
 from dgasr.audio.timeline import Timeline
 from dgasr.errors import DamagedError, TruncatedError, UnknownFormatError
+from dgasr.records import Gap
 
 RATE_HZ = 8000
 
 
-def timeline(*, declared_s=None, has_pauses=False):
+def timeline(*, start_s=None, declared_s=None, missing="lost"):
     return Timeline(
         label="a.webm",
         sample_rate_hz=RATE_HZ,
         num_channels=1,
+        start_s=start_s,
         declared_s=declared_s,
-        has_pauses=has_pauses,
+        missing=missing,
         config=AudioConfig(),
     )
 
@@ -43,7 +45,7 @@ def test_a_start_later_than_zero_is_no_gap():
 
 
 def test_a_pause_of_a_live_recording_becomes_silence():
-    samples = aligned([frame(0), frame(3000)], has_pauses=True)
+    samples = aligned([frame(0), frame(3000)], missing="not_sent")
     assert samples.size == 4000
     assert not samples[1000:3000].any()
 
@@ -72,12 +74,41 @@ def test_rounded_timestamps_are_no_gap():
     assert aligned([frame(0), frame(1003), frame(1998)]).size == 3000
 
 
-def test_timestamps_that_jump_back_are_followed():
-    assert aligned([frame(9000), frame(0), frame(1000)]).size == 3000
+def test_audio_that_begins_after_the_recording_does_has_a_gap_before_it():
+    gap, samples = timeline(start_s=0.5).align([frame(4000 + 24_000)])
+    assert gap == Gap(num_samples=24_000)
+    assert samples.shape == (1000, 1)
 
 
-def test_timestamps_that_jump_by_hours_are_not_filled():
-    assert aligned([frame(0), frame(10**9), frame(10**9 + 1000)]).size == 3000
+def test_a_start_a_little_late_is_silence():
+    assert aligned([frame(500)], start_s=0.0).size == 1500
+
+
+def test_priming_before_the_start_is_no_gap():
+    assert aligned([frame(-1000), frame(0)], start_s=0.0).size == 2000
+
+
+def test_a_long_hole_is_a_gap_and_later_audio_stays_in_place():
+    pieces = list(timeline(missing="not_sent").align([frame(0), frame(9000), frame(10_000)]))
+    assert [piece.num_samples if isinstance(piece, Gap) else len(piece) for piece in pieces] == [1000, 8000, 1000, 1000]
+
+
+def test_what_a_codec_leaves_out_is_silence_however_long():
+    samples = aligned([frame(0), frame(20_000)], missing="pause")
+    assert samples.size == 21_000
+    assert not samples[1000:20_000].any()
+
+
+@pytest.mark.parametrize("stamps", [(90_000, 0, 1000), (0, 10**9, 10**9 + 1000)])
+def test_timestamps_that_jump_back_or_by_days_are_told_and_all_audio_is_kept(stamps):
+    blocks, samples = timeline().align([frame(stamp) for stamp in stamps]), []
+    with pytest.raises(DamagedError, match="timestamps jump 1 times"):
+        samples.extend(blocks)
+    assert sum(map(len, samples)) == 3000
+
+
+def test_timestamps_that_run_back_a_little_are_rounded_badly():
+    assert aligned([frame(2000), frame(0), frame(1000)]).size == 3000
 
 
 def test_padding_of_the_last_frame_is_cut_off():

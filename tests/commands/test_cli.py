@@ -32,23 +32,23 @@ def test_no_command_is_a_wrong_request(dgasr):
     ("error", "code"), [(ConfigError("say this"), 2), (TransientError("say this"), 1), (IntegrityError("say this"), 1)]
 )
 def test_an_error_is_a_message_and_an_exit_code(monkeypatch, capsys, error: Exception, code: int):
-    import dgasr.doctor
+    import dgasr.commands.doctor
 
     def fail(uri):
         raise error
 
-    monkeypatch.setattr(dgasr.doctor, "examine", fail)
+    monkeypatch.setattr(dgasr.commands.doctor, "examine", fail)
     assert main(["doctor"]) == code
     assert capsys.readouterr().err == "dgasr: say this\n"
 
 
 def test_an_interrupted_run_says_that_it_can_go_on(monkeypatch, capsys):
-    import dgasr.doctor
+    import dgasr.commands.doctor
 
     def interrupt(uri):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dgasr.doctor, "examine", interrupt)
+    monkeypatch.setattr(dgasr.commands.doctor, "examine", interrupt)
     assert main(["doctor"]) == 130
     assert "goes on from there" in capsys.readouterr().err
 
@@ -65,7 +65,7 @@ def test_a_reader_that_goes_away_is_no_error(monkeypatch):
     [(">/dev/full", 1, "No space left on device"), (">&-", 0, ""), ("2>&- >/dev/null", 0, "")],
 )
 def test_output_that_nobody_takes_ends_without_a_stack_trace(redirect: str, code: int, message: str):
-    command = f"{sys.executable} -m dgasr.cli plan --hours 1 {redirect}"
+    command = f"{sys.executable} -m dgasr.cli --version {redirect}"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert result.returncode == code
     assert message in result.stderr
@@ -73,16 +73,15 @@ def test_output_that_nobody_takes_ends_without_a_stack_trace(redirect: str, code
 
 
 def test_output_is_utf8_whatever_the_locale():
-    command = [sys.executable, "-m", "dgasr.cli", "plan", "--help"]
+    command = [sys.executable, "-m", "dgasr.cli", "evaluate", "--help"]
     result = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False)
-    assert "10⁷".encode() in result.stdout
+    assert "NAME,…".encode() in result.stdout
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        ["plan", "--hours", "nan"],
-        ["plan", "--hours", "inf"],
+        ["lake", "vacuum", "--lake", "lake", "--grace-days", "inf"],
         ["lake", "vacuum", "--lake", "lake", "--grace-days", "nan"],
         ["train", "manifest.jsonl", "--out", "model", "--lr", "nan"],
         ["train", "manifest.jsonl", "--out", "model", "--workers", "-1"],
@@ -131,10 +130,7 @@ def test_evaluate_on_no_manifest_is_a_wrong_request(dgasr, tmp_path):
 @pytest.mark.parametrize(
     "work",
     [
-        ["corpora", "{file}", "--fsdd", "."],
         ["train", "manifest.jsonl", "--out", "{file}"],
-        ["bench", "decode", "--json", "."],
-        ["bench", "sql", "--json", "{file}/figures.json"],
         ["demo", "--lake", "{file}"],
     ],
 )
@@ -143,9 +139,3 @@ def test_a_file_in_a_folders_place_is_refused_before_any_work(dgasr, tmp_path, w
     code, _, err = dgasr(*(word.format(file=tmp_path / "file") for word in work))
     assert code == 2, err
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_corpora_without_the_data_set_is_a_wrong_request(dgasr, tmp_path):
-    code, _, err = dgasr("corpora", tmp_path / "out", "--fsdd", tmp_path, "--no-voices")
-    assert code == 2
-    assert "Free Spoken Digit Dataset" in err

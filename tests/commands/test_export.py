@@ -1,6 +1,7 @@
 """`dgasr export`: files that other programs read, for a prefix, a question or a recipe."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pysubs2
 import pytest
 import webvtt
 
-from dgasr.bench.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
+from benchmarks.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
+from dgasr.commands.export import FileNames
 from dgasr.exports import CUE_LINES, CUE_MS, LINE_CHARACTERS
 from dgasr.training.manifests import read_manifest
 
@@ -105,3 +107,33 @@ def test_a_key_that_leads_out_of_the_folder_does_not():
     from dgasr.commands.export import _steps
 
     assert _steps("../../etc//passwd") == ["_", "_", "etc", "_", "passwd"]
+
+
+def test_names_that_do_not_fit_a_folder_are_changed_by_one_rule():
+    names, long = FileNames(), "x" * 300
+    placed = [
+        names.place(name, "txt", name)[0]
+        for name in ("a.wav", "A.wav", "a.wav.txt/b.wav", "a", "a/b", long, long + "y")
+    ]
+    assert placed[0] == "a.wav.txt"
+    assert re.fullmatch(r"A\.wav~[0-9a-f]{12}\.txt", placed[1])
+    assert re.fullmatch(r"a\.wav\.txt~[0-9a-f]{12}/b\.wav\.txt", placed[2])
+    assert placed[3:5] == ["a.txt", "a/b.txt"]
+    assert len({path.casefold() for path in placed}) == len(placed)
+    assert all(len(step.encode()) <= 240 for path in placed for step in path.split("/"))
+
+
+def test_names_do_not_depend_on_what_was_placed_before_where_nothing_collides():
+    alone, after = FileNames(), FileNames()
+    after.place("other/one.wav", "txt", "other/one.wav")
+    assert alone.place("\u00e9" * 200, "txt", "u") == after.place("\u00e9" * 200, "txt", "u")
+
+
+def test_a_changed_name_is_written_down(dgasr, archive: Path, tmp_path: Path):
+    (archive / "ONE.wav").write_bytes((archive / "two.wav").read_bytes())
+    lake, out = tmp_path / "lake", tmp_path / "txt"
+    assert dgasr("transcribe", archive, "--lake", lake)[0] == 0
+    assert "1 names do not fit" in dgasr("export", "--lake", lake, "--format", "txt", "--out", out)[2]
+    (line,) = map(json.loads, (out / "renamed.jsonl").read_text().splitlines())
+    assert line["uri"].endswith("one.wav")
+    assert (out / line["file"]).is_file()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion, DiffusionGemmaTextConfig, DynamicCache
 
-from dgasr.diffusion.vocabulary_tail import VocabularyHead
+from dgasr.diffusion.vocabulary import VocabularyHead
 
 PROMPT_TOKENS = 7
 VOCAB_SIZE = 64

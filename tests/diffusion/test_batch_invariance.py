@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dgasr.diffusion.canvas import CanvasJob
-from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.noise import segment_key
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from dgasr.diffusion.canvas import CanvasJob, CanvasSeed
-from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.diffusion.denoise import denoise
-from dgasr.diffusion.vocabulary_tail import VocabularyHead
+from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, IntegrityError
 
 END, PAD, VOCAB = 1, 0, 12

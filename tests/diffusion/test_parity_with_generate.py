@@ -9,10 +9,10 @@ from transformers import DiffusionGemmaGenerationConfig
 from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
 
 from dgasr.diffusion.canvas import CanvasJob
-from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.noise import SegmentNoise, key_words, segment_key
-from dgasr.diffusion.vocabulary_tail import num_chunks
+from dgasr.diffusion.vocabulary import num_chunks
 
 LOGIT_TOLERANCE = 1e-4
 CANVAS, VOCAB, ROWS = 16, 64, 4

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from dgasr.diffusion.canvas import CanvasJob, CanvasSeed
-from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.diffusion.noise import SegmentNoise, key_words, segment_key
-from dgasr.diffusion.rows import CanvasRows
-from dgasr.diffusion.vocabulary_tail import VocabularyHead
+from dgasr.diffusion.sampler import CanvasRows
+from dgasr.diffusion.vocabulary import VocabularyHead
 
 VOCAB, CANVAS, END, PAD = 4096, 16, 1, 0
 HEAD = VocabularyHead(weight=torch.zeros(VOCAB, 4), softcap=30.0, embed_scale=1.0)

@@ -6,9 +6,8 @@ import torch
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA; without it no kernel runs")
 
 from dgasr.diffusion.noise import SegmentNoise, key_words
-from dgasr.diffusion.vocabulary_chunk import read_chunk
+from dgasr.diffusion.vocabulary import VocabularyHead, num_chunks, read_chunk, read_vocabulary
 from dgasr.diffusion.vocabulary_kernel import read_chunk_fused
-from dgasr.diffusion.vocabulary_tail import VocabularyHead, num_chunks, read_vocabulary
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SOFTCAP = 30.0

@@ -1,4 +1,4 @@
-from dgasr.evaluation.nonspeech import non_speech_rows
+from dgasr.evaluation.groups import non_speech_rows
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
 
 

@@ -23,6 +23,11 @@ def test_the_plain_way_keeps_spoken_digits_apart():
     assert normalise("one two three", "en", "basic") == ("one", "two", "three")
 
 
+@pytest.mark.parametrize("normalizer", ["whisper", "basic"])
+def test_marks_that_nobody_sees_are_no_words(normalizer):
+    assert normalise("one \u200b t\u200dwo \u202ethree\u202c", "de", normalizer) == ("one", "two", "three")
+
+
 def test_whispers_way_joins_spoken_digits():
     assert normalise("one two three", "en-US", "whisper") == ("123",)
 

@@ -1,8 +1,7 @@
 import pytest
 
-from dgasr.evaluation.report import Evaluation
+from dgasr.evaluation.report import Evaluation, compare_with
 from dgasr.evaluation.scores import ScoredUtterance
-from dgasr.evaluation.seeds import compare_with
 from dgasr.evaluation.tables import seeds_table
 
 

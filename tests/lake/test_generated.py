@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dgasr.bench.archive import (
+from benchmarks.archive import (
     GPU_HOUR_PRICE,
     MISHEARD,
     OTHER_RECIPE_ID,

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
-from dgasr.bench.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
+from benchmarks.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
 from dgasr.lake.compaction import CompactionConfig, compact
 from dgasr.lake.views import connect
 from dgasr.store import objects

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from dgasr.model.adapter import add_lora, merge_lora
-from dgasr.model.asr import AsrModel, keys_values
-from dgasr.model.canvas_cache import CanvasCache
+from dgasr.model.asr import AsrModel, CanvasCache, keys_values
 from dgasr.model.presets import LoraSize, tiny
 
 ROWS, PROMPT, CANVAS = 3, 11, 16

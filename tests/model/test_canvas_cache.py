@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from dgasr.model.asr import AsrModel, keys_values
-from dgasr.model.canvas_cache import CanvasCache
+from dgasr.model.asr import AsrModel, CanvasCache, keys_values
 from dgasr.model.presets import tiny
 
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from dgasr.diffusion.canvas import CanvasJob
-from dgasr.diffusion.config import DecodeConfig
-from dgasr.diffusion.rows import CanvasRows
-from dgasr.diffusion.vocabulary_tail import VocabularyHead
-from dgasr.model.asr import AsrModel
-from dgasr.model.canvas_cache import CanvasCache
+from dgasr.diffusion.decode_config import DecodeConfig
+from dgasr.diffusion.sampler import CanvasRows
+from dgasr.diffusion.vocabulary import VocabularyHead
+from dgasr.model.asr import AsrModel, CanvasCache
 from dgasr.model.presets import tiny
 
 PROMPT_TOKENS = 5

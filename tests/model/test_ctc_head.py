@@ -8,7 +8,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.ctc_head import IMPOSSIBLE, Questions, blank_bias, label_log_probs, text_log_likelihoods
 from dgasr.model.head import log_partition
 from dgasr.model.presets import tiny
-from dgasr.training.losses import ctc
+from dgasr.training.objective import ctc
 
 
 @pytest.fixture(scope="module")

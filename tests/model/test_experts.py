@@ -1,7 +1,6 @@
 import torch
 
-from dgasr.model.backbone import build_backbone
-from dgasr.model.experts import EVERY_EXPERT
+from dgasr.model.backbone import EVERY_EXPERT, build_backbone
 from dgasr.model.presets import tiny
 
 

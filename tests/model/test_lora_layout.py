@@ -6,8 +6,8 @@ import torch
 from dgasr.errors import ConfigError
 from dgasr.model.adapter import linear_layers
 from dgasr.model.asr import AsrModel
-from dgasr.model.lora_layout import read_lora
 from dgasr.model.presets import full, tiny
+from dgasr.model.stored_layout import read_lora
 
 
 @pytest.fixture(scope="module")

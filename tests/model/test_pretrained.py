@@ -26,12 +26,11 @@ from dgasr.model.adapter import add_lora, save_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.identity import read_config
 from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, LoraSize, full, tiny
-from dgasr.model.pretrained import load_pretrained
+from dgasr.model.pretrained import Slots, backbone_skeleton, draw_weights, load_pretrained
 from dgasr.model.projector_config import ProjectorConfig
-from dgasr.model.skeleton import Slots, backbone_skeleton, draw_weights
 from dgasr.recipe import build_recipe
 from dgasr.records import Segment
-from dgasr.training.vocabulary import write_word_tokenizer
+from dgasr.training.start import write_word_tokenizer
 from dgasr.transcriber import Transcriber, load
 
 VISION = {

@@ -7,7 +7,7 @@ from torch import nn
 from dgasr.errors import ConfigError
 from dgasr.model.projector import Projector
 from dgasr.model.projector_config import ProjectorConfig
-from dgasr.model.projector_layout import read_projector
+from dgasr.model.stored_layout import read_projector
 
 ENCODER, HIDDEN = 768, 2816
 

@@ -8,8 +8,8 @@ import boto3
 import pytest
 
 from dgasr.errors import ConfigError
-from dgasr.store import objects, probe, s3
-from dgasr.store.probe import probe_store
+from dgasr.store import objects, s3
+from dgasr.store.objects import probe_store
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_an_answer_that_got_lost_is_no_sign_of_a_bad_store(tmp_path: Path, monke
 
 
 def test_a_clock_that_is_wrong_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(probe, "MOST_SKEW", timedelta(seconds=-1))
+    monkeypatch.setattr(objects, "MOST_SKEW", timedelta(seconds=-1))
     with pytest.raises(ConfigError, match="Set the clock that is wrong"):
         probe_store(f"{tmp_path}/lake")
 

@@ -8,7 +8,7 @@ from dgasr.model.presets import full, tiny
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.training.augmentation import AugmentationConfig
 from dgasr.training.batches import IGNORED, Batches
-from dgasr.training.rows import BatchConfig
+from dgasr.training.examples import BatchConfig
 
 CLEAN = AugmentationConfig(
     speed=0.15, gain_db=0, colour_probability=0, reverb_probability=0, noise_probability=0, mask_probability=0

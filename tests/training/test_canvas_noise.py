@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dgasr.diffusion.vocabulary_tail import CanvasStatistics
+from dgasr.diffusion.vocabulary import CanvasStatistics
 from dgasr.errors import ConfigError
 from dgasr.training import canvas_noise
 from dgasr.training.canvas_noise import CanvasNoiseConfig, noised_canvas

@@ -8,11 +8,11 @@ from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, load_adapter
 from dgasr.model.checkpoint import load_model, unique_tensors
 from dgasr.model.presets import LoraSize
+from dgasr.training.examples import BatchConfig
 from dgasr.training.fit import fit
 from dgasr.training.objective import LossWeights
 from dgasr.training.phase_run import METRICS_FILE, FitConfig
-from dgasr.training.plan import Phase, Plan
-from dgasr.training.rows import BatchConfig
+from dgasr.training.phases import Phase, Plan
 
 CTC = LossWeights(diffusion=0, autoregressive=0, frame=1.0)
 PHASE = Phase(

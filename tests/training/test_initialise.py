@@ -3,7 +3,7 @@ import torch
 
 from dgasr.model.asr import AsrModel
 from dgasr.model.presets import tiny
-from dgasr.training.initialise import POSITION_SCALE, initialise
+from dgasr.training.start import POSITION_SCALE, initialise
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dgasr.training.losses import cross_entropy, ctc
+from dgasr.training.objective import cross_entropy, ctc
 
 SOFTCAP = 30.0
 BLANK, BLANK_BIAS = 3, 2.5

@@ -14,8 +14,8 @@ from dgasr.training import objective
 from dgasr.training.augmentation import AugmentationConfig
 from dgasr.training.batches import IGNORED, Batches
 from dgasr.training.canvas_noise import CanvasNoiseConfig
+from dgasr.training.examples import BatchConfig
 from dgasr.training.objective import LossWeights, batch_losses
-from dgasr.training.rows import BatchConfig
 
 ALL = LossWeights(diffusion=1.0, autoregressive=0.5, ctc=2.0, frame=0.25, pad=0.2)
 NOISE = CanvasNoiseConfig(own_steps=0.5, max_own_steps=2)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-import dgasr.training.plan
+import dgasr.training.phases
 from dgasr.errors import ConfigError
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights
-from dgasr.training.plan import Phase, Plan, read_plan
+from dgasr.training.phases import Phase, Plan, read_plan
 
-SHIPPED = sorted((Path(dgasr.training.plan.__file__).parent / "plans").glob("*.json"))
+SHIPPED = sorted((Path(dgasr.training.phases.__file__).parent / "plans").glob("*.json"))
 PHASE = {"steps": 3, "learning_rate": 1e-3}
 
 

@@ -17,13 +17,12 @@ from dgasr.model.adapter import add_lora
 from dgasr.model.checkpoint import unique_tensors
 from dgasr.model.presets import LoraSize
 from dgasr.training.canvas_noise import CanvasNoiseConfig
+from dgasr.training.examples import BatchConfig
 from dgasr.training.fit import fit
 from dgasr.training.manifests import write_manifest
 from dgasr.training.objective import LossWeights
-from dgasr.training.phase_run import METRICS_FILE, FitConfig
-from dgasr.training.plan import Phase, Plan
-from dgasr.training.resume import STATE_FILE, read_state, write_state
-from dgasr.training.rows import BatchConfig
+from dgasr.training.phase_run import METRICS_FILE, STATE_FILE, FitConfig, read_state, write_state
+from dgasr.training.phases import Phase, Plan
 
 BATCHES = BatchConfig(batch_size=2, max_join=2, non_speech_probability=0.2)
 PLAN = Plan(
@@ -47,10 +46,10 @@ import torch
 from dgasr.model.asr import AsrModel
 from dgasr.model.presets import tiny
 from dgasr.training.fit import fit
-from dgasr.training.initialise import initialise
+from dgasr.training.start import initialise
 from dgasr.training.manifests import read_manifest
 from dgasr.training.phase_run import FitConfig
-from dgasr.training.plan import read_plan
+from dgasr.training.phases import read_plan
 
 torch.set_num_threads(1)
 folder, vocabulary = map(Path, sys.argv[1:])

@@ -3,8 +3,7 @@ from collections import Counter
 import pytest
 
 from dgasr.errors import ConfigError
-from dgasr.training.manifests import Utterance
-from dgasr.training.selection import EVERYTHING, Selection, select_utterances
+from dgasr.training.manifests import EVERYTHING, Selection, Utterance, select_utterances
 
 
 def said(set_name, language="en", count=1):

@@ -6,7 +6,7 @@ from dgasr.model.adapter import add_lora, has_lora, save_adapter
 from dgasr.model.checkpoint import save_model
 from dgasr.model.identity import TOKENIZER_FILE
 from dgasr.model.presets import LoraSize
-from dgasr.training.plan import Phase, Plan
+from dgasr.training.phases import Phase, Plan
 from dgasr.training.start import StartConfig, starting_model
 
 PLAN = Plan(phases=(Phase(steps=1, learning_rate=1e-3, train=("projector",)),))

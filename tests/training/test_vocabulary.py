@@ -3,7 +3,7 @@ import pytest
 from dgasr.errors import ConfigError
 from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, tiny
 from dgasr.prompt import Tokenizer
-from dgasr.training.vocabulary import write_word_tokenizer
+from dgasr.training.start import write_word_tokenizer
 
 
 def test_ids_follow_the_order_of_special_tokens_then_words(tokenizer):

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from dgasr.diffusion.config import DecodeConfig
+from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.features import segment_features
 from dgasr.model.asr import AsrModel
 from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, ModelIdentity, tiny
 from dgasr.prompt import Tokenizer
 from dgasr.recipe import build_recipe
 from dgasr.records import Segment
-from dgasr.training.initialise import initialise
-from dgasr.training.vocabulary import write_word_tokenizer
+from dgasr.training.start import initialise, write_word_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from dgasr.errors import TransientError
 from dgasr.model.presets import full
 from dgasr.transcriber import Transcriber, memory
 from dgasr.transcriber import segments as composition
-from dgasr.transcriber.decoder import CachedDecoder
 from dgasr.transcriber.encoding import SegmentEncoder
 from dgasr.transcriber.memory import fitting_batch_size, is_out_of_memory, row_bytes
+from dgasr.transcriber.segments import CachedDecoder
 
 
 @pytest.fixture(scope="module")

@@ -1,57 +1,19 @@
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
-from dgasr.transcriber import encoding
-from dgasr.transcriber.encoding import SegmentEncoder
-from dgasr.transcriber.hearing import Hearing
-from dgasr.transcriber.reading import read_transcript
+from dgasr.features import pad_features
+from dgasr.prompt import build_prompt
+from dgasr.transcriber.encoding import CtcText, SegmentEncoder
+from dgasr.transcriber.reading import read_transcript, transcribe_autoregressively, transcribe_by_ctc
 
 
 @pytest.fixture(scope="module")
 def encoded(model, recipe, segments):
     (encoded,) = SegmentEncoder(model, recipe, 1).encode(segments[2:3])
     return encoded
-
-
-def test_states_come_every_20_ms_of_audio_and_one_embedding_further(encoded):
-    assert encoded.num_frames == -(-encoded.features.segment.num_samples // 320)
-    embeddings = -(-encoded.num_frames // 8) + 1
-    assert len(encoded.states) == len(encoded.log_partition) == 8 * embeddings
-
-
-def test_a_short_segment_is_read_for_ctc_as_far_as_it_goes(model, recipe, segments, monkeypatch):
-    read = []
-    plain = SegmentEncoder._scan
-    monkeypatch.setattr(SegmentEncoder, "_scan", lambda self, fine: read.append(len(fine)) or plain(self, fine))
-    whole = list(SegmentEncoder(model, recipe, 4).encode(segments))
-    monkeypatch.setattr(encoding, "LISTENED_LENGTHS", 1)
-    for encoded, plainly in zip(whole, SegmentEncoder(model, recipe, 4).encode(segments), strict=True):
-        torch.testing.assert_close(encoded.states, plainly.states, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(encoded.log_partition, plainly.log_partition, atol=1e-4, rtol=1e-4)
-        assert encoded.hearing.ids == plainly.hearing.ids
-    lengths = read[: len(segments)]
-    assert all(length >= len(encoded.states) for length, encoded in zip(lengths, whole, strict=True))
-    assert 1 < len({*lengths}) <= 8
-    assert {*read[len(segments) :]} == {400}
-
-
-def test_the_encoder_fills_its_last_batch_up_and_drops_the_filling(model, recipe, segments):
-    found = [encoded.features for encoded in SegmentEncoder(model, recipe, 4).encode(segments)]
-    assert found == segments
-
-
-def test_a_large_batch_is_encoded_in_parts(model, recipe, segments, monkeypatch):
-    whole = list(SegmentEncoder(model, recipe, 4).encode(segments))
-    monkeypatch.setattr(encoding, "ENCODED_AT_ONCE", 3)
-    sizes = []
-    plain = model.encode_audio
-    monkeypatch.setattr(model, "encode_audio", lambda log_mel: sizes.append(len(log_mel)) or plain(log_mel))
-    for part, encoded in zip(SegmentEncoder(model, recipe, 100).encode(segments), whole, strict=True):
-        assert torch.equal(part.states, encoded.states)
-        assert torch.equal(part.keys_values[0][0], encoded.keys_values[0][0])
-    assert sizes == [3] * -(-len(segments) // 3)
 
 
 def test_ids_become_text_and_words_with_times_of_the_recording(model, recipe, encoded):
@@ -86,7 +48,7 @@ def test_a_canvas_that_did_not_settle_or_hold_the_text_is_flagged(model, recipe,
 
 
 def test_text_where_ctc_hears_nothing_is_flagged(model, recipe, encoded):
-    deaf = replace(encoded, hearing=Hearing(ids=(), probabilities=(), end_probability=0.9))
+    deaf = replace(encoded, ctc=CtcText(ids=(), probabilities=(), end_probability=0.9))
     assert "no_speech" in read_transcript(model, recipe, deaf, model.tokenizer.encode("one"), [0.9]).flags
 
 
@@ -102,3 +64,62 @@ def test_special_tokens_on_the_canvas_are_no_words(model, recipe, encoded):
     transcript = read_transcript(model, recipe, encoded, ids, [0.5, 0.9, 0.5])
     assert transcript.text == "one"
     assert [word.word for word in transcript.words] == ["one"]
+
+
+def audio_embeddings(model, recipe, features):
+    log_mel = torch.from_numpy(pad_features([features], recipe.features))
+    return model.projector(model.encode_audio(log_mel))
+
+
+def logits(model, states):
+    return model.config.softcap * torch.tanh(states @ model.head_weight.T / model.config.softcap)
+
+
+def greedy_without_a_cache(model, recipe, features):
+    """Take token after token, all that came before it run again each time."""
+    config = model.config
+    prompt = build_prompt(model.tokenizer, config.prompt, config.num_audio_tokens, "en")
+    embeddings = model.prompt_embeddings(torch.tensor(prompt.ids), audio_embeddings(model, recipe, features))
+    ids = []
+    while len(ids) < config.canvas.buckets[-1]:
+        text = model.backbone.model.encoder.get_input_embeddings()(torch.tensor([ids], dtype=torch.long))
+        states, _ = model.prefill(torch.cat([embeddings, text], dim=1))
+        token = int(logits(model, states[0, -1]).argmax())
+        if token in config.prompt.end_text_ids:
+            break
+        ids.append(token)
+    return ids
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_ctc_alone_gives_the_text_that_it_reads(model, recipe, segments, batch_size):
+    transcripts = transcribe_by_ctc(model, recipe, batch_size, segments[:5])
+    for encoded, transcript in zip(SegmentEncoder(model, recipe, 3).encode(segments[:5]), transcripts, strict=True):
+        assert transcript.text == model.tokenizer.decode(list(encoded.ctc.ids))
+
+
+def test_ctc_takes_no_decoder_step(model, recipe, segments):
+    assert {transcript.num_steps for transcript in transcribe_by_ctc(model, recipe, 4, segments)} == {0}
+
+
+def test_the_autoregressive_text_is_that_of_a_loop_without_a_cache(model, recipe, segments):
+    transcripts = list(transcribe_autoregressively(model, recipe, 3, segments[2:4]))
+    texts = [model.tokenizer.decode(greedy_without_a_cache(model, recipe, features)) for features in segments[2:4]]
+    assert [transcript.text for transcript in transcripts] == texts
+    assert all(texts)
+
+
+def test_the_autoregressive_text_stops_at_the_end_of_text(model, recipe, segments):
+    ids = greedy_without_a_cache(model, recipe, segments[0])
+    ender = next(token for token in ids if token != ids[0])
+    other = copy.copy(model)
+    other.config = replace(model.config, prompt=replace(model.config.prompt, end_text_ids=(ender,)))
+    (transcript,) = transcribe_autoregressively(other, recipe, 1, segments[:1])
+    assert transcript.text == model.tokenizer.decode(ids[: ids.index(ender)])
+    assert transcript.num_steps == ids.index(ender) + 1
+
+
+def test_both_give_a_transcript_for_every_segment_in_order(model, recipe, segments):
+    for path in (transcribe_by_ctc, transcribe_autoregressively):
+        found = [transcript.segment for transcript in path(model, recipe, 4, segments)]
+        assert found == [features.segment for features in segments]

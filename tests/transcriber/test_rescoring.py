@@ -9,9 +9,8 @@ from dgasr.features import pad_features
 from dgasr.model.ctc_head import Questions, text_log_likelihoods
 from dgasr.prompt import build_prompt
 from dgasr.transcriber import rescoring
-from dgasr.transcriber.comparison import transcribe_autoregressively
-from dgasr.transcriber.encoding import SegmentEncoder, prompt_cache
-from dgasr.transcriber.hearing import Hearing
+from dgasr.transcriber.encoding import CtcText, SegmentEncoder, prompt_cache
+from dgasr.transcriber.reading import transcribe_autoregressively
 from dgasr.transcriber.rescoring import Rescorer, causal_log_probs
 
 OURS, THEIRS = (9, 10), (9, 11, 10)
@@ -47,7 +46,7 @@ def test_a_text_is_as_likely_as_one_run_over_prompt_and_text_says(model, recipe,
 def test_a_text_is_as_likely_as_token_after_token_says(model, recipe, segments, encoded, monkeypatch):
     kept = []
     monkeypatch.setattr(
-        "dgasr.transcriber.comparison.read_transcript",
+        "dgasr.transcriber.reading.read_transcript",
         lambda model, recipe, encoded, ids, probabilities, **spent: kept.append((ids, probabilities)),
     )
     list(transcribe_autoregressively(model, recipe, 2, segments[:2]))
@@ -73,11 +72,9 @@ def test_texts_that_reach_past_the_sliding_window_leave_the_prompts_whole(model,
 
 
 def canvas(encoded, ours=OURS, theirs=THEIRS, *, is_overflowed=False, log_likelihoods=MappingProxyType({})):
-    hearing = Hearing(
-        ids=theirs, probabilities=(0.5,) * len(theirs), end_probability=0.5, log_likelihoods=log_likelihoods
-    )
+    text = CtcText(ids=theirs, probabilities=(0.5,) * len(theirs), end_probability=0.5, log_likelihoods=log_likelihoods)
     return Canvas(
-        job=CanvasJob(noise_key=1, canvas_tokens=8, payload=replace(encoded, hearing=hearing)),
+        job=CanvasJob(noise_key=1, canvas_tokens=8, payload=replace(encoded, ctc=text)),
         ids=torch.tensor([*ours, *[8] * 6]), log_probabilities=torch.full((len(ours) + 6,), 0.25).log(),
         entropy=torch.zeros(len(ours) + 6), num_tokens=len(ours), num_steps=3, is_settled=True,
         is_overflowed=is_overflowed,
@@ -172,7 +169,7 @@ def test_ctc_is_not_asked_again_about_what_a_shift_heard(model, recipe, encoded,
 def test_what_was_scored_when_it_was_heard_is_what_scoring_it_now_gives(model, encoded):
     num_compared = 0
     for item in encoded:
-        for text, score in item.hearing.log_likelihoods.items():
+        for text, score in item.ctc.log_likelihoods.items():
             ((alone,),) = text_log_likelihoods(model, [Questions(item.states, item.log_partition, [text])])
             assert score == pytest.approx(alone, abs=1e-4)
             num_compared += 1

@@ -5,13 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from dgasr.diffusion import denoise as loop
 from dgasr.errors import ConfigError
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber import segments as composition
-from dgasr.transcriber.encoding import SegmentEncoder
-from dgasr.transcriber.hearing import Hearing
-from tests.diffusion.recorder import Recording
+from dgasr.transcriber.encoding import CtcText, SegmentEncoder
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +50,6 @@ def test_the_order_changes_nothing(run, segments, wanted):
 def test_a_segment_alone_is_what_it_is_in_company(run, segments, wanted):
     segment = segments[4].segment
     assert run(segments[4:5], 8) == {segment: wanted[segment]}
-
-
-def test_recorded_steps_change_nothing(model, recipe, segments, wanted, monkeypatch):
-    recording = Recording()
-    monkeypatch.setattr(loop, "choose_record", lambda device: recording)
-    transcripts = list(Transcriber(model, recipe, 3, records_steps=True).transcribe(segments))
-    assert {transcript.segment: transcript for transcript in transcripts} == wanted
-    assert recording.num_replayed > 0
 
 
 def test_reading_beside_the_next_steps_changes_nothing(run, segments, wanted, monkeypatch):
@@ -108,8 +97,8 @@ def jobs_of(model, seeded_recipe, segments, monkeypatch):
     (encoded,) = SegmentEncoder(model, seeded_recipe, 1).encode([shortest])
 
     def jobs(heard, recipe=seeded_recipe):
-        hearing = Hearing(ids=tuple(heard), probabilities=(0.5,) * len(heard), end_probability=0.25)
-        listened = replace(encoded, hearing=hearing)
+        text = CtcText(ids=tuple(heard), probabilities=(0.5,) * len(heard), end_probability=0.25)
+        listened = replace(encoded, ctc=text)
         found = []
         monkeypatch.setattr(SegmentEncoder, "encode", lambda self, features: iter([listened]))
         monkeypatch.setattr(composition, "denoise", lambda decoder, head, jobs, **options: found.extend(jobs) or [])

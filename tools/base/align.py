@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import WhisperForConditionalGeneration
 
 from dgasr.features import FeatureConfig, log_mel
+from tools.base.fast import COMPUTE_DTYPE
 from tools.base.speech import Clip, Speech
 from tools.reference_words import ALIGNMENT_HEADS, FRAME_SAMPLES, token_onsets
 
@@ -85,7 +86,7 @@ def main() -> None:
         done = {json.loads(line)["start"] for line in lines}
     speech = Speech(options.manifest, options.cache, ("en",))
     model = WhisperForConditionalGeneration.from_pretrained(
-        options.whisper, dtype=torch.bfloat16, attn_implementation="eager"
+        options.whisper, dtype=COMPUTE_DTYPE, attn_implementation="eager"
     ).eval()
     tokenizer = Tokenizer.from_file(str(options.whisper / "tokenizer.json"))
     prompt = [tokenizer.token_to_id(token) for token in PROMPT]
@@ -110,7 +111,7 @@ def main() -> None:
                 words_of.append([*owner, len(clip.text.split())])
             longest = max(map(len, rows))
             inputs = torch.tensor([[*own, *[end] * (longest - len(own))] for own in rows])
-            states = encoder_states(model, torch.from_numpy(windows).to(torch.bfloat16))
+            states = encoder_states(model, torch.from_numpy(windows).to(COMPUTE_DTYPE))
             output = model.model.decoder(
                 input_ids=inputs, encoder_hidden_states=states, output_attentions=True, use_cache=False
             )

@@ -2,6 +2,9 @@
 
 In: Whisper base, Gemma's embedding rows, speech with text. Out: `ear.pt` with the trained tensors, resumable after a
 kill at any step. Knows nothing of the backbone's layers.
+
+Beside the pieces that the projector says, the encoder's own output has to spell (a second CTC, on letters, whose head
+is not kept): in 11 h of speech a piece of the vocabulary's middle occurs some thirty times, a letter thousands.
 """
 
 import argparse
@@ -24,8 +27,17 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from dgasr.features import FeatureConfig, log_mel
 from dgasr.model.projector import Projector
 from dgasr.training.augmentation import AugmentationConfig
+from tools.base.fast import COMPUTE_DTYPE, MULTIPLIES_BFLOAT16
 from tools.base.sizes import BLANK_ID, num_frozen, projector_config
 from tools.base.speech import IGNORED, PackedWindows, Speech
+
+LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
+"""What the encoder has to spell; class 0 of its head is CTC's blank."""
+
+
+def spelled(text: str) -> list[int]:
+    """Return the classes of a text's letters; what is not in LETTERS is left out."""
+    return [LETTERS.index(letter) + 1 for letter in text if letter in LETTERS]
 
 
 class Ear(nn.Module):
@@ -45,6 +57,7 @@ class Ear(nn.Module):
             embeddings = file.get_tensor("model.embed_tokens.weight")[rows].float()
         self.register_buffer("head", embeddings, persistent=False)
         self.projector = Projector(projector_config(config, embeddings.shape[1]), config.d_model, embeddings.shape[1])
+        self.letters = nn.Linear(config.d_model, len(LETTERS) + 1)
         self.num_frozen = num_frozen(config)
 
     def lower(self, log_mel: Tensor) -> Tensor:
@@ -57,12 +70,17 @@ class Ear(nn.Module):
             states = states[0] if isinstance(states, tuple) else states
         return states
 
-    def upper(self, states: Tensor) -> Tensor:
-        """Run what learns; → audio embeddings [batch, frames / 8, hidden]"""
+    def upper(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Run what learns.
+
+        Returns:
+            Audio embeddings [batch, frames / 8, hidden] and logits of letters [batch, frames / 2, letters].
+        """
         for layer in self.encoder.layers[self.num_frozen :]:
             states = layer(states, None)
             states = states[0] if isinstance(states, tuple) else states
-        return self.projector(self.encoder.layer_norm(states))
+        heard = self.encoder.layer_norm(states)
+        return self.projector(heard), self.letters(heard)
 
     def log_probs(self, audio: Tensor) -> Tensor:
         """Read the vocabulary; → [batch, frames, vocabulary] float32"""
@@ -73,21 +91,21 @@ class Ear(nn.Module):
 def trained(ear: Ear) -> dict[str, Tensor]:
     """Name what learns."""
     layers = range(ear.num_frozen, len(ear.encoder.layers))
-    names = [f"encoder.layers.{n}." for n in layers] + ["encoder.layer_norm.", "projector."]
+    names = [f"encoder.layers.{n}." for n in layers] + ["encoder.layer_norm.", "projector.", "letters."]
     return {name: p for name, p in ear.named_parameters() if any(name.startswith(prefix) for prefix in names)}
 
 
-def greedy(log_probs: Tensor) -> list[int]:
+def greedy(log_probs: Tensor, blank: int) -> list[int]:
     """Collapse the likeliest path of one window."""
     path = log_probs.argmax(-1).tolist()
-    return [b for a, b in zip([BLANK_ID, *path], path, strict=False) if b not in (a, BLANK_ID)]
+    return [b for a, b in zip([blank, *path], path, strict=False) if b not in (a, blank)]
 
 
 @torch.no_grad()
-def evaluate(ear: Ear, tokenizer: Tokenizer, speech: Speech, limit: int) -> dict[str, float]:
-    """Greedy WER by set on windows of 15 s or, for longer clips, 30 s."""
+def evaluate(ear: Ear, tokenizer: Tokenizer, speech: Speech, limit: int) -> dict[str, dict[str, float]]:
+    """Return greedy WER and CER by set, of pieces and of letters, on windows of 15 s or, for longer clips, 30 s."""
     ear.eval()
-    errors: dict[str, list[int]] = {}
+    edits: dict[str, list[int]] = {}
     seen: dict[str, int] = {}
     clips = []
     for clip in speech.clips:
@@ -104,35 +122,49 @@ def evaluate(ear: Ear, tokenizer: Tokenizer, speech: Speech, limit: int) -> dict
                 audio, pad = log_mel(speech.waveform(clip), config)
                 windows[row] = pad
                 windows[row, :, : audio.shape[1]] = audio
-            with torch.autocast("cpu", torch.bfloat16):
-                found = ear.log_probs(ear.upper(ear.lower(torch.from_numpy(windows))))
-            for clip, log_probs in zip(part, found, strict=True):
-                text = tokenizer.decode(greedy(log_probs))
-                counts = errors.setdefault(clip.set_name, [0, 0, 0, 0])
-                counts[0] += Levenshtein.distance(clip.text.split(), text.split())
-                counts[1] += len(clip.text.split())
-                counts[2] += Levenshtein.distance(clip.text, text)
-                counts[3] += len(clip.text)
+            with torch.autocast("cpu", torch.bfloat16, enabled=MULTIPLIES_BFLOAT16):
+                audio, spelling = ear.upper(ear.lower(torch.from_numpy(windows)))
+            for clip, pieces, letters in zip(part, ear.log_probs(audio), spelling, strict=True):
+                spelled_out = "".join(LETTERS[index - 1] for index in greedy(letters, 0))
+                counts = edits.setdefault(clip.set_name, [0] * 6)
+                for place, text in enumerate((tokenizer.decode(greedy(pieces, BLANK_ID)), spelled_out)):
+                    counts[2 * place] += Levenshtein.distance(clip.text.split(), text.split())
+                    counts[2 * place + 1] += Levenshtein.distance(clip.text, text)
+                counts[4] += len(clip.text.split())
+                counts[5] += len(clip.text)
     ear.train()
-    result = {name: round(100 * c[0] / c[1], 2) for name, c in sorted(errors.items())}
-    libri = errors.get("en_librispeech_devclean")
-    if libri:
-        result["libri_cer"] = round(100 * libri[2] / libri[3], 2)
-    return result
+    names = ("wer", "cer", "letters_wer", "letters_cer")
+    return {
+        name: {
+            key: round(100 * count / counts[4 + index % 2], 1)
+            for index, (key, count) in enumerate(zip(names, counts[:4], strict=True))
+        }
+        for name, counts in sorted(edits.items())
+    }
 
 
 class Loader(torch.utils.data.Dataset):
     """Batches of one kind after another: mostly 15 s windows, now and then 30 s for the clips that need it."""
 
-    def __init__(self, short: PackedWindows, long: PackedWindows, steps: int) -> None:
-        self._short, self._long, self._steps = short, long, steps
+    def __init__(self, short: PackedWindows, long: PackedWindows, tokenizer: Tokenizer, steps: int) -> None:
+        self._short, self._long, self._tokenizer, self._steps = short, long, tokenizer, steps
 
     def __len__(self) -> int:
         return self._steps
 
-    def __getitem__(self, step: int) -> tuple[Tensor, list[list[int]], Tensor]:
+    def __getitem__(self, step: int) -> tuple[Tensor, list[list[int]], list[list[int]], Tensor]:
         features, ids, labels = (self._long if step % 8 == 7 else self._short).batch(step)
-        return torch.from_numpy(features).to(torch.bfloat16), ids, torch.from_numpy(labels)
+        letters = [spelled(self._tokenizer.decode(own)) for own in ids]
+        return torch.from_numpy(features).to(COMPUTE_DTYPE), ids, letters, torch.from_numpy(labels)
+
+
+def ctc_sum(log_probs: Tensor, ids: list[list[int]], blank: int) -> Tensor:
+    """Sum the CTC losses of rows, nats; log_probs [batch, frames, classes]"""
+    lengths = torch.tensor([len(own) for own in ids])
+    return F.ctc_loss(
+        log_probs.transpose(0, 1), torch.tensor([i for own in ids for i in own]),
+        torch.full_like(lengths, log_probs.shape[1]), lengths, blank=blank, reduction="none", zero_infinity=True,
+    ).sum()  # fmt: skip
 
 
 def main() -> None:
@@ -142,7 +174,7 @@ def main() -> None:
     parser.add_argument("--whisper", type=Path, required=True)
     parser.add_argument("--gemma", type=Path, required=True)
     parser.add_argument("--vocabulary", type=Path, required=True)
-    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--train", type=Path, nargs="+", required=True, help="manifests")
     parser.add_argument("--validation", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
@@ -154,6 +186,7 @@ def main() -> None:
     parser.add_argument("--save-steps", type=int, default=100)
     parser.add_argument("--validation-steps", type=int, default=400)
     parser.add_argument("--frame-weight", type=float, default=2.0)
+    parser.add_argument("--letter-weight", type=float, default=0.7)
     parser.add_argument("--frame-steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -175,7 +208,7 @@ def main() -> None:
             ear.projector.norms["output"].weight.fill_(0.5)
     groups = [
         {"params": [p for n, p in learning.items() if n.startswith("encoder.")], "peak": options.encoder_rate},
-        {"params": [p for n, p in learning.items() if n.startswith("projector.")], "peak": options.projector_rate},
+        {"params": [p for n, p in learning.items() if not n.startswith("encoder.")], "peak": options.projector_rate},
     ]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     state_path, first = options.out / "ear.pt", 0
@@ -200,18 +233,18 @@ def main() -> None:
     ]
     loader = iter(
         torch.utils.data.DataLoader(
-            Loader(kinds[0], kinds[1], options.steps), batch_size=None, sampler=range(first, options.steps),
+            Loader(kinds[0], kinds[1], tokenizer, options.steps), batch_size=None, sampler=range(first, options.steps),
             num_workers=1, prefetch_factor=4, worker_init_fn=lambda _: torch.set_num_threads(1),
         )
     )  # fmt: skip
-    # Frozen layers need no autocast: they run in bfloat16 altogether.
-    frozen = copy.deepcopy(ear).to(torch.bfloat16).requires_grad_(False).eval()
+    # Frozen layers need no autocast: they run in COMPUTE_DTYPE altogether.
+    frozen = copy.deepcopy(ear).to(COMPUTE_DTYPE).requires_grad_(False).eval()
     for module in ear.encoder.layers:
         module.dropout = options.dropout
         module.activation_dropout = options.dropout
     log = (options.out / "ear.jsonl").open("a")
     ear.train()
-    warmup, mean, began = 200, 0.0, time.time()
+    warmup, means, began = 200, np.zeros(3), time.time()
     for step in range(first, options.steps):
         share = (
             (step + 1) / warmup
@@ -221,26 +254,26 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * max(share, 0.02)
         torch.manual_seed(options.seed * 1_000_003 + step)
-        features, ids, labels = next(loader)
+        features, ids, letters, labels = next(loader)
         with torch.no_grad():
             states = frozen.lower(features)
-        with torch.autocast("cpu", torch.bfloat16):
-            audio = ear.upper(states)
-        log_probs = ear.log_probs(audio)
-        lengths = torch.tensor([len(own) for own in ids])
-        loss = F.ctc_loss(
-            log_probs.transpose(0, 1), torch.tensor([i for own in ids for i in own]),
-            torch.full_like(lengths, log_probs.shape[1]), lengths, blank=BLANK_ID, reduction="none", zero_infinity=True,
-        ).sum() / lengths.sum().clamp(min=1)  # fmt: skip
+        with torch.autocast("cpu", torch.bfloat16, enabled=MULTIPLIES_BFLOAT16):
+            audio, spelling = ear.upper(states)
+        log_probs, num_pieces = ear.log_probs(audio), max(1, sum(map(len, ids)))
+        loss = ctc_sum(log_probs, ids, BLANK_ID) / num_pieces
+        spelling_loss = ctc_sum(spelling.float().log_softmax(-1), letters, 0) / num_pieces
         frame = F.nll_loss(log_probs.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
         # Word times break CTC's first plateau; later CTC knows better where a piece is heard.
-        (loss + max(0.1, options.frame_weight * (1 - step / options.frame_steps)) * frame).backward()
+        frame_weight = max(0.1, options.frame_weight * (1 - step / options.frame_steps))
+        (loss + options.letter_weight * spelling_loss + frame_weight * frame).backward()
         norm = nn.utils.clip_grad_norm_(list(learning.values()), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        mean = loss.item() if step == first else 0.98 * mean + 0.02 * loss.item()
+        losses = np.array([loss.item(), spelling_loss.item(), frame.item()])
+        means = losses if step == first else 0.98 * means + 0.02 * losses
         if (step + 1) % 20 == 0:
-            row = {"step": step + 1, "loss": round(mean, 4), "frame": round(frame.item(), 3),
+            named = dict(zip(("loss", "letters", "frame"), means.round(4).tolist(), strict=True))
+            row = {"step": step + 1, **named,
                    "norm": round(float(norm), 2),
                    "s_per_step": round((time.time() - began) / (step + 1 - first), 3)}  # fmt: skip
             log.write(json.dumps(row) + "\n")

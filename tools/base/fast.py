@@ -12,6 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.diffusion_gemma import modeling_diffusion_gemma as modeling
 
+MULTIPLIES_BFLOAT16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+COMPUTE_DTYPE = torch.bfloat16 if MULTIPLIES_BFLOAT16 else torch.float32
+"""What training computes in. With AMX bfloat16 products are seven times as fast as float32 ones; on a processor that
+has AVX2 alone, 250 times as slow (0.0006 against 0.14 TFLOP/s, docs/experiments.md, 2026-11-29)."""
+
 COMPILED_SHAPES = 64
 """Graphs of one function that are kept: norms of different widths, with and without a gradient."""
 
@@ -47,20 +52,20 @@ def _gate(gate: Tensor, up: Tensor) -> Tensor:
     return F.gelu(gate, approximate="tanh") * up
 
 
-def compute_in_bfloat16(model: nn.Module) -> None:
-    """Make parameters bfloat16, in place, but no buffer: rotary frequencies in bfloat16 are off by whole radians."""
+def cast_parameters(model: nn.Module) -> None:
+    """Make parameters COMPUTE_DTYPE, in place, but no buffer: rotary frequencies in bfloat16 are off by radians."""
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)
+        parameter.data = parameter.data.to(COMPUTE_DTYPE)
 
 
 class Masters:
-    """Float32 copies of bfloat16 parameters, which an optimizer changes.
+    """Float32 copies of parameters of COMPUTE_DTYPE, which an optimizer changes.
 
     At the learning rates of fine-tuning most updates are smaller than half a unit of bfloat16's last place and would be
-    lost. The parameters that compute stay bfloat16, so that no step casts them.
+    lost. The parameters that compute keep their type, so that no step casts them.
 
     Args:
-        parameters: in bfloat16; they learn.
+        parameters: those that learn.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:

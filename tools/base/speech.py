@@ -5,6 +5,7 @@ a pure function of (seed, step), which makes a killed training go on exactly.
 """
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from tools.base.vocabulary import is_spoken_form, plain
 
 SET_WEIGHTS = {
     "en_librispeech_devclean": 2.0, "en_librispeech": 2.0, "en_ljspeech": 2.0, "en_speechocean762": 0.6,
-    "en_an4": 0.6, "en_asterisk": 0.7, "en_asp": 1.2, "en_queen": 1.0,
+    "en_an4": 0.6, "en_asterisk": 0.7, "en_asp": 1.2, "en_queen": 1.0, "en_joe": 0.5,
 }  # fmt: skip
 """How much a second of each set counts when clips are drawn; read books are what the first figure is about."""
 
@@ -37,6 +38,7 @@ GAP_S = (0.1, 0.7)
 class Clip:
     """One clip: where its samples lie, and what is said."""
 
+    source: int
     start: int
     num_samples: int
     text: str
@@ -47,20 +49,25 @@ class Clip:
 
 
 class Speech:
-    """Clips of a manifest with their samples in one memory-mapped file.
+    """Clips of manifests, the samples of each manifest in one memory-mapped file.
 
     Args:
-        manifest: JSONL with `audio_filepath`, `text`, `language`, `speaker`, `set`.
+        manifests: JSONL with `audio_filepath`, `text`, `language`, `speaker`, `set`.
         cache: folder for the decoded samples, made on first use, and for what `align.py` finds.
         languages: what is kept.
     """
 
-    def __init__(self, manifest: Path, cache: Path, languages: tuple[str, ...]) -> None:
+    def __init__(self, manifests: Path | Sequence[Path], cache: Path, languages: tuple[str, ...]) -> None:
+        self._samples: list[np.ndarray] = []
+        self.clips: list[Clip] = []
+        for manifest in [manifests] if isinstance(manifests, Path) else manifests:
+            self._add(manifest, cache, languages)
+
+    def _add(self, manifest: Path, cache: Path, languages: tuple[str, ...]) -> None:
         rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
         samples, lengths = cache / f"{manifest.stem}.int16", cache / f"{manifest.stem}_len.npy"
         if not lengths.is_file():
             _decode([manifest.parent / row["audio_filepath"] for row in rows], samples, lengths)
-        self.samples = np.memmap(samples, dtype=np.int16, mode="r")
         counts = np.load(lengths)
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         aligned = cache / f"{manifest.stem}_words.jsonl"
@@ -68,15 +75,17 @@ class Speech:
             row["start"]: tuple(map(tuple, row["words"]))
             for row in map(json.loads, aligned.read_text().splitlines() if aligned.is_file() else ())
         }
-        self.clips = [
-            Clip(int(start), int(count), plain(row["text"]), row["speaker"], row["set"], places.get(int(start)))
+        self.clips += [
+            Clip(len(self._samples), int(start), int(count), plain(row["text"]), row["speaker"], row["set"],
+                 places.get(int(start)))
             for row, start, count in zip(rows, starts, counts, strict=True)
             if row["language"] in languages and is_spoken_form(row["text"]) and plain(row["text"])
-        ]
+        ]  # fmt: skip
+        self._samples.append(np.memmap(samples, dtype=np.int16, mode="r"))
 
     def waveform(self, clip: Clip) -> np.ndarray:
         """Return a clip's samples as float32 in [-1, 1]."""
-        return self.samples[clip.start : clip.start + clip.num_samples].astype(np.float32) / 32768.0
+        return self._samples[clip.source][clip.start : clip.start + clip.num_samples].astype(np.float32) / 32768.0
 
 
 def _decode(paths: list[Path], samples: Path, lengths: Path) -> None:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from rapidfuzz.distance import Levenshtein
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import Gemma3ForCausalLM, WhisperConfig
+from transformers import WhisperConfig
 
 from dgasr.model.asr import AsrModel
 from dgasr.model.gemma import load_gemma3
@@ -29,8 +29,8 @@ from dgasr.prompt import build_prompt, canvas_ids
 from dgasr.training.batches import Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, backbone_losses
-from tools.base.fast import Masters, compile_elementwise, compute_in_bfloat16
-from tools.base.sizes import BLANK_ID, base_config
+from tools.base.fast import Masters, cast_parameters, compile_elementwise
+from tools.base.sizes import BLANK_ID, base_config, load_gemma
 from tools.base.vocabulary import SPECIAL_TOKENS, is_spoken_form, plain
 
 AUDIO_RMS = 1.2
@@ -43,6 +43,7 @@ class CorruptionConfig:
 
     highest_rate: largest share of pieces that a row gets wrong; each row draws its own, from 0.
     substitute, drop, double: what happens to a wrong piece, as shares; the rest gets a piece put behind it.
+    misspelt: share of rows whose text is misspelt letter by letter, and then cut into pieces, in place of the above.
     unheard: share of rows with an empty prompt: the language alone.
     """
 
@@ -50,6 +51,7 @@ class CorruptionConfig:
     substitute: float = 0.6
     drop: float = 0.2
     double: float = 0.1
+    misspelt: float = 0.5
     unheard: float = 0.1
 
 
@@ -71,6 +73,39 @@ class LookAlikes:
     def draw(self, piece: int, rng: random.Random) -> int:
         """Draw a piece that might be heard instead."""
         return rng.choice(self._near.get(piece) or [piece])
+
+
+SOUND_ALIKE = ("aeiouy", "ae", "iey", "ou", "aw", "pb", "td", "kgcq", "fvp", "szcx", "mn", "lrw", "jgh", "th")
+"""Letters that are heard for each other."""
+
+LETTERS_A_PIECE = 4
+"""A row with a given share of wrong pieces has a quarter of that share of wrong letters."""
+
+
+def misspell(text: str, rate: float, rng: random.Random) -> str:
+    """Spell a text as a recogniser does that heard it well and knows no words.
+
+    Args:
+        text: plain text.
+        rate: share of letters that go wrong.
+        rng: of all choices.
+    """
+    out = []
+    for letter in text:
+        if rng.random() >= rate:
+            out.append(letter)
+            continue
+        groups = [group for group in SOUND_ALIKE if letter in group]
+        kind = rng.random()
+        if kind < 0.55 and groups:
+            out.append(rng.choice(rng.choice(groups)))
+        elif kind < 0.75:
+            continue
+        elif kind < 0.85:
+            out += [letter, " "]
+        else:
+            out += [letter, letter]
+    return " ".join("".join(out).split())
 
 
 def corrupt(ids: list[int], rate: float, config: CorruptionConfig, near: LookAlikes, rng: random.Random) -> list[int]:
@@ -132,6 +167,7 @@ class SimulatedEar:
 
     def __init__(self, model: AsrModel, tokenizer: Tokenizer, lines: list[str], batch_tokens: int, seed: int) -> None:
         self._model, self._batch_tokens, self._seed = model, batch_tokens, seed
+        self._tokenizer = tokenizer
         self._ids = [encoded.ids for encoded in tokenizer.encode_batch(lines)]
         self._near = LookAlikes(tokenizer, first_piece=len(SPECIAL_TOKENS))
         self._corruption = CorruptionConfig()
@@ -170,8 +206,14 @@ class SimulatedEar:
         paths = []
         for text in texts:
             rate = rng.random() * self._corruption.highest_rate
-            is_heard = rng.random() >= self._corruption.unheard
-            heard = corrupt(text, rate, self._corruption, self._near, rng) if is_heard else []
+            kind = rng.random()
+            if kind < self._corruption.unheard:
+                heard = []
+            elif kind < self._corruption.unheard + self._corruption.misspelt:
+                spelled = misspell(self._tokenizer.decode(text), rate / LETTERS_A_PIECE, rng)
+                heard = self._tokenizer.encode(spelled).ids
+            else:
+                heard = corrupt(text, rate, self._corruption, self._near, rng)
             paths.append(simulated_path(heard, num_audio, rng))
         said = self._model.head_weight[torch.tensor(paths)].float()
         said = F.rms_norm(said, said.shape[-1:])
@@ -186,6 +228,7 @@ def main() -> None:
     parser.add_argument("--gemma", type=Path, required=True)
     parser.add_argument("--vocabulary", type=Path, required=True)
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="sentences, one a line, .xz")
+    parser.add_argument("--layers", type=int, nargs="+", help="which of Gemma's layers are kept (default: all)")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch-tokens", type=int, default=2400)
     parser.add_argument("--rate", type=float, default=1.5e-4)
@@ -199,7 +242,7 @@ def main() -> None:
     if options.compile:
         compile_elementwise()
     rows = json.loads((options.vocabulary / "gemma_rows.json").read_text())
-    gemma = Gemma3ForCausalLM.from_pretrained(options.gemma, dtype=torch.float32)
+    gemma = load_gemma(options.gemma, options.layers)
     prompt_tokenizer = PromptTokenizer.load(options.vocabulary)
     # Any small encoder will do: no audio is read here.
     whisper = WhisperConfig(d_model=8, encoder_layers=1, encoder_attention_heads=1, encoder_ffn_dim=8)
@@ -216,7 +259,7 @@ def main() -> None:
     learning = backbone_weights(model)
     for parameter in learning.values():
         parameter.requires_grad_(True)
-    compute_in_bfloat16(model)
+    cast_parameters(model)
     masters = Masters(list(learning.values()))
     optimizer = torch.optim.AdamW(masters.masters, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     state_path, first = options.out / "text.pt", 0

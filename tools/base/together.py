@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import Gemma3ForCausalLM, WhisperConfig
+from transformers import WhisperConfig
 
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import save_model
@@ -28,8 +29,8 @@ from dgasr.training.batches import Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, batch_losses
 from tools.base.ear import Ear, trained
-from tools.base.fast import Masters, compile_elementwise, compute_in_bfloat16
-from tools.base.sizes import WINDOW_FRAMES, base_config, num_frozen
+from tools.base.fast import COMPUTE_DTYPE, Masters, cast_parameters, compile_elementwise
+from tools.base.sizes import WINDOW_FRAMES, base_config, load_gemma, num_frozen
 from tools.base.speech import PackedWindows, Speech
 from tools.base.text import SimulatedEar, backbone_weights, read_sentences
 
@@ -38,10 +39,12 @@ TEXT_EVERY = 4
 """One step in so many is on text alone, so that the language is not forgotten."""
 
 
-def compose(gemma_folder: Path, whisper: Path, vocabulary: Path, ear_state: Path | None) -> AsrModel:
+def compose(
+    gemma_folder: Path, layers: Sequence[int] | None, whisper: Path, vocabulary: Path, ear_state: Path | None
+) -> AsrModel:
     """Put `base` together from its pretrained parts and the ear's state, in float32."""
     rows = json.loads((vocabulary / "gemma_rows.json").read_text())
-    gemma = Gemma3ForCausalLM.from_pretrained(gemma_folder, dtype=torch.float32)
+    gemma = load_gemma(gemma_folder, layers)
     config = base_config(WhisperConfig.from_pretrained(whisper), gemma.config, len(rows))
     model = AsrModel(config, PromptTokenizer.load(vocabulary))
     load_gemma3(model.backbone, gemma, rows)
@@ -73,7 +76,7 @@ class SpeechBatches(torch.utils.data.Dataset[Batch]):
         ids = [own[: canvas.buckets[-1] - 1] for own in ids]
         bucket = canvas.bucket_holding(max(map(len, ids)) + 1) or canvas.buckets[-1]
         return Batch(
-            log_mel=torch.from_numpy(features).to(torch.bfloat16),
+            log_mel=torch.from_numpy(features).to(COMPUTE_DTYPE),
             canvas=torch.tensor([canvas_ids(own, bucket, prompt.end_text_ids[0], prompt.pad_id) for own in ids]),
             text_lengths=torch.tensor([len(own) for own in ids]),
             frame_labels=torch.from_numpy(labels),
@@ -89,9 +92,10 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=Path, required=True)
     parser.add_argument("--ear", type=Path, required=True, help="ear.pt")
     parser.add_argument("--backbone", type=Path, required=True, help="text.pt")
-    parser.add_argument("--train", type=Path, required=True, help="manifest")
+    parser.add_argument("--train", type=Path, nargs="+", required=True, help="manifests")
     parser.add_argument("--text", type=Path, nargs="+", required=True)
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--layers", type=int, nargs="+", help="which of Gemma's layers are kept (default: all)")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch-windows", type=int, default=5)
     parser.add_argument("--encoder-rate", type=float, default=5e-5)
@@ -107,7 +111,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     if options.compile:
         compile_elementwise()
-    model = compose(options.gemma, options.whisper, options.vocabulary, options.ear)
+    model = compose(options.gemma, options.layers, options.whisper, options.vocabulary, options.ear)
     stored = torch.load(options.backbone, weights_only=True)["weights"]
     with torch.no_grad():
         for name, parameter in backbone_weights(model).items():
@@ -123,7 +127,7 @@ def main() -> None:
     for group in groups.values():
         for parameter in group.values():
             parameter.requires_grad_(True)
-    compute_in_bfloat16(model)
+    cast_parameters(model)
     learning = {name: parameter for group in groups.values() for name, parameter in group.items()}
     masters = Masters(list(learning.values()))
     by_name = dict(zip(learning, masters.masters, strict=True))

@@ -16,7 +16,7 @@ def test_words_lie_where_attention_is_and_the_last_one_ends_where_the_text_does(
 
 
 def test_every_clip_is_in_one_batch_with_a_window_that_holds_it():
-    clips = [(index, Clip(0, 4000 * (index + 1), "x" * index, "s", "set")) for index in range(110)]
+    clips = [(index, Clip(0, 0, 4000 * (index + 1), "x" * index, "s", "set")) for index in range(110)]
     seen = []
     for window_s, group in batches(clips, 8):
         assert all(clip.num_samples <= window_s * 16_000 for _, clip in group)

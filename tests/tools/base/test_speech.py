@@ -4,12 +4,13 @@ import random
 import numpy as np
 import pytest
 import soundfile
+from rapidfuzz.distance import Levenshtein
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from dgasr.training.augmentation import AugmentationConfig
 from tools.base.sizes import BLANK_ID
 from tools.base.speech import IGNORED, TOKEN_SAMPLES, PackedWindows, Speech
-from tools.base.text import CorruptionConfig, corrupt, simulated_path
+from tools.base.text import CorruptionConfig, corrupt, misspell, simulated_path
 
 QUIET = AugmentationConfig(
     speed=0.0, gain_db=0.0, colour_probability=0.0, reverb_probability=0.0, noise_probability=0.0, mask_probability=0.0
@@ -106,3 +107,11 @@ def test_a_hypothesis_without_mistakes_is_the_text():
     assert corrupt(ids, 0.0, CorruptionConfig(), Near(), random.Random(0)) == ids
     assert corrupt(ids, 1.0, CorruptionConfig(substitute=1.0), Near(), random.Random(0)) == [i + 1 for i in ids]
     assert corrupt(ids, 1.0, CorruptionConfig(substitute=0.0, drop=1.0), Near(), random.Random(0)) == []
+
+
+def test_a_text_is_misspelt_at_the_rate_asked_for_and_stays_words():
+    text = "she said that he had seen it in the house by the river"
+    assert misspell(text, 0.0, random.Random(0)) == text
+    distances = [Levenshtein.distance(text, misspell(text, 0.1, random.Random(seed))) for seed in range(200)]
+    assert 0.05 < sum(distances) / 200 / len(text) < 0.11
+    assert all(" ".join(misspell(text, 0.5, random.Random(seed)).split()) for seed in range(50))

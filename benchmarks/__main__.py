@@ -1,0 +1,37 @@
+"""`python -m benchmarks [NAME [FLAGS]]`: run one benchmark; without a name the front end and the whole path."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from dgasr.errors import DgasrError
+
+BENCHMARKS = {
+    "frontend": "audio → segments → features, on one core",
+    "path": "the sample recordings, read and decoded at several batch sizes",
+    "decode": "waveforms → canvases by phase, beside transformers and the machine's bound (minutes)",
+    "sql": "every view over a million segments (minutes)",
+}
+"""Module of `benchmarks` → what it measures."""
+
+UNNAMED = ("frontend", "path")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is named; 0 for done, 2 for a wrong request."""
+    name, flags = (arguments[0], arguments[1:]) if arguments else (None, [])
+    if name is not None and name not in BENCHMARKS:
+        lines = "".join(f"  {known:<10} {what}\n" for known, what in BENCHMARKS.items())
+        sys.stderr.write(f"{__doc__}\n{lines}")
+        return 0 if name in ("-h", "--help") else 2
+    try:
+        for chosen in (name,) if name else UNNAMED:
+            importlib.import_module(f"benchmarks.{chosen}").main(flags)
+    except DgasrError as error:
+        sys.stderr.write(f"benchmarks: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,119 @@
+"""How fast a machine could decode at most: sizes of a model and two measured rates in, seconds by phase out.
+
+A phase takes at least as long as its products at the machine's matrix rate, and as reading its weights once at its
+bandwidth, whichever is longer. Elementwise work counts as free, so no program reaches the bound.
+"""
+
+from dataclasses import dataclass
+
+from benchmarks.machine import Rates
+from dgasr.model.presets import AsrConfig
+from dgasr.records import SAMPLE_RATE_HZ
+
+PROMPT_TEXT_TOKENS = 32
+"""Prompt tokens around the audio slots: 220 with the full model's 188."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """Least work of one phase.
+
+    flops: multiplications and additions of its matrix products.
+    weights: numbers it must read at least once.
+    """
+
+    flops: float
+    weights: float
+
+    def seconds(self, rates: Rates, bytes_per_weight: int) -> float:
+        """Least time on a machine of these rates, s."""
+        return max(self.flops / rates.flops, self.weights * bytes_per_weight / rates.copy_bytes)
+
+
+def window_work(config: AsrConfig, batch: int, canvas: int, clip_s: float | None = None) -> dict[str, Work]:
+    """Count the work of a batch of windows, denoising for one step.
+
+    Args:
+        config: sizes.
+        batch: windows.
+        canvas: tokens of each canvas.
+        clip_s: audio in each, s; whole windows when `None`.
+
+    Returns:
+        Work of `encoder`, `projector`, `ctc`, `prefill`, and of one step's `body` and `tail`.
+    """
+    sizes, encoder = config.backbone, config.encoder
+    prompt = config.num_audio_tokens + PROMPT_TEXT_TOKENS
+    frames, hidden, vocab = encoder["max_source_positions"], sizes["hidden_size"], sizes["vocab_size"]
+    head = hidden * vocab
+    projector, subsampling = sum(_projector_sizes(config).values()), config.projector.subsampling
+    audible = frames if clip_s is None else min(frames, round(clip_s * SAMPLE_RATE_HZ / config.frame_samples))
+    # The unshifted embeddings of the whole window are the prompt's; those between them are read where audio is.
+    passes = 1 + (subsampling - 1) * audible / frames
+    return {
+        "encoder": _encoder_work(config, batch),
+        "projector": Work(flops=passes * batch * _projector_flops(config), weights=projector),
+        "ctc": Work(flops=2.0 * batch * audible * head, weights=head),
+        "prefill": _layers_work(config, batch, prompt, prompt / 2),
+        "body": _layers_work(config, batch, canvas, prompt + canvas, extra=3 * hidden * sizes["intermediate_size"]),
+        "tail": Work(flops=4.0 * batch * canvas * head, weights=head),
+    }
+
+
+def _encoder_work(config: AsrConfig, batch: int) -> Work:
+    encoder = config.encoder
+    width, frames = encoder["d_model"], encoder["max_source_positions"]
+    convs = 3 * encoder["num_mel_bins"] * width * 2 + 3 * width * width  # the first one at twice the frames
+    layer = 4 * width * width + 2 * width * encoder["encoder_ffn_dim"]
+    weights = convs + encoder["encoder_layers"] * layer
+    attention = encoder["encoder_layers"] * 4.0 * frames * frames * width
+    return Work(flops=batch * (2.0 * weights * frames + attention), weights=weights)
+
+
+def _projector_sizes(config: AsrConfig) -> dict[str, int]:
+    """Weights of each of the projector's layers."""
+    layout = config.projector
+    widths = layout.widths(config.encoder["d_model"], config.backbone["hidden_size"])
+    before, found = config.encoder["d_model"], {}
+    for name in layout.layers:
+        is_conv = name.startswith("convs")
+        inputs = before * (layout.kernel_size if is_conv else layout.stack if before == widths["input"] else 1)
+        found[name], before = inputs * widths[name], widths[name]
+    return found
+
+
+def _projector_flops(config: AsrConfig) -> float:
+    frames, total = config.encoder["max_source_positions"], 0.0
+    for name, weights in _projector_sizes(config).items():
+        frames = -(-frames // 2) if name.startswith("convs") else config.num_audio_tokens
+        total += 2.0 * frames * weights
+    return total
+
+
+def _layers_work(config: AsrConfig, batch: int, tokens: int, keys: float, extra: int = 0) -> Work:
+    """Count all layers of the backbone for `tokens` of each row that see `keys` others on average."""
+    sizes = config.backbone
+    hidden, heads, experts, chosen = (
+        sizes[name] for name in ("hidden_size", "num_attention_heads", "num_experts", "top_k_experts")
+    )
+    expert = 3 * hidden * sizes["moe_intermediate_size"]
+    # Of routed experts only those are read that some token chose; evenly routed, that many are expected.
+    read = experts * (1 - (1 - chosen / experts) ** (batch * tokens))
+    flops = weights = 0.0
+    for is_full in _is_full(config):
+        dim = sizes["global_head_dim" if is_full else "head_dim"]
+        key_heads = sizes["num_global_key_value_heads" if is_full else "num_key_value_heads"]
+        attention = hidden * dim * (2 * heads + key_heads * (1 if is_full else 2))
+        dense = attention + 3 * hidden * sizes["intermediate_size"] + hidden * experts
+        flops += 2.0 * (dense + chosen * expert) + 4.0 * keys * heads * dim
+        weights += dense + read * expert
+    return Work(flops=batch * tokens * (flops + 2.0 * extra), weights=weights + extra)
+
+
+def _is_full(config: AsrConfig) -> list[bool]:
+    """Tell of each layer whether it attends to everything: every sixth one, where the sizes do not list them."""
+    sizes = config.backbone
+    kinds = sizes.get("layer_types")
+    if kinds is not None:
+        return [kind == "full_attention" for kind in kinds]
+    return [index % 6 == 5 for index in range(sizes["num_hidden_layers"])]

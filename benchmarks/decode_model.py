@@ -1,0 +1,99 @@
+"""The model and clips that decoding is measured on: of any size, drawn at random, which does not change the work."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import WhisperConfig
+
+from benchmarks.bound import PROMPT_TEXT_TOKENS
+from dgasr.model.asr import AsrModel
+from dgasr.model.backbone import backbone_config
+from dgasr.model.identity import read_config
+from dgasr.model.presets import AsrConfig, ModelIdentity
+from dgasr.model.pretrained import backbone_skeleton, draw_weights, encoder_skeleton
+from dgasr.prompt import Tokenizer
+from dgasr.records import SAMPLE_RATE_HZ, Segment
+
+DECIDING_BIAS = 100.0
+"""On the blank's logit: more than two soft caps apart, whatever the network says."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reduction:
+    """What is made smaller than the model's own size; 0 leaves a size as it is.
+
+    layers: of the backbone. experts: of each layer. vocabulary: entries.
+    """
+
+    layers: int = 0
+    experts: int = 0
+    vocabulary: int = 0
+
+    def apply(self, config: AsrConfig) -> AsrConfig:
+        """Return the sizes after it; ids that no longer exist become the last ones that do."""
+        backbone, prompt = dict(config.backbone), config.prompt
+        if self.layers:
+            backbone |= {"num_hidden_layers": self.layers}
+            if "layer_types" in backbone:
+                backbone["layer_types"] = backbone["layer_types"][: self.layers]
+        if self.experts:
+            backbone |= {"num_experts": self.experts, "top_k_experts": min(self.experts, backbone["top_k_experts"])}
+        if self.vocabulary:
+            last = self.vocabulary - 2  # the one behind it becomes the image's, which no prompt may hold
+            backbone["vocab_size"] = self.vocabulary
+            ids = {name: min(getattr(prompt, name), last - index) for index, name in enumerate(
+                ("begin_audio_id", "audio_id", "end_audio_id"))}  # fmt: skip
+            prompt = replace(prompt, **ids)
+        return replace(config, backbone=backbone, prompt=prompt)
+
+
+def random_model(name: str, reduction: Reduction, device: torch.device, dtype: torch.dtype) -> AsrModel:
+    """Draw a model of a preset's or folder's size; it says nothing, at the speed of one that does.
+
+    Args:
+        name: `tiny`, `full` or a model folder.
+        reduction: what to make smaller.
+        device: where the weights are drawn and stay.
+        dtype: of the weights.
+    """
+    # At random CTC hears eight long texts that differ, which nobody says; silence costs it what speech does.
+    config = replace(reduction.apply(read_config(name)), blank_bias=DECIDING_BIAS)
+    backbone = backbone_skeleton(backbone_config(config), device)
+    encoder = encoder_skeleton(WhisperConfig(**config.encoder))
+    for part in (encoder, backbone):
+        draw_weights(part, dtype, device, seed=0)
+    identity = ModelIdentity(name=f"{config.name} with random weights", digest="random")
+    model = AsrModel(config, prompt_tokenizer(), identity, encoder=encoder, backbone=backbone)
+    model.projector.to(device, dtype)
+    return model.eval().requires_grad_(False)
+
+
+def prompt_tokenizer() -> Tokenizer:
+    """Give a tokenizer that knows no text and makes prompts of the usual length."""
+    return Tokenizer(_FixedLength(), None)
+
+
+class _FixedLength:
+    """Stands for a transformers tokenizer: half of the prompt's text is before the audio, half after it."""
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return [3] * (PROMPT_TEXT_TOKENS // 2 - 1)
+
+
+def noise_segments(config: AsrConfig, duration_s: float, count: int) -> list[tuple[Segment, np.ndarray]]:
+    """Make segments of noise: what is in them does not change the work."""
+    num_samples = min(round(duration_s * SAMPLE_RATE_HZ), config.window_samples)
+    generator = np.random.default_rng(0)
+    waveform = (0.1 * generator.standard_normal(num_samples)).astype(np.float32)
+    return [
+        (
+            Segment(
+                recording_id=f"{index:032x}", segment_index=0, channel=0, start_sample=0, end_sample=num_samples,
+                kind="speech", cut="end",
+            ),
+            waveform,
+        )
+        for index in range(count)
+    ]  # fmt: skip

@@ -1,0 +1,131 @@
+"""What a machine can do: time by phase, peak memory, its bandwidth and matrix rate. Knows no model."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+_PEAK_RESIDENT = "5"
+"""What Linux is told in order to count its peak of resident memory anew; see proc(5)."""
+
+GAP = 16
+"""`largest_fitting` is short of the largest by at most its sixteenth."""
+
+
+class Stopwatch:
+    """Seconds by phase; waits for the device at every mark, so that each phase pays for its own work.
+
+    On a CPU with one thread it counts processor time, which other processes hardly change.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def timed(self, phase: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a function so that its time is counted."""
+
+        def run(*arguments: Any, **named: Any) -> Any:
+            started = self.now()
+            try:
+                return work(*arguments, **named)
+            finally:
+                self.seconds[phase] += self.now() - started
+
+        return run
+
+    def now(self) -> float:
+        """Give the time when all work so far is done, s."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+            return time.perf_counter()
+        return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+class PeakMemory:
+    """Counts from the moment it is made; what was in use by then is in it.
+
+    Args:
+        device: whose memory.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._counts = True
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        try:
+            _CLEAR.write_text(_PEAK_RESIDENT, encoding="ascii")
+        except OSError:
+            self._counts = False
+
+    def bytes(self) -> int | None:
+        """Give the peak so far; `None` where the system does not count it."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        if not self._counts:
+            return None
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rates:
+    """What a machine does in a second.
+
+    copy_bytes: read and written together by a copy of a large tensor.
+    flops: of a large matrix product in the model's type.
+    """
+
+    copy_bytes: float
+    flops: float
+
+
+def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
+    """Measure bandwidth and matrix rate, each the best of a few."""
+    is_gpu = device.type == "cuda"
+    numbers, side = (2**30, 8192) if is_gpu else (2**24, 768)
+    source = torch.zeros(numbers, dtype=dtype, device=device)
+    target = torch.empty_like(source)
+    square = torch.zeros(side, side, dtype=dtype, device=device)
+    copy_s = _best_s(lambda: target.copy_(source), device)
+    product_s = _best_s(lambda: square @ square, device)
+    return Rates(copy_bytes=2 * numbers * dtype.itemsize / copy_s, flops=2 * side**3 / product_s)
+
+
+def _best_s(work: Callable[[], object], device: torch.device, rounds: int = 5) -> float:
+    watch, times = Stopwatch(device), []
+    for _ in range(rounds + 1):
+        started = watch.now()
+        work()
+        times.append(watch.now() - started)
+    return min(times[1:])
+
+
+def largest_fitting(fits: Callable[[int], bool], limit: int) -> int:
+    """Find the largest number that fits.
+
+    Args:
+        fits: tells of a number whether it does; whatever is below a number that fits, fits.
+        limit: numbers above are not tried.
+
+    Returns:
+        The largest one that was seen to fit, 0 where not even 1 does.
+    """
+    fitting, failing = 0, 1
+    while failing <= limit and fits(failing):
+        fitting, failing = failing, 2 * failing
+    while failing - fitting > max(fitting // GAP, 1):
+        middle = (fitting + failing) // 2
+        if middle <= limit and fits(middle):
+            fitting = middle
+        else:
+            failing = middle
+    return fitting

@@ -1,0 +1,71 @@
+"""What is said on any channel stays audible, whatever the other channels do."""
+
+import numpy as np
+import pytest
+
+from dgasr.audio.downmix import Downmix
+
+RATE_HZ = 8000
+
+
+def noise(duration_s, seed, level=0.1):
+    return (level * np.random.default_rng(seed).standard_normal(round(duration_s * RATE_HZ))).astype(np.float32)
+
+
+def mixed(channels, block_frames=3000):
+    downmix = Downmix(channels.shape[1], RATE_HZ)
+    parts = [
+        mono
+        for start in range(0, len(channels), block_frames)
+        for mono in downmix.mix(channels[start : start + block_frames])
+    ]
+    return np.concatenate([*parts, *downmix.finish()]), downmix
+
+
+def test_channels_that_agree_are_averaged():
+    voice = noise(3.5, 0)
+    stereo = np.stack([voice, 0.5 * voice], axis=1)
+    found, downmix = mixed(stereo)
+    np.testing.assert_array_equal(found, stereo.mean(axis=1, dtype=np.float32))
+    assert (downmix.cancelled_s, downmix.channels_differ) == (0.0, False)
+
+
+def test_an_inverted_channel_does_not_cancel_the_other():
+    voice = noise(3.5, 0)
+    found, downmix = mixed(np.stack([voice, -voice], axis=1))
+    assert np.abs(found) @ np.abs(voice) == pytest.approx(voice @ voice, rel=1e-3)
+    assert downmix.cancelled_s == pytest.approx(3.5, abs=0.5)
+
+
+def test_of_many_channels_the_one_that_is_heard_is_taken():
+    channels = np.zeros((3 * RATE_HZ, 16), np.float32)
+    channels[:, 5] = noise(3.0, 0)
+    np.testing.assert_array_equal(mixed(channels)[0], channels[:, 5])
+
+
+def test_the_mix_does_not_depend_on_the_blocks():
+    voice, other = noise(6.3, 0), noise(6.3, 1)
+    other[: 2 * RATE_HZ] = -voice[: 2 * RATE_HZ]
+    stereo = np.stack([voice, other], axis=1)
+    expected = mixed(stereo, len(stereo))[0]
+    for block_frames in (1, 777, RATE_HZ, 20_000):
+        np.testing.assert_array_equal(mixed(stereo, block_frames)[0], expected)
+
+
+def test_a_constant_offset_of_opposite_sign_cancels_nothing():
+    voice = noise(2.0, 0)
+    found, downmix = mixed(np.stack([voice + 0.3, voice - 0.3], axis=1))
+    np.testing.assert_allclose(found, voice, atol=1e-6)
+    assert downmix.cancelled_s == 0.0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_two_people_on_two_channels_are_noticed(at_once):
+    first, second = noise(8.0, 0), noise(8.0, 1)
+    if not at_once:
+        first[4 * RATE_HZ :], second[: 4 * RATE_HZ] = 0, 0
+    assert mixed(np.stack([first, second], axis=1))[1].channels_differ
+
+
+def test_one_person_beside_a_silent_channel_is_no_second_person():
+    assert not mixed(np.stack([noise(8.0, 0), noise(8.0, 1, level=0.001)], axis=1))[1].channels_differ

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import boto3
+import pytest
+
+from dgasr.commands import doctor
+from dgasr.commands.doctor import Finding, examine
+
+
+def findings(s3_uri: str | None = None) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(s3_uri)}
+
+
+@pytest.fixture(autouse=True)
+def without_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a model takes seconds; one test below does it."""
+    fine = Finding(name="model tiny", level="ok", message="bundled")
+    monkeypatch.setattr(doctor, "_tiny_model", lambda: fine)
+
+
+def test_what_is_wrong_comes_with_what_to_do():
+    assert all(finding.remedy for finding in findings().values() if finding.level != "ok")
+
+
+def test_a_package_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "requirements.lock").write_text("# pins\nnumpy==1.0\nno-such-package==2.0\n")
+    monkeypatch.setattr(doctor, "LOCK", tmp_path / "requirements.lock")
+    found = findings()["packages"]
+    assert found.level == "warn"
+    assert "pinned is 1.0" in found.message
+    assert "no-such-package 2.0 is missing" in found.message
+
+
+def test_a_full_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "MIN_FREE_BYTES", 10**18)
+    assert findings()["disk"].level == "warn"
+
+
+def test_missing_weights_of_the_full_model_are_a_warning(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "FULL_CHECKPOINTS", ("nobody/no-such-model",))
+    found = findings()["model full"]
+    assert (found.level, found.remedy) == ("warn", "`hf download nobody/no-such-model`")
+
+
+def test_a_store_that_honours_conditions_passes_the_probe_and_keeps_nothing(s3_endpoint: str):
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="probed")
+    assert findings("s3://probed/lake")["s3 probe"].level == "ok"
+    assert client.list_objects_v2(Bucket="probed")["KeyCount"] == 0
+
+
+def test_a_store_that_ignores_conditions_fails_the_probe(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch):
+    from dgasr.store import objects
+
+    def overwrite(uri: str, data: bytes) -> bool:
+        objects.write_bytes(uri, data)
+        return True
+
+    boto3.client("s3").create_bucket(Bucket="careless")
+    monkeypatch.setattr(objects, "write_if_absent", overwrite)
+    found = findings("s3://careless/lake")["s3 probe"]
+    assert found.level == "fail"
+    assert "ignores `If-None-Match" in found.message
+
+
+def test_a_bucket_that_is_not_there_fails_the_probe(s3_endpoint: str):
+    assert findings("s3://not-there/lake")["s3 probe"].level == "fail"

@@ -1,0 +1,18 @@
+import pytest
+
+from dgasr.spacing import join_words
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["one", "", "two"], "one two"),
+        (["今天", "天气"], "今天天气"),
+        (["สวัสดี", "ครับ"], "สวัสดีครับ"),
+        (["我", "love", "you"], "我love you"),
+        (["안녕", "하세요"], "안녕 하세요"),
+        ([], ""),
+    ],
+)
+def test_words_are_joined_as_their_writing_has_it(words, text):
+    assert join_words(words) == text

@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import soundfile
+
+from dgasr.errors import ConfigError
+from dgasr.training.manifests import read_manifest
+from tools.tiny.corpora import (
+    TRAIN_INDICES,
+    VALIDATION_INDICES,
+    ConnectedDigitsConfig,
+    connected_digits,
+    digits_manifest,
+    main,
+    make_corpora,
+    speakers_in,
+)
+
+RATE_HZ = 8_000
+CONFIG = ConnectedDigitsConfig(num_utterances=12, max_digits=4)
+
+
+@pytest.fixture
+def fsdd(tmp_path):
+    """A folder laid out as the Free Spoken Digit Dataset, with a tone of its own length for every recording."""
+    folder = tmp_path / "fsdd" / "recordings"
+    folder.mkdir(parents=True)
+    for digit in range(10):
+        for speaker in ("anna", "boris"):
+            for index in (0, 4, 5):
+                length = 1000 + 100 * digit + index
+                tone = 0.4 * np.sin(2 * np.pi * 440 * np.arange(length) / RATE_HZ)
+                soundfile.write(folder / f"{digit}_{speaker}_{index}.wav", tone, RATE_HZ)
+    return folder.parent
+
+
+def test_every_manifest_is_written_with_the_number_of_utterances_told(fsdd, tmp_path):
+    made = dict(make_corpora(fsdd, tmp_path / "out", ConnectedDigitsConfig(num_utterances=2), voices=None))
+    assert {str(path.relative_to(tmp_path / "out")) for path in made} == {
+        "fsdd-train.jsonl",
+        "fsdd-valid.jsonl",
+        "connected-valid/manifest.jsonl",
+        "connected-train/manifest.jsonl",
+        "fsdd-train-without-anna.jsonl",
+        "fsdd-train-without-boris.jsonl",
+        "connected-train/without-anna.jsonl",
+        "connected-train/without-boris.jsonl",
+        "connected-anna/manifest.jsonl",
+        "connected-boris/manifest.jsonl",
+    }
+    assert all(len(read_manifest(path)) == number for path, number in made.items())
+
+
+def test_a_left_out_speaker_is_not_trained_on(fsdd, tmp_path):
+    list(make_corpora(fsdd, tmp_path / "out", ConnectedDigitsConfig(num_utterances=2), voices=None))
+    rest = read_manifest(tmp_path / "out" / "fsdd-train-without-anna.jsonl")
+    alone = read_manifest(tmp_path / "out" / "connected-anna" / "manifest.jsonl")
+    calibration = read_manifest(tmp_path / "out" / "connected-train" / "without-anna.jsonl")
+    heard = {utterance.speaker for utterance in (*rest, *calibration)}
+    assert (heard, {utterance.speaker for utterance in alone}) == ({"boris"}, {"anna"})
+
+
+def test_words_lie_where_the_sound_is(fsdd, tmp_path):
+    for utterance in connected_digits(fsdd, tmp_path / "out", CONFIG):
+        waveform, _ = soundfile.read(utterance.audio_filepath)
+        is_word = np.zeros(len(waveform), dtype=bool)
+        for word in utterance.words:
+            is_word[word.start_sample : word.end_sample] = True
+            assert np.abs(waveform[word.start_sample : word.end_sample]).max() > 0.3
+        assert np.abs(waveform[~is_word]).max() < 0.01
+
+
+def test_no_pause_is_digital_silence(fsdd, tmp_path):
+    utterance = connected_digits(fsdd, tmp_path / "out", CONFIG)[0]
+    waveform, _ = soundfile.read(utterance.audio_filepath)
+    assert waveform[: utterance.words[0].start_sample].std() > 0
+
+
+def test_audio_is_as_long_as_the_manifest_says(fsdd, tmp_path):
+    connected_digits(fsdd, tmp_path / "out", CONFIG)
+    for utterance in read_manifest(tmp_path / "out" / "manifest.jsonl"):
+        info = soundfile.info(utterance.audio_filepath)
+        assert (info.samplerate, info.frames / info.samplerate) == (16_000, utterance.duration)
+
+
+def test_words_keep_the_gaps_asked_for(fsdd, tmp_path):
+    for utterance in connected_digits(fsdd, tmp_path / "out", CONFIG):
+        for before, after in zip(utterance.words, utterance.words[1:], strict=False):
+            assert 0.05 * 16_000 - 1 <= after.start_sample - before.end_sample <= 0.3 * 16_000 + 1
+
+
+def test_equal_seeds_give_equal_files(fsdd, tmp_path):
+    for name in ("one", "two"):
+        connected_digits(fsdd, tmp_path / name, CONFIG)
+    files = [sorted((tmp_path / name).iterdir()) for name in ("one", "two")]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+
+
+def test_speakers_take_turns(fsdd, tmp_path):
+    assert [u.speaker for u in connected_digits(fsdd, tmp_path / "out", CONFIG)] == ["anna", "boris"] * 6
+
+
+def test_an_utterance_is_spoken_by_the_wanted_speaker_only(fsdd, tmp_path):
+    assert {u.speaker for u in connected_digits(fsdd, tmp_path / "out", CONFIG, speakers=["boris"])} == {"boris"}
+
+
+@pytest.mark.parametrize("fields", [{"min_digits": 0}, {"min_gap_s": 0.5}, {"num_utterances": 0}, {"min_edge_s": -1.0}])
+def test_impossible_ranges_are_refused(fields):
+    with pytest.raises(ConfigError, match="connected digits: "):
+        ConnectedDigitsConfig(**fields)
+
+
+def test_train_and_validation_takes_do_not_meet():
+    assert not set(TRAIN_INDICES) & set(VALIDATION_INDICES)
+
+
+def test_speakers_are_found(fsdd):
+    assert speakers_in(fsdd) == ("anna", "boris")
+
+
+def test_only_the_wanted_takes_and_speakers_are_listed(fsdd, tmp_path):
+    utterances = digits_manifest(fsdd, tmp_path / "m.jsonl", speakers=["anna"], indices=VALIDATION_INDICES)
+    assert {(u.speaker, u.audio_filepath.rsplit("_", 1)[1]) for u in utterances} == {
+        ("anna", "0.wav"),
+        ("anna", "4.wav"),
+    }
+
+
+def test_the_word_spans_the_recording(fsdd, tmp_path):
+    utterance = digits_manifest(fsdd, tmp_path / "m.jsonl")[0]
+    assert (utterance.text, utterance.words[0].start_sample, utterance.words[0].end_sample) == ("zero", 0, 2 * 1005)
+
+
+def test_the_manifest_holds_what_was_returned(fsdd, tmp_path):
+    assert digits_manifest(fsdd, tmp_path / "m.jsonl") == read_manifest(tmp_path / "m.jsonl")
+
+
+def test_the_recordings_folder_itself_is_taken_too(fsdd, tmp_path):
+    assert len(digits_manifest(fsdd / "recordings", tmp_path / "m.jsonl")) == 20
+
+
+def test_an_unknown_speaker_is_refused(fsdd, tmp_path):
+    with pytest.raises(ConfigError, match=r"no speaker 'carl'. Known: anna, boris"):
+        digits_manifest(fsdd, tmp_path / "m.jsonl", speakers=["carl"])
+
+
+def test_takes_that_do_not_exist_are_refused(fsdd, tmp_path):
+    with pytest.raises(ConfigError, match="no recording with an index of"):
+        digits_manifest(fsdd, tmp_path / "m.jsonl", indices=[77])
+
+
+def test_a_folder_without_recordings_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no recordings named DIGIT_SPEAKER_INDEX"):
+        digits_manifest(tmp_path, tmp_path / "m.jsonl")
+
+
+def test_the_command_refuses_a_file_in_a_folders_place_and_a_missing_data_set(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert main([str(tmp_path / "file"), "--fsdd", "."]) == 2
+    assert (tmp_path / "file").read_text() == "mine"
+    assert main([str(tmp_path / "out"), "--fsdd", str(tmp_path), "--no-voices"]) == 2
+    assert "Free Spoken Digit Dataset" in capsys.readouterr().err
