@@ -84,8 +84,7 @@ def decode_assignment(
     started = time.monotonic()
     shards = read_assignment(assignment_uri).shards
     staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
-    load = partial(_transcriber, engine, recipe)
-    stream = ShardStream(recipe, load, lake_uri, staged_uris, run_id, progress, rejected)
+    stream = ShardStream(recipe, engine, lake_uri, staged_uris, run_id, progress, rejected)
     counts = stream.run(shard for shard in shards if shard.shard_id not in suspects)
     for shard in shards:
         if shard.shard_id in suspects:
@@ -93,23 +92,12 @@ def decode_assignment(
     return replace(counts, wall_s=time.monotonic() - started)
 
 
-def _transcriber(engine: Callable[[], Engine], recipe: Recipe) -> TranscribesSegments:
-    """Load the model, and make sure that it is the one that was asked for."""
-    started = engine()
-    if started.recipe != recipe:
-        raise ConfigError(
-            f"The model on this machine follows recipe {started.recipe.recipe_id}, the run {recipe.recipe_id}. "
-            "Give all workers the same version of dgasr and the same model and adapter files."
-        )
-    return started.transcriber
-
-
 class ShardStream:
     """Shards on their way from staging into the lake.
 
     Args:
         recipe: what the transcriber follows.
-        transcriber: called for the transcriber once there is something to transcribe.
+        engine: loads the model, once somebody speaks.
         lake_uri: lake to commit to.
         staged_uri_of: says where a shard's part is staged.
         run_id: the run that does it.
@@ -120,14 +108,14 @@ class ShardStream:
     def __init__(
         self,
         recipe: Recipe,
-        transcriber: Callable[[], TranscribesSegments],
+        engine: Callable[[], Engine],
         lake_uri: str,
         staged_uri_of: Callable[[Shard], str],
         run_id: str,
         progress: Progress,
         rejected: frozenset[str] = frozenset(),
     ) -> None:
-        self._recipe, self._transcriber, self._lake_uri, self._run_id = recipe, transcriber, lake_uri, run_id
+        self._recipe, self._engine, self._lake_uri, self._run_id = recipe, engine, lake_uri, run_id
         self._staged_uri_of, self._progress, self._rejected = staged_uri_of, progress, rejected
         self._open: dict[str, ShardTranscripts] = {}  # by recording
         self._done: list[Counts] = []
@@ -142,6 +130,7 @@ class ShardStream:
             Counts of all of them.
 
         Raises:
+            ConfigError: the engine follows another recipe.
             TransientError: the storage failed in a way that may pass, or a shard is not staged; whatever else could be
                 done is committed.
             IntegrityError: the rows of a shard contradict each other; nothing of it is written.
@@ -214,6 +203,17 @@ class ShardStream:
         except TransientError as error:
             # What has been fetched is still transcribed and committed.
             self._failure = error
+
+    def _transcriber(self) -> TranscribesSegments:
+        """Load the model, and make sure that it is the one that was asked for."""
+        engine = self._engine()
+        if engine.recipe != self._recipe:
+            found, wanted = engine.recipe.recipe_id, self._recipe.recipe_id
+            raise ConfigError(
+                f"The model on this machine follows recipe {found}, the run {wanted}. "
+                "Give all workers the same version of dgasr and the same model and adapter files."
+            )
+        return engine.transcriber
 
     def _take(self, gathered: "ShardTranscripts", transcript: SegmentTranscript, committer: ThreadPoolExecutor) -> None:
         gathered.add(transcript)

@@ -2,12 +2,14 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
 from dgasr.recipe import Recipe
-from dgasr.stages.decode import ShardStream, TranscribesSegments
+from dgasr.stages.counts import Counts
+from dgasr.stages.decode import ShardStream
+from dgasr.stages.engine import Engine
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import ShardConfig, new_run_id, plan_shards
 from dgasr.stages.prepare import prepare_shard
@@ -23,8 +25,7 @@ def transcribe_sources(
     sources: Sequence[str],
     lake_uri: str,
     recipe: Recipe,
-    transcriber: TranscribesSegments,
-    device: str,
+    engine: Callable[[], Engine],
     progress: Progress,
 ) -> RunSummary:
     """Transcribe what the lake does not hold for this recipe, shard by shard, and note the run.
@@ -33,8 +34,7 @@ def transcribe_sources(
         sources: files, folders or `s3://bucket/prefix` URIs.
         lake_uri: lake to commit to, absolute.
         recipe: how to transcribe.
-        transcriber: a transcriber that follows the recipe.
-        device: where its model runs.
+        engine: loads a model that follows the recipe; not called where nobody speaks.
         progress: told how far it is.
 
     Returns:
@@ -45,15 +45,14 @@ def transcribe_sources(
         IntegrityError: the lake contradicts itself.
     """
     backlog = find_backlog(Selection(sources=tuple(sources)), lake_uri, recipe.recipe_id)
-    return transcribe_backlog(backlog, lake_uri, recipe, transcriber, device, progress)
+    return transcribe_backlog(backlog, lake_uri, recipe, engine, progress)
 
 
 def transcribe_backlog(
     backlog: Backlog,
     lake_uri: str,
     recipe: Recipe,
-    transcriber: TranscribesSegments,
-    device: str,
+    engine: Callable[[], Engine],
     progress: Progress,
 ) -> RunSummary:
     """Transcribe a backlog shard by shard, and note the run and which objects are gone.
@@ -62,8 +61,7 @@ def transcribe_backlog(
         backlog: what is to be transcribed; used up by this.
         lake_uri: lake to commit to, absolute; the one that the backlog was looked up in.
         recipe: how to transcribe; the one that the backlog was looked up for.
-        transcriber: a transcriber that follows the recipe.
-        device: where its model runs.
+        engine: loads a model that follows the recipe; not called where nobody speaks.
         progress: told how far it is.
 
     Returns:
@@ -76,15 +74,17 @@ def transcribe_backlog(
     probe_store(lake_uri)
     sweep_staging(lake_uri, started_at)
     staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
-    stream = ShardStream(recipe, lambda: transcriber, lake_uri, staged_uris, run_id, progress)
+    stream = ShardStream(recipe, engine, lake_uri, staged_uris, run_id, progress)
+    counts = Counts()
     for shard in plan_shards(backlog, recipe.recipe_id, ShardConfig(), backlog.take):
         prepare_shard(shard, recipe, staged_uris(shard), progress)
-        stream.run([shard])
+        counts += stream.run([shard])
     backlog.note_presence(run_id)
     wall_s = time.monotonic() - started
     if not backlog.num_new + backlog.num_again:
         return idle_summary(run_id, recipe.recipe_id, backlog.num_held, wall_s)
     summary = summarise(lake_uri, run_id, recipe.recipe_id, backlog.num_held, wall_s)
+    device = engine().device if counts.stream_s else "none"
     commit_run(lake_uri, summary, recipe, backlog.selection.names, device, started_at)
     logger.info("run %s: %s", run_id, summary.line())
     return summary

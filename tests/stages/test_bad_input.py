@@ -19,6 +19,7 @@ from dgasr.stages.heartbeat import Progress
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import read_outcomes
 from dgasr.store.objects import list_objects
+from tests.stages.conftest import engine_of
 
 RATE_HZ = 16_000
 SOUND = 0.1 * np.random.default_rng(11).standard_normal(RATE_HZ * 2)
@@ -87,7 +88,7 @@ def rows_of(tmp_path: Path, recipe: Recipe, transcriber) -> Callable[[str], list
     """Transcribe a source; status, reason, message and decoded seconds of each row."""
 
     def rows(source: str) -> list[tuple]:
-        transcribe_sources([source], f"{tmp_path}/lake", recipe, transcriber, "cpu", Progress())
+        transcribe_sources([source], f"{tmp_path}/lake", recipe, engine_of(recipe, transcriber), Progress())
         with connect(f"{tmp_path}/lake") as connection:
             return connection.execute(
                 "select uri, status, reason, message, decoded_s from recordings order by uri"

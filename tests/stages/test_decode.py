@@ -12,6 +12,7 @@ from dgasr.stages.discover import list_recordings
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import read_segments
+from tests.stages.conftest import engine_of
 from tests.stages.test_embedded import Noted
 
 
@@ -22,7 +23,9 @@ def shard(archive: Path) -> Shard:
 
 def decode(shard: Shard, recipe: Recipe, tmp_path: Path, transcriber, run_id: str = "run1"):
     lake, staged = f"{tmp_path}/lake", f"{tmp_path}/staged"
-    return ShardStream(recipe, lambda: transcriber, lake, lambda shard: staged, run_id, Progress()).run([shard])
+    return ShardStream(recipe, engine_of(recipe, transcriber), lake, lambda shard: staged, run_id, Progress()).run(
+        [shard]
+    )
 
 
 def test_two_workers_on_a_shard_commit_it_once(shard: Shard, recipe: Recipe, tmp_path: Path, transcriber):

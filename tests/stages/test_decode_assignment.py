@@ -25,6 +25,7 @@ from dgasr.stages.isolation import Processes
 from dgasr.stages.plan import AssignmentConfig, write_assignments
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import delete_part, read_segments, staged_uri_of
+from tests.stages.conftest import engine_of
 from tests.stages.deadly import DeadlyEngine, decode_or_die
 
 WAIT_S = 20
@@ -76,10 +77,6 @@ class Listener:
             self.calls[-1].append(item.segment.recording_id)
             self.on_segment(item)
             yield silent_transcript(item.segment, "en")
-
-
-def engine_of(recipe: Recipe, listener: object):
-    return lambda: SimpleNamespace(recipe=recipe, transcriber=listener)
 
 
 def test_the_model_is_loaded_once_for_all_shards_and_not_at_all_where_nothing_is_left(
@@ -137,7 +134,7 @@ def test_a_shard_is_committed_while_the_model_works_on_the_next(shards: list[Sha
     listener = Listener(lambda item: item.segment.recording_id == second and waited.append(committed.wait(WAIT_S)))
     stage(shards, recipe, lake_uri)
     staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
-    ShardStream(recipe, lambda: listener, lake_uri, staged_uris, "run1", Committed()).run(shards[:2])
+    ShardStream(recipe, engine_of(recipe, listener), lake_uri, staged_uris, "run1", Committed()).run(shards[:2])
     assert waited[0]
 
 
@@ -169,7 +166,7 @@ def test_the_busy_share_is_the_time_in_which_the_model_did_not_wait_for_features
     stage(shards, recipe, lake_uri)
     staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
     listener = Listener(lambda item: pass_s(8.0))
-    stream = ShardStream(recipe, lambda: listener, lake_uri, staged_uris, "run1", Progress())
+    stream = ShardStream(recipe, engine_of(recipe, listener), lake_uri, staged_uris, "run1", Progress())
     counts = stream.run(shards)
     count = len(listener.calls[0])
     # The first wait comes before the first segment, and the last one after the last.

@@ -14,6 +14,7 @@ from dgasr.stages.embedded import transcribe_sources
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.report import RunSummary
 from dgasr.stages.transcripts import read_transcripts
+from tests.stages.conftest import engine_of
 
 
 class Noted(Progress):
@@ -40,7 +41,7 @@ class Noted(Progress):
 
 def run(archive: Path, recipe: Recipe, transcriber, progress: Progress | None = None) -> RunSummary:
     lake = f"{archive.parent}/lake"
-    return transcribe_sources([str(archive)], lake, recipe, transcriber, "cpu", progress or Progress())
+    return transcribe_sources([str(archive)], lake, recipe, engine_of(recipe, transcriber), progress or Progress())
 
 
 def ask(archive: Path, query: str) -> list[tuple]:
@@ -159,4 +160,4 @@ def test_a_source_where_nothing_lies_is_a_rejected_recording(tmp_path: Path, rec
 def test_a_recording_named_by_two_sources_is_transcribed_once(archive: Path, recipe: Recipe, transcriber):
     sources = [str(archive), str(archive / "b.wav")]
     lake = f"{archive.parent}/lake"
-    assert transcribe_sources(sources, lake, recipe, transcriber, "cpu", Progress()).num_recordings == 4
+    assert transcribe_sources(sources, lake, recipe, engine_of(recipe, transcriber), Progress()).num_recordings == 4

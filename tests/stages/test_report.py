@@ -9,13 +9,14 @@ from dgasr.stages.embedded import transcribe_sources
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import Stage
 from dgasr.stages.report import RunSummary, decoding_devices, rejections, run_report
+from tests.stages.conftest import engine_of
 
 
 @pytest.fixture
 def run(archive: Path, recipe: Recipe, transcriber) -> tuple[str, RunSummary]:
     """A lake with one run of its own, and the run."""
     lake = f"{archive.parent}/lake"
-    return lake, transcribe_sources([str(archive)], lake, recipe, transcriber, "cpu", Progress())
+    return lake, transcribe_sources([str(archive)], lake, recipe, engine_of(recipe, transcriber), Progress())
 
 
 def child(lake: str, run_id: str, stage: Stage, attempt: int = 1) -> ChildRun:
