@@ -132,7 +132,9 @@ class Scheduler:
                 watch.cancel()
         except BaseExceptionGroup as errors:
             error = _first(errors)
-            if not isinstance(error, TransientError):
+            if not isinstance(error, Exception):  # a signal, raised while one of the coroutines was at it
+                await self._cancel_all_if_cancelled()
+            elif not isinstance(error, TransientError):
                 await self._cancel_all()
             raise error from None
         except asyncio.CancelledError:  # this process is told to end
@@ -216,9 +218,11 @@ class Scheduler:
         while True:
             began_at = clock()
             await asyncio.sleep(self._config.poll_s)
+            requests = {child_id: child.request for child_id, child in self._children.items()}
+            if not requests:
+                continue
             try:
-                requests = {child_id: child.request for child_id, child in self._children.items()}
-                statuses = await self._runs.look(requests) if requests else {}
+                statuses = await self._runs.look(requests)
             except TransientError as error:
                 self._note_silence(error)
                 continue

@@ -132,8 +132,10 @@ def schedule(
 ) -> tuple[RunStatus, Scheduler]:
     async def work() -> tuple[RunStatus, Scheduler]:
         scheduler = Scheduler(runs, replace(CONFIG, **settings))
-        status = await scheduler.run([planned(number, staged_bytes) for number in range(num_assignments)])
-        runs.ended_at = runs.now
+        try:
+            status = await scheduler.run([planned(number, staged_bytes) for number in range(num_assignments)])
+        finally:
+            runs.ended_at = runs.now
         return status, scheduler
 
     return run_instantly(work())

@@ -188,6 +188,22 @@ def test_children_of_a_cancelled_run_are_asked_to_end_at_once():
     assert runs.cancelled == names(runs.submitted)
 
 
+def test_children_go_on_where_the_signal_that_stops_the_worker_comes_while_a_coroutine_runs():
+    class Signal(BaseException):
+        """As Prefect raises it."""
+
+    async def interrupt(status: RunStatus) -> None:
+        raise Signal
+
+    async def work(runs: FakeRuns) -> None:
+        await Scheduler(runs, CONFIG, on_turn=interrupt).run([planned(0)])
+
+    runs = FakeRuns()
+    with pytest.raises(Signal):
+        run_instantly(work(runs))
+    assert (len(runs.submitted), runs.cancelled) == (1, [])
+
+
 def test_children_of_a_run_whose_worker_is_stopped_go_on():
     runs = FakeRuns()
     end_while_it_runs(runs)
