@@ -36,9 +36,8 @@ from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection
 from pipelines import prefect_runs
 from pipelines.child_runs import ChildRequest, ChildState, ChildStatus
-from pipelines.decode import decode
+from pipelines.children import decode, prepare
 from pipelines.prefect_runs import PrefectRuns
-from pipelines.prepare import prepare
 from pipelines.request import PoolsConfig, RunRequest
 
 CHILD = ChildRequest(

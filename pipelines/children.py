@@ -1,4 +1,7 @@
-"""The child flow `decode`: an assignment's staged features in, committed rows out, with one model for all of it."""
+"""The child flows, started by a parent run and not by hand: `prepare`, and `decode` with one model for all its shards.
+
+An assignment's audio becomes staged features, for which no GPU is needed, and these become committed rows.
+"""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -11,8 +14,28 @@ from dgasr.stages.counts import ChildRun, commit_child_run
 from dgasr.stages.decode import decode_assignment
 from dgasr.stages.engine import EngineConfig, start_engine
 from dgasr.stages.heartbeat import HeartbeatWriter
-from dgasr.stages.plan import RunFolder
+from dgasr.stages.plan import RunFolder, Stage
+from dgasr.stages.prepare import prepare_assignment
 from pipelines.tasks import ended, in_thread, storage_task
+
+
+@flow(name="prepare", persist_result=False)
+async def prepare(assignment: str, lake: str, run_id: str, number: int, attempt: int, num_processes: int) -> Any:
+    """Read the audio of an assignment and stage its features.
+
+    Args:
+        assignment: URI of the assignment.
+        lake: lake that is staged for.
+        run_id: the parent run.
+        number: the assignment's position among those of its run.
+        attempt: which attempt of the parent this is, from 1.
+        num_processes: processes that read audio side by side.
+
+    Returns:
+        What it did, as the state's message.
+    """
+    child = _child_run("prepare", assignment, lake, run_id, number, attempt)
+    return await ended(stage_features(child, num_processes))
 
 
 @flow(name="decode", persist_result=False)
@@ -27,7 +50,7 @@ async def decode(
     rejected: list[str],
     gpu_hour_price: float,
 ) -> Any:
-    """Turn the staged features of an assignment into committed rows. Started by a parent run, not by hand.
+    """Turn the staged features of an assignment into committed rows.
 
     Args:
         assignment: URI of the assignment.
@@ -43,19 +66,40 @@ async def decode(
     Returns:
         What it did, as the state's message.
     """
-    child = ChildRun(
-        lake_uri=lake_uri_of(lake), parent_run_id=run_id, stage="decode", number=number, attempt=attempt,
+    child = _child_run("decode", assignment, lake, run_id, number, attempt)
+    return await ended(commit_transcripts(child, engine, frozenset(suspects), frozenset(rejected), gpu_hour_price))
+
+
+def _child_run(stage: Stage, assignment: str, lake: str, run_id: str, number: int, attempt: int) -> ChildRun:
+    return ChildRun(
+        lake_uri=lake_uri_of(lake), parent_run_id=run_id, stage=stage, number=number, attempt=attempt,
         assignment_uri=assignment, started_at=datetime.now(UTC),
     )  # fmt: skip
-    return await ended(commit_transcripts(child, engine, frozenset(suspects), frozenset(rejected), gpu_hour_price))
+
+
+@storage_task
+async def stage_features(child: ChildRun, num_processes: int) -> str:
+    """Do the work of a run of `prepare`; what an earlier try staged is not read again."""
+    return await in_thread(_stage_features, child, num_processes)
 
 
 @storage_task
 async def commit_transcripts(
     child: ChildRun, engine: EngineConfig, suspects: frozenset[str], rejected: frozenset[str], gpu_hour_price: float
 ) -> str:
-    """Do the work of the child run; what an earlier try committed is not decoded again."""
+    """Do the work of a run of `decode`; what an earlier try committed is not decoded again."""
     return await in_thread(_commit_transcripts, child, engine, suspects, rejected, gpu_hour_price)
+
+
+def _stage_features(child: ChildRun, num_processes: int) -> str:
+    folder = RunFolder(lake_uri=child.lake_uri, run_id=child.parent_run_id)
+    with HeartbeatWriter(folder.heartbeat_uri("prepare", child.number, child.attempt)) as heartbeat:
+        recipe = folder.read_recipe()
+        counts = prepare_assignment(
+            child.assignment_uri, recipe, child.lake_uri, num_processes=num_processes, heartbeat=heartbeat
+        )
+        commit_child_run(child, recipe, counts, "cpu")
+    return counts.line()
 
 
 def _commit_transcripts(
