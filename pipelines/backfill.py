@@ -23,9 +23,9 @@ from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection, find_backlog
 from dgasr.store.locations import is_s3, local_path, local_uri
-from pipelines.children import in_thread
 from pipelines.request import PoolsConfig, RunRequest, new_request
 from pipelines.run import carry_out
+from pipelines.tasks import in_thread
 
 DEPLOYMENT = "backfill/archive"
 

@@ -1,105 +1,124 @@
-"""What the flows share: what is retried, work in a thread, and how a child run says in what way it ended."""
+"""The child flows, started by a parent run and not by hand: `prepare`, and `decode` with one model for all its shards.
 
-import asyncio
-import contextvars
-import os
-import threading
-import time
-from collections.abc import Awaitable, Callable
+An assignment's audio becomes staged features, for which no GPU is needed, and these become committed rows.
+"""
+
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed, Failed
-from prefect.tasks import Task
+from prefect import flow
 
-from dgasr.errors import ConfigError, IntegrityError, TransientError
-
-
-def is_transient(task: Task[Any, Any], run: TaskRun, state: State) -> bool:
-    """Say whether a failed task may be tried again; Prefect hands the error over as the state's data."""
-    return isinstance(state.data, TransientError)
+from dgasr.lake.location import lake_uri_of
+from dgasr.stages.counts import ChildRun, commit_child_run
+from dgasr.stages.decode import decode_assignment
+from dgasr.stages.engine import EngineConfig, start_engine
+from dgasr.stages.heartbeat import HeartbeatWriter
+from dgasr.stages.plan import RunFolder, Stage
+from dgasr.stages.prepare import prepare_assignment
+from pipelines.tasks import ended, in_thread, storage_task
 
 
-storage_task = task(
-    retries=3, retry_delay_seconds=[2, 10, 60], retry_jitter_factor=0.5, retry_condition_fn=is_transient,
-    persist_result=False, cache_policy=NO_CACHE,
-)  # fmt: skip
-"""Makes a task that is tried again when storage fails in a way that may pass; its small result stays in memory."""
-
-
-P = ParamSpec("P")
-Result = TypeVar("Result")
-
-REFUSED, CONTRADICTED = "Refused", "Contradicted"
-"""Names of failed states with which a child run says who has to act: a person in both cases, whatever is retried."""
-
-LEAVE_S = 5.0
-"""How long the process of a child run that was told to end may take to close Prefect's logs and state, s."""
-
-
-async def ended(work: Awaitable[str]) -> State[Any]:
-    """Wait for a child run's work, and turn its end into the state that its parent understands.
+@flow(name="prepare", persist_result=False)
+async def prepare(assignment: str, lake: str, run_id: str, number: int, attempt: int, num_processes: int) -> Any:
+    """Read the audio of an assignment and stage its features.
 
     Args:
-        work: what is to be done; its result is one line for a person.
+        assignment: URI of the assignment.
+        lake: lake that is staged for.
+        run_id: the parent run.
+        number: the assignment's position among those of its run.
+        attempt: which attempt of the parent this is, from 1.
+        num_processes: processes that read audio side by side.
 
     Returns:
-        Completed, or Failed under a name that says who has to act. Errors that are none of ours are raised.
+        What it did, as the state's message.
     """
-    try:
-        return Completed(message=await work)
-    except ConfigError as error:
-        return Failed(name=REFUSED, message=str(error))
-    except IntegrityError as error:
-        return Failed(name=CONTRADICTED, message=str(error))
-    except TransientError as error:
-        return Failed(message=str(error))
-    except Exception:
-        raise
-    except BaseException:  # told to end: cancelled, or its worker is stopped
-        if "PREFECT__FLOW_RUN_ID" in os.environ:  # a worker started this process for this run and nothing else
-            threading.Thread(target=_leave, name="leave", daemon=True).start()
-        raise
+    child = _child_run("prepare", assignment, lake, run_id, number, attempt)
+    return await ended(stage_features(child, num_processes))
 
 
-def _leave() -> None:
-    """End this process, whatever its threads wait for.
+@flow(name="decode", persist_result=False)
+async def decode(
+    assignment: str,
+    lake: str,
+    run_id: str,
+    number: int,
+    attempt: int,
+    engine: EngineConfig,
+    suspects: list[str],
+    rejected: list[str],
+    gpu_hour_price: float,
+) -> Any:
+    """Turn the staged features of an assignment into committed rows.
 
-    Python would wait for every pool of threads or processes, and abandoned work goes on in them: for a pool whose
-    processes had the same signal, with new ones, until the worker kills all of it after 30 s. Commits are atomic, and
-    spawned processes end with this one.
+    Args:
+        assignment: URI of the assignment.
+        lake: lake to commit to.
+        run_id: the parent run.
+        number: the assignment's position among those of its run.
+        attempt: which attempt of the parent this is, from 1.
+        engine: which model transcribes, and how.
+        suspects: ids of shards that were in work when decoders died; each is decoded alone, after the others.
+        rejected: ids of shards that ended decoders when they were alone; their recordings are rejected.
+        gpu_hour_price: what an hour of this machine costs.
+
+    Returns:
+        What it did, as the state's message.
     """
-    time.sleep(LEAVE_S)
-    os._exit(0)  # as Prefect does it: the worker, not the exit code, says that the run was cancelled
+    child = _child_run("decode", assignment, lake, run_id, number, attempt)
+    return await ended(commit_transcripts(child, engine, frozenset(suspects), frozenset(rejected), gpu_hour_price))
 
 
-async def in_thread(function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """Run a function in a thread that the process does not wait for when it is told to end.
+def _child_run(stage: Stage, assignment: str, lake: str, run_id: str, number: int, attempt: int) -> ChildRun:
+    return ChildRun(
+        lake_uri=lake_uri_of(lake), parent_run_id=run_id, stage=stage, number=number, attempt=attempt,
+        assignment_uri=assignment, started_at=datetime.now(UTC),
+    )  # fmt: skip
 
-    `asyncio.to_thread` would be waited for: a cancelled run would go on until its assignment is done.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Result] = loop.create_future()
-    call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
 
-    def settle(result: Result | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(result)  # type: ignore[arg-type]
-        else:
-            future.set_exception(error)
+@storage_task
+async def stage_features(child: ChildRun, num_processes: int) -> str:
+    """Do the work of a run of `prepare`; what an earlier try staged is not read again."""
+    return await in_thread(_stage_features, child, num_processes)
 
-    def work() -> None:
-        try:
-            outcome: tuple[Any, BaseException | None] = (call(), None)
-        except BaseException as error:
-            outcome = (None, error)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, *outcome)
 
-    threading.Thread(target=work, name=getattr(function, "__name__", "work"), daemon=True).start()
-    return await future
+@storage_task
+async def commit_transcripts(
+    child: ChildRun, engine: EngineConfig, suspects: frozenset[str], rejected: frozenset[str], gpu_hour_price: float
+) -> str:
+    """Do the work of a run of `decode`; what an earlier try committed is not decoded again."""
+    return await in_thread(_commit_transcripts, child, engine, suspects, rejected, gpu_hour_price)
+
+
+def _stage_features(child: ChildRun, num_processes: int) -> str:
+    folder = RunFolder(lake_uri=child.lake_uri, run_id=child.parent_run_id)
+    with HeartbeatWriter(folder.heartbeat_uri("prepare", child.number, child.attempt)) as heartbeat:
+        recipe = folder.read_recipe()
+        counts = prepare_assignment(
+            child.assignment_uri, recipe, child.lake_uri, num_processes=num_processes, heartbeat=heartbeat
+        )
+        commit_child_run(child, recipe, counts, "cpu")
+    return counts.line()
+
+
+def _commit_transcripts(
+    child: ChildRun, engine: EngineConfig, suspects: frozenset[str], rejected: frozenset[str], gpu_hour_price: float
+) -> str:
+    folder = RunFolder(lake_uri=child.lake_uri, run_id=child.parent_run_id)
+    with HeartbeatWriter(folder.heartbeat_uri("decode", child.number, child.attempt)) as heartbeat:
+        recipe = folder.read_recipe()
+        counts = decode_assignment(
+            child.assignment_uri,
+            recipe,
+            partial(start_engine, engine),
+            child.lake_uri,
+            child.parent_run_id,
+            progress=heartbeat,
+            suspects=suspects,
+            rejected=rejected,
+        )
+        # Without speech no model was loaded, and it is not loaded for its device's name only.
+        device = start_engine(engine).device if counts.stream_s else "none"
+        commit_child_run(child, recipe, counts, device, gpu_hour_price)
+    return counts.line()

@@ -22,7 +22,7 @@ from dgasr.samples import MANIFEST
 from dgasr.stages.engine import EngineConfig, load_model, recipe_of
 from dgasr.stages.plan import new_run_id
 from dgasr.store import objects
-from pipelines.children import in_thread, storage_task
+from pipelines.tasks import in_thread, storage_task
 
 OWN_MANIFEST = "samples"
 """Name of the manifest that comes with the package."""

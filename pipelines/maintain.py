@@ -18,7 +18,7 @@ from dgasr.lake.location import lake_uri_of
 from dgasr.lake.vacuum import Vacuum, VacuumConfig
 from dgasr.lake.vacuum import vacuum as remove_garbage
 from dgasr.store import objects
-from pipelines.children import storage_task
+from pipelines.tasks import storage_task
 
 REPORTED_FINDINGS = 100
 """Rows of the artifact that lists what is wrong; `dgasr lake check --all` writes all of it."""

@@ -19,43 +19,43 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelling, Crashed
 
 from dgasr.errors import ConfigError, TransientError
-from dgasr.stages.heartbeat import Beat, read_beat
-from pipelines.children import CONTRADICTED, REFUSED
+from dgasr.stages.heartbeat import Heartbeat, read_heartbeat
+from pipelines.child_runs import ChildRequest, ChildState, ChildStatus
 from pipelines.request import RunRequest
-from pipelines.scheduler import Condition, Order, Sighting
+from pipelines.tasks import CONTRADICTED, REFUSED
 
 RUNS_PER_QUESTION = 200
 """Flow runs that the server gives in one answer."""
 
-CONDITIONS = {
-    StateType.SCHEDULED: Condition.QUEUED,
-    StateType.PAUSED: Condition.QUEUED,
-    StateType.PENDING: Condition.STARTING,
-    StateType.RUNNING: Condition.RUNNING,
-    StateType.CANCELLING: Condition.RUNNING,
-    StateType.COMPLETED: Condition.DONE,
-    StateType.FAILED: Condition.FAILED,
-    StateType.CANCELLED: Condition.LOST,
-    StateType.CRASHED: Condition.LOST,
+STATES = {
+    StateType.SCHEDULED: ChildState.QUEUED,
+    StateType.PAUSED: ChildState.QUEUED,
+    StateType.PENDING: ChildState.STARTING,
+    StateType.RUNNING: ChildState.RUNNING,
+    StateType.CANCELLING: ChildState.RUNNING,
+    StateType.COMPLETED: ChildState.DONE,
+    StateType.FAILED: ChildState.FAILED,
+    StateType.CANCELLED: ChildState.LOST,
+    StateType.CRASHED: ChildState.LOST,
 }
 
-NAMED_CONDITIONS = {REFUSED: Condition.REFUSED, CONTRADICTED: Condition.CONTRADICTED}
+NAMED_STATES = {REFUSED: ChildState.REFUSED, CONTRADICTED: ChildState.CONTRADICTED}
 """Names of failed states with which a child run says who has to act."""
 
 
-class PrefectDispatch:
+class PrefectRuns:
     """Starts child runs on the work pools and looks after them."""
 
-    def __init__(self, client: PrefectClient, request: RunRequest) -> None:
+    def __init__(self, client: PrefectClient, run: RunRequest) -> None:
         """Take note; nothing is asked yet.
 
         Args:
             client: connection to the server.
-            request: what the run does.
+            run: what the parent run does.
         """
         self._client = client
-        self._request = request
-        pools = request.pools
+        self._run = run
+        pools = run.pools
         self._deployments = {"prepare": pools.prepare_deployment, "decode": pools.decode_deployment}
 
     async def check(self) -> list[str]:
@@ -81,10 +81,10 @@ class PrefectDispatch:
             if pool is None:
                 raise ConfigError(f"{name}: has no work pool. Run `make deploy`.")
             try:
-                await self._ask(self._client.read_work_queue_by_name(self._request.pools.queue, work_pool_name=pool))
+                await self._ask(self._client.read_work_queue_by_name(self._run.pools.queue, work_pool_name=pool))
             except ObjectNotFound as error:
                 raise ConfigError(
-                    f"work pool {pool}: has no queue {self._request.pools.queue!r}. Run `make deploy`, or name another "
+                    f"work pool {pool}: has no queue {self._run.pools.queue!r}. Run `make deploy`, or name another "
                     "queue in pools."
                 ) from error
             workers = await self._ask(self._client.read_workers_for_work_pool(pool))
@@ -92,54 +92,54 @@ class PrefectDispatch:
                 warnings.append(f"work pool {pool} has no worker online: start one with `make worker-{pool}`")
         return warnings
 
-    async def submit(self, order: Order) -> str:
+    async def submit(self, child: ChildRequest) -> str:
         """Start a child run; its key holds the attempt, since a server answers an old key with the old run."""
-        name = f"{order.stage}-{order.number:05d}-{order.attempt}"
-        child = await self._ask(
+        name = f"{child.stage}-{child.number:05d}-{child.attempt}"
+        started = await self._ask(
             arun_deployment(
-                self._deployments[order.stage],
+                self._deployments[child.stage],
                 client=self._client,
-                parameters=self._parameters(order),
+                parameters=self._parameters(child),
                 timeout=0,
-                flow_run_name=f"{self._request.run_id}-{name}",
-                tags=[f"run:{self._request.run_id}"],
-                idempotency_key=f"{self._request.run_id}/{order.stage}/{order.number}/{order.attempt}",
-                work_queue_name=self._request.pools.queue,
+                flow_run_name=f"{self._run.run_id}-{name}",
+                tags=[f"run:{self._run.run_id}"],
+                idempotency_key=f"{self._run.run_id}/{child.stage}/{child.number}/{child.attempt}",
+                work_queue_name=self._run.pools.queue,
             )
         )
-        return str(child.id)
+        return str(started.id)
 
-    async def look(self, orders: Mapping[str, Order]) -> Mapping[str, Sighting]:
-        """Ask for all child runs at once, and read the beats of those that should have one."""
-        states = await self._states(list(orders))
-        sightings = await asyncio.gather(*(self._sight(order, states.get(key)) for key, order in orders.items()))
-        return dict(zip(orders, sightings, strict=True))
+    async def look(self, requests: Mapping[str, ChildRequest]) -> Mapping[str, ChildStatus]:
+        """Ask for all child runs at once, and read the heartbeats of those that should have one."""
+        states = await self._states(list(requests))
+        statuses = await asyncio.gather(*(self._status(child, states.get(key)) for key, child in requests.items()))
+        return dict(zip(requests, statuses, strict=True))
 
-    async def cancel(self, handle: str) -> None:
+    async def cancel(self, child_id: str) -> None:
         """Ask a child run to end; one that ended or is gone stays as it is."""
-        await self._set_state(handle, Cancelling(message="given up by the parent run"), force=False)
+        await self._set_state(child_id, Cancelling(message="given up by the parent run"), force=False)
 
-    async def is_called_off(self) -> bool:
+    async def is_cancelled(self) -> bool:
         """Ask the server how this flow run itself stands."""
         if flow_run.id is None:
             return False
         itself = await self._ask(self._client.read_flow_run(UUID(flow_run.id)))
         return itself.state is not None and itself.state.type in (StateType.CANCELLING, StateType.CANCELLED)
 
-    async def bury(self, handle: str) -> None:
+    async def mark_crashed(self, child_id: str) -> None:
         """Mark a child run as crashed, whatever its process does."""
-        await self._set_state(handle, Crashed(message="it did not end when it was given up"), force=True)
+        await self._set_state(child_id, Crashed(message="it did not end when it was given up"), force=True)
 
-    async def _set_state(self, handle: str, state: State[Any], *, force: bool) -> None:
+    async def _set_state(self, child_id: str, state: State[Any], *, force: bool) -> None:
         try:
-            await self._ask(self._client.set_flow_run_state(UUID(handle), state, force=force))
+            await self._ask(self._client.set_flow_run_state(UUID(child_id), state, force=force))
         except ObjectNotFound:
             return
 
-    async def _states(self, handles: list[str]) -> dict[str, State[Any] | None]:
+    async def _states(self, child_ids: list[str]) -> dict[str, State[Any] | None]:
         states: dict[str, State[Any] | None] = {}
-        for first in range(0, len(handles), RUNS_PER_QUESTION):
-            some = [UUID(handle) for handle in handles[first : first + RUNS_PER_QUESTION]]
+        for first in range(0, len(child_ids), RUNS_PER_QUESTION):
+            some = [UUID(child_id) for child_id in child_ids[first : first + RUNS_PER_QUESTION]]
             flow_runs = await self._ask(
                 self._client.read_flow_runs(
                     flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=some)), limit=RUNS_PER_QUESTION
@@ -148,36 +148,37 @@ class PrefectDispatch:
             states |= {str(found.id): found.state for found in flow_runs}
         return states
 
-    async def _sight(self, order: Order, state: State[Any] | None) -> Sighting:
+    async def _status(self, child: ChildRequest, state: State[Any] | None) -> ChildStatus:
         if state is None:
-            return Sighting(condition=Condition.LOST, message="its flow run was deleted")
-        condition = NAMED_CONDITIONS.get(state.name or "", CONDITIONS[state.type])
-        beat: Beat | None = None
-        if condition in (Condition.RUNNING, Condition.LOST):
-            uri = self._request.folder.beat_uri(order.stage, order.number, order.attempt)
-            beat = await asyncio.to_thread(read_beat, uri)
-        if beat is None:
-            return Sighting(condition=condition, message=state.message or "")
-        return Sighting(
-            condition=condition, message=state.message or "", sequence=beat.sequence, num_done=beat.num_done,
-            shard_ids=beat.shard_ids,
+            return ChildStatus(state=ChildState.LOST, message="its flow run was deleted")
+        child_state = NAMED_STATES.get(state.name or "", STATES[state.type])
+        heartbeat: Heartbeat | None = None
+        if child_state in (ChildState.RUNNING, ChildState.LOST):
+            uri = self._run.folder.heartbeat_uri(child.stage, child.number, child.attempt)
+            heartbeat = await asyncio.to_thread(read_heartbeat, uri)
+        if heartbeat is None:
+            return ChildStatus(state=child_state, message=state.message or "")
+        return ChildStatus(
+            state=child_state, message=state.message or "", sequence=heartbeat.sequence, num_done=heartbeat.num_done,
+            shard_ids=heartbeat.shard_ids,
         )  # fmt: skip
 
-    def _parameters(self, order: Order) -> dict[str, Any]:
-        request = self._request
+    def _parameters(self, child: ChildRequest) -> dict[str, Any]:
+        run = self._run
         parameters: dict[str, Any] = {
-            "assignment": order.assignment_uri,
-            "lake": request.lake_uri,
-            "run_id": request.run_id,
-            "number": order.number,
-            "attempt": order.attempt,
+            "assignment": child.assignment_uri,
+            "lake": run.lake_uri,
+            "run_id": run.run_id,
+            "number": child.number,
+            "attempt": child.attempt,
         }
-        if order.stage == "prepare":
-            return parameters | {"num_processes": request.pools.prepare_processes}
+        if child.stage == "prepare":
+            return parameters | {"num_processes": run.pools.prepare_processes}
         return parameters | {
-            "engine": request.engine,
-            "isolated": list(order.isolated),
-            "gpu_hour_price": request.pools.gpu_hour_price,
+            "engine": run.engine,
+            "suspects": list(child.suspects),
+            "rejected": list(child.rejected),
+            "gpu_hour_price": run.pools.gpu_hour_price,
         }
 
     async def _ask(self, answer: Any) -> Any:

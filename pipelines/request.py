@@ -34,8 +34,8 @@ class PoolsConfig:
         max_attempts: child runs that an assignment gets for each stage before the run goes on without it.
         queue_deadline_s: a child run that no worker took by then is submitted again, s.
         start_deadline_s: a child run that a worker took but that does not run by then is given up, s.
-        beat_deadline_s: a running child run whose beat stood still for so long is given up, s.
-        stall_deadline_s: a running child run that beats but got no further for so long is given up, s.
+        heartbeat_deadline_s: a running child run whose heartbeat stood still for so long is given up, s.
+        stall_deadline_s: a running child run that lives but got no further for so long is given up, s.
         cancel_deadline_s: a child run given up that has not ended by then is marked as crashed, s.
         server_deadline_s: the run ends when Prefect's server or the store did not answer for so long, s.
         poll_s: time between two looks at the child runs, s.
@@ -56,7 +56,7 @@ class PoolsConfig:
     max_attempts: int = 3
     queue_deadline_s: float = 21_600.0
     start_deadline_s: float = 600.0
-    beat_deadline_s: float = 180.0
+    heartbeat_deadline_s: float = 180.0
     stall_deadline_s: float = 3600.0
     cancel_deadline_s: float = 90.0
     server_deadline_s: float = 900.0
@@ -107,13 +107,6 @@ class RunRequest:
     def folder(self) -> RunFolder:
         """Where the run keeps what its child runs need."""
         return RunFolder(lake_uri=self.lake_uri, run_id=self.run_id)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """What was asked for, for the run's row and for messages."""
-        selection = self.selection
-        listed = () if selection.uri_list is None else (selection.uri_list,)
-        return (*selection.sources, *selection.uris, *listed)
 
 
 def new_request(

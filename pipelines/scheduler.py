@@ -1,25 +1,49 @@
 """Takes a run's assignments through the work pools: prepare, then decode, each as a child run that may die at any time.
 
-One loop, one question to the server per turn. What a child run did lies in the lake and in the store; here only how it
-stands is known. A child run that crashed, never started, or stopped beating is ended and submitted anew.
+One coroutine for each assignment, and one that asks the server how all child runs are, one question a turn. What a
+child run did lies in the lake and in the store; here only its status is known. A child run that crashed, never started
+or stopped its heartbeat is cancelled and submitted anew. Knows no Prefect: tests schedule child runs that they invent.
 """
 
 import asyncio
 import logging
-import time
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Protocol
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
 from dgasr.stages.plan import Stage
+from pipelines.child_runs import Child, ChildRequest, ChildRuns, ChildState, ChildStatus
 from pipelines.request import PoolsConfig
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+SUSPECT_AFTER = 2
+"""Decoders that die over a shard before it is decoded alone: one may be somebody else's doing, such as the kernel's."""
+
+REJECT_AFTER = 4
+"""Decoders that die over a shard, the last two over it alone, before its recordings are rejected."""
+
+CANCEL_S = 15.0
+"""How long a run that is cancelled may take to cancel its child runs, s; its process is killed after 30 s."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tally:
+class Planned:
+    """An assignment that waits to be done."""
+
+    uri: str
+    number: int
+    staged_bytes: int
+    """Estimated size of its features in the store."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStatus:
     """How far a run is; numbers of assignments but for the last."""
 
     num_assignments: int
@@ -42,401 +66,254 @@ class Tally:
         )
 
 
-class Condition(StrEnum):
-    """How a child run stands."""
-
-    QUEUED = "queued"
-    """No worker took it yet."""
-    STARTING = "starting"
-    """A worker took it; its process does not run yet."""
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    """It ended with an error that may not come again."""
-    LOST = "lost"
-    """It crashed, was cancelled, or nobody knows it any more."""
-    REFUSED = "refused"
-    """The request is wrong, for this child and every other: a person must act."""
-    CONTRADICTED = "contradicted"
-    """Lake, model or recipe contradict each other: nothing more may be written."""
-
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more comes of it."""
-        return self not in (Condition.QUEUED, Condition.STARTING, Condition.RUNNING)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """A child run to be started; stage, number and attempt name it within its run."""
-
-    stage: Stage
-    number: int
-    attempt: int
-    assignment_uri: str
-    isolated: tuple[str, ...] = ()
-    """Shards that cost decoders before and are decoded in a process of their own."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sighting:
-    """What was seen of a child run at one moment."""
-
-    condition: Condition
-    message: str = ""
-    """What its state says, for a person."""
-    sequence: int = -1
-    """Number of its last beat; -1 before the first."""
-    num_done: int = 0
-    """How far it says it is; only compared with what it said before."""
-    shard_ids: tuple[str, ...] = ()
-    """Shards it was working on at its last beat."""
-
-
-class Dispatch(Protocol):
-    """Starts child runs and looks after them. Every call raises `TransientError` where the server does not answer."""
-
-    async def submit(self, order: Order) -> str:
-        """Start a child run and return its handle; the same order twice is one child run."""
-        ...
-
-    async def look(self, orders: Mapping[str, Order]) -> Mapping[str, Sighting]:
-        """Say how child runs stand, by handle."""
-        ...
-
-    async def cancel(self, handle: str) -> None:
-        """Ask a child run to end."""
-        ...
-
-    async def is_called_off(self) -> bool:
-        """Say whether a person has cancelled the parent run; one that is only stopped leaves its children to work."""
-        ...
-
-    async def bury(self, handle: str) -> None:
-        """Mark a child run that does not end as crashed, so that it holds no slot any more."""
-        ...
-
-
-DEATHS_THAT_ISOLATE = 2
-"""Decoders that may die over a shard before it is decoded in a process of its own."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Planned:
-    """An assignment that waits to be done."""
-
-    uri: str
-    number: int
-    staged_bytes: int
-    """Estimated size of its features in the store."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Worked:
-    """What came of a run's assignments, as far as the lake cannot know it."""
-
-    failures: tuple[str, ...] = ()
-    """What was given up, one line for each assignment."""
-    num_attempts: int | None = None
-    """Child runs that were submitted; `None` where there were none to submit."""
-    busy_share: float | None = None
-    """Share of the time in which the model had work; `None` where child runs say it themselves."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Course:
-    """How far an assignment is, and what it cost so far."""
-
-    planned: Planned
-    attempts: Counter[Stage] = field(default_factory=Counter)
-    deaths: Counter[str] = field(default_factory=Counter)
-    """Decoders that died while they worked on a shard, by shard id."""
-
-    def order(self, stage: Stage) -> Order:
-        """Say what its next child run is; asking again says the same until `begin` is called."""
-        isolated = sorted(shard for shard, deaths in self.deaths.items() if deaths >= DEATHS_THAT_ISOLATE)
-        return Order(
-            stage=stage,
-            number=self.planned.number,
-            attempt=self.attempts[stage] + 1,
-            assignment_uri=self.planned.uri,
-            isolated=tuple(isolated) if stage == "decode" else (),
-        )
-
-    def begin(self, order: Order) -> None:
-        """Note that a child run was submitted."""
-        self.attempts[order.stage] = order.attempt
-
-
-@dataclass(kw_only=True, slots=True)
-class Child:
-    """A child run as the conductor sees it. Only the conductor's own clock counts: machines may disagree on the time.
-
-    Attributes:
-        course: the assignment that it works on.
-        order: what was submitted.
-        changed_at: when its condition last changed.
-        beaten_at: when its last beat was seen first.
-        advanced_at: when it was last seen to get further.
-        seen: the last sighting.
-        given_up: why it is no longer wanted, or "".
-        given_up_at: when it was asked to end.
-    """
-
-    course: Course
-    order: Order
-    changed_at: float
-    beaten_at: float = 0.0
-    advanced_at: float = 0.0
-    seen: Sighting = field(default_factory=lambda: Sighting(condition=Condition.QUEUED))
-    given_up: str = ""
-    given_up_at: float = 0.0
-
-    def see(self, sighting: Sighting, now: float) -> None:
-        """Take note of how it stands."""
-        if sighting.condition != self.seen.condition:
-            self.changed_at = self.beaten_at = self.advanced_at = now
-        if sighting.sequence != self.seen.sequence:
-            self.beaten_at = now
-        if sighting.num_done != self.seen.num_done:
-            self.advanced_at = now
-        self.seen = sighting
-
-    def forgive(self, blind_s: float) -> None:
-        """Leave out of all deadlines a time in which nothing could be seen of it, s."""
-        self.changed_at += blind_s
-        self.beaten_at += blind_s
-        self.advanced_at += blind_s
-        self.given_up_at += blind_s
-
-    def overdue(self, config: PoolsConfig, now: float) -> str:
-        """Say which deadline it has missed; "" for none."""
-        for condition, since, limit_s, reason in (
-            (Condition.QUEUED, self.changed_at, config.queue_deadline_s, "no worker took it"),
-            (Condition.STARTING, self.changed_at, config.start_deadline_s, "its process never began to run"),
-            (Condition.RUNNING, self.beaten_at, config.beat_deadline_s, "its beat stopped"),
-            (Condition.RUNNING, self.advanced_at, config.stall_deadline_s, "it beats but gets no further"),
-        ):
-            if self.seen.condition == condition and now - since > limit_s:
-                return f"{reason} for {now - since:.0f} s"
-        return ""
-
-
-logger = logging.getLogger(__name__)
-
-FAREWELL_S = 15.0
-"""How long a run that is told to end may take to tell its children, s; its process is killed after 30 s."""
-
-
-async def _ignore(tally: Tally) -> None:
+async def _ignore(status: RunStatus) -> None:
     """Tell nobody."""
 
 
-class Conductor:
-    """Sees assignments through."""
+class Scheduler:
+    """Takes assignments through their child runs.
+
+    Args:
+        children: starts child runs and asks after them.
+        config: limits and deadlines.
+        on_turn: told how far the run is after every turn.
+    """
 
     def __init__(
         self,
-        dispatch: Dispatch,
+        children: ChildRuns,
         config: PoolsConfig,
-        *,
-        now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        on_turn: Callable[[Tally], Awaitable[None]] = _ignore,
+        on_turn: Callable[[RunStatus], Awaitable[None]] = _ignore,
     ) -> None:
-        """Get ready.
-
-        Args:
-            dispatch: starts child runs and looks after them.
-            config: limits and deadlines.
-            now: a clock that never goes back, s.
-            sleep: waits for so many seconds.
-            on_turn: told how far the run is after every turn.
-        """
-        self._dispatch = dispatch
-        self._config = config
-        self._now = now
-        self._sleep = sleep
-        self._on_turn = on_turn
-        self._fresh: deque[Course] = deque()
-        self._prepared: deque[Course] = deque()
+        self._runs, self._config, self._on_turn = children, config, on_turn
+        self._slots = {
+            "prepare": asyncio.Semaphore(config.max_prepare_runs),
+            "decode": asyncio.Semaphore(config.max_decode_runs),
+        }
+        self._space = _Space(config.max_staged_bytes)
         self._children: dict[str, Child] = {}
-        self._warned: set[str] = set()
+        self._phases: dict[int, Literal["prepare", "prepared", "decode"]] = {}
         self._num_assignments = self._num_done = self._num_attempts = 0
+        self._watched_s = 0.0
+        """Time in which the server answered: deadlines of child runs count in it, and not in the clock's time."""
         self._silent_since: float | None = None
         self.failures: dict[int, str] = {}
         """Assignments that were given up, by number, with what happened last."""
 
-    async def conduct(self, assignments: Sequence[Planned]) -> Tally:
-        """See every assignment through, or give it up.
+    @property
+    def status(self) -> RunStatus:
+        """How far the run is."""
+        phases = list(self._phases.values())
+        return RunStatus(
+            num_assignments=self._num_assignments, num_done=self._num_done, num_failed=len(self.failures),
+            num_preparing=phases.count("prepare"), num_prepared=phases.count("prepared"),
+            num_decoding=phases.count("decode"), num_attempts=self._num_attempts,
+        )  # fmt: skip
+
+    async def run(self, assignments: Sequence[Planned]) -> RunStatus:
+        """Take every assignment to its end, or give it up.
 
         Returns:
             How it ended; `failures` says why for those that were given up.
 
         Raises:
-            ConfigError: a child run says that the request is wrong; the others were asked to end.
+            ConfigError: a child run says that the request is wrong; the others were cancelled.
             IntegrityError: a child run found a contradiction; likewise.
             TransientError: the server was silent for too long; child runs that run go on and commit what they finish.
-            CancelledError: the run is told to end; its children were asked to, where a person has cancelled it.
+            CancelledError: the run is told to end; its child runs were cancelled, where a person has cancelled it.
         """
-        self._fresh.extend(Course(planned=planned) for planned in assignments)
-        self._num_assignments = len(self._fresh)
+        self._num_assignments = len(assignments)
         try:
-            while self._fresh or self._prepared or self._children:
-                await self._turn()
-        except TransientError:
-            raise
-        except Exception:
-            await self._end_all()
-            raise
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._watch())
+                async with asyncio.TaskGroup() as work:
+                    for planned in assignments:
+                        work.create_task(self._complete(planned))
+                watch.cancel()
+        except BaseExceptionGroup as errors:
+            error = _first(errors)
+            if not isinstance(error, Exception):  # a signal, raised while one of the coroutines was at it
+                await self._cancel_all_if_cancelled()
+            elif not isinstance(error, TransientError):
+                await self._cancel_all()
+            raise error from None
         except asyncio.CancelledError:  # this process is told to end
-            await self._end_all_if_called_off()
+            await self._cancel_all_if_cancelled()
             raise
-        return self.tally()
+        return self.status
 
-    def tally(self) -> Tally:
-        """Count how far the run is."""
-        stages = [child.order.stage for child in self._children.values()]
-        return Tally(
-            num_assignments=self._num_assignments,
-            num_done=self._num_done,
-            num_failed=len(self.failures),
-            num_preparing=stages.count("prepare"),
-            num_prepared=len(self._prepared),
-            num_decoding=stages.count("decode"),
-            num_attempts=self._num_attempts,
-        )
+    async def _complete(self, planned: Planned) -> None:
+        """Take one assignment to its end, or give it up."""
+        stage: Stage = "prepare"
+        attempts: Counter[Stage] = Counter()
+        deaths: Counter[str] = Counter()  # of decoders, by the shards that they had in work
+        async with self._space.reserve(planned.staged_bytes):
+            while True:
+                async with self._slots[stage]:
+                    attempts[stage] += 1
+                    self._phases[planned.number] = stage
+                    request = _request(planned, stage, attempts[stage], deaths)
+                    status = await self._child(request)
+                if status.state is ChildState.DONE and stage == "decode":
+                    self._num_done += 1
+                    break
+                if status.state is ChildState.DONE:
+                    stage, self._phases[planned.number] = "decode", "prepared"
+                    continue
+                died = stage == "decode" and status.state is ChildState.LOST
+                deaths.update(status.shard_ids if died else ())
+                # A decoder that failed may have missed its features: preparing again costs little where they lie.
+                following: Stage = "decode" if died else "prepare"
+                # Each death over a shard that is alone brings its end nearer, and so costs the assignment no attempt.
+                is_nearer = died and any(SUSPECT_AFTER < deaths[s] <= REJECT_AFTER for s in status.shard_ids)
+                if max(attempts[stage], attempts[following]) >= self._config.max_attempts and not is_nearer:
+                    logger.error("%s: %s; given up after %d attempts", request, status.message, attempts[stage])
+                    self.failures[planned.number] = status.message
+                    break
+                logger.warning("%s: %s; trying again", request, status.message)
+                stage = following
+            del self._phases[planned.number]
 
-    async def _turn(self) -> None:
-        """Submit what fits, wait, and look; a silent server only makes turns longer, up to its deadline."""
-        began_at = self._now()
-        try:
-            await self._submit_what_fits()
-            await self._sleep(self._config.poll_s)
-            await self._look()
-        except TransientError as error:
-            self._silent_since = began_at if self._silent_since is None else self._silent_since
-            silent_s = self._now() - self._silent_since
-            if silent_s > self._config.server_deadline_s:
-                raise TransientError(
-                    f"no answer for {silent_s:.0f} s ({error}). What was committed stays; the next run goes on there."
-                ) from error
-            logger.warning("no answer for %.0f s, going on: %s", silent_s, error)
-            await self._sleep(self._config.poll_s)
-            for child in self._children.values():
-                child.forgive(self._now() - began_at)
-            return
-        self._silent_since = None
-        await self._on_turn(self.tally())
+    async def _child(self, request: ChildRequest) -> ChildStatus:
+        """Start a child run and wait for its end, or give it up.
 
-    async def _submit_what_fits(self) -> None:
-        """Fill the slots: what is staged first, since it takes space."""
-        while self._prepared and self._num("decode") < self._config.max_decode_runs:
-            await self._submit(self._prepared[0], "decode")
-            self._prepared.popleft()
-        while self._fresh and self._num("prepare") < self._config.max_prepare_runs and self._has_space():
-            await self._submit(self._fresh[0], "prepare")
-            self._fresh.popleft()
+        Returns:
+            Its last status, with a message.
 
-    def _num(self, stage: Stage) -> int:
-        return sum(child.order.stage == stage for child in self._children.values())
-
-    def _has_space(self) -> bool:
-        """Say whether the next assignment's features may be staged; one assignment always may."""
-        staged = [*(course for course in self._prepared), *(child.course for child in self._children.values())]
-        taken = sum(course.planned.staged_bytes for course in staged)
-        return not staged or taken + self._fresh[0].planned.staged_bytes <= self._config.max_staged_bytes
-
-    async def _submit(self, course: Course, stage: Stage) -> None:
-        order = course.order(stage)
-        handle = await self._dispatch.submit(order)
-        course.begin(order)
+        Raises:
+            ConfigError: it says that the request is wrong.
+            IntegrityError: it found a contradiction.
+            TransientError: the server was silent for too long.
+        """
+        await asyncio.sleep(0)  # another child run that ends the whole run has freed this slot: nothing more is started
+        child_id = await self._answered(lambda: self._runs.submit(request))
         self._num_attempts += 1
-        self._children[handle] = Child(course=course, order=order, changed_at=self._now())
-
-    async def _look(self) -> None:
-        """See how the child runs stand and draw the consequences."""
-        if not self._children:
-            return
-        sightings = await self._dispatch.look({handle: child.order for handle, child in self._children.items()})
-        for handle, child in list(self._children.items()):
-            child.see(sightings[handle], self._now())
-            if child.seen.condition.is_final:
-                del self._children[handle]
-                self._conclude(child)
-            elif child.given_up:
-                await self._insist(handle, child)
-            elif reason := child.overdue(self._config, self._now()):
-                await self._dispatch.cancel(handle)
-                logger.warning("%s: %s; it is asked to end", _name(child), reason)
-                child.given_up, child.given_up_at = reason, self._now()
+        child = self._children[child_id] = Child(request=request, changed_at=self._watched_s)
+        while not child.status.state.is_final:
+            await child.is_seen.wait()
+            child.is_seen.clear()
+            if child.status.state.is_final:
+                break
+            if child.given_up:
+                if self._watched_s - child.given_up_at > self._config.cancel_deadline_s:
+                    await self._answered(lambda: self._runs.mark_crashed(child_id))
+                    child.status = replace(child.status, state=ChildState.LOST)
+            elif reason := child.overdue(self._config, self._watched_s):
+                logger.warning("%s: %s; it is cancelled", request, reason)
+                await self._answered(lambda: self._runs.cancel(child_id))
+                child.given_up, child.given_up_at = reason, self._watched_s
             else:
-                self._warn_of_queue(handle, child)
+                child.warn_of_queue(self._config, self._watched_s)
+        del self._children[child_id]
+        status = child.status
+        if status.state is ChildState.REFUSED:
+            raise ConfigError(f"{request}: {status.message}")
+        if status.state is ChildState.CONTRADICTED:
+            raise IntegrityError(f"{request}: {status.message}")
+        return replace(status, message=child.given_up or status.message or status.state.value)
 
-    def _conclude(self, child: Child) -> None:
-        """Decide what follows from a child run that ended."""
-        course, seen = child.course, child.seen
-        if seen.condition == Condition.REFUSED:
-            raise ConfigError(f"{_name(child)}: {seen.message}")
-        if seen.condition == Condition.CONTRADICTED:
-            raise IntegrityError(f"{_name(child)}: {seen.message}")
-        if seen.condition == Condition.DONE:
-            if child.order.stage == "prepare":
-                self._prepared.append(course)
-            else:
-                self._num_done += 1
-            return
-        if seen.condition == Condition.LOST and child.order.stage == "decode":
-            course.deaths.update(set(seen.shard_ids))
-        self._try_again(child)
-
-    def _try_again(self, child: Child) -> None:
-        """Give an assignment its next attempt, or give it up."""
-        course, seen = child.course, child.seen
-        reason = child.given_up or seen.message or seen.condition.value
-        # A decoder that failed may have missed its features: preparing again costs little where they lie.
-        stage: Stage = "decode" if child.order.stage == "decode" and seen.condition == Condition.LOST else "prepare"
-        if max(course.attempts[stage], course.attempts[child.order.stage]) >= self._config.max_attempts:
-            logger.error("%s: %s; given up after %d attempts", _name(child), reason, self._config.max_attempts)
-            self.failures[course.planned.number] = reason
-            return
-        logger.warning("%s: %s; trying again", _name(child), reason)
-        (self._prepared if stage == "decode" else self._fresh).appendleft(course)
-
-    async def _insist(self, handle: str, child: Child) -> None:
-        """Bury a child run that does not end though it was asked to."""
-        if self._now() - child.given_up_at > self._config.cancel_deadline_s:
-            await self._dispatch.bury(handle)
-            del self._children[handle]
-            child.see(replace(child.seen, condition=Condition.LOST), self._now())
-            self._conclude(child)
-
-    def _warn_of_queue(self, handle: str, child: Child) -> None:
-        """Say once that a child run waits for a worker; it may be that none was started."""
-        waited_s = self._now() - child.changed_at
-        if child.seen.condition == Condition.QUEUED and waited_s > self._config.start_deadline_s:
-            if handle not in self._warned:
-                logger.warning("%s waits for a worker for %.0f s: is one running?", _name(child), waited_s)
-            self._warned.add(handle)
-
-    async def _end_all_if_called_off(self) -> None:
-        """Let children end with a run that was cancelled, at once: the server would see to it half a minute later."""
-        try:
-            async with asyncio.timeout(FAREWELL_S):
-                if await self._dispatch.is_called_off():
-                    await self._end_all()
-        except (TransientError, ConfigError, TimeoutError) as error:
-            logger.warning("child runs were not ended, which the server does later: %r", error)
-
-    async def _end_all(self) -> None:
-        """Ask every child run to end; those that cannot be asked end by themselves."""
-        for handle in self._children:
+    async def _watch(self) -> None:
+        """Ask how the child runs are, turn by turn, until this task is cancelled."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            began_at = clock()
+            await asyncio.sleep(self._config.poll_s)
+            requests = {child_id: child.request for child_id, child in self._children.items()}
+            if not requests:
+                continue
             try:
-                await self._dispatch.cancel(handle)
+                statuses = await self._runs.look(requests)
             except TransientError as error:
-                logger.warning("a child run was not ended: %s", error)
+                self._note_silence(error)
+                continue
+            self._silent_since = None
+            self._watched_s += clock() - began_at
+            for child_id, status in statuses.items():
+                if child_id in self._children:
+                    self._children[child_id].see(status, self._watched_s)
+            await self._on_turn(self.status)
+
+    async def _answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask the server until it answers, or was silent for too long."""
+        while True:
+            try:
+                answer = await ask()
+            except TransientError as error:
+                self._note_silence(error)
+                await asyncio.sleep(self._config.poll_s)
+            else:
+                self._silent_since = None
+                return answer
+
+    def _note_silence(self, error: TransientError) -> None:
+        """Go on without an answer, or raise where there was none for too long."""
+        now = asyncio.get_running_loop().time()
+        self._silent_since = now if self._silent_since is None else self._silent_since
+        silent_s = now - self._silent_since
+        if silent_s > self._config.server_deadline_s:
+            raise TransientError(
+                f"no answer for {silent_s:.0f} s ({error}). What was committed stays; the next run goes on there."
+            ) from error
+        logger.warning("no answer for %.0f s, going on: %s", silent_s, error)
+
+    async def _cancel_all_if_cancelled(self) -> None:
+        """Cancel the child runs of a cancelled run, at once: the server would see to it half a minute later."""
+        try:
+            async with asyncio.timeout(CANCEL_S):
+                if await self._runs.is_cancelled():
+                    await self._cancel_all()
+        except (TransientError, ConfigError, TimeoutError) as error:
+            logger.warning("child runs were not cancelled, which the server does later: %r", error)
+
+    async def _cancel_all(self) -> None:
+        """Ask every child run to end; those that cannot be asked end by themselves."""
+        for child_id in self._children:
+            try:
+                await self._runs.cancel(child_id)
+            except TransientError as error:
+                logger.warning("a child run was not cancelled: %s", error)
 
 
-def _name(child: Child) -> str:
-    """Name a child run for a person."""
-    return f"{child.order.stage} of assignment {child.order.number}, attempt {child.order.attempt}"
+class _Space:
+    """Bytes of the store that staged features may take; handed out in order, and to one assignment always."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes, self._taken_bytes = max_bytes, 0
+        self._order, self._freed = asyncio.Lock(), asyncio.Condition()
+
+    @asynccontextmanager
+    async def reserve(self, num_bytes: int) -> AsyncIterator[None]:
+        """Wait until there is room, and hold it."""
+        async with self._order, self._freed:
+            await self._freed.wait_for(
+                lambda: not self._taken_bytes or self._taken_bytes + num_bytes <= self._max_bytes
+            )
+            self._taken_bytes += num_bytes
+        try:
+            yield
+        finally:
+            self._taken_bytes -= num_bytes
+            async with self._freed:
+                self._freed.notify_all()
+
+
+def _request(planned: Planned, stage: Stage, attempt: int, deaths: Counter[str]) -> ChildRequest:
+    """Say what the next child run of an assignment is."""
+    rejected = {shard_id for shard_id, count in deaths.items() if count >= REJECT_AFTER}
+    suspects = {shard_id for shard_id, count in deaths.items() if count >= SUSPECT_AFTER} - rejected
+    return ChildRequest(
+        stage=stage,
+        number=planned.number,
+        attempt=attempt,
+        assignment_uri=planned.uri,
+        suspects=tuple(sorted(suspects)) if stage == "decode" else (),
+        rejected=tuple(sorted(rejected)) if stage == "decode" else (),
+    )
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that ended a group of tasks."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

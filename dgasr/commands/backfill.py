@@ -4,6 +4,7 @@ import argparse
 import importlib
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dgasr.commands.arguments import add_model_arguments, engine_config, finite_float, given_uri
@@ -104,14 +105,14 @@ def _forecast(selection: "Selection", lake_uri: str, engine: "EngineConfig", gpu
 
 
 def _transcribe(selection: "Selection", lake_uri: str, engine: "EngineConfig") -> int:
-    from dgasr.commands.output import Progress
+    from dgasr.commands.output import ProgressBars
     from dgasr.stages.embedded import transcribe_backlog
-    from dgasr.stages.engine import start_engine
+    from dgasr.stages.engine import recipe_of, start_engine
     from dgasr.stages.selection import find_backlog
 
-    started = start_engine(engine)
-    backlog = find_backlog(selection, lake_uri, started.recipe.recipe_id)
-    summary = transcribe_backlog(backlog, lake_uri, started.recipe, started.transcriber, started.device, Progress())
+    recipe = recipe_of(engine)
+    backlog = find_backlog(selection, lake_uri, recipe.recipe_id)
+    summary = transcribe_backlog(backlog, lake_uri, recipe, partial(start_engine, engine), ProgressBars())
     sys.stderr.write(
         f"{backlog.num_listed} recordings at the sources: {backlog.num_new} new, {backlog.num_again} again, "
         f"{backlog.num_held} in the lake already\n"

@@ -10,10 +10,9 @@ from tqdm import tqdm
 
 from dgasr.exports import export_json, export_srt, export_txt, export_vtt
 from dgasr.lake.table import format_table
-from dgasr.records import Segment, Shard
-from dgasr.stages.decode import DecodedShard
-from dgasr.stages.prepare import PreparedShard
-from dgasr.stages.staging import Outcome
+from dgasr.records import Shard
+from dgasr.stages.counts import Counts
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.transcripts import RecordingTranscript
 
 TABLE_ROWS = 200
@@ -94,40 +93,34 @@ def _common_folder(uris: list[str]) -> str:
     return first[: first.rfind("/", 0, length) + 1]
 
 
-class Progress:
-    """A watcher of `dgasr.stages.embedded` that writes to standard error."""
+class ProgressBars(Progress):
+    """Shows on standard error how far `dgasr.stages.embedded` is."""
 
     def __init__(self) -> None:
         self._is_quiet = not sys.stderr.isatty()
-        self._bar: tqdm[None] | None = None
+        self._bar = tqdm(disable=True)
 
-    def begin_shard(self, shard: Shard) -> None:
+    def begin_reading(self, shard: Shard) -> None:
         """Show a bar of recordings."""
-        self._replace_bar("reading", len(shard.recordings), "recording")
+        self._show_bar("reading", len(shard.recordings), "recording")
 
-    def recording_read(self, outcome: Outcome) -> None:
+    def recording_read(self) -> None:
         """Advance it."""
-        self._advance()
+        self._bar.update()
 
-    def begin_decoding(self, prepared: PreparedShard) -> None:
+    def begin_decoding(self, shard: Shard, num_segments: int) -> None:
         """Show a bar of segments."""
-        self._replace_bar("decoding", prepared.num_segments, "segment")
+        self._show_bar("decoding", num_segments, "segment")
 
-    def segment_decoded(self, segment: Segment) -> None:
+    def segment_decoded(self) -> None:
         """Advance it."""
-        self._advance()
+        self._bar.update()
 
-    def end_shard(self, decoded: DecodedShard) -> None:
+    def end_shard(self, shard_id: str, counts: Counts) -> None:
         """Take the bar away and leave a line."""
-        if self._bar is not None:
-            self._bar.close()
-        sys.stderr.write(decoded.line() + "\n")
+        self._bar.close()
+        sys.stderr.write(f"shard {shard_id}: {counts.line()}\n")
 
-    def _advance(self) -> None:
-        if self._bar is not None:
-            self._bar.update()
-
-    def _replace_bar(self, what: str, total: int, unit: str) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    def _show_bar(self, what: str, total: int, unit: str) -> None:
+        self._bar.close()
         self._bar = tqdm(total=total, desc=what, unit=f" {unit}s", leave=False, disable=self._is_quiet)

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,11 +38,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Transcribe what the lake does not hold, print all that was asked for, and name what could not be used."""
-    from dgasr.commands.output import Progress, write_transcripts
+    from dgasr.commands.output import ProgressBars, write_transcripts
     from dgasr.lake.location import lake_uri_of
     from dgasr.stages.discover import list_recordings
     from dgasr.stages.embedded import transcribe_sources
-    from dgasr.stages.engine import start_engine
+    from dgasr.stages.engine import recipe_of, start_engine
     from dgasr.stages.transcripts import read_transcripts
 
     lake_uri = lake_uri_of(options.lake)
@@ -49,10 +50,9 @@ def run(options: argparse.Namespace) -> int:
     ids = {recording.recording_id: recording.uri for recording in list_recordings(options.sources, lake_uri)}
     if not ids:
         raise ConfigError(f"{', '.join(options.sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
-    engine = start_engine(engine_config(options))
-    summary = transcribe_sources(
-        options.sources, lake_uri, engine.recipe, engine.transcriber, engine.device, Progress()
-    )
+    config = engine_config(options)
+    load = partial(start_engine, config)
+    summary = transcribe_sources(options.sources, lake_uri, recipe_of(config), load, ProgressBars())
     sys.stderr.write(summary.line() + "\n")
     complaints: list[str] = []
     transcripts = _noting(read_transcripts(lake_uri, summary.recipe_id, list(ids)), ids, complaints)

@@ -20,14 +20,228 @@ from dgasr.lake.parts import commit_shard, finish_shard
 from dgasr.lake.rows import Row, ShardRows, recording_row, segment_row
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
-from dgasr.stages.counts import DecodedAssignment, DecodedShard, add_decoded
-from dgasr.stages.heartbeat import Beating, BeatingWatcher, SegmentWatcher, StreamWatcher
-from dgasr.stages.isolation import Processes, crash_message, note_progress, settle
+from dgasr.stages.counts import Counts
+from dgasr.stages.engine import Engine
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import read_assignment
 from dgasr.stages.staging import Outcome, Prefetch, delete_part, read_outcomes, read_segments, staged_uri_of
 from dgasr.store import objects
 
 logger = logging.getLogger(__name__)
+
+SEGMENTS_AHEAD = 256
+"""Segments that wait for the transcriber: 123 MB where a window is 30 s, and eleven seconds of work at RTFx 700."""
+
+COMMITS_BEHIND = 2
+"""Shards whose rows wait to be committed."""
+
+
+class TranscribesSegments(Protocol):
+    """What this asks of a transcriber; `dgasr.transcriber.Transcriber` is one."""
+
+    def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
+        """Yield one transcript for each segment, in any order."""
+        ...
+
+
+Staged = tuple["ShardTranscripts", Segment | None, SegmentFeatures | None]
+"""A segment of a shard, its features where somebody speaks; no segment once the shard is read and found whole."""
+
+
+def decode_assignment(
+    assignment_uri: str,
+    recipe: Recipe,
+    engine: Callable[[], Engine],
+    lake_uri: str,
+    run_id: str,
+    *,
+    progress: Progress,
+    suspects: frozenset[str] = frozenset(),
+    rejected: frozenset[str] = frozenset(),
+) -> Counts:
+    """Turn the staged features of an assignment into committed shards.
+
+    Args:
+        assignment_uri: the assignment.
+        recipe: how to transcribe.
+        engine: loads the model, once; not called where nobody speaks or everything is committed already.
+        lake_uri: lake to commit to.
+        run_id: the run that does it.
+        progress: told how far the work is; a heartbeat names the shards in work.
+        suspects: ids of shards that were in work when processes died. Each is decoded alone after the others, so that
+            a process that dies again has named the one that did it.
+        rejected: ids of shards that ended processes when they were alone: their recordings are rejected.
+
+    Returns:
+        Counts.
+
+    Raises:
+        ConfigError: the engine follows another recipe.
+        TransientError: the storage failed in a way that may pass, or a shard is not staged; whatever else could be
+            done is committed.
+        IntegrityError: rows contradict each other; nothing is written of their shard.
+    """
+    started = time.monotonic()
+    shards = read_assignment(assignment_uri).shards
+    staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
+    stream = ShardStream(recipe, engine, lake_uri, staged_uris, run_id, progress, rejected)
+    counts = stream.run(shard for shard in shards if shard.shard_id not in suspects)
+    for shard in shards:
+        if shard.shard_id in suspects:
+            counts += stream.run([shard])
+    return replace(counts, wall_s=time.monotonic() - started)
+
+
+class ShardStream:
+    """Shards on their way from staging into the lake.
+
+    Args:
+        recipe: what the transcriber follows.
+        engine: loads the model, once somebody speaks.
+        lake_uri: lake to commit to.
+        staged_uri_of: says where a shard's part is staged.
+        run_id: the run that does it.
+        progress: told how far it is.
+        rejected: ids of shards whose recordings are rejected untried, since they end the process.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        engine: Callable[[], Engine],
+        lake_uri: str,
+        staged_uri_of: Callable[[Shard], str],
+        run_id: str,
+        progress: Progress,
+        rejected: frozenset[str] = frozenset(),
+    ) -> None:
+        self._recipe, self._engine, self._lake_uri, self._run_id = recipe, engine, lake_uri, run_id
+        self._staged_uri_of, self._progress, self._rejected = staged_uri_of, progress, rejected
+        self._open: dict[str, ShardTranscripts] = {}  # by recording
+        self._done: list[Counts] = []
+        self._commits: deque[Future[None]] = deque()
+        self._failure: TransientError | None = None
+        self._marked_at = self._first_at = self._last_at = self._waited_s = 0.0
+
+    def run(self, shards: Iterable[Shard]) -> Counts:
+        """Transcribe shards and commit them as they become complete.
+
+        Returns:
+            Counts of all of them.
+
+        Raises:
+            ConfigError: the engine follows another recipe.
+            TransientError: the storage failed in a way that may pass, or a shard is not staged; whatever else could be
+                done is committed.
+            IntegrityError: the rows of a shard contradict each other; nothing of it is written.
+        """
+        self._done = []
+        self._marked_at, self._first_at, self._last_at, self._waited_s = time.monotonic(), 0.0, 0.0, 0.0
+        with Prefetch(self._fetch(shards), SEGMENTS_AHEAD) as staged, ThreadPoolExecutor(1) as committer:
+            speech = self._speech(staged, committer)
+            for first in speech:  # without speech the model is not loaded
+                transcriber = self._transcriber()
+                self._first_at = self._first_at or time.monotonic()
+                for transcript in transcriber.transcribe(chain([first], speech)):
+                    gathered = self._open[transcript.segment.recording_id]
+                    self._last_at = time.monotonic()
+                    self._take(gathered, transcript, committer)
+                    self._waited_s += time.monotonic() - self._last_at
+            while self._commits:
+                self._commits.popleft().result()
+        if self._failure is not None:
+            raise self._failure
+        stream_s = self._last_at - self._first_at
+        return sum(self._done, Counts(stream_s=stream_s, busy_s=max(0.0, stream_s - self._waited_s)))
+
+    def _fetch(self, shards: Iterable[Shard]) -> Iterator[Staged]:
+        """Read staged parts, in the thread that is ahead."""
+        for shard in shards:
+            staged_uri = self._staged_uri_of(shard)
+            if finish_shard(objects, self._lake_uri, self._recipe.recipe_id, shard.shard_id) is not None:
+                self._end(shard, Counts(num_shards=1, num_held=1))
+                continue
+            outcomes = read_outcomes(staged_uri)
+            if outcomes is None:
+                self._failure = TransientError(f"{staged_uri}: no whole part lies here. Prepare the shard again.")
+                continue
+            if shard.shard_id in self._rejected:
+                outcomes = list(map(_rejected, outcomes))
+            gathered = ShardTranscripts(shard, outcomes)
+            self._progress.begin_decoding(shard, gathered.num_segments)
+            yield from self._fetch_part(gathered, staged_uri)
+
+    def _fetch_part(self, gathered: "ShardTranscripts", staged_uri: str) -> Iterator[Staged]:
+        num_segments = 0
+        for segment, features in read_segments(staged_uri) if gathered.kept else ():
+            if segment.recording_id in gathered.kept:
+                num_segments += 1
+                yield gathered, segment, features
+        if num_segments == gathered.num_segments:
+            yield gathered, None, None
+        else:
+            # Two workers wrote it at once, while the archive changed.
+            delete_part(staged_uri)
+            self._failure = TransientError(f"{staged_uri}: holds other segments than it says. Prepare the shard again.")
+
+    def _speech(self, staged: Iterator[Staged], committer: ThreadPoolExecutor) -> Iterator[SegmentFeatures]:
+        """Hand speech to the transcriber, and take note of the rest."""
+        asked_at = time.monotonic()
+        try:
+            for gathered, segment, features in staged:
+                if segment is None:
+                    gathered.is_read = True
+                    self._commit_if_complete(gathered, committer)
+                    continue
+                self._open[segment.recording_id] = gathered
+                if features is None:
+                    self._take(gathered, silent_transcript(segment, self._recipe.language), committer)
+                    continue
+                self._waited_s += time.monotonic() - asked_at if self._first_at else 0.0
+                yield features
+                asked_at = time.monotonic()
+        except TransientError as error:
+            # What has been fetched is still transcribed and committed.
+            self._failure = error
+
+    def _transcriber(self) -> TranscribesSegments:
+        """Load the model, and make sure that it is the one that was asked for."""
+        engine = self._engine()
+        if engine.recipe != self._recipe:
+            found, wanted = engine.recipe.recipe_id, self._recipe.recipe_id
+            raise ConfigError(
+                f"The model on this machine follows recipe {found}, the run {wanted}. "
+                "Give all workers the same version of dgasr and the same model and adapter files."
+            )
+        return engine.transcriber
+
+    def _take(self, gathered: "ShardTranscripts", transcript: SegmentTranscript, committer: ThreadPoolExecutor) -> None:
+        gathered.add(transcript)
+        self._progress.segment_decoded()
+        self._commit_if_complete(gathered, committer)
+
+    def _commit_if_complete(self, gathered: "ShardTranscripts", committer: ThreadPoolExecutor) -> None:
+        """Hand a complete shard to the thread that is behind, and wait where that is too far behind."""
+        if not gathered.is_complete:
+            return
+        for recording_id in gathered.kept:
+            self._open.pop(recording_id, None)
+        if len(self._commits) == COMMITS_BEHIND:
+            self._commits.popleft().result()
+        now = time.monotonic()
+        self._commits.append(committer.submit(self._write, gathered, now - self._marked_at))
+        self._marked_at = now
+
+    def _write(self, gathered: "ShardTranscripts", wall_s: float) -> None:
+        rows = gathered.rows(self._recipe, self._run_id, datetime.now(UTC))
+        result = commit_shard(objects, self._lake_uri, rows)
+        self._end(gathered.shard, _counts(rows, wall_s) if result.is_mine else Counts(num_shards=1, num_held=1))
+
+    def _end(self, shard: Shard, counts: Counts) -> None:
+        delete_part(self._staged_uri_of(shard))
+        self._done.append(counts)
+        logger.info("shard %s: %s", shard.shard_id, counts.line())
+        self._progress.end_shard(shard.shard_id, counts)
 
 
 class ShardTranscripts:
@@ -87,181 +301,21 @@ class ShardTranscripts:
         )
 
 
-SEGMENTS_AHEAD = 256
-"""Segments that wait for the transcriber: 123 MB where a window is 30 s, and eleven seconds of work at RTFx 700."""
-
-COMMITS_BEHIND = 2
-"""Shards whose rows wait to be committed."""
-
-
-class TranscribesSegments(Protocol):
-    """What this asks of a transcriber; `dgasr.transcriber.Transcriber` is one."""
-
-    def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
-        """Yield one transcript for each segment, in any order."""
-        ...
+def _rejected(outcome: Outcome) -> Outcome:
+    """Reject a recording of a shard that ends the process which transcribes it."""
+    if outcome.status == "rejected":
+        return outcome
+    message = (
+        f"{outcome.recording.uri}: its shard ended or held up every process that transcribed it. Transcribe it again "
+        f"with `dgasr backfill --reason {Reason.CRASHES_DECODER}` and smaller shards, or convert it to FLAC."
+    )
+    return replace(outcome, status="rejected", reason=Reason.CRASHES_DECODER, message=message, num_segments=0)
 
 
-Staged = tuple[ShardTranscripts, Segment | None, SegmentFeatures | None]
-"""A segment of a shard, its features where somebody speaks; no segment once the shard is read and found whole."""
-
-
-class ShardStream:
-    """Shards on their way from staging into the lake.
-
-    Args:
-        recipe: what the transcriber follows.
-        transcriber: called for the transcriber once there is something to transcribe.
-        lake_uri: lake to commit to.
-        staged_uri_of: says where a shard's part is staged.
-        run_id: the run that does it.
-        watcher: told how far it is.
-        crashing: ids of recordings that end the process that transcribes them; they are rejected untried.
-    """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        transcriber: Callable[[], TranscribesSegments],
-        lake_uri: str,
-        staged_uri_of: Callable[[Shard], str],
-        run_id: str,
-        watcher: StreamWatcher,
-        crashing: frozenset[str] = frozenset(),
-    ) -> None:
-        self._recipe, self._transcriber, self._lake_uri, self._run_id = recipe, transcriber, lake_uri, run_id
-        self._staged_uri_of, self._watcher, self._crashing = staged_uri_of, watcher, crashing
-        self._open: dict[str, ShardTranscripts] = {}  # by recording
-        self._done: list[DecodedShard] = []
-        self._commits: deque[Future[None]] = deque()
-        self._failure: TransientError | None = None
-        self._marked_at = self._first_at = self._last_at = self._waited_s = 0.0
-
-    @property
-    def busy_share(self) -> float | None:
-        """Share of the time from first segment to last in which the model did not wait; `None` without speech."""
-        lasted_s = self._last_at - self._first_at
-        return 1.0 - self._waited_s / lasted_s if lasted_s > 0 else None
-
-    def run(self, shards: Iterable[Shard]) -> list[DecodedShard]:
-        """Transcribe shards and commit them as they become complete.
-
-        Returns:
-            Counts of all of them.
-
-        Raises:
-            TransientError: the storage failed in a way that may pass, or a shard is not staged; whatever else could be
-                done is committed.
-            IntegrityError: the rows of a shard contradict each other; nothing of it is written.
-        """
-        self._marked_at = time.monotonic()
-        with Prefetch(self._fetch(shards), SEGMENTS_AHEAD) as staged, ThreadPoolExecutor(1) as committer:
-            features = self._speech(iter(staged), committer)
-            for first in features:  # the model is loaded once somebody speaks, and never for silence
-                transcriber = self._transcriber()
-                self._first_at = self._first_at or time.monotonic()
-                for transcript in transcriber.transcribe(chain([first], features)):
-                    gathered = self._open[transcript.segment.recording_id]
-                    self._last_at = time.monotonic()
-                    self._take(gathered, transcript, committer)
-                    self._waited_s += time.monotonic() - self._last_at
-            while self._commits:
-                self._commits.popleft().result()
-        if self._failure is not None:
-            raise self._failure
-        return self._done
-
-    def _fetch(self, shards: Iterable[Shard]) -> Iterator[Staged]:
-        """Read staged parts, in the thread that is ahead."""
-        for shard in shards:
-            staged_uri = self._staged_uri_of(shard)
-            if finish_shard(objects, self._lake_uri, self._recipe.recipe_id, shard.shard_id) is not None:
-                self._end(DecodedShard(shard_id=shard.shard_id, is_new=False), staged_uri)
-                continue
-            self._watcher.begin_shard(shard.shard_id)
-            outcomes = read_outcomes(staged_uri)
-            if outcomes is None:
-                self._failure = TransientError(f"{staged_uri}: no whole part lies here. Prepare the shard again.")
-                continue
-            gathered = ShardTranscripts(shard, [self._accepted(outcome) for outcome in outcomes])
-            yield from self._fetch_part(gathered, staged_uri)
-
-    def _fetch_part(self, gathered: ShardTranscripts, staged_uri: str) -> Iterator[Staged]:
-        num_segments = 0
-        for segment, features in read_segments(staged_uri):
-            if segment.recording_id in gathered.kept:
-                num_segments += 1
-                yield gathered, segment, features
-        if num_segments == gathered.num_segments:
-            yield gathered, None, None
-        else:
-            # Two workers wrote it at once, while the archive changed.
-            delete_part(staged_uri)
-            self._failure = TransientError(f"{staged_uri}: holds other segments than it says. Prepare the shard again.")
-
-    def _speech(self, staged: Iterator[Staged], committer: ThreadPoolExecutor) -> Iterator[SegmentFeatures]:
-        """Hand speech to the transcriber, and take note of the rest."""
-        asked_at = time.monotonic()
-        try:
-            for gathered, segment, features in staged:
-                if segment is None:
-                    gathered.is_read = True
-                    self._commit_if_complete(gathered, committer)
-                    continue
-                self._open[segment.recording_id] = gathered
-                if features is None:
-                    self._take(gathered, silent_transcript(segment, self._recipe.language), committer)
-                    continue
-                self._waited_s += time.monotonic() - asked_at if self._first_at else 0.0
-                yield features
-                asked_at = time.monotonic()
-        except TransientError as error:
-            # What has been fetched is still transcribed and committed.
-            self._failure = error
-
-    def _take(self, gathered: ShardTranscripts, transcript: SegmentTranscript, committer: ThreadPoolExecutor) -> None:
-        gathered.add(transcript)
-        self._watcher.segment_decoded(transcript.segment)
-        self._commit_if_complete(gathered, committer)
-
-    def _commit_if_complete(self, gathered: ShardTranscripts, committer: ThreadPoolExecutor) -> None:
-        """Hand a complete shard to the thread that is behind, and wait where that is too far behind."""
-        if not gathered.is_complete:
-            return
-        for recording_id in gathered.kept:
-            self._open.pop(recording_id, None)
-        if len(self._commits) == COMMITS_BEHIND:
-            self._commits.popleft().result()
-        now = time.monotonic()
-        self._commits.append(committer.submit(self._write, gathered, now - self._marked_at))
-        self._marked_at = now
-
-    def _write(self, gathered: ShardTranscripts, wall_s: float) -> None:
-        rows = gathered.rows(self._recipe, self._run_id, datetime.now(UTC))
-        result = commit_shard(objects, self._lake_uri, rows)
-        shard_id = gathered.shard.shard_id
-        decoded = _counts(rows, wall_s) if result.is_mine else DecodedShard(shard_id=shard_id, is_new=False)
-        self._end(decoded, self._staged_uri_of(gathered.shard))
-
-    def _end(self, decoded: DecodedShard, staged_uri: str) -> None:
-        delete_part(staged_uri)
-        self._done.append(decoded)
-        logger.info(decoded.line())
-        self._watcher.end_shard(decoded)
-
-    def _accepted(self, outcome: Outcome) -> Outcome:
-        """Reject a recording that would end this process."""
-        if outcome.recording.recording_id not in self._crashing or outcome.status == "rejected":
-            return outcome
-        message = crash_message(outcome.recording.uri, "transcribed")
-        return replace(outcome, status="rejected", reason=Reason.CRASHES_DECODER, message=message, num_segments=0)
-
-
-def _counts(rows: ShardRows, wall_s: float) -> DecodedShard:
+def _counts(rows: ShardRows, wall_s: float) -> Counts:
     statuses = [row["status"] for row in rows.recordings]
-    return DecodedShard(
-        shard_id=rows.shard_id,
-        is_new=True,
+    return Counts(
+        num_shards=1,
         num_recordings=len(statuses),
         num_partial=statuses.count("partial"),
         num_rejected=statuses.count("rejected"),
@@ -271,152 +325,3 @@ def _counts(rows: ShardRows, wall_s: float) -> DecodedShard:
         speech_s=sum(row["speech_s"] for row in rows.recordings),
         wall_s=wall_s,
     )
-
-
-class Decodes(Protocol):
-    """What this asks of an engine; `dgasr.stages.engine.Engine` is one."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """What it follows."""
-        ...
-
-    @property
-    def transcriber(self) -> TranscribesSegments:
-        """Its transcriber."""
-        ...
-
-
-StartEngine = Callable[[], Decodes]
-"""Loads the model, `partial(start_engine, config)`. Also called in spawned processes, so it must be picklable."""
-
-
-def decode_assignment(
-    assignment_uri: str,
-    recipe: Recipe,
-    engine: StartEngine,
-    lake_uri: str,
-    run_id: str,
-    *,
-    beating: Beating,
-    isolated: frozenset[str] = frozenset(),
-) -> DecodedAssignment:
-    """Turn the staged features of an assignment into committed shards.
-
-    Args:
-        assignment_uri: the assignment.
-        recipe: how to transcribe.
-        engine: loads the model; called once, and not at all where everything is committed already.
-        lake_uri: lake to commit to.
-        run_id: the run that does it.
-        beating: told how far the work is; it counts segments, and names the shards in work.
-        isolated: ids of shards that already cost two processes. They are decoded in spawned ones, before this process
-            loads its model, and recordings that end their process are rejected.
-
-    Returns:
-        Counts.
-
-    Raises:
-        ConfigError: the engine follows another recipe, or processes die without having transcribed anything.
-        TransientError: the storage failed in a way that may pass, or a shard is not staged; whatever else could be
-            done is committed.
-        IntegrityError: rows contradict each other; nothing is written of their shard.
-    """
-    started = time.monotonic()
-    shards = read_assignment(assignment_uri).shards
-    watcher = BeatingWatcher(beating, len(shards))
-    done: list[DecodedShard] = []
-    with Processes(1, beating.advance) as alone:
-        for shard in shards:
-            if shard.shard_id in isolated:
-                done.append(_settle(shard, recipe, engine, lake_uri, run_id, alone))
-                watcher.end_shard(done[-1])
-    staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
-    stream = ShardStream(recipe, lambda: _transcriber(engine, recipe), lake_uri, staged_uris, run_id, watcher)
-    done += stream.run(shard for shard in shards if shard.shard_id not in isolated)
-    return add_decoded(done, stream.busy_share, time.monotonic() - started)
-
-
-def decode_shard(
-    shard: Shard,
-    recipe: Recipe,
-    staged_uri: str,
-    lake_uri: str,
-    transcriber: TranscribesSegments,
-    run_id: str,
-    on_segment: Callable[[Segment], None] = lambda segment: None,
-) -> DecodedShard:
-    """Transcribe a shard's segments, commit its rows and remove its staged part.
-
-    Args:
-        shard: the shard.
-        recipe: the recipe that the transcriber follows.
-        staged_uri: where `prepare_shard` put the part.
-        lake_uri: lake to commit to.
-        transcriber: turns features into transcripts.
-        run_id: the run that does it.
-        on_segment: told of every segment once its text is known; for progress.
-
-    Returns:
-        Counts.
-
-    Raises:
-        TransientError: the storage failed in a way that may pass, or the part is gone.
-        IntegrityError: the rows contradict each other; nothing is written.
-    """
-    watcher = SegmentWatcher(on_segment)
-    stream = ShardStream(recipe, lambda: transcriber, lake_uri, lambda shard: staged_uri, run_id, watcher)
-    (decoded,) = stream.run([shard])
-    return decoded
-
-
-def _transcriber(engine: StartEngine, recipe: Recipe) -> TranscribesSegments:
-    """Load the model, and make sure that it is the one that was asked for."""
-    started = engine()
-    if started.recipe != recipe:
-        raise ConfigError(
-            f"The model on this machine follows recipe {started.recipe.recipe_id}, the run {recipe.recipe_id}. "
-            "Give all workers the same version of dgasr and the same model and adapter files."
-        )
-    return started.transcriber
-
-
-def _settle(
-    shard: Shard, recipe: Recipe, engine: StartEngine, lake_uri: str, run_id: str, alone: Processes
-) -> DecodedShard:
-    """Decode a shard that ended processes, in one of its own."""
-    if finish_shard(objects, lake_uri, recipe.recipe_id, shard.shard_id) is not None:
-        return DecodedShard(shard_id=shard.shard_id, is_new=False)
-    staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
-    return settle(
-        shard,
-        lambda crashing: alone.run(_decode_apart, shard, recipe, engine, lake_uri, run_id, crashing),
-        lambda recordings: (
-            alone.run(_try_recordings, [r.recording_id for r in recordings], recipe, engine, staged_uri) is not None
-        ),
-    )
-
-
-def _decode_apart(
-    shard: Shard, recipe: Recipe, engine: StartEngine, lake_uri: str, run_id: str, crashing: frozenset[str]
-) -> DecodedShard:
-    """Decode a shard in a spawned process."""
-    watcher = SegmentWatcher(lambda segment: note_progress())
-    staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
-    stream = ShardStream(recipe, lambda: _transcriber(engine, recipe), lake_uri, staged_uris, run_id, watcher, crashing)
-    (decoded,) = stream.run([shard])
-    return decoded
-
-
-def _try_recordings(recording_ids: list[str], recipe: Recipe, engine: StartEngine, staged_uri: str) -> int:
-    """Transcribe recordings of a staged part and keep nothing; how many segments they had."""
-    speech = (
-        features
-        for segment, features in read_segments(staged_uri)
-        if features is not None and segment.recording_id in recording_ids
-    )
-    num_segments = 0
-    for _ in _transcriber(engine, recipe).transcribe(speech):
-        num_segments += 1
-        note_progress()
-    return num_segments

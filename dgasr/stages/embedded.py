@@ -2,49 +2,31 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from functools import partial
 
 from dgasr.recipe import Recipe
-from dgasr.records import Segment, Shard
-from dgasr.stages.decode import DecodedShard, TranscribesSegments, decode_shard
+from dgasr.stages.counts import Counts
+from dgasr.stages.decode import ShardStream
+from dgasr.stages.engine import Engine
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import ShardConfig, new_run_id, plan_shards
-from dgasr.stages.prepare import PreparedShard, prepare_shard
+from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.report import RunSummary, commit_run, summarise
 from dgasr.stages.selection import Backlog, Selection, find_backlog
-from dgasr.stages.staging import Outcome, staged_uri_of, sweep_staging
+from dgasr.stages.staging import staged_uri_of, sweep_staging
 from dgasr.store.objects import probe_store
 
 logger = logging.getLogger(__name__)
-
-
-class Watcher(Protocol):
-    """Someone who is told how far a run is."""
-
-    def begin_shard(self, shard: Shard) -> None:
-        """Reading a shard's audio begins."""
-
-    def recording_read(self, outcome: Outcome) -> None:
-        """One recording of it is read."""
-
-    def begin_decoding(self, prepared: PreparedShard) -> None:
-        """All are read, and the model begins."""
-
-    def segment_decoded(self, segment: Segment) -> None:
-        """One segment has its text."""
-
-    def end_shard(self, decoded: DecodedShard) -> None:
-        """The shard is committed."""
 
 
 def transcribe_sources(
     sources: Sequence[str],
     lake_uri: str,
     recipe: Recipe,
-    transcriber: TranscribesSegments,
-    device: str,
-    watcher: Watcher,
+    engine: Callable[[], Engine],
+    progress: Progress,
 ) -> RunSummary:
     """Transcribe what the lake does not hold for this recipe, shard by shard, and note the run.
 
@@ -52,9 +34,8 @@ def transcribe_sources(
         sources: files, folders or `s3://bucket/prefix` URIs.
         lake_uri: lake to commit to, absolute.
         recipe: how to transcribe.
-        transcriber: a transcriber that follows the recipe.
-        device: where its model runs.
-        watcher: told how far it is.
+        engine: loads a model that follows the recipe; not called where nobody speaks.
+        progress: told how far it is.
 
     Returns:
         What was done.
@@ -64,16 +45,15 @@ def transcribe_sources(
         IntegrityError: the lake contradicts itself.
     """
     backlog = find_backlog(Selection(sources=tuple(sources)), lake_uri, recipe.recipe_id)
-    return transcribe_backlog(backlog, lake_uri, recipe, transcriber, device, watcher)
+    return transcribe_backlog(backlog, lake_uri, recipe, engine, progress)
 
 
 def transcribe_backlog(
     backlog: Backlog,
     lake_uri: str,
     recipe: Recipe,
-    transcriber: TranscribesSegments,
-    device: str,
-    watcher: Watcher,
+    engine: Callable[[], Engine],
+    progress: Progress,
 ) -> RunSummary:
     """Transcribe a backlog shard by shard, and note the run and which objects are gone.
 
@@ -81,9 +61,8 @@ def transcribe_backlog(
         backlog: what is to be transcribed; used up by this.
         lake_uri: lake to commit to, absolute; the one that the backlog was looked up in.
         recipe: how to transcribe; the one that the backlog was looked up for.
-        transcriber: a transcriber that follows the recipe.
-        device: where its model runs.
-        watcher: told how far it is.
+        engine: loads a model that follows the recipe; not called where nobody speaks.
+        progress: told how far it is.
 
     Returns:
         What was done.
@@ -94,18 +73,18 @@ def transcribe_backlog(
     run_id, started_at, started = new_run_id(), datetime.now(UTC), time.monotonic()
     probe_store(lake_uri)
     sweep_staging(lake_uri, started_at)
+    staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
+    stream = ShardStream(recipe, engine, lake_uri, staged_uris, run_id, progress)
+    counts = Counts()
     for shard in plan_shards(backlog, recipe.recipe_id, ShardConfig(), backlog.take):
-        staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
-        watcher.begin_shard(shard)
-        watcher.begin_decoding(prepare_shard(shard, recipe, staged_uri, watcher.recording_read))
-        watcher.end_shard(
-            decode_shard(shard, recipe, staged_uri, lake_uri, transcriber, run_id, watcher.segment_decoded)
-        )
+        prepare_shard(shard, recipe, staged_uris(shard), progress)
+        counts += stream.run([shard])
     backlog.note_presence(run_id)
     wall_s = time.monotonic() - started
     if not backlog.num_new + backlog.num_again:
         return idle_summary(run_id, recipe.recipe_id, backlog.num_held, wall_s)
     summary = summarise(lake_uri, run_id, recipe.recipe_id, backlog.num_held, wall_s)
+    device = engine().device if counts.stream_s else "none"
     commit_run(lake_uri, summary, recipe, backlog.selection.names, device, started_at)
     logger.info("run %s: %s", run_id, summary.line())
     return summary

@@ -1,32 +1,54 @@
-"""Heartbeats: a small object that a worker writes every few seconds, and that whoever waits for it reads.
+"""How far work is: told to whoever asks to be told, and written every few seconds as a small object, the heartbeat.
 
-Knows neither what is worked on nor who reads. A heartbeat is never worth failing for: storage errors are logged.
+A heartbeat says that its worker lives, how far it is and which shards it has in work. Writing one is never worth
+failing for: storage errors are logged.
 """
 
 import json
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 
 from dgasr.errors import DgasrError, IntegrityError, ObjectMissingError
-from dgasr.records import Segment
-from dgasr.stages.counts import DecodedShard
+from dgasr.records import Shard
+from dgasr.stages.counts import Counts
 from dgasr.store import objects
 
 logger = logging.getLogger(__name__)
 
 
+class Progress:
+    """Is told how far work is, from any thread; this one ignores all of it."""
+
+    def begin_reading(self, shard: Shard) -> None:
+        """The audio of a shard is read from now on."""
+
+    def recording_read(self) -> None:
+        """One recording of it is read."""
+
+    def segment_read(self) -> None:
+        """One segment of it is staged."""
+
+    def begin_decoding(self, shard: Shard, num_segments: int) -> None:
+        """The segments of a shard go to the model from now on."""
+
+    def segment_decoded(self) -> None:
+        """One of them has its text."""
+
+    def end_shard(self, shard_id: str, counts: Counts) -> None:
+        """The shard is staged, or committed."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Beat:
+class Heartbeat:
     """One sign of life."""
 
     sequence: int
-    """Counts the beats, from 1: a worker whose beats stop counting is dead, whatever its clock says."""
+    """Counts the heartbeats, from 1: a worker whose heartbeats stop counting is dead, whatever its clock says."""
     num_done: int
-    """What has been done so far, in whatever the worker counts; it only grows. One whose count stops is stuck."""
+    """Segments done so far; it only grows. A worker whose count stops is stuck."""
     shard_ids: tuple[str, ...]
     """Shards in work."""
     at: datetime
@@ -35,12 +57,12 @@ class Beat:
     """How far the worker is, for a person."""
 
 
-class Beating:
-    """Writes beats from a thread of its own while a `with` block lasts; all methods may be called from any thread.
+class HeartbeatWriter(Progress):
+    """Writes heartbeats from a thread of its own while a `with` block lasts.
 
     Args:
-        uri: object that is overwritten with each beat.
-        interval_s: time between two beats, s.
+        uri: object that is overwritten with each heartbeat.
+        interval_s: time between two heartbeats, s.
     """
 
     def __init__(self, uri: str, interval_s: float = 15.0) -> None:
@@ -49,13 +71,13 @@ class Beating:
         self._state = threading.Lock()
         self._writing = threading.Lock()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._keep_writing, name="beat", daemon=True)
+        self._thread = threading.Thread(target=self._keep_writing, name="heartbeat", daemon=True)
         self._sequence = 0
-        self._num_done = 0
+        self._num_done = self._num_shards_done = 0
         self._shard_ids: set[str] = set()
         self._line = "begins"
 
-    def __enter__(self) -> "Beating":
+    def __enter__(self) -> "HeartbeatWriter":
         self.write()
         self._thread.start()
         return self
@@ -65,41 +87,51 @@ class Beating:
         self._thread.join()
         self.write()
 
-    def advance(self, count: int = 1) -> None:
-        """Count what has been done; seen with the next beat."""
+    def begin_reading(self, shard: Shard) -> None:
+        """Name a shard at once: if it kills this process, its name must lie there."""
+        with self._state:
+            self._shard_ids.add(shard.shard_id)
+        self.write()
+
+    def begin_decoding(self, shard: Shard, num_segments: int) -> None:
+        """Name a shard at once, likewise."""
+        self.begin_reading(shard)
+
+    def segment_decoded(self) -> None:
+        """Count it; seen with the next heartbeat."""
+        self.advance(1)
+
+    def end_shard(self, shard_id: str, counts: Counts) -> None:
+        """Take back the shard's name: it can do no harm any more."""
+        with self._state:
+            self._shard_ids.discard(shard_id)
+            self._num_shards_done += 1
+            self._line = f"{self._num_shards_done} shards done"
+
+    def advance(self, count: int) -> None:
+        """Count segments that are done; seen with the next heartbeat."""
         with self._state:
             self._num_done += count
 
-    def say(self, line: str) -> None:
-        """Say how far the work is, in one line; seen with the next beat."""
+    def describe(self, line: str) -> None:
+        """Set the line for a person; seen with the next heartbeat."""
         with self._state:
             self._line = line
 
-    def begin(self, shard_id: str) -> None:
-        """Name a shard that is in work from now on, at once: if it kills this process, its name must lie there."""
-        with self._state:
-            self._shard_ids.add(shard_id)
-        self.write()
-
-    def end(self, shard_id: str) -> None:
-        """Take back a shard's name once it can do no harm any more; seen with the next beat."""
-        with self._state:
-            self._shard_ids.discard(shard_id)
-
     def write(self) -> None:
-        """Write a beat now."""
+        """Write a heartbeat now."""
         with self._writing:
-            beat = self._next()
-            row = asdict(beat) | {"at": beat.at.isoformat()}
+            heartbeat = self._next()
+            row = asdict(heartbeat) | {"at": heartbeat.at.isoformat()}
             try:
                 objects.write_bytes(self._uri, json.dumps(row).encode())
             except (DgasrError, OSError) as error:
-                logger.warning("beat %d is not written: %s", beat.sequence, error)
+                logger.warning("heartbeat %d is not written: %s", heartbeat.sequence, error)
 
-    def _next(self) -> Beat:
+    def _next(self) -> Heartbeat:
         with self._state:
             self._sequence += 1
-            return Beat(
+            return Heartbeat(
                 sequence=self._sequence,
                 num_done=self._num_done,
                 shard_ids=tuple(sorted(self._shard_ids)),
@@ -112,8 +144,8 @@ class Beating:
             self.write()
 
 
-def read_beat(uri: str) -> Beat | None:
-    """Read the last beat of a worker; `None` where it has not begun.
+def read_heartbeat(uri: str) -> Heartbeat | None:
+    """Read the last heartbeat of a worker; `None` where it has not begun.
 
     Raises:
         IntegrityError: something else lies there.
@@ -121,59 +153,12 @@ def read_beat(uri: str) -> Beat | None:
     """
     try:
         row = json.loads(objects.read_bytes(uri))
-        at = datetime.fromisoformat(row["at"])
-        return Beat(**row | {"at": at, "shard_ids": tuple(row["shard_ids"])})
+        # By name: a worker of a newer version may write more fields than this version knows.
+        return Heartbeat(
+            sequence=int(row["sequence"]), num_done=int(row["num_done"]), shard_ids=tuple(row["shard_ids"]),
+            at=datetime.fromisoformat(row["at"]), line=row["line"],
+        )  # fmt: skip
     except ObjectMissingError:
         return None
     except (ValueError, TypeError, KeyError) as error:
-        raise IntegrityError(f"{uri}: is no beat ({error!r}). Remove it; its run notices and goes on.") from error
-
-
-class StreamWatcher:
-    """Someone who is told, from any thread; this one looks away."""
-
-    def begin_shard(self, shard_id: str) -> None:
-        """A shard's features are fetched from now on."""
-
-    def segment_decoded(self, segment: Segment) -> None:
-        """One segment has its text."""
-
-    def end_shard(self, decoded: DecodedShard) -> None:
-        """A shard is committed."""
-
-
-class BeatingWatcher(StreamWatcher):
-    """Passes on to a beat how far the stream is.
-
-    Args:
-        beating: counts segments, and names the shards in work.
-        num_shards: shards that the stream goes through.
-    """
-
-    def __init__(self, beating: Beating, num_shards: int) -> None:
-        self._beating, self._num_shards, self._num_done = beating, num_shards, 0
-
-    def begin_shard(self, shard_id: str) -> None:
-        """Name it among those in work."""
-        self._beating.begin(shard_id)
-
-    def segment_decoded(self, segment: Segment) -> None:
-        """Count it."""
-        self._beating.advance()
-
-    def end_shard(self, decoded: DecodedShard) -> None:
-        """Say how many are done."""
-        self._num_done += 1
-        self._beating.say(f"{self._num_done} of {self._num_shards} shards committed")
-        self._beating.end(decoded.shard_id)
-
-
-class SegmentWatcher(StreamWatcher):
-    """Tells one function of every segment."""
-
-    def __init__(self, on_segment: Callable[[Segment], None]) -> None:
-        self._on_segment = on_segment
-
-    def segment_decoded(self, segment: Segment) -> None:
-        """Tell of it."""
-        self._on_segment(segment)
+        raise IntegrityError(f"{uri}: is no heartbeat ({error!r}). Remove it; its run notices and goes on.") from error

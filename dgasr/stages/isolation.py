@@ -218,7 +218,7 @@ def find_crashing(
         survives: whether a process survives these.
 
     Yields:
-        The culprits.
+        The recordings that do it.
 
     Raises:
         ConfigError: a process dies without any recording, so that none can be blamed.
@@ -228,19 +228,11 @@ def find_crashing(
             "A process dies before it has touched a recording: look for lack of memory or a broken installation "
             "with `dgasr doctor` on this machine."
         )
-    yield from _culprits(recordings, survives)
+    yield from _find_in(recordings, survives)
 
 
-def crash_message(uri: str, work: str) -> str:
-    """Say of a recording that it ended the process that did this `work` with it."""
-    return (
-        f"{uri}: ended or held up the process that {work} it, each time it was tried alone. "
-        "Convert it to FLAC and transcribe that, or remove it."
-    )
-
-
-def _culprits(group: Sequence[Recording], survives: Callable[[Sequence[Recording]], bool]) -> Iterator[Recording]:
-    """Yield the culprits of a group that ended a process."""
+def _find_in(group: Sequence[Recording], survives: Callable[[Sequence[Recording]], bool]) -> Iterator[Recording]:
+    """Yield those of a group that ended a process which end one when they are alone."""
     if len(group) == 1:
         if not survives(group):
             yield group[0]
@@ -248,4 +240,4 @@ def _culprits(group: Sequence[Recording], survives: Callable[[Sequence[Recording
     middle = len(group) // 2
     for half in (group[:middle], group[middle:]):
         if not survives(half):
-            yield from _culprits(half, survives)
+            yield from _find_in(half, survives)

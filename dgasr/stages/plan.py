@@ -12,12 +12,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from dgasr.errors import ConfigError
 from dgasr.recipe import Recipe
-from dgasr.records import Recording, Shard
+from dgasr.records import AudioReport, Recording, Shard
 from dgasr.store import objects
+
+Record = TypeVar("Record", Recording, AudioReport)
+
+Stage = Literal["prepare", "decode"]
+"""What a child run does."""
 
 BYTES_PER_SECOND = {
     ".wav": 32_000,
@@ -35,6 +40,9 @@ BYTES_PER_SECOND = {
 
 OTHER_BYTES_PER_SECOND = 16_000
 """The guess for every other ending."""
+
+STAGED_BYTES_PER_SECOND = 16_000
+"""Features of a second of audio: 100 frames of 80 float16 values each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,10 +108,6 @@ def _shard(members: list[Recording], recipe_id: str, take: int) -> Shard:
     key = "\0".join([recipe_id, *([f"take {take}"] if take else []), *(member.recording_id for member in members)])
     shard_id = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
     return Shard(shard_id=shard_id, recordings=tuple(members), take=take)
-
-
-STAGED_BYTES_PER_SECOND = 16_000
-"""Features of a second of audio: 100 frames of 80 float16 values each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,16 +218,24 @@ def recording_to_json(recording: Recording) -> dict[str, Any]:
 
 def recording_from_json(row: dict[str, Any]) -> Recording:
     """Turn back what `recording_to_json` made."""
-    return Recording(**row | {"modified_at": datetime.fromisoformat(row["modified_at"])})
+    return record_from_json(Recording, row | {"modified_at": datetime.fromisoformat(row["modified_at"])})
 
 
-Stage = Literal["prepare", "decode"]
-"""What a child run does."""
+def record_from_json(kind: type[Record], row: dict[str, Any]) -> Record:
+    """Make a record of its fields; those that only a newer version knows are left out."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in row.items() if name in names})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFolder:
-    """The control folder of one run."""
+    """The folder in which a run keeps what its child runs need.
+
+    {lake}/staging/runs/{run_id}/recipe.json                                  written once, by the parent
+                                 assignments/{number}.json                    likewise
+                                 heartbeats/{stage}-{number}-{attempt}.json   by the child run that works on it
+                                 heartbeats/parent.json
+    """
 
     lake_uri: str
     run_id: str
@@ -239,13 +251,13 @@ class RunFolder:
         return f"{self.uri}/assignments"
 
     @property
-    def parent_beat_uri(self) -> str:
-        """Where the parent's beat lies."""
-        return f"{self.uri}/beats/parent.json"
+    def parent_heartbeat_uri(self) -> str:
+        """Where the parent's heartbeat lies."""
+        return f"{self.uri}/heartbeats/parent.json"
 
-    def beat_uri(self, stage: Stage, number: int, attempt: int) -> str:
-        """Say where the beat of a child lies: its stage, its assignment's number, and which attempt it is."""
-        return f"{self.uri}/beats/{stage}-{number:05d}-{attempt}.json"
+    def heartbeat_uri(self, stage: Stage, number: int, attempt: int) -> str:
+        """Say where the heartbeat of a child lies: its stage, its assignment's number, and which attempt it is."""
+        return f"{self.uri}/heartbeats/{stage}-{number:05d}-{attempt}.json"
 
     def write_recipe(self, recipe: Recipe) -> str:
         """Write down what all children follow, and return its URI."""

@@ -7,6 +7,7 @@ work next time stops the work.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,9 +18,9 @@ from dgasr.frontend import cut_recording
 from dgasr.lake.parts import finish_shard
 from dgasr.recipe import Recipe
 from dgasr.records import Gap, Recording, Segment, SegmentFeatures, Shard, seconds
-from dgasr.stages.counts import PreparedAssignment, PreparedShard, add_prepared
-from dgasr.stages.heartbeat import Beating
-from dgasr.stages.isolation import Processes, crash_message, note_progress, settle
+from dgasr.stages.counts import Counts
+from dgasr.stages.heartbeat import HeartbeatWriter, Progress
+from dgasr.stages.isolation import Processes, note_progress, settle
 from dgasr.stages.plan import read_assignment
 from dgasr.stages.staging import Outcome, StagedPart, read_outcomes, staged_uri_of
 from dgasr.store import objects
@@ -32,8 +33,8 @@ Stage = Callable[[Segment, SegmentFeatures | None], None]
 
 
 def prepare_assignment(
-    assignment_uri: str, recipe: Recipe, lake_uri: str, *, num_processes: int, beating: Beating
-) -> PreparedAssignment:
+    assignment_uri: str, recipe: Recipe, lake_uri: str, *, num_processes: int, heartbeat: HeartbeatWriter
+) -> Counts:
     """Stage the features of an assignment's shards, but of those that are committed.
 
     Args:
@@ -41,7 +42,7 @@ def prepare_assignment(
         recipe: how to read and cut.
         lake_uri: lake that is staged for.
         num_processes: processes that read audio at once.
-        beating: told how far the work is; it counts segments, and names the shards in work.
+        heartbeat: told how far the work is; it counts segments, and names the shards in work.
 
     Returns:
         Counts.
@@ -53,49 +54,46 @@ def prepare_assignment(
     started = time.monotonic()
     shards = read_assignment(assignment_uri).shards
     todo = [s for s in shards if finish_shard(objects, lake_uri, recipe.recipe_id, s.shard_id) is None]
-    done: list[PreparedShard] = []
+    num_held = len(shards) - len(todo)
+    done = [Counts(num_shards=num_held, num_held=num_held)]
 
-    def finish(prepared: PreparedShard) -> None:
-        done.append(prepared)
-        beating.end(prepared.shard_id)
-        beating.say(f"{len(done)} of {len(todo)} shards read")
-        logger.info(prepared.line())
+    def finish(shard: Shard, counts: Counts) -> None:
+        done.append(counts)
+        heartbeat.end_shard(shard.shard_id, counts)
+        logger.info("shard %s: %s", shard.shard_id, counts.line())
 
     def calls() -> Iterator[tuple[Shard, Recipe, str]]:
         for shard in todo:
-            beating.begin(shard.shard_id)
+            heartbeat.begin_reading(shard)
             yield shard, recipe, staged_uri_of(lake_uri, recipe.recipe_id, shard)
 
     suspects: list[Shard] = []
-    with Processes(min(num_processes, max(1, len(todo))), beating.advance) as processes:
-        for (shard, *_), prepared in processes.run_each(_prepare_apart, calls()):
-            if prepared is None:
+    with Processes(min(num_processes, max(1, len(todo))), heartbeat.advance) as processes:
+        for (shard, *_), counts in processes.run_each(_prepare_apart, calls()):
+            if counts is None:
                 suspects.append(shard)
             else:
-                finish(prepared)
-    with Processes(1, beating.advance) as alone:
+                finish(shard, counts)
+    with Processes(1, heartbeat.advance) as alone:
         for shard in suspects:
-            finish(_settle(shard, recipe, staged_uri_of(lake_uri, recipe.recipe_id, shard), alone))
-    return add_prepared(done, len(shards) - len(todo), time.monotonic() - started)
+            finish(shard, _settle(shard, recipe, staged_uri_of(lake_uri, recipe.recipe_id, shard), alone))
+    return replace(sum(done, Counts()), wall_s=time.monotonic() - started)
 
 
 def prepare_shard(
     shard: Shard,
     recipe: Recipe,
     staged_uri: str,
-    on_recording: Callable[[Outcome], None] = lambda outcome: None,
-    *,
-    on_segment: Callable[[], None] = lambda: None,
+    progress: Progress = Progress(),  # noqa: B008
     crashing: frozenset[str] = frozenset(),
-) -> PreparedShard:
+) -> Counts:
     """Write the staged part of a shard, unless a whole one lies there.
 
     Args:
         shard: what to read.
         recipe: how to read and cut it.
         staged_uri: folder for the part.
-        on_recording: told of every recording once it is read; for progress.
-        on_segment: called for every segment.
+        progress: told of every recording and every segment.
         crashing: ids of recordings that end the process that reads them; they are rejected unread.
 
     Returns:
@@ -108,28 +106,34 @@ def prepare_shard(
     outcomes = read_outcomes(staged_uri)
     if outcomes is None:
         outcomes = []
+        progress.begin_reading(shard)
         with StagedPart(staged_uri) as part:
 
             def stage(segment: Segment, features: SegmentFeatures | None) -> None:
                 part.add(segment, features)
-                on_segment()
+                progress.segment_read()
 
             for recording in shard.recordings:
                 is_read = recording.recording_id not in crashing
                 outcomes.append(_read(recording, recipe, stage) if is_read else _crashed(recording))
                 part.finish(outcomes[-1])
-                on_recording(outcomes[-1])
-    return _counts(shard.shard_id, outcomes, time.monotonic() - started)
+                progress.recording_read()
+    return _counts(outcomes, time.monotonic() - started)
 
 
-def _prepare_apart(
-    shard: Shard, recipe: Recipe, staged_uri: str, crashing: frozenset[str] = frozenset()
-) -> PreparedShard:
+class _Steps(Progress):
+    """Counts the steps of a spawned process for its parent."""
+
+    def segment_read(self) -> None:
+        note_progress()
+
+
+def _prepare_apart(shard: Shard, recipe: Recipe, staged_uri: str, crashing: frozenset[str] = frozenset()) -> Counts:
     """Prepare a shard in a spawned process."""
-    return prepare_shard(shard, recipe, staged_uri, on_segment=note_progress, crashing=crashing)
+    return prepare_shard(shard, recipe, staged_uri, _Steps(), crashing)
 
 
-def _settle(shard: Shard, recipe: Recipe, staged_uri: str, alone: Processes) -> PreparedShard:
+def _settle(shard: Shard, recipe: Recipe, staged_uri: str, alone: Processes) -> Counts:
     """Prepare a shard that may have ended a process, in one of its own."""
     return settle(
         shard,
@@ -184,7 +188,11 @@ def _read(recording: Recording, recipe: Recipe, stage: Stage) -> Outcome:
 
 
 def _crashed(recording: Recording) -> Outcome:
-    return _rejected(recording, Reason.CRASHES_DECODER, crash_message(recording.uri, "read"), None)
+    message = (
+        f"{recording.uri}: ended or held up the process that read it, each time it was tried alone. "
+        "Convert it to FLAC and transcribe that, or remove it."
+    )
+    return _rejected(recording, Reason.CRASHES_DECODER, message, None)
 
 
 def _rejected(recording: Recording, reason: Reason, message: str, read_s: float | None) -> Outcome:
@@ -201,11 +209,13 @@ def _until_truncation(
         truncations.append(error)
 
 
-def _counts(shard_id: str, outcomes: list[Outcome], wall_s: float) -> PreparedShard:
-    return PreparedShard(
-        shard_id=shard_id,
+def _counts(outcomes: list[Outcome], wall_s: float) -> Counts:
+    statuses = [outcome.status for outcome in outcomes]
+    return Counts(
+        num_shards=1,
         num_recordings=len(outcomes),
-        num_rejected=sum(outcome.status == "rejected" for outcome in outcomes),
+        num_partial=statuses.count("partial"),
+        num_rejected=statuses.count("rejected"),
         num_segments=sum(outcome.num_segments for outcome in outcomes),
         audio_s=seconds(sum(outcome.report.decoded_samples for outcome in outcomes if outcome.report)),
         wall_s=wall_s,

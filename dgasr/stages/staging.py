@@ -22,7 +22,7 @@ import pyarrow as pa
 from dgasr.errors import ConfigError, ObjectError, ObjectMissingError, Reason
 from dgasr.lake.schema import RecordingStatus
 from dgasr.records import AudioReport, Recording, Segment, SegmentFeatures, Shard
-from dgasr.stages.plan import recording_from_json, recording_to_json
+from dgasr.stages.plan import record_from_json, recording_from_json, recording_to_json
 from dgasr.store import objects
 
 
@@ -64,7 +64,7 @@ def _outcome(row: dict[str, Any]) -> Outcome:
         reason=Reason(row["reason"]) if row["reason"] else None,
         message=row["message"],
         num_segments=row["num_segments"],
-        report=AudioReport(**row["report"]) if row["report"] else None,
+        report=record_from_json(AudioReport, row["report"]) if row["report"] else None,
         audio_digest=row.get("audio_digest"),
         read_s=row.get("read_s"),
     )

@@ -38,6 +38,7 @@ class OneWordTranscriber:
 def fake_engine(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = engine.Engine(recipe=recipe, transcriber=OneWordTranscriber(), device="cpu")
     monkeypatch.setattr(engine, "start_engine", lambda config: fake)
+    monkeypatch.setattr(engine, "recipe_of", lambda config: recipe)
 
 
 @pytest.fixture

@@ -4,13 +4,6 @@ from pathlib import Path
 import pytest
 
 from dgasr.lake.views import connect
-from dgasr.recipe import Recipe
-from dgasr.stages import engine
-
-
-@pytest.fixture(autouse=True)
-def fake_recipe(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "recipe_of", lambda config: recipe)
 
 
 def rows(lake: Path) -> list[tuple]:

@@ -93,8 +93,8 @@ def test_what_canvases_start_from_reaches_the_engine(
     asked, start = [], engine.start_engine
     monkeypatch.setattr(engine, "start_engine", lambda config: asked.append(config.seed_canvas) or start(config))
     dgasr("transcribe", archive, "--lake", tmp_path / "lake")
-    dgasr("transcribe", archive, "--lake", tmp_path / "lake", "--seed-canvas", "ctc")
-    assert asked == ["random", "ctc"]
+    dgasr("transcribe", archive, "--lake", tmp_path / "other", "--seed-canvas", "ctc")
+    assert list(dict.fromkeys(asked)) == ["random", "ctc"]
 
 
 def test_a_lake_that_is_a_file_is_refused(dgasr, archive: Path):
@@ -135,8 +135,8 @@ def test_a_bucket_that_does_not_exist_is_refused(dgasr, archive: Path, s3_endpoi
 
 
 def test_a_file_that_changes_between_listing_and_reading_is_named(dgasr, archive: Path, tmp_path: Path, monkeypatch):
-    start = engine.start_engine
-    monkeypatch.setattr(engine, "start_engine", lambda config: os.utime(archive / "one.wav", (1, 1)) or start(config))
+    recipe_of = engine.recipe_of
+    monkeypatch.setattr(engine, "recipe_of", lambda config: os.utime(archive / "one.wav", (1, 1)) or recipe_of(config))
     code, out, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake", "--format", "json")
     assert (code, out.count('"uri"')) == (3, 1)
     assert "one.wav: changed since it was listed" in err

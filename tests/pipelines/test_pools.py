@@ -6,9 +6,9 @@ import pytest
 
 from dgasr.lake.views import connect
 from tests.proofs.archive import Entry
+from tests.proofs.cluster import Cluster
 from tests.proofs.installation import build_archive, install, parameters, run_embedded
 from tests.proofs.lakes import check_entries, differences
-from tests.proofs.theatre import Theatre
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
@@ -19,15 +19,15 @@ TIMEOUT_S = 400.0
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[Entry]]]:
     """Transcribe an archive on the pools, two shards, and in one process; its prefix, and what it holds."""
-    folder = tmp_path_factory.mktemp("theatre")
-    with Theatre(folder, seed=1, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE") as theatre:
-        install(theatre, {"control-1": "control", "cpu-1": "cpu", "gpu-1": "gpu"})
-        source, entries = build_archive(theatre, 12, num_words=3)
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder, seed=1, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE") as cluster:
+        install(cluster, {"control-1": "control", "cpu-1": "cpu", "gpu-1": "gpu"})
+        source, entries = build_archive(cluster, 12, num_words=3)
         settings = parameters({"source": source}, POOLS, max_recordings=6, max_shards=2, prepare_processes=1)
-        run = theatre.start_run("transcribe/daily", settings)
-        run_embedded(theatre, source, EMBEDDED)
-        state, message = theatre.wait_for_run(run, TIMEOUT_S)
-        assert state == "COMPLETED", "\n".join([message, *map(theatre.company.tail, ("control-1", "cpu-1", "gpu-1"))])
+        run = cluster.start_run("transcribe/daily", settings)
+        run_embedded(cluster, source, EMBEDDED)
+        state, message = cluster.wait_for_run(run, TIMEOUT_S)
+        assert state == "COMPLETED", "\n".join([message, *map(cluster.processes.tail, ("control-1", "cpu-1", "gpu-1"))])
         yield source, entries
 
 

@@ -29,18 +29,20 @@ from prefect.states import (
 
 from dgasr.errors import ConfigError, TransientError
 from dgasr.recipe import Recipe
+from dgasr.records import Shard
 from dgasr.stages.engine import EngineConfig
-from dgasr.stages.heartbeat import Beating
+from dgasr.stages.heartbeat import HeartbeatWriter
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection
 from pipelines import prefect_runs
-from pipelines.decode import decode
-from pipelines.prefect_runs import PrefectDispatch
-from pipelines.prepare import prepare
+from pipelines.child_runs import ChildRequest, ChildState, ChildStatus
+from pipelines.children import decode, prepare
+from pipelines.prefect_runs import PrefectRuns
 from pipelines.request import PoolsConfig, RunRequest
-from pipelines.scheduler import Condition, Order, Sighting
 
-ORDER = Order(stage="decode", number=3, attempt=2, assignment_uri="a/00003.json", isolated=("x",))
+CHILD = ChildRequest(
+    stage="decode", number=3, attempt=2, assignment_uri="a/00003.json", suspects=("x",), rejected=("y",)
+)
 
 
 class FakeClient:
@@ -93,68 +95,68 @@ def client() -> FakeClient:
 
 
 @pytest.fixture
-def dispatch(client: FakeClient, request_: RunRequest) -> PrefectDispatch:
-    return PrefectDispatch(client, request_)
+def runs(client: FakeClient, request_: RunRequest) -> PrefectRuns:
+    return PrefectRuns(client, request_)
 
 
-def look(dispatch: PrefectDispatch) -> Sighting:
-    handle = str(uuid4())
-    return asyncio.run(dispatch.look({handle: ORDER}))[handle]
+def look(runs: PrefectRuns) -> ChildStatus:
+    child_id = str(uuid4())
+    return asyncio.run(runs.look({child_id: CHILD}))[child_id]
 
 
 @pytest.mark.parametrize(
-    ("state", "condition"),
+    ("state", "expected"),
     [
-        (Scheduled(), Condition.QUEUED),
-        (Late(), Condition.QUEUED),
-        (AwaitingConcurrencySlot(), Condition.QUEUED),
-        (Paused(), Condition.QUEUED),
-        (Pending(), Condition.STARTING),
-        (Running(), Condition.RUNNING),
-        (Cancelling(), Condition.RUNNING),
-        (Completed(), Condition.DONE),
-        (Failed(), Condition.FAILED),
-        (Failed(name="Refused"), Condition.REFUSED),
-        (Failed(name="Contradicted"), Condition.CONTRADICTED),
-        (Crashed(), Condition.LOST),
-        (Cancelled(), Condition.LOST),
-        (None, Condition.LOST),
+        (Scheduled(), ChildState.QUEUED),
+        (Late(), ChildState.QUEUED),
+        (AwaitingConcurrencySlot(), ChildState.QUEUED),
+        (Paused(), ChildState.QUEUED),
+        (Pending(), ChildState.STARTING),
+        (Running(), ChildState.RUNNING),
+        (Cancelling(), ChildState.RUNNING),
+        (Completed(), ChildState.DONE),
+        (Failed(), ChildState.FAILED),
+        (Failed(name="Refused"), ChildState.REFUSED),
+        (Failed(name="Contradicted"), ChildState.CONTRADICTED),
+        (Crashed(), ChildState.LOST),
+        (Cancelled(), ChildState.LOST),
+        (None, ChildState.LOST),
     ],
 )
 def test_what_the_server_says_of_a_child_run_is_understood(
-    state: State | None, condition: Condition, client: FakeClient, dispatch: PrefectDispatch
+    state: State | None, expected: ChildState, client: FakeClient, runs: PrefectRuns
 ):
     client.state = state
-    assert look(dispatch).condition == condition
+    assert look(runs).state == expected
 
 
-def test_a_running_child_is_seen_with_its_last_beat(dispatch: PrefectDispatch, request_: RunRequest):
-    assert look(dispatch).sequence == -1
-    with Beating(request_.folder.beat_uri("decode", 3, 2)) as beating:
-        beating.advance(7)
-        beating.begin("shard")
-        seen = look(dispatch)
+def test_a_running_child_is_seen_with_its_last_heartbeat(runs: PrefectRuns, request_: RunRequest):
+    assert look(runs).sequence == -1
+    with HeartbeatWriter(request_.folder.heartbeat_uri("decode", 3, 2)) as heartbeat:
+        heartbeat.advance(7)
+        heartbeat.begin_reading(Shard(shard_id="shard", recordings=()))
+        seen = look(runs)
     assert (seen.num_done, seen.shard_ids) == (7, ("shard",))
-    assert look(dispatch).sequence > seen.sequence
+    assert look(runs).sequence > seen.sequence
 
 
 def test_a_crashed_child_is_seen_with_the_shards_it_left_behind(
-    client: FakeClient, dispatch: PrefectDispatch, request_: RunRequest
+    client: FakeClient, runs: PrefectRuns, request_: RunRequest
 ):
-    with Beating(request_.folder.beat_uri("decode", 3, 2)) as beating:
-        beating.begin("shard")
+    with HeartbeatWriter(request_.folder.heartbeat_uri("decode", 3, 2)) as heartbeat:
+        heartbeat.begin_reading(Shard(shard_id="shard", recordings=()))
     client.state = Crashed()
-    assert look(dispatch).shard_ids == ("shard",)
+    assert look(runs).shard_ids == ("shard",)
 
 
-def test_many_child_runs_are_asked_for_some_at_a_time(dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch):
+def test_many_child_runs_are_asked_for_some_at_a_time(runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(prefect_runs, "RUNS_PER_QUESTION", 2)
-    orders = {str(uuid4()): ORDER for _ in range(5)}
-    assert set(asyncio.run(dispatch.look(orders))) == set(orders)
+    requests = {str(uuid4()): CHILD for _ in range(5)}
+    assert set(asyncio.run(runs.look(requests))) == set(requests)
 
 
 def submit(
-    dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any], order: Order = ORDER
+    runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any], child: ChildRequest = CHILD
 ) -> dict[str, Any]:
     asked: dict[str, Any] = {}
 
@@ -163,27 +165,27 @@ def submit(
         return answer()
 
     monkeypatch.setattr(prefect_runs, "arun_deployment", run)
-    asyncio.run(dispatch.submit(order))
+    asyncio.run(runs.submit(child))
     return asked
 
 
 def test_a_child_run_is_keyed_by_its_attempt_and_waits_in_its_parents_queue(
-    dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch
+    runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch
 ):
-    asked = submit(dispatch, monkeypatch, lambda: SimpleNamespace(id=uuid4()))
+    asked = submit(runs, monkeypatch, lambda: SimpleNamespace(id=uuid4()))
     assert asked["name"] == "decode/gpu"
     assert asked["idempotency_key"] == "run/decode/3/2"
     assert asked["work_queue_name"] == "backfill"
     assert asked["timeout"] == 0
-    assert asked["parameters"]["isolated"] == ["x"]
+    assert (asked["parameters"]["suspects"], asked["parameters"]["rejected"]) == (["x"], ["y"])
 
 
 @pytest.mark.parametrize("stage", ["prepare", "decode"])
 def test_a_child_run_gets_the_parameters_that_its_flow_takes(
-    stage: str, dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch
+    stage: str, runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch
 ):
-    order = replace(ORDER, stage=stage)
-    asked = submit(dispatch, monkeypatch, lambda: SimpleNamespace(id=uuid4()), order)
+    child = replace(CHILD, stage=stage)
+    asked = submit(runs, monkeypatch, lambda: SimpleNamespace(id=uuid4()), child)
     {"prepare": prepare, "decode": decode}[stage].validate_parameters(asked["parameters"])
 
 
@@ -196,55 +198,53 @@ def status_error(code: int) -> PrefectHTTPStatusError:
     "error", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), *map(status_error, (500, 503, 429))]
 )
 def test_a_server_that_does_not_answer_may_answer_later(
-    error: Exception, dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch
+    error: Exception, runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch
 ):
     def fail() -> None:
         raise error
 
     with pytest.raises(TransientError, match="http://server/api"):
-        submit(dispatch, monkeypatch, fail)
+        submit(runs, monkeypatch, fail)
 
 
 @pytest.mark.parametrize("code", [409, 422])
 def test_a_server_with_deployments_of_another_version_is_told_apart(
-    code: int, dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch
+    code: int, runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch
 ):
     def fail() -> None:
         raise status_error(code)
 
     with pytest.raises(ConfigError, match="make deploy"):
-        submit(dispatch, monkeypatch, fail)
+        submit(runs, monkeypatch, fail)
 
 
-def test_a_child_run_is_asked_to_end_and_only_then_buried(client: FakeClient, dispatch: PrefectDispatch):
+def test_a_child_run_is_asked_to_end_and_only_then_marked_as_crashed(client: FakeClient, runs: PrefectRuns):
     key = uuid4()
-    asyncio.run(dispatch.cancel(str(key)))
-    asyncio.run(dispatch.bury(str(key)))
+    asyncio.run(runs.cancel(str(key)))
+    asyncio.run(runs.mark_crashed(str(key)))
     assert [(state.name, force) for _, state, force in client.set] == [("Cancelling", False), ("Crashed", True)]
 
 
 @pytest.mark.parametrize(("state", "expected"), [(Cancelling(), True), (Cancelled(), True), (Running(), False)])
 def test_a_run_that_was_cancelled_is_told_from_one_that_is_only_stopped(
-    client: FakeClient, dispatch: PrefectDispatch, monkeypatch: pytest.MonkeyPatch, state: State, expected: bool
+    client: FakeClient, runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch, state: State, expected: bool
 ):
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
     client.state = state
-    assert asyncio.run(dispatch.is_called_off()) is expected
+    assert asyncio.run(runs.is_cancelled()) is expected
 
 
-def test_deployments_that_are_there_are_fine(dispatch: PrefectDispatch):
-    assert asyncio.run(dispatch.check()) == []
+def test_deployments_that_are_there_are_fine(runs: PrefectRuns):
+    assert asyncio.run(runs.check()) == []
 
 
 @pytest.mark.parametrize("missing", ["prepare/cpu", "decode/gpu", "cpu:backfill", "gpu:backfill"])
-def test_a_missing_deployment_or_queue_is_refused_at_the_start(
-    missing: str, client: FakeClient, dispatch: PrefectDispatch
-):
+def test_a_missing_deployment_or_queue_is_refused_at_the_start(missing: str, client: FakeClient, runs: PrefectRuns):
     client.missing = missing
     with pytest.raises(ConfigError, match="make deploy"):
-        asyncio.run(dispatch.check())
+        asyncio.run(runs.check())
 
 
-def test_a_pool_without_a_worker_is_only_worth_a_warning(client: FakeClient, dispatch: PrefectDispatch):
+def test_a_pool_without_a_worker_is_only_worth_a_warning(client: FakeClient, runs: PrefectRuns):
     client.workers = [SimpleNamespace(status="OFFLINE")]
-    assert any("make worker-gpu" in warning for warning in asyncio.run(dispatch.check()))
+    assert any("make worker-gpu" in warning for warning in asyncio.run(runs.check()))

@@ -1,4 +1,4 @@
-"""The conductor over invented child runs: in which order, how many at once, what follows when one ends or dies."""
+"""The scheduler over invented child runs: in which order, how many at once, what follows when one ends or dies."""
 
 import asyncio
 from dataclasses import replace
@@ -6,172 +6,205 @@ from dataclasses import replace
 import pytest
 
 from dgasr.errors import ConfigError, IntegrityError
-from pipelines.scheduler import Condition, Conductor, Order, Sighting, Tally
-from tests.pipelines.fake_dispatch import (
+from pipelines.child_runs import ChildRequest, ChildState, ChildStatus
+from pipelines.scheduler import RunStatus, Scheduler
+from tests.pipelines.fake_runs import (
     CONFIG,
     CRASHED,
     DONE,
     FAILED,
     RUNNING,
-    FakeDispatch,
-    beating,
+    FakeRuns,
+    alive,
     completes,
-    conduct,
     names,
     planned,
+    run_instantly,
+    schedule,
     unless,
 )  # fmt: skip
 
 
 def test_each_assignment_is_prepared_and_then_decoded():
-    dispatch = FakeDispatch()
-    tally, conductor = conduct(dispatch, 3)
-    assert (tally.num_done, tally.num_failed, tally.num_attempts) == (3, 0, 6)
-    assert not conductor.failures
+    runs = FakeRuns()
+    status, scheduler = schedule(runs, 3)
+    assert (status.num_done, status.num_failed, status.num_attempts) == (3, 0, 6)
+    assert not scheduler.failures
     for number in range(3):
-        mine = [order.stage for order in dispatch.submitted if order.number == number]
+        mine = [request.stage for request in runs.submitted if request.number == number]
         assert mine == ["prepare", "decode"]
 
 
 def test_nothing_to_do_asks_nobody():
-    dispatch = FakeDispatch()
-    assert conduct(dispatch, 0)[0].num_assignments == 0
-    assert not dispatch.looks
+    runs = FakeRuns()
+    assert schedule(runs, 0)[0].num_assignments == 0
+    assert not runs.looks
 
 
 def test_a_decoder_begins_as_soon_as_its_own_assignment_is_prepared():
-    slow = unless("prepare", 9, lambda order, age_s: DONE if age_s >= (20 if order.number == 0 else 200) else RUNNING)
-    dispatch = FakeDispatch(slow)
-    conduct(dispatch, 2, beat_deadline_s=1000)
-    assert dispatch.children["decode-0-1"][1] == 20
-    assert dispatch.children["decode-1-1"][1] == 200
+    slow = unless(
+        "prepare", 9, lambda request, age_s: DONE if age_s >= (20 if request.number == 0 else 200) else RUNNING
+    )
+    runs = FakeRuns(slow)
+    schedule(runs, 2, heartbeat_deadline_s=1000)
+    assert runs.children["decode-0-1"][1] == 20
+    assert runs.children["decode-1-1"][1] == 200
 
 
 def test_no_more_child_runs_are_at_work_than_is_allowed():
-    dispatch = FakeDispatch()
-    conduct(dispatch, 9, max_prepare_runs=3, max_decode_runs=1)
-    assert dispatch.most_at_once == {"prepare": 3, "decode": 1}
+    runs = FakeRuns()
+    schedule(runs, 9, max_prepare_runs=3, max_decode_runs=1)
+    assert runs.most_at_once == {"prepare": 3, "decode": 1}
 
 
 def test_features_wait_for_decoders_only_up_to_so_many_bytes():
-    dispatch, most = FakeDispatch(unless("decode", 9, lambda o, age_s: DONE if age_s >= 500 else beating(age_s))), 0
+    runs, most = FakeRuns(unless("decode", 9, lambda request, age_s: DONE if age_s >= 500 else alive(age_s))), 0
 
-    async def count(tally: Tally) -> None:
+    async def count(status: RunStatus) -> None:
         nonlocal most
-        most = max(most, tally.num_preparing + tally.num_prepared + tally.num_decoding)
+        most = max(most, status.num_preparing + status.num_prepared + status.num_decoding)
 
-    conductor = Conductor(dispatch, CONFIG, now=lambda: dispatch.now, sleep=dispatch.sleep, on_turn=count)
-    asyncio.run(conductor.conduct([planned(number, 400) for number in range(5)]))
+    async def work() -> None:
+        await Scheduler(runs, CONFIG, on_turn=count).run([planned(number, 400) for number in range(5)])
+
+    run_instantly(work())
     assert most == 2  # 400 + 400 bytes; a third would make 1200
 
 
 def test_an_assignment_larger_than_the_bound_goes_alone():
-    dispatch = FakeDispatch()
-    assert conduct(dispatch, 3, staged_bytes=5000)[0].num_done == 3
-    assert names(dispatch.submitted)[:3] == ["prepare-0-1", "decode-0-1", "prepare-1-1"]
+    runs = FakeRuns()
+    assert schedule(runs, 3, staged_bytes=5000)[0].num_done == 3
+    assert names(runs.submitted)[:3] == ["prepare-0-1", "decode-0-1", "prepare-1-1"]
 
 
 @pytest.mark.parametrize("stage", ["prepare", "decode"])
 def test_a_child_that_crashed_is_submitted_again_under_the_next_attempt(stage: str):
-    dispatch = FakeDispatch(unless(stage, 1, CRASHED))
-    tally, _ = conduct(dispatch)
-    assert tally.num_done == 1
-    assert [order.attempt for order in dispatch.submitted if order.stage == stage] == [1, 2]
-    assert not dispatch.cancelled
+    runs = FakeRuns(unless(stage, 1, CRASHED))
+    status, _ = schedule(runs)
+    assert status.num_done == 1
+    assert [request.attempt for request in runs.submitted if request.stage == stage] == [1, 2]
+    assert not runs.cancelled
 
 
 def test_a_decoder_that_failed_has_its_features_prepared_again():
-    dispatch = FakeDispatch(unless("decode", 1, FAILED))
-    assert conduct(dispatch)[0].num_done == 1
-    assert names(dispatch.submitted) == ["prepare-0-1", "decode-0-1", "prepare-0-2", "decode-0-2"]
+    runs = FakeRuns(unless("decode", 1, FAILED))
+    assert schedule(runs)[0].num_done == 1
+    assert names(runs.submitted) == ["prepare-0-1", "decode-0-1", "prepare-0-2", "decode-0-2"]
 
 
 def test_a_decoder_that_died_goes_on_from_the_features_that_lie_there():
-    dispatch = FakeDispatch(unless("decode", 1, CRASHED))
-    conduct(dispatch)
-    assert names(dispatch.submitted) == ["prepare-0-1", "decode-0-1", "decode-0-2"]
+    runs = FakeRuns(unless("decode", 1, CRASHED))
+    schedule(runs)
+    assert names(runs.submitted) == ["prepare-0-1", "decode-0-1", "decode-0-2"]
 
 
 @pytest.mark.parametrize(("stage", "last"), [("prepare", CRASHED), ("decode", CRASHED), ("decode", FAILED)])
-def test_an_assignment_is_given_up_after_its_attempts_and_the_others_go_on(stage: str, last: Sighting):
-    def behaviour(order: Order, age_s: float) -> Sighting:
-        return last if order.number == 1 and order.stage == stage else completes(order, age_s)
+def test_an_assignment_is_given_up_after_its_attempts_and_the_others_go_on(stage: str, last: ChildStatus):
+    def behaviour(request: ChildRequest, age_s: float) -> ChildStatus:
+        return last if request.number == 1 and request.stage == stage else completes(request, age_s)
 
-    dispatch = FakeDispatch(behaviour)
-    tally, conductor = conduct(dispatch, 4)
-    assert (tally.num_done, tally.num_failed) == (3, 1)
-    assert conductor.failures == {1: last.message}
-    assert max(order.attempt for order in dispatch.submitted) == CONFIG.max_attempts
+    runs = FakeRuns(behaviour)
+    status, scheduler = schedule(runs, 4)
+    assert (status.num_done, status.num_failed) == (3, 1)
+    assert scheduler.failures == {1: last.message}
+    assert max(request.attempt for request in runs.submitted) == CONFIG.max_attempts
 
 
-def test_shards_that_two_dead_decoders_worked_on_are_isolated():
+def test_shards_that_two_dead_decoders_worked_on_are_suspects():
     working = {1: ("a", "b"), 2: ("b", "c")}
 
-    def dies(order: Order, age_s: float) -> Sighting:
-        return replace(CRASHED, shard_ids=working[order.attempt])
+    def dies(request: ChildRequest, age_s: float) -> ChildStatus:
+        return replace(CRASHED, shard_ids=working[request.attempt])
 
-    dispatch = FakeDispatch(unless("decode", 2, dies))
-    assert conduct(dispatch)[0].num_done == 1
-    isolated = {order.attempt: order.isolated for order in dispatch.submitted if order.stage == "decode"}
-    assert isolated == {1: (), 2: (), 3: ("b",)}
+    runs = FakeRuns(unless("decode", 2, dies))
+    assert schedule(runs)[0].num_done == 1
+    suspects = {request.attempt: request.suspects for request in runs.submitted if request.stage == "decode"}
+    assert suspects == {1: (), 2: (), 3: ("b",)}
+
+
+def test_a_shard_that_kills_decoders_alone_too_is_rejected_and_costs_no_more_attempts():
+    runs = FakeRuns(unless("decode", 4, replace(CRASHED, shard_ids=("b",))))
+    status, _ = schedule(runs, max_attempts=3)
+    assert (status.num_done, status.num_failed) == (1, 0)
+    asked = [(request.suspects, request.rejected) for request in runs.submitted if request.stage == "decode"]
+    assert asked == [((), ()), ((), ()), (("b",), ()), (("b",), ()), ((), ("b",))]
+
+
+def test_a_decoder_that_dies_whatever_it_decodes_is_given_up():
+    runs = FakeRuns(unless("decode", 99, replace(CRASHED, shard_ids=("a", "b"))))
+    status, scheduler = schedule(runs)
+    assert (status.num_failed, scheduler.failures) == (1, {0: "killed"})
+    assert len(runs.submitted) < 8
 
 
 @pytest.mark.parametrize(
-    ("condition", "error"), [(Condition.REFUSED, ConfigError), (Condition.CONTRADICTED, IntegrityError)]
+    ("state", "error"), [(ChildState.REFUSED, ConfigError), (ChildState.CONTRADICTED, IntegrityError)]
 )
 def test_a_child_that_only_a_person_can_help_ends_the_run_and_the_other_children(
-    condition: Condition, error: type[Exception]
+    state: ChildState, error: type[Exception]
 ):
-    refuses = unless("prepare", 9, lambda o, age_s: Sighting(condition=condition, message="no such model"))
-    dispatch = FakeDispatch(lambda o, age_s: refuses(o, age_s) if o.number == 0 else RUNNING)
+    refuses = unless("prepare", 9, lambda request, age_s: ChildStatus(state=state, message="no such model"))
+    runs = FakeRuns(lambda request, age_s: refuses(request, age_s) if request.number == 0 else RUNNING)
     with pytest.raises(error, match=r"assignment 0.*no such model"):
-        conduct(dispatch, 5)
-    assert dispatch.cancelled == ["prepare-1-1"]
-    assert len(dispatch.submitted) == 2
+        schedule(runs, 5)
+    assert runs.cancelled == ["prepare-1-1"]
+    assert len(runs.submitted) == 2
 
 
 def test_a_submission_that_was_not_answered_is_repeated_under_the_same_attempt():
-    dispatch = FakeDispatch(silent=lambda now: now < 25)
-    conduct(dispatch)
-    assert names(dispatch.submitted) == ["prepare-0-1", "decode-0-1"]
+    runs = FakeRuns(silent=lambda now: now < 25)
+    schedule(runs)
+    assert names(runs.submitted) == ["prepare-0-1", "decode-0-1"]
 
 
 def test_one_question_a_turn_whatever_the_number_of_children():
-    dispatch = FakeDispatch()
-    conduct(dispatch, 40, max_prepare_runs=20, max_decode_runs=20, staged_bytes=1)
-    assert dispatch.looks == dispatch.now / CONFIG.poll_s
+    runs = FakeRuns()
+    schedule(runs, 40, max_prepare_runs=20, max_decode_runs=20, staged_bytes=1)
+    assert runs.looks == runs.ended_at / CONFIG.poll_s
 
 
-def test_a_tally_says_in_one_line_how_far_the_run_is():
-    tally = conduct(FakeDispatch(unless("prepare", 3, CRASHED)), 1)[0]
-    assert tally.line().startswith("0 of 1 assignments done, 1 given up")
+def test_a_status_says_in_one_line_how_far_the_run_is():
+    status = schedule(FakeRuns(unless("prepare", 3, CRASHED)), 1)[0]
+    assert status.line().startswith("0 of 1 assignments done, 1 given up")
 
 
-def end_while_it_runs(dispatch: FakeDispatch) -> None:
-    """Cancel the conductor's task, as asyncio does when the process gets SIGTERM, while two children run."""
+def end_while_it_runs(runs: FakeRuns) -> None:
+    """Cancel the scheduler's task, as asyncio does when the process gets SIGTERM, while two child runs run."""
 
     async def work() -> None:
-        async def sleep(duration_s: float) -> None:
-            await asyncio.Event().wait()
-
-        conductor = Conductor(dispatch, CONFIG, now=lambda: dispatch.now, sleep=sleep)
-        task = asyncio.create_task(conductor.conduct([planned(0), planned(1)]))
-        while len(dispatch.submitted) < 2:
+        task = asyncio.create_task(Scheduler(runs, CONFIG).run([planned(0), planned(1)]))
+        while len(runs.submitted) < 2:
             await asyncio.sleep(0)
         task.cancel()
         await task
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(work())
+        run_instantly(work())
 
 
 def test_children_of_a_cancelled_run_are_asked_to_end_at_once():
-    dispatch = FakeDispatch(called_off=True)
-    end_while_it_runs(dispatch)
-    assert dispatch.cancelled == names(dispatch.submitted)
+    runs = FakeRuns(is_cancelled_by_person=True)
+    end_while_it_runs(runs)
+    assert runs.cancelled == names(runs.submitted)
+
+
+def test_children_go_on_where_the_signal_that_stops_the_worker_comes_while_a_coroutine_runs():
+    class Signal(BaseException):
+        """As Prefect raises it."""
+
+    async def interrupt(status: RunStatus) -> None:
+        raise Signal
+
+    async def work(runs: FakeRuns) -> None:
+        await Scheduler(runs, CONFIG, on_turn=interrupt).run([planned(0)])
+
+    runs = FakeRuns()
+    with pytest.raises(Signal):
+        run_instantly(work(runs))
+    assert (len(runs.submitted), runs.cancelled) == (1, [])
 
 
 def test_children_of_a_run_whose_worker_is_stopped_go_on():
-    dispatch = FakeDispatch()
-    end_while_it_runs(dispatch)
-    assert (len(dispatch.submitted), dispatch.cancelled) == (2, [])
+    runs = FakeRuns()
+    end_while_it_runs(runs)
+    assert (len(runs.submitted), runs.cancelled) == (2, [])

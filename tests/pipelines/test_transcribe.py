@@ -14,7 +14,7 @@ from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.engine import EngineConfig
-from dgasr.stages.heartbeat import Beating
+from dgasr.stages.heartbeat import HeartbeatWriter
 from dgasr.stages.plan import AssignmentConfig, ShardConfig
 from pipelines import run as pipelines_run
 from pipelines.request import PoolsConfig
@@ -77,11 +77,13 @@ async def check_server(run_id: str) -> None:
 
 
 def weighing(work: Callable, weights: list[int]) -> Callable:
-    """What a task does, with a note of how many bytes it takes and gives; a beat is no value, but whom to tell."""
+    """What a task does, with a note of how many bytes it takes and gives; a heartbeat is no value, but whom to tell."""
 
     async def weighed(*arguments):
         result = await work(*arguments)
-        weights.extend(len(pickle.dumps(item)) for item in (*arguments, result) if not isinstance(item, Beating))
+        weights.extend(
+            len(pickle.dumps(item)) for item in (*arguments, result) if not isinstance(item, HeartbeatWriter)
+        )
         return result
 
     return weighed

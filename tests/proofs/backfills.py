@@ -12,11 +12,10 @@ import sys
 import time
 from typing import Any
 
-from tests.proofs import figures
+from tests.proofs.cluster import BUCKET, Cluster
 from tests.proofs.installation import WORKERS, build_archive, install, parameters, run_embedded
 from tests.proofs.lakes import check_entries, count_rows, differences
-from tests.proofs.proof import prove
-from tests.proofs.theatre import BUCKET, Theatre
+from tests.proofs.proof import make_parser, prove, say
 
 LAKE, ALONE = f"s3://{BUCKET}/lake", f"s3://{BUCKET}/alone"
 TIMEOUT_S = 900.0
@@ -24,26 +23,26 @@ TIMEOUT_S = 900.0
 
 def main() -> int:
     """Run the proof and print what was found."""
-    options = figures.make_parser(__doc__, 60).parse_args()
-    return prove("backfills", options, play)
+    options = make_parser(__doc__, 60).parse_args()
+    return prove("backfills", options, check)
 
 
-def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+def check(cluster: Cluster, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Run two backfills at once, and one run alone; figures, and what is not as it should be."""
-    install(theatre, WORKERS | {"control-2": "control"})
-    source, entries = build_archive(theatre, options.recordings, num_words=6)
-    listed = theatre.folder / "second_half.txt"
+    install(cluster, WORKERS | {"control-2": "control"})
+    source, entries = build_archive(cluster, options.recordings, num_words=6)
+    listed = cluster.folder / "second_half.txt"
     middle = options.recordings // 3
     listed.write_text("".join(f"{source}{entry.name}\n" for entry in entries[middle:]), encoding="utf-8")
     whole, half = {"sources": [source]}, {"uri_list": str(listed)}
     started = time.monotonic()
-    runs = [start(theatre, whole, 7), start(theatre, half, 5)]
+    runs = [start(cluster, whole, 7), start(cluster, half, 5)]
     states = []
     for name, run in zip(("first of two", "second of two"), runs, strict=True):
-        states.append(theatre.wait_for_run(run, TIMEOUT_S))
-        figures.say(name, {"state": states[-1][0], "message": states[-1][1]})
+        states.append(cluster.wait_for_run(run, TIMEOUT_S))
+        say(name, {"state": states[-1][0], "message": states[-1][1]})
     both_s = time.monotonic() - started
-    alone_s = run_embedded(theatre, source, ALONE)
+    alone_s = run_embedded(cluster, source, ALONE)
     failures = [f"a backfill ended {state}: {message}" for state, message in states if state != "COMPLETED"]
     if failures:
         return {"states": states}, failures
@@ -63,11 +62,11 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
     return found, failures
 
 
-def start(theatre: Theatre, selection: dict[str, Any], max_recordings: int) -> str:
+def start(cluster: Cluster, selection: dict[str, Any], max_recordings: int) -> str:
     """Start a backfill of a selection; shards of another size are other shards."""
     what = {"selection": selection}
     settings = parameters(what, LAKE, max_recordings=max_recordings, max_shards=3, queue="backfill")
-    return theatre.start_run("backfill/archive", settings)
+    return cluster.start_run("backfill/archive", settings)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,14 @@ from typing import Any
 import httpx
 
 from dgasr.lake.inspection import check_lake
-from dgasr.stages.heartbeat import read_beat
+from dgasr.stages.heartbeat import read_heartbeat
 from dgasr.stages.plan import RunFolder
 from dgasr.store.objects import list_uris
-from tests.proofs import figures
+from tests.proofs.cluster import BUCKET, TERMINAL, Cluster, command_of
 from tests.proofs.installation import build_archive, install, parameters
 from tests.proofs.lakes import check_entries, count_rows
 from tests.proofs.processes import WAIT_S
-from tests.proofs.proof import prove
-from tests.proofs.theatre import BUCKET, TERMINAL, Theatre, command_of
+from tests.proofs.proof import make_parser, prove
 
 LAKE = f"s3://{BUCKET}/lake"
 WORKERS = {"control-1": "control", "cpu-1": "cpu", "gpu-1": "gpu"}
@@ -41,37 +40,37 @@ CHILD = re.compile(r"(?P<run>.+)-(?P<stage>prepare|decode)-(?P<number>\d+)-(?P<a
 
 def main() -> int:
     """Run the proof and print what was found."""
-    options = figures.make_parser(__doc__, 24).parse_args()
-    return prove("cancel", options, play)
+    options = make_parser(__doc__, 24).parse_args()
+    return prove("cancel", options, check)
 
 
-def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+def check(cluster: Cluster, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Cancel twice, complete, and compare; figures, and what is not as it should be."""
-    install(theatre, WORKERS)
-    source, entries = build_archive(theatre, options.recordings, num_words=6)
+    install(cluster, WORKERS)
+    source, entries = build_archive(cluster, options.recordings, num_words=6)
     settings = parameters({"source": source}, LAKE, max_recordings=2, max_shards=6, prepare_processes=1)
-    standing = {process.pid for process in theatre.company.members()}
+    standing = {process.pid for process in cluster.processes.members()}
     found: dict[str, Any] = {}
     failures = []
 
-    run = theatre.start_run("transcribe/daily", settings)
-    _wait_until(lambda: _is_at_work(theatre, "prepare"), "a child run reads audio", theatre)
-    theatre.inject(SLOW)
-    _wait_until(lambda: _has_readers(theatre), "it has started its processes", theatre)
-    found["cancelled while reading: all ended after, s"] = _cancel(theatre, run, standing)
-    theatre.inject({})
+    run = cluster.start_run("transcribe/daily", settings)
+    _wait_until(lambda: _is_at_work(cluster, "prepare"), "a child run reads audio", cluster)
+    cluster.inject(SLOW)
+    _wait_until(lambda: _has_readers(cluster), "it has started its processes", cluster)
+    found["cancelled while reading: all ended after, s"] = _cancel(cluster, run, standing)
+    cluster.inject({})
     failures += _faults()
 
-    run = theatre.start_run("transcribe/daily", settings)
-    _wait_until(lambda: _is_at_work(theatre, "decode"), "a child run decodes", theatre)
-    theatre.inject(SLOW)
-    _wait_until(lambda: any(list_uris(f"{LAKE}/commits/")), "a shard is committed", theatre)
-    found["cancelled while decoding: all ended after, s"] = _cancel(theatre, run, standing)
-    theatre.inject({})
+    run = cluster.start_run("transcribe/daily", settings)
+    _wait_until(lambda: _is_at_work(cluster, "decode"), "a child run decodes", cluster)
+    cluster.inject(SLOW)
+    _wait_until(lambda: any(list_uris(f"{LAKE}/commits/")), "a shard is committed", cluster)
+    found["cancelled while decoding: all ended after, s"] = _cancel(cluster, run, standing)
+    cluster.inject({})
     failures += _faults()
     found["recordings committed before the last run"] = committed = count_rows(LAKE)["recordings"]
 
-    state, message = theatre.wait_for_run(theatre.start_run("transcribe/daily", settings), TIMEOUT_S)
+    state, message = cluster.wait_for_run(cluster.start_run("transcribe/daily", settings), TIMEOUT_S)
     found["message of the last run"] = message
     if state != "COMPLETED":
         failures.append(f"the last run ended {state}: {message}")
@@ -82,27 +81,27 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
     return found | count_rows(LAKE), failures
 
 
-def _is_at_work(theatre: Theatre, stage: str) -> bool:
+def _is_at_work(cluster: Cluster, stage: str) -> bool:
     """Say whether a child run of this stage runs and has begun with a shard."""
-    for name, state in theatre.all_runs():
+    for name, state in cluster.all_runs():
         if state == "RUNNING" and (child := CHILD.fullmatch(name)) and child["stage"] == stage:
             folder = RunFolder(lake_uri=LAKE, run_id=child["run"])
-            beat = read_beat(folder.beat_uri(stage, int(child["number"]), int(child["attempt"])))
-            if beat is not None and beat.shard_ids:
+            heartbeat = read_heartbeat(folder.heartbeat_uri(stage, int(child["number"]), int(child["attempt"])))
+            if heartbeat is not None and heartbeat.shard_ids:
                 return True
     return False
 
 
-def _has_readers(theatre: Theatre) -> bool:
+def _has_readers(cluster: Cluster) -> bool:
     """Say whether a process reads audio for a child run."""
-    return any("multiprocessing.spawn" in command_of(process) for process in theatre.company.members())
+    return any("multiprocessing.spawn" in command_of(process) for process in cluster.processes.members())
 
 
-def _cancel(theatre: Theatre, run: str, standing: set[int]) -> float:
+def _cancel(cluster: Cluster, run: str, standing: set[int]) -> float:
     """Cancel a run as a person does, and wait until nothing of it is left.
 
     Args:
-        theatre: where it runs.
+        cluster: where it runs.
         run: its flow run.
         standing: ids of the processes that stay.
 
@@ -110,12 +109,12 @@ def _cancel(theatre: Theatre, run: str, standing: set[int]) -> float:
         Time from the request to the end of the last process and the last state, s.
     """
     cancelled_at = time.monotonic()
-    theatre.cancel(run)
+    cluster.cancel(run)
     shown: dict[str, str] = {}
 
     def is_over() -> bool:
-        states = {name: state for name, state in theatre.all_runs() if name not in shown or shown[name] not in TERMINAL}
-        left = [process for process in theatre.company.members() if process.pid not in standing]
+        states = {name: state for name, state in cluster.all_runs() if name not in shown or shown[name] not in TERMINAL}
+        left = [process for process in cluster.processes.members() if process.pid not in standing]
         now = {**states, **{f"process {process.pid}": command_of(process)[:100] for process in left}}
         gone = [name for name in shown if name.startswith("process") and name not in now]
         for name, value in now.items():
@@ -127,7 +126,7 @@ def _cancel(theatre: Theatre, run: str, standing: set[int]) -> float:
         shown.update(now)
         return not left and all(state in TERMINAL for state in states.values())
 
-    _wait_until(is_over, "all of a cancelled run ended", theatre)
+    _wait_until(is_over, "all of a cancelled run ended", cluster)
     return time.monotonic() - cancelled_at
 
 
@@ -140,7 +139,7 @@ def _faults() -> list[str]:
     return [found.line() for found in check_lake(LAKE, is_deep=True).findings if found.severity == "fault"]
 
 
-def _wait_until(is_true: Callable[[], bool], what: str, theatre: Theatre) -> None:
+def _wait_until(is_true: Callable[[], bool], what: str, cluster: Cluster) -> None:
     """Wait for something.
 
     Raises:
@@ -149,8 +148,8 @@ def _wait_until(is_true: Callable[[], bool], what: str, theatre: Theatre) -> Non
     started = time.monotonic()
     while not _is_true_now(is_true):
         if time.monotonic() - started > TIMEOUT_S:
-            logs = "\n".join(f"{name}:\n{theatre.company.tail(name)}" for name in WORKERS)
-            raise RuntimeError(f"after {TIMEOUT_S:.0f} s it is not so that {what}.\n{theatre.all_runs()}\n{logs}")
+            logs = "\n".join(f"{name}:\n{cluster.processes.tail(name)}" for name in WORKERS)
+            raise RuntimeError(f"after {TIMEOUT_S:.0f} s it is not so that {what}.\n{cluster.all_runs()}\n{logs}")
         time.sleep(2 * WAIT_S)
     print(f"{what}: after {time.monotonic() - started:.1f} s", flush=True)
 

@@ -12,11 +12,10 @@ import time
 from typing import Any
 
 from dgasr.stages.plan import AssignmentConfig
-from tests.proofs import figures
+from tests.proofs.cluster import Cluster
 from tests.proofs.installation import build_archive, install, parameters, run_embedded
 from tests.proofs.lakes import check_entries, count_rows, differences
-from tests.proofs.proof import prove
-from tests.proofs.theatre import Theatre
+from tests.proofs.proof import make_parser, prove
 
 EMBEDDED, POOLS = "s3://archive/embedded", "s3://archive/pools"
 TIMEOUT_S = 900.0
@@ -27,25 +26,25 @@ MILLION_S = 1e6 * 60.0
 
 def main() -> int:
     """Run the proof and print what was found."""
-    parser = figures.make_parser(__doc__, 200)
+    parser = make_parser(__doc__, 200)
     parser.add_argument("--shard", type=int, default=10, help="most recordings in a shard (10)")
     parser.add_argument("--assignment", type=int, default=5, help="most shards in an assignment (5)")
     options = parser.parse_args()
-    return prove("e2e", options, play)
+    return prove("e2e", options, check)
 
 
-def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+def check(cluster: Cluster, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Run both ways; figures, and what is not as it should be."""
-    install(theatre)
-    source, entries = build_archive(theatre, options.recordings, num_words=6)
-    cpu_idle, _ = theatre.server_cost()
-    embedded_s = run_embedded(theatre, source, EMBEDDED)
-    cpu_before, bytes_before = theatre.server_cost()
+    install(cluster)
+    source, entries = build_archive(cluster, options.recordings, num_words=6)
+    cpu_idle, _ = cluster.server_cost()
+    embedded_s = run_embedded(cluster, source, EMBEDDED)
+    cpu_before, bytes_before = cluster.server_cost()
     started = time.monotonic()
     settings = parameters({"source": source}, POOLS, max_recordings=options.shard, max_shards=options.assignment)
-    state, message = theatre.wait_for_run(theatre.start_run("transcribe/daily", settings), TIMEOUT_S)
+    state, message = cluster.wait_for_run(cluster.start_run("transcribe/daily", settings), TIMEOUT_S)
     pools_s = time.monotonic() - started
-    cpu_after, bytes_after = theatre.server_cost()
+    cpu_after, bytes_after = cluster.server_cost()
     if state != "COMPLETED":
         return {"state": state}, [f"the run ended {state}: {message}"]
     edits, failures = check_entries(POOLS, source, entries)

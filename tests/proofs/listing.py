@@ -27,8 +27,9 @@ from dgasr.stages.counts import peak_memory_bytes
 from dgasr.stages.plan import AssignmentConfig, ShardConfig, plan_shards, write_assignments
 from dgasr.stages.selection import Selection, find_backlog
 from dgasr.store import objects
-from tests.proofs import figures, theatre
-from tests.proofs.processes import Company, end_on_signals
+from tests.proofs import cluster
+from tests.proofs.processes import ProcessGroup, end_on_signals
+from tests.proofs.proof import finish, make_parser
 
 RECIPE_ID = "0123456789abcdef"
 SOURCE = "s3://archive/recordings/"
@@ -148,7 +149,7 @@ def _row(recording: Recording, shard: Shard) -> dict[str, object]:
 
 def main() -> int:
     """Measure and print, or serve or measure one thing for the process that does."""
-    parser = figures.make_parser(__doc__, 1_000_000)
+    parser = make_parser(__doc__, 1_000_000)
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--lake", help=argparse.SUPPRESS)
@@ -169,23 +170,25 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     started = time.monotonic()
     write_lake(lake, options.recordings)
     found: dict[str, object] = {"lake written in, s": time.monotonic() - started}
-    (port,) = theatre.free_ports(1)
-    company = Company(folder, theatre.s3_environment(f"http://127.0.0.1:{port}"))
+    (port,) = cluster.free_ports(1)
+    processes = ProcessGroup(folder, cluster.s3_environment(f"http://127.0.0.1:{port}"))
     module = [sys.executable, "-m", "tests.proofs.listing", "--recordings", str(options.recordings)]
     try:
-        company.start("stub", [*module, "--serve", str(port)])
-        company.wait_until(lambda: theatre.answers(f"http://127.0.0.1:{port}/archive?list-type=2"), "the stub", "stub")
+        processes.start("stub", [*module, "--serve", str(port)])
+        processes.wait_until(
+            lambda: cluster.answers(f"http://127.0.0.1:{port}/archive?list-type=2"), "the stub", "stub"
+        )
         for name in MEASURED:
             command = [*module, "--measure", name, "--lake", lake]
-            done = subprocess.run(command, env=company.environment, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, env=processes.environment, capture_output=True, text=True, check=True)
             found |= {f"{name}: {key}": value for key, value in json.loads(done.stdout).items()}
     finally:
-        company.end()
+        processes.end()
     expected = {"list: listed", "list, plan and write assignments: recordings", "read the ledger: held",
                 "read the ledger, list, plan: all held: held",
                 "read the ledger, list, plan: all again: again"}  # fmt: skip
     failures = [f"{key} is {found[key]}" for key in sorted(expected) if found[key] != options.recordings]
-    return figures.finish("listing", options, found, failures)
+    return finish("listing", options, found, failures)
 
 
 def _measure(name: str, lake: str) -> dict[str, object]:

@@ -11,11 +11,10 @@ from pathlib import Path
 import soundfile
 
 from dgasr.samples import SAMPLES
-from tests.proofs import figures
 from tests.proofs.archive import make_archive
+from tests.proofs.cluster import Cluster
 from tests.proofs.measured import Figures, measure
-from tests.proofs.proof import prove
-from tests.proofs.theatre import Theatre
+from tests.proofs.proof import make_parser, prove, say
 
 MAX_GROWTH_MB = 2.0
 """Growth of resident memory over 1,000 recordings that still counts as none: what the allocator moves."""
@@ -27,23 +26,23 @@ MADE = 200
 
 def main() -> int:
     """Run the proof and print what was found."""
-    parser = figures.make_parser(__doc__, 2000)
+    parser = make_parser(__doc__, 2000)
     parser.add_argument("--hours", type=int, default=10, help="length of the long recording (10)")
     options = parser.parse_args()
-    return prove("memory", options, play)
+    return prove("memory", options, check)
 
 
-def play(theatre: Theatre, options: argparse.Namespace) -> tuple[Figures, list[str]]:
+def check(cluster: Cluster, options: argparse.Namespace) -> tuple[Figures, list[str]]:
     """Measure both; figures, and what is not as it should be."""
-    theatre.start_prefect()
-    write_many(theatre.folder, options.recordings, options.seed)
+    cluster.start_prefect()
+    write_many(cluster.folder, options.recordings, options.seed)
     long = f"{options.hours} h recording"
-    write_hours(theatre.folder / "long.flac", options.hours)
+    write_hours(cluster.folder / "long.flac", options.hours)
     measured = {}
     for name, source in ((f"{options.recordings} recordings", "many"), (long, "long.flac")):
-        lake = theatre.folder / f"lake-{source}"
-        measured[name] = measure("flow", theatre.folder / source, lake, theatre.company.environment)
-        figures.say(name, measured[name])
+        lake = cluster.folder / f"lake-{source}"
+        measured[name] = measure("flow", cluster.folder / source, lake, cluster.processes.environment)
+        say(name, measured[name])
     found = {f"{name}: {key}": value for name, values in measured.items() for key, value in values.items()}
     growth_mb = found.pop(f"{options.recordings} recordings: growth, MB") * 1000 / (options.recordings / 2)
     del found[f"{long}: growth, MB"]

@@ -9,11 +9,10 @@ becomes faster or slower meanwhile favours neither. Prefect's server is a proces
 import argparse
 import sys
 
-from tests.proofs import figures
 from tests.proofs.archive import make_archive
+from tests.proofs.cluster import Cluster
 from tests.proofs.measured import Figures, measure
-from tests.proofs.proof import prove
-from tests.proofs.theatre import Theatre
+from tests.proofs.proof import make_parser, prove, say
 
 MAX_RATIO = 1.10
 WORDS = 12
@@ -22,23 +21,23 @@ WORDS = 12
 
 def main() -> int:
     """Run the proof and print what was found."""
-    parser = figures.make_parser(__doc__, 1000)
+    parser = make_parser(__doc__, 1000)
     parser.add_argument("--pairs", type=int, default=2, help="how often each is measured (2)")
     options = parser.parse_args()
-    return prove("overhead", options, play)
+    return prove("overhead", options, check)
 
 
-def play(theatre: Theatre, options: argparse.Namespace) -> tuple[Figures, list[str]]:
+def check(cluster: Cluster, options: argparse.Namespace) -> tuple[Figures, list[str]]:
     """Measure in turns; figures, and what is not as it should be."""
-    theatre.start_prefect()
-    archive = theatre.folder / "archive"
+    cluster.start_prefect()
+    archive = cluster.folder / "archive"
     make_archive(archive, options.recordings, seed=options.seed, is_withheld=False, num_words=WORDS, has_bad=False)
     measured: dict[str, list[Figures]] = {"bare": [], "flow": []}
     for turn in range(options.pairs):
         for name in ("bare", "flow") if turn % 2 == 0 else ("flow", "bare"):
-            lake = theatre.folder / f"lake-{turn}"
-            measured[name].append(measure(name, archive, lake, theatre.company.environment))
-            figures.say(f"{name} {turn + 1}", measured[name][-1])
+            lake = cluster.folder / f"lake-{turn}"
+            measured[name].append(measure(name, archive, lake, cluster.processes.environment))
+            say(f"{name} {turn + 1}", measured[name][-1])
     found, failures = {}, []
     for kind in ("wall", "CPU"):
         both = {name: sum(values[f"{kind}, s"] for values in turns) for name, turns in measured.items()}

@@ -1,4 +1,4 @@
-"""Processes that a theatre starts: each in a session of its own with its log, all of them ended in the end.
+"""Processes that a cluster starts: each in a session of its own with its log, all of them ended in the end.
 
 A mark in their environment, which whatever they start inherits, finds the children of those that were killed too.
 """
@@ -14,15 +14,15 @@ from pathlib import Path
 
 import psutil
 
-MARK = "DGASR_THEATRE"
-"""Variable whose value tells the processes of one theatre from all others."""
+MARK = "DGASR_PROOF"
+"""Variable whose value tells the processes of one cluster from all others."""
 
 WAIT_S = 0.1
 """Between two looks at something that is to become true, s."""
 
 
-class Company:
-    """All processes of a theatre."""
+class ProcessGroup:
+    """All processes of a cluster."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         """Gather nobody yet.

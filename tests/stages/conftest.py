@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, Word
+from dgasr.stages.engine import Engine
 
 
 class FakeTranscriber:
@@ -33,6 +35,11 @@ class FakeTranscriber:
                 num_steps=3,
                 canvas_tokens=8,
             )
+
+
+def engine_of(recipe: Recipe, transcriber: object) -> Callable[[], Engine]:
+    """Give what loads an engine without a model."""
+    return lambda: Engine(recipe=recipe, transcriber=transcriber, device="cpu")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What kills a process from within, for tests of isolation: importable in spawned processes, and no part of dgasr."""
+"""What kills a process from within: importable in spawned processes, and no part of dgasr."""
 
 import os
 import signal
@@ -9,6 +9,9 @@ from pathlib import Path
 
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, silent_transcript
+from dgasr.stages.counts import Counts
+from dgasr.stages.decode import decode_assignment
+from dgasr.stages.heartbeat import HeartbeatWriter
 from dgasr.stages.isolation import note_progress
 
 DEADLY_AUDIO = """
@@ -85,3 +88,19 @@ class DeadlyEngine:
             if item.segment.recording_id in self.deadly:
                 die()
             yield silent_transcript(item.segment, "en")
+
+
+def decode_or_die(
+    assignment_uri: str,
+    recipe: Recipe,
+    engine: DeadlyEngine,
+    lake_uri: str,
+    suspects: frozenset[str] = frozenset(),
+    rejected: frozenset[str] = frozenset(),
+    heartbeat_uri: str = "",
+) -> Counts:
+    """Decode an assignment with an engine that recordings may kill."""
+    with HeartbeatWriter(heartbeat_uri or f"{lake_uri}/heartbeat.json", interval_s=60) as heartbeat:
+        return decode_assignment(
+            assignment_uri, recipe, engine, lake_uri, "run1", progress=heartbeat, suspects=suspects, rejected=rejected
+        )

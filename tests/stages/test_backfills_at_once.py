@@ -14,9 +14,9 @@ import soundfile
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.embedded import transcribe_backlog
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.selection import Selection, find_backlog
-from tests.stages.conftest import FakeTranscriber
-from tests.stages.test_embedded import Watcher
+from tests.stages.conftest import FakeTranscriber, engine_of
 
 NUM_DAYS = 8
 """Each a shard of its own, or two where one backfill sees more of the day than the other."""
@@ -41,7 +41,7 @@ def backfill(source: str, lake: str, recipe: Recipe, force: bool, start: Barrier
     selection = Selection(sources=(source,), force=force).starting_at(datetime.now(UTC))
     backlog = find_backlog(selection, lake, recipe.recipe_id)
     start.wait()
-    transcribe_backlog(backlog, lake, recipe, FakeTranscriber(), "cpu", Watcher())
+    transcribe_backlog(backlog, lake, recipe, engine_of(recipe, FakeTranscriber()), Progress())
 
 
 def run_at_once(sources: list[str], lake: str, recipe: Recipe, force: bool = False) -> list[int | None]:

@@ -15,9 +15,11 @@ from dgasr.recipe import Recipe
 from dgasr.records import Shard
 from dgasr.samples import SAMPLES
 from dgasr.stages.embedded import transcribe_sources
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import read_outcomes
 from dgasr.store.objects import list_objects
+from tests.stages.conftest import engine_of
 
 RATE_HZ = 16_000
 SOUND = 0.1 * np.random.default_rng(11).standard_normal(RATE_HZ * 2)
@@ -81,22 +83,12 @@ BAD = {
 """What is written, and the row it gets."""
 
 
-class Watcher:
-    """Looks away."""
-
-    def begin_shard(self, shard) -> None: ...
-    def recording_read(self, outcome) -> None: ...
-    def begin_decoding(self, prepared) -> None: ...
-    def segment_decoded(self, segment) -> None: ...
-    def end_shard(self, decoded) -> None: ...
-
-
 @pytest.fixture
 def rows_of(tmp_path: Path, recipe: Recipe, transcriber) -> Callable[[str], list[tuple]]:
     """Transcribe a source; status, reason, message and decoded seconds of each row."""
 
     def rows(source: str) -> list[tuple]:
-        transcribe_sources([source], f"{tmp_path}/lake", recipe, transcriber, "cpu", Watcher())
+        transcribe_sources([source], f"{tmp_path}/lake", recipe, engine_of(recipe, transcriber), Progress())
         with connect(f"{tmp_path}/lake") as connection:
             return connection.execute(
                 "select uri, status, reason, message, decoded_s from recordings order by uri"

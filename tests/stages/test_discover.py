@@ -10,9 +10,10 @@ from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.discover import Listing, read_uri_list
 from dgasr.stages.embedded import transcribe_sources
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.selection import Selection, find_backlog, list_selected
 from dgasr.store.locations import MISSING_ETAG
-from tests.stages.test_embedded import Watcher
+from tests.stages.conftest import engine_of
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def transcribe(archive: Path, recipe: Recipe, transcriber):
     def run(*names: str) -> list[str]:
         lake = f"{archive.parent}/lake"
         sources = [f"{archive}/{name}" for name in names] or [str(archive)]
-        transcribe_sources(sources, lake, recipe, transcriber, "cpu", Watcher())
+        transcribe_sources(sources, lake, recipe, engine_of(recipe, transcriber), Progress())
         return sorted(uri.removeprefix(f"{archive}/") for uri in absent_uris(lake))
 
     return run
@@ -260,7 +261,7 @@ def test_objects_of_s3_are_marked_and_a_deletion_under_another_recipe_is_noticed
     client.create_bucket(Bucket="presence")
     for path in archive.iterdir():
         client.upload_file(str(path), "presence", f"in/{path.name}")
-    transcribe_sources(["s3://presence/in/"], lake, recipe, transcriber, "cpu", Watcher())
+    transcribe_sources(["s3://presence/in/"], lake, recipe, engine_of(recipe, transcriber), Progress())
     client.delete_object(Bucket="presence", Key="in/b.wav")
     backlog = find_backlog(Selection(sources=("s3://presence/in/",)), lake, "another")
     assert [recording.uri.rpartition("/")[2] for recording in backlog] == ["a.flac", "cut.wav", "text.mp3"]

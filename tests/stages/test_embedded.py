@@ -11,35 +11,37 @@ from dgasr.recipe import Recipe
 from dgasr.stages import prepare as prepare_module
 from dgasr.stages.discover import list_recordings
 from dgasr.stages.embedded import transcribe_sources
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.report import RunSummary
 from dgasr.stages.transcripts import read_transcripts
+from tests.stages.conftest import engine_of
 
 
-class Watcher:
+class Noted(Progress):
     """Notes what it is told."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def begin_shard(self, shard) -> None:
-        self.events.append("begin")
+    def begin_reading(self, shard) -> None:
+        self.events.append("read")
 
-    def recording_read(self, outcome) -> None:
-        self.events.append(outcome.status)
+    def recording_read(self) -> None:
+        self.events.append("recording")
 
-    def begin_decoding(self, prepared) -> None:
-        self.events.append(f"decode {prepared.num_segments}")
+    def begin_decoding(self, shard, num_segments) -> None:
+        self.events.append(f"decode {num_segments}")
 
-    def segment_decoded(self, segment) -> None:
+    def segment_decoded(self) -> None:
         self.events.append("segment")
 
-    def end_shard(self, decoded) -> None:
+    def end_shard(self, shard_id, counts) -> None:
         self.events.append("end")
 
 
-def run(archive: Path, recipe: Recipe, transcriber, watcher: Watcher | None = None) -> RunSummary:
+def run(archive: Path, recipe: Recipe, transcriber, progress: Progress | None = None) -> RunSummary:
     lake = f"{archive.parent}/lake"
-    return transcribe_sources([str(archive)], lake, recipe, transcriber, "cpu", watcher or Watcher())
+    return transcribe_sources([str(archive)], lake, recipe, engine_of(recipe, transcriber), progress or Progress())
 
 
 def ask(archive: Path, query: str) -> list[tuple]:
@@ -105,13 +107,11 @@ def test_the_summary_counts_what_the_lake_holds_of_the_run(archive: Path, recipe
     assert (summary.num_partial, summary.num_rejected) == (1, 1)
 
 
-def test_a_watcher_is_told_of_every_recording_and_segment(archive: Path, recipe: Recipe, transcriber):
-    watcher = Watcher()
-    run(archive, recipe, transcriber, watcher)
-    num_segments = ask(archive, "select count(*)::int from segments")[0][0]
-    assert watcher.events[:5] == ["begin", "ok", "ok", "partial", "rejected"]
-    assert watcher.events[5] == f"decode {num_segments}"
-    assert watcher.events[6:] == ["segment"] * num_segments + ["end"]
+def test_progress_is_told_of_every_recording_and_segment(archive: Path, recipe: Recipe, transcriber):
+    noted = Noted()
+    run(archive, recipe, transcriber, noted)
+    count = ask(archive, "select count(*)::int from segments")[0][0]
+    assert noted.events == ["read"] + ["recording"] * 4 + [f"decode {count}"] + ["segment"] * count + ["end"]
 
 
 def test_storage_that_fails_stops_the_run_and_a_second_one_completes_it(
@@ -160,4 +160,4 @@ def test_a_source_where_nothing_lies_is_a_rejected_recording(tmp_path: Path, rec
 def test_a_recording_named_by_two_sources_is_transcribed_once(archive: Path, recipe: Recipe, transcriber):
     sources = [str(archive), str(archive / "b.wav")]
     lake = f"{archive.parent}/lake"
-    assert transcribe_sources(sources, lake, recipe, transcriber, "cpu", Watcher()).num_recordings == 4
+    assert transcribe_sources(sources, lake, recipe, engine_of(recipe, transcriber), Progress()).num_recordings == 4

@@ -9,10 +9,11 @@ from dgasr.lake.rows import run_row
 from dgasr.recipe import Recipe
 from dgasr.stages.embedded import transcribe_sources
 from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import estimate_s
 from dgasr.stages.selection import Selection, find_backlog
 from dgasr.store import objects
-from tests.stages.test_embedded import Watcher
+from tests.stages.conftest import engine_of
 
 NEW_RECIPE = "0123456789abcdef"
 
@@ -54,7 +55,7 @@ def test_nothing_is_written(archive: Path, recipe: Recipe, transcriber):
     before = contents(archive.parent)
     forecast_of(archive, NEW_RECIPE)
     assert contents(archive.parent) == before
-    transcribe_sources([str(archive)], f"{archive.parent}/lake", recipe, transcriber, "cpu", Watcher())
+    transcribe_sources([str(archive)], f"{archive.parent}/lake", recipe, engine_of(recipe, transcriber), Progress())
     (archive / "b.wav").unlink()
     before = contents(archive.parent)
     forecast_of(archive, recipe.recipe_id, force=True)
@@ -63,7 +64,7 @@ def test_nothing_is_written(archive: Path, recipe: Recipe, transcriber):
 
 def test_durations_that_any_recipe_measured_are_known(archive: Path, recipe: Recipe, transcriber):
     lake = f"{archive.parent}/lake"
-    summary = transcribe_sources([str(archive)], lake, recipe, transcriber, "cpu", Watcher())
+    summary = transcribe_sources([str(archive)], lake, recipe, engine_of(recipe, transcriber), Progress())
     found = forecast_of(archive, NEW_RECIPE)
     assert (found.num_new, found.num_known) == (4, 3)  # the fourth is no audio: nobody knows how long it would be
     assert found.known_s == pytest.approx(summary.audio_s)
@@ -72,7 +73,7 @@ def test_durations_that_any_recipe_measured_are_known(archive: Path, recipe: Rec
 
 def test_what_is_held_or_not_selected_costs_nothing(archive: Path, recipe: Recipe, transcriber):
     lake = f"{archive.parent}/lake"
-    transcribe_sources([f"{archive}/a.flac"], lake, recipe, transcriber, "cpu", Watcher())
+    transcribe_sources([f"{archive}/a.flac"], lake, recipe, engine_of(recipe, transcriber), Progress())
     found = forecast_of(archive, recipe.recipe_id, path_pattern="*[!3]")
     assert (found.num_listed, found.num_held, found.num_recordings) == (4, 1, 2)
     assert dict(found.rows())["not selected"] == "1"

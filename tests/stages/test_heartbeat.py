@@ -1,52 +1,70 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from dgasr.errors import IntegrityError
-from dgasr.stages.heartbeat import Beating, read_beat
+from dgasr.records import Shard
+from dgasr.stages.counts import Counts
+from dgasr.stages.heartbeat import HeartbeatWriter, read_heartbeat
 
 
-def test_a_worker_that_has_not_begun_has_no_beat(tmp_path: Path):
-    assert read_beat(f"{tmp_path}/beat.json") is None
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return f"{tmp_path}/heartbeat.json"
 
 
-def test_a_shard_is_named_before_its_work_begins_and_until_a_beat_after_its_end(tmp_path: Path):
-    uri = f"{tmp_path}/beat.json"
-    with Beating(uri, interval_s=60) as beating:
-        beating.begin("s1")
-        beating.begin("s2")
-        assert read_beat(uri).shard_ids == ("s1", "s2")
-        beating.end("s1")
-        beating.write()
-        assert read_beat(uri).shard_ids == ("s2",)
+def shard(name: str) -> Shard:
+    return Shard(shard_id=name, recordings=())
 
 
-def test_the_last_beat_says_all_that_was_done(tmp_path: Path):
-    uri = f"{tmp_path}/beat.json"
-    with Beating(uri, interval_s=60) as beating:
-        first = read_beat(uri)
-        beating.advance(3)
-        beating.say("3 of 3")
-    last = read_beat(uri)
+def test_a_worker_that_has_not_begun_has_no_heartbeat(uri: str):
+    assert read_heartbeat(uri) is None
+
+
+def test_a_shard_is_named_before_its_work_begins_and_until_a_heartbeat_after_its_end(uri: str):
+    with HeartbeatWriter(uri, interval_s=60) as heartbeat:
+        heartbeat.begin_reading(shard("s1"))
+        heartbeat.begin_decoding(shard("s2"), 3)
+        assert read_heartbeat(uri).shard_ids == ("s1", "s2")
+        heartbeat.end_shard("s1", Counts())
+        heartbeat.write()
+        assert read_heartbeat(uri).shard_ids == ("s2",)
+
+
+def test_the_last_heartbeat_says_all_that_was_done(uri: str):
+    with HeartbeatWriter(uri, interval_s=60) as heartbeat:
+        first = read_heartbeat(uri)
+        heartbeat.advance(2)
+        heartbeat.segment_decoded()
+        heartbeat.describe("3 of 3")
+    last = read_heartbeat(uri)
     assert (first.sequence, first.num_done) == (1, 0)
     assert (last.sequence, last.num_done, last.line) == (2, 3, "3 of 3")
 
 
-def test_beats_go_on_while_the_worker_is_busy(tmp_path: Path):
-    uri = f"{tmp_path}/beat.json"
-    with Beating(uri, interval_s=0.001):
-        while read_beat(uri).sequence < 5:
+def test_heartbeats_go_on_while_the_worker_is_busy(uri: str):
+    with HeartbeatWriter(uri, interval_s=0.001):
+        while read_heartbeat(uri).sequence < 5:
             pass
 
 
-def test_a_beat_that_cannot_be_written_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_heartbeat_that_cannot_be_written_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "file").touch()
-    with Beating(f"{tmp_path}/file/beat.json", interval_s=60) as beating:
-        beating.begin("s1")
-    assert "beat 1 is not written" in caplog.text
+    with HeartbeatWriter(f"{tmp_path}/file/heartbeat.json", interval_s=60) as heartbeat:
+        heartbeat.begin_reading(shard("s1"))
+    assert "heartbeat 1 is not written" in caplog.text
 
 
-def test_something_else_in_a_beats_place_is_named(tmp_path: Path):
-    (tmp_path / "beat.json").write_text("{}")
-    with pytest.raises(IntegrityError, match=r"beat\.json: is no beat"):
-        read_beat(f"{tmp_path}/beat.json")
+def test_a_heartbeat_of_a_newer_version_is_read_as_far_as_this_version_knows_it(uri: str):
+    with HeartbeatWriter(uri, interval_s=60):
+        pass
+    path = Path(uri)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"memory_bytes": 1}))
+    assert read_heartbeat(uri).sequence == 2
+
+
+def test_something_else_in_a_heartbeats_place_is_named(uri: str):
+    Path(uri).write_text("{}")
+    with pytest.raises(IntegrityError, match=r"heartbeat\.json: is no heartbeat"):
+        read_heartbeat(uri)

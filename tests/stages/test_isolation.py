@@ -89,10 +89,10 @@ def recordings(count: int) -> list[Recording]:
     return [Recording(uri=f"s3://a/{n}.wav", etag="e", size_bytes=1, modified_at=now) for n in range(count)]
 
 
-def test_all_culprits_are_found_and_nobody_else():
+def test_all_recordings_that_kill_are_found_and_no_other():
     everything = recordings(23)
-    culprits = {everything[n] for n in (0, 7, 8, 22)}
-    assert set(find_crashing(everything, lambda group: not culprits & set(group))) == culprits
+    killing = {everything[n] for n in (0, 7, 8, 22)}
+    assert set(find_crashing(everything, lambda group: not killing & set(group))) == killing
 
 
 def test_a_recording_must_end_two_processes_to_be_blamed():
@@ -110,7 +110,7 @@ def test_nobody_is_blamed_where_processes_die_of_nothing():
         list(find_crashing(recordings(3), lambda group: False))
 
 
-def test_a_shard_that_dies_without_any_culprit_may_work_next_time():
+def test_a_shard_that_dies_without_any_recording_that_does_it_may_work_next_time():
     shard = Shard(shard_id="s1", recordings=tuple(recordings(2)))
     with pytest.raises(TransientError, match="more memory"):
         settle(shard, lambda crashing: None, lambda group: True)

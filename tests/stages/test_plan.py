@@ -7,7 +7,7 @@ import pytest
 from dgasr.errors import ConfigError, ObjectMissingError
 from dgasr.recipe import Recipe
 from dgasr.records import Recording, Shard
-from dgasr.stages.heartbeat import Beating, read_beat
+from dgasr.stages.heartbeat import HeartbeatWriter, read_heartbeat
 from dgasr.stages.plan import (
     Assignment,
     AssignmentConfig,
@@ -127,8 +127,8 @@ def test_assignments_that_hold_nothing_are_refused():
 def test_the_recipe_comes_back_and_nothing_is_left_in_the_end(tmp_path: Path, recipe: Recipe):
     folder = RunFolder(lake_uri=f"{tmp_path}/lake", run_id="r1")
     folder.write_recipe(recipe)
-    with Beating(folder.beat_uri("decode", 3, 1)):
-        assert read_beat(folder.beat_uri("decode", 3, 1)) is not None
+    with HeartbeatWriter(folder.heartbeat_uri("decode", 3, 1)):
+        assert read_heartbeat(folder.heartbeat_uri("decode", 3, 1)) is not None
     assert folder.read_recipe() == recipe
     folder.delete()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -14,7 +14,7 @@ from dgasr.records import SAMPLE_RATE_HZ, Shard
 from dgasr.stages import prepare
 from dgasr.stages.decode import ShardTranscripts
 from dgasr.stages.discover import list_recordings
-from dgasr.stages.heartbeat import Beating, read_beat
+from dgasr.stages.heartbeat import HeartbeatWriter, read_heartbeat
 from dgasr.stages.plan import AssignmentConfig, write_assignments
 from dgasr.stages.prepare import prepare_assignment, prepare_shard
 from dgasr.stages.staging import Outcome, read_outcomes, read_segments, staged_uri_of
@@ -42,9 +42,9 @@ def assign(shards: list[Shard], lake_uri: str) -> str:
 
 
 def run(shards: list[Shard], recipe: Recipe, lake_uri: str, num_processes: int = 2):
-    with Beating(f"{lake_uri}/beat.json", interval_s=60) as beating:
+    with HeartbeatWriter(f"{lake_uri}/heartbeat.json", interval_s=60) as heartbeat:
         return prepare_assignment(
-            assign(shards, lake_uri), recipe, lake_uri, num_processes=num_processes, beating=beating
+            assign(shards, lake_uri), recipe, lake_uri, num_processes=num_processes, heartbeat=heartbeat
         )
 
 
@@ -61,8 +61,8 @@ def test_an_assignment_is_staged_as_its_shards_are_one_by_one(shards: list[Shard
         staged = staged_uri_of(lake_uri, recipe.recipe_id, shard)
         alone = [segment for segment, _ in read_segments(f"{lake_uri}/alone/{shard.shard_id}")]
         assert [segment for segment, _ in read_segments(staged)] == alone
-    beat = read_beat(f"{lake_uri}/beat.json")
-    assert (beat.line, beat.shard_ids, beat.num_done > 0) == ("2 of 2 shards read", (), True)
+    last = read_heartbeat(f"{lake_uri}/heartbeat.json")
+    assert (last.line, last.shard_ids, last.num_done > 0) == ("2 shards done", (), True)
 
 
 def test_nothing_is_read_of_a_shard_that_is_committed(shards: list[Shard], recipe: Recipe, lake_uri: str):
@@ -83,11 +83,11 @@ def test_a_recording_that_ends_its_process_is_rejected_and_its_neighbours_are_no
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/hook{os.pathsep}{ROOT}")
     (archive / "a.flac").rename(archive / "deadly.flac")
     found = {Path(r.uri).name: r for r in list_recordings([str(archive)])}
-    culprit = Shard(shard_id="s1", recordings=(found["b.wav"], found["deadly.flac"]))
+    killing = Shard(shard_id="s1", recordings=(found["b.wav"], found["deadly.flac"]))
     neighbour = Shard(shard_id="s2", recordings=(found["cut.wav"],))
-    prepared = run([culprit, neighbour], recipe, lake_uri)
+    prepared = run([killing, neighbour], recipe, lake_uri)
     assert (prepared.num_shards, prepared.num_recordings, prepared.num_rejected) == (2, 3, 1)
-    outcomes = outcomes_of(culprit, recipe, lake_uri)
+    outcomes = outcomes_of(killing, recipe, lake_uri)
     assert outcomes["b.wav"].status == "ok"
     rejected = outcomes["deadly.flac"]
     assert (rejected.status, rejected.reason) == ("rejected", Reason.CRASHES_DECODER)

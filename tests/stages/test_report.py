@@ -4,20 +4,19 @@ from pathlib import Path
 import pytest
 
 from dgasr.recipe import Recipe
-from dgasr.stages.counts import ChildRun, commit_decode_run, commit_prepare_run
-from dgasr.stages.decode import DecodedAssignment
+from dgasr.stages.counts import ChildRun, Counts, commit_child_run
 from dgasr.stages.embedded import transcribe_sources
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import Stage
-from dgasr.stages.prepare import PreparedAssignment
 from dgasr.stages.report import RunSummary, decoding_devices, rejections, run_report
-from tests.stages.test_embedded import Watcher
+from tests.stages.conftest import engine_of
 
 
 @pytest.fixture
 def run(archive: Path, recipe: Recipe, transcriber) -> tuple[str, RunSummary]:
     """A lake with one run of its own, and the run."""
     lake = f"{archive.parent}/lake"
-    return lake, transcribe_sources([str(archive)], lake, recipe, transcriber, "cpu", Watcher())
+    return lake, transcribe_sources([str(archive)], lake, recipe, engine_of(recipe, transcriber), Progress())
 
 
 def child(lake: str, run_id: str, stage: Stage, attempt: int = 1) -> ChildRun:
@@ -27,10 +26,10 @@ def child(lake: str, run_id: str, stage: Stage, attempt: int = 1) -> ChildRun:
     )  # fmt: skip
 
 
-def decoded(wall_s: float, busy_share: float | None) -> DecodedAssignment:
-    return DecodedAssignment(
-        num_shards=1, num_held=0, num_recordings=2, num_partial=0, num_rejected=1, num_segments=3, num_words=4,
-        audio_s=100.0, speech_s=60.0, wall_s=wall_s, busy_share=busy_share,
+def decoded(wall_s: float, busy_share: float | None) -> Counts:
+    return Counts(
+        num_shards=1, num_recordings=2, num_rejected=1, num_segments=3, num_words=4, audio_s=100.0, speech_s=60.0,
+        wall_s=wall_s, stream_s=0.0 if busy_share is None else 100.0, busy_s=100.0 * (busy_share or 0.0),
     )  # fmt: skip
 
 
@@ -58,9 +57,9 @@ def test_what_was_not_done_stands_in_the_report(run: tuple[str, RunSummary]):
 
 def test_child_runs_give_busy_share_and_cost_by_the_time_they_took(run: tuple[str, RunSummary], recipe: Recipe):
     lake, run_id = run[0], run[1].run_id
-    commit_decode_run(child(lake, run_id, "decode", 1), recipe, decoded(3000.0, 1.0), "cuda:0", 2.0)
-    commit_decode_run(child(lake, run_id, "decode", 2), recipe, decoded(1000.0, 0.6), "cuda:0", 2.0)
-    commit_decode_run(child(lake, run_id, "decode", 3), recipe, decoded(3200.0, None), "cpu", 2.0)
+    commit_child_run(child(lake, run_id, "decode", 1), recipe, decoded(3000.0, 1.0), "cuda:0", 2.0)
+    commit_child_run(child(lake, run_id, "decode", 2), recipe, decoded(1000.0, 0.6), "cuda:0", 2.0)
+    commit_child_run(child(lake, run_id, "decode", 3), recipe, decoded(3200.0, None), "cpu", 2.0)
     text = run_report(lake, run_id)
     assert "| model busy | 90%" in text
     assert "| cost | 4.00" in text
@@ -69,11 +68,9 @@ def test_child_runs_give_busy_share_and_cost_by_the_time_they_took(run: tuple[st
 
 def test_a_child_run_that_read_audio_is_a_row_of_its_own(run: tuple[str, RunSummary], recipe: Recipe):
     lake, run_id = run[0], run[1].run_id
-    prepared = PreparedAssignment(
-        num_shards=1, num_held=0, num_recordings=2, num_rejected=1, num_segments=3, audio_s=100.0, wall_s=10.0
-    )
+    prepared = Counts(num_shards=1, num_recordings=2, num_rejected=1, num_segments=3, audio_s=100.0, wall_s=10.0)
     for _ in range(2):  # a task that was tried again after its row was written
-        commit_prepare_run(child(lake, run_id, "prepare"), recipe, prepared)
+        commit_child_run(child(lake, run_id, "prepare"), recipe, prepared, "cpu")
     assert "| prepare | 1 | 100.0 | 10 | 10 |" in run_report(lake, run_id)
     assert decoding_devices(lake, run_id) == "none"
 

@@ -9,9 +9,10 @@ from dgasr.errors import ConfigError, Reason
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.embedded import transcribe_backlog
+from dgasr.stages.heartbeat import Progress
 from dgasr.stages.report import RunSummary
 from dgasr.stages.selection import Backlog, Selection, find_backlog
-from tests.stages.test_embedded import Watcher
+from tests.stages.conftest import engine_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -94,7 +95,7 @@ def backlog_of(archive: Path, recipe: Recipe, **selection: object) -> Backlog:
 
 def run(archive: Path, recipe: Recipe, transcriber, **selection: object) -> RunSummary:
     backlog = backlog_of(archive, recipe, **selection)
-    return transcribe_backlog(backlog, lake_of(archive), recipe, transcriber, "cpu", Watcher())
+    return transcribe_backlog(backlog, lake_of(archive), recipe, engine_of(recipe, transcriber), Progress())
 
 
 def ask(archive: Path, query: str) -> list[tuple]:

@@ -1,3 +1,4 @@
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -141,14 +142,27 @@ def test_a_part_is_as_old_as_what_was_written_to_it_last(tmp_path: Path):
     assert len(list(read_segments(f"{tmp_path}/staging/recipe/part"))) == 4
 
 
-def test_a_long_runs_assignments_are_kept_as_long_as_it_beats(tmp_path: Path):
+def test_outcomes_of_a_newer_version_are_read_as_far_as_this_version_knows_them(tmp_path: Path):
+    write_part(f"{tmp_path}/part")
+    path = tmp_path / "part" / "outcomes.json"
+    known, rows = read_outcomes(f"{tmp_path}/part"), json.loads(path.read_text())
+    for row in rows:
+        row |= {"loudness": -23.0}
+        row["recording"] |= {"owner": "somebody"}
+        if row["report"]:
+            row["report"] |= {"bitrate": 64_000}
+    path.write_text(json.dumps(rows))
+    assert read_outcomes(f"{tmp_path}/part") == known
+
+
+def test_a_long_runs_assignments_are_kept_as_long_as_it_has_a_heartbeat(tmp_path: Path):
     run = tmp_path / "staging" / "runs" / "r1"
-    for name in ("assignments/00000.json", "beats/parent.json"):
+    for name in ("assignments/00000.json", "heartbeats/parent.json"):
         objects.write_bytes(f"{run}/{name}", b"{}")
     age(run / "assignments", KEPT + timedelta(hours=1))
     sweep_staging(str(tmp_path), datetime.now(UTC))
     assert (run / "assignments" / "00000.json").exists()
-    age(run / "beats", KEPT + timedelta(hours=1))
+    age(run / "heartbeats", KEPT + timedelta(hours=1))
     sweep_staging(str(tmp_path), datetime.now(UTC))
     assert not [path for path in run.rglob("*") if path.is_file()]
 

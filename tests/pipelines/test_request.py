@@ -5,7 +5,9 @@ from dgasr.errors import ConfigError
 from pipelines.request import PoolsConfig
 
 
-@pytest.mark.parametrize("name", ["max_attempts", "poll_s", "max_staged_bytes", "beat_deadline_s", "prepare_processes"])
+@pytest.mark.parametrize(
+    "name", ["max_attempts", "poll_s", "max_staged_bytes", "heartbeat_deadline_s", "prepare_processes"]
+)
 def test_a_number_with_which_nothing_would_run_is_refused(name: str):
     with pytest.raises(ConfigError, match=name):
         PoolsConfig(**{name: 0})

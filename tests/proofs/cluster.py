@@ -1,8 +1,8 @@
 """A whole installation on loopback: S3 endpoint, fault proxy, Prefect server, work pools, workers; all processes.
 
-    with Theatre(folder, seed=0) as theatre:
-        theatre.start_prefect()
-        theatre.start_worker("cpu-1", "cpu")
+    with Cluster(folder, seed=0) as cluster:
+        cluster.start_prefect()
+        cluster.start_worker("cpu-1", "cpu")
 
 It ends with the block, whoever started what in it. While it is open, `AWS_*` of this process point at the proxy.
 """
@@ -23,7 +23,7 @@ import httpx
 import psutil
 
 from tests.proofs.faults import CONTROL_PATH
-from tests.proofs.processes import WAIT_S, Company
+from tests.proofs.processes import WAIT_S, ProcessGroup
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -32,7 +32,7 @@ SERVER_COMMAND = "prefect server start"
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
 
-class Theatre:
+class Cluster:
     """What there is to prove things in; used in a `with` block."""
 
     def __init__(self, folder: Path, *, seed: int, **environment: str) -> None:
@@ -51,19 +51,19 @@ class Theatre:
         self._s3 = s3_environment(self.proxy_url)
         self._before = {name: os.environ.get(name) for name in self._s3}
         prefect = _prefect_environment(folder / "prefect", self.api_url)
-        self.company = Company(folder / "logs", {**self._s3, **prefect, "PYTHONPATH": str(ROOT), **environment})
+        self.processes = ProcessGroup(folder / "logs", {**self._s3, **prefect, "PYTHONPATH": str(ROOT), **environment})
 
-    def __enter__(self) -> "Theatre":
+    def __enter__(self) -> "Cluster":
         try:
             self._start_store()
         except BaseException:
-            self.company.end()
+            self.processes.end()
             raise
         os.environ.update(self._s3)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.company.end()
+        self.processes.end()
         for name, value in self._before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -93,15 +93,15 @@ class Theatre:
     def start_prefect(self) -> None:
         """Start the server, or start it again on the same database."""
         port = self.api_url.rpartition(":")[2].partition("/")[0]
-        process_id = self.company.start("server", [sys.executable, "-m", "pipelines.start", "server", "--port", port])
+        process_id = self.processes.start("server", [sys.executable, "-m", "pipelines.start", "server", "--port", port])
         # Where other work keeps the server waiting in the middle of its transactions, SQLite refuses all the others.
         with suppress(OSError):  # needs root, and a kernel that shares out its time by session
             Path(f"/proc/{process_id}/autogroup").write_text("-10", encoding="ascii")
-        self.company.wait_until(lambda: answers(f"{self.api_url}/health"), "Prefect's server", "server")
+        self.processes.wait_until(lambda: answers(f"{self.api_url}/health"), "Prefect's server", "server")
 
     def server_cost(self) -> tuple[float, int]:
         """Return what the Prefect server has used so far: CPU seconds, and bytes of its database."""
-        servers = [p for p in self.company.members() if SERVER_COMMAND in command_of(p)]
+        servers = [p for p in self.processes.members() if SERVER_COMMAND in command_of(p)]
         files = (self.folder / "prefect").glob("prefect.db*")
         return sum(sum(p.cpu_times()[:2]) for p in servers), sum(file.stat().st_size for file in files)
 
@@ -169,8 +169,8 @@ class Theatre:
 
     def _start_store(self) -> None:
         host, port = self.store_url.removeprefix("http://").split(":")
-        self.company.start("store", [str(BIN / "moto_server"), "-H", host, "-p", port])
-        self.company.wait_until(lambda: answers(self.store_url), "the S3 endpoint", "store")
+        self.processes.start("store", [str(BIN / "moto_server"), "-H", host, "-p", port])
+        self.processes.wait_until(lambda: answers(self.store_url), "the S3 endpoint", "store")
         arguments = [
             "--upstream",
             self.store_url,
@@ -179,8 +179,8 @@ class Theatre:
             "--seed",
             str(self.seed),
         ]
-        self.company.start("faults", [sys.executable, "-m", "tests.proofs.faults", *arguments])
-        self.company.wait_until(lambda: answers(f"{self.proxy_url}{CONTROL_PATH}"), "the fault proxy", "faults")
+        self.processes.start("faults", [sys.executable, "-m", "tests.proofs.faults", *arguments])
+        self.processes.wait_until(lambda: answers(f"{self.proxy_url}{CONTROL_PATH}"), "the fault proxy", "faults")
         boto3.client("s3", endpoint_url=self.store_url, **_KEYS).create_bucket(Bucket=BUCKET)
 
 

@@ -11,9 +11,9 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Failed
 
 from dgasr.errors import AudioError, ConfigError, IntegrityError, TransientError
-from pipelines.children import LEAVE_S, ended, in_thread, is_transient
-from pipelines.prefect_runs import NAMED_CONDITIONS
-from pipelines.scheduler import Condition
+from pipelines.child_runs import ChildState
+from pipelines.prefect_runs import NAMED_STATES
+from pipelines.tasks import LEAVE_S, ended, in_thread, is_transient
 
 
 def end_of(error: Exception | None) -> State:
@@ -31,13 +31,13 @@ def test_a_child_run_that_did_its_work_says_so_in_one_line():
 
 
 @pytest.mark.parametrize(
-    ("error", "condition"),
-    [(ConfigError("no such model"), Condition.REFUSED), (IntegrityError("two digests"), Condition.CONTRADICTED)],
+    ("error", "expected"),
+    [(ConfigError("no such model"), ChildState.REFUSED), (IntegrityError("two digests"), ChildState.CONTRADICTED)],
 )
-def test_a_child_run_that_only_a_person_can_help_says_so_in_its_states_name(error: Exception, condition: Condition):
+def test_a_child_run_that_only_a_person_can_help_says_so_in_its_states_name(error: Exception, expected: ChildState):
     state = end_of(error)
     assert (state.type, state.message) == (StateType.FAILED, str(error))
-    assert NAMED_CONDITIONS[state.name] == condition
+    assert NAMED_STATES[state.name] == expected
 
 
 def test_a_child_run_that_may_do_better_next_time_has_only_failed():
@@ -77,7 +77,7 @@ def test_a_run_that_is_cancelled_does_not_wait_for_its_thread():
 PROCESS_OF_A_RUN = """
 import asyncio, signal, threading
 from concurrent.futures import ThreadPoolExecutor
-from pipelines.children import ended, in_thread
+from pipelines.tasks import ended, in_thread
 
 class Told(BaseException):
     pass
@@ -117,9 +117,7 @@ def test_the_process_of_a_run_told_to_end_does_not_wait_for_stuck_work():
 
 
 def test_a_child_run_begins_without_what_only_its_parent_needs():
-    program = (
-        "import sys, pipelines.prepare, pipelines.decode; print({'torch', 'duckdb', 'librosa'} & set(sys.modules))"
-    )
+    program = "import sys, pipelines.children; print({'torch', 'duckdb', 'librosa'} & set(sys.modules))"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "set()"
 
