@@ -83,6 +83,7 @@ def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, nor
         batch_size=engine.batch_size,
         seed_canvas=engine.seed_canvas,
         rescore=engine.rescore,
+        segmentation=engine.segmentation,
         records_steps=engine.cuda_graphs,
     )
     row = evaluation_row(

@@ -43,7 +43,7 @@ ARROWS: dict[str, set[str]] = {
     "stages": {"audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "transcriber"},
     # whoever asks
     "__init__": {"transcriber"},
-    "doctor": {"errors", "model", "store"},
+    "doctor": {"errors", "model", "segmentation", "store"},
     "bench": {
         "audio", "diffusion", "errors", "features", "lake", "model", "prompt", "recipe", "records", "samples",
         "segmentation", "stages", "store", "transcriber",

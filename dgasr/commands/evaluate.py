@@ -124,6 +124,7 @@ def _by_model(options: argparse.Namespace, selection: "Selection") -> "Evaluatio
             max_steps=options.max_steps,
             seed_canvas=options.seed_canvas,
             rescore=options.rescore,
+            segmentation=options.segmentation,
             records_steps=options.cuda_graphs,
             normalizer=options.normalizer,
             metric=options.metric,
@@ -203,6 +204,7 @@ def _compare(options: argparse.Namespace, selection: "Selection") -> tuple[str, 
         normalizer=options.normalizer,
         language=options.language,
         batch_size=options.batch_size,
+        segmentation=options.segmentation,
         selection=selection,
     )
     first, *others = tqdm(evaluations, desc="comparing", unit=" ways", disable=not sys.stderr.isatty(), leave=False)

@@ -1,9 +1,11 @@
 """Where recordings are cut."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from dgasr.errors import ConfigError
+
+SegmentationMethod = Literal["speech", "loudness"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -11,6 +13,7 @@ class SegmentationConfig:
     """What counts as a pause, and which pauses become cuts.
 
     Attributes:
+        method: what tells pauses: a `speech` model, with loudness for the exact place of a cut, or `loudness` alone.
         min_silence_s: a silence at least this long becomes a segment of its own, which is not decoded.
         padding_s: context that speech keeps on either side of such a silence.
         min_pause_s: a shorter dip in level is no place to cut.
@@ -21,10 +24,15 @@ class SegmentationConfig:
         silence_dbfs: a silence may be told by level alone below this, dB relative to full scale.
         steady_db: else it must be steady: nothing but clicks in it further than this above its median. White noise
             stays within 1 dB, pink noise within 2 dB; of read speech hardly any 2 s do.
+        speech_begin: probability that a stretch must reach somewhere to count as speech.
+        speech_end: probability below which speech ends.
+        sure_silence_s: a pause this long is silence by the speech model's word alone; a shorter one only if
+            it is silent by level too.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    method: SegmentationMethod = "loudness"
     min_silence_s: float = 2.0
     padding_s: float = 0.2
     min_pause_s: float = 0.1
@@ -34,9 +42,14 @@ class SegmentationConfig:
     pause_share: float = 0.3
     silence_dbfs: float = -70.0
     steady_db: float = 4.0
+    speech_begin: float = 0.5
+    speech_end: float = 0.35
+    sure_silence_s: float = 6.0
 
     def __post_init__(self) -> None:
-        """Refuse durations that contradict each other."""
+        """Refuse unknown methods, and settings that contradict each other."""
+        if self.method not in get_args(SegmentationMethod):
+            raise ConfigError(f"--segmentation {self.method}: choose {' or '.join(get_args(SegmentationMethod))}.")
         if min(self.min_pause_s, self.good_pause_s, self.min_segment_s, self.context_s) <= 0 or self.padding_s < 0:
             raise ConfigError(
                 "SegmentationConfig: min_pause_s, good_pause_s, min_segment_s and context_s must be positive, "
@@ -49,3 +62,8 @@ class SegmentationConfig:
             )
         if not 0 < self.pause_share < 1:
             raise ConfigError(f"SegmentationConfig: pause_share={self.pause_share} must lie between 0 and 1.")
+        if not 0 < self.speech_end <= self.speech_begin < 1:
+            raise ConfigError(
+                f"SegmentationConfig: speech_end={self.speech_end} must lie above 0 and not above "
+                f"speech_begin={self.speech_begin}, which must lie below 1."
+            )

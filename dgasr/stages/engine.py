@@ -80,5 +80,5 @@ def load_model(config: EngineConfig) -> "AsrModel":
 def _recipe(model: AsrConfig, identity: ModelIdentity, config: EngineConfig) -> Recipe:
     return build_recipe(
         model, identity, max_steps=config.max_steps, language=config.language, seed_canvas=config.seed_canvas,
-        rescore=config.rescore,
+        rescore=config.rescore, segmentation=config.segmentation,
     )  # fmt: skip

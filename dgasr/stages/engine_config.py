@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from dgasr.errors import ConfigError
 from dgasr.model.identity import Quantize
-from dgasr.recipe import RESCORE, SEED_CANVAS, Rescore, SeedCanvas
+from dgasr.recipe import RESCORE, SEED_CANVAS, SEGMENTATION, Rescore, SeedCanvas, SegmentationMethod
 
 MOST_SEGMENTS = 4096
 """Segments at once, at most: a number beyond is a slip, and would keep a processor busy for hours with padding."""
@@ -29,6 +29,7 @@ class EngineConfig:
         language: language that is spoken, or `None` for the model's own.
         seed_canvas: what canvases start from, `random` tokens or what `ctc` hears.
         rescore: `joint` takes CTC's text where two likelihoods prefer it to the decoder's; `none` never.
+        segmentation: what tells pauses, a `speech` model or `loudness` alone.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -45,6 +46,7 @@ class EngineConfig:
     language: str | None = None
     seed_canvas: SeedCanvas = SEED_CANVAS
     rescore: Rescore = RESCORE
+    segmentation: SegmentationMethod = SEGMENTATION
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing is decoded, and devices that are none."""

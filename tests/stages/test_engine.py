@@ -22,9 +22,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 def test_steps_language_and_seed_reach_the_recipe_and_graphs_the_transcriber(asked: dict[str, object]):
     start_engine.__wrapped__(
-        EngineConfig(max_steps=3, language="de", seed_canvas="ctc", rescore="none", cuda_graphs=True)
+        EngineConfig(
+            max_steps=3, language="de", seed_canvas="ctc", rescore="none", segmentation="speech", cuda_graphs=True
+        )
     )
-    settings = {"max_steps": 3, "language": "de", "seed_canvas": "ctc", "rescore": "none"}
+    settings = {"max_steps": 3, "language": "de", "seed_canvas": "ctc", "rescore": "none", "segmentation": "speech"}
     assert asked == settings | {"records_steps": True}
 
 
