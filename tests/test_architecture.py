@@ -45,8 +45,8 @@ ARROWS: dict[str, set[str]] = {
     "__init__": {"transcriber"},
     "doctor": {"errors", "model", "segmentation", "store"},
     "bench": {
-        "audio", "diffusion", "errors", "features", "lake", "model", "prompt", "recipe", "records", "samples",
-        "segmentation", "stages", "store", "transcriber",
+        "audio", "diffusion", "errors", "features", "hypotheses", "lake", "model", "prompt", "recipe", "records",
+        "samples", "segmentation", "stages", "store", "training", "transcriber",
     },
     "commands": {
         "baseline", "bench", "doctor", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",

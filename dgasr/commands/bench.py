@@ -1,4 +1,4 @@
-"""`dgasr bench`: speed of the front end, of the whole path, of decoding and of the lake, on this machine."""
+"""`dgasr bench`: speed of the front end, the whole path, decoding and the lake; how well recordings are cut."""
 
 import argparse
 import importlib
@@ -6,17 +6,23 @@ from pathlib import Path
 from typing import get_args
 
 from dgasr.commands.arguments import check_output_file, finite_float, positive_int
+from dgasr.errors import ConfigError
 from dgasr.model.identity import Quantize
 
 BENCHMARKS = ("frontend", "path")
-"""What runs when nothing is named; `decode` and `sql` have flags of their own, and take minutes."""
+"""What runs when nothing is named; the others have flags of their own, and take minutes."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
-    parser = commands.add_parser("bench", help="measure speed: front end, whole path, decoding by phase, sql")
+    parser = commands.add_parser(
+        "bench", help="measure speed: front end, whole path, decoding by phase, sql; and where cuts lie"
+    )
     parser.add_argument(
-        "what", nargs="?", choices=(*BENCHMARKS, "decode", "sql"), help="only this one (default: frontend and path)"
+        "what",
+        nargs="?",
+        choices=(*BENCHMARKS, "decode", "sql", "segmentation"),
+        help="only this one (default: frontend and path)",
     )
     group = parser.add_argument_group("decode")
     group.add_argument("--model", default="tiny", metavar="tiny|full|DIR", help="default: tiny")
@@ -47,7 +53,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     group.add_argument(
         "--days", type=positive_int, default=56, metavar="N", help="of archive, 36 h each (default: 56, 1 M segments)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here (decode, sql)")
+    group = parser.add_argument_group("segmentation")
+    group.add_argument("--words", type=Path, metavar="MANIFEST", help="speech, as tools/reference_words.py writes it")
+    group.add_argument("--nonspeech", type=Path, metavar="MANIFEST", help="no speech, by tools/make_nonspeech.py")
+    group.add_argument("--window", type=finite_float, nargs="+", default=(8.0, 30.0), metavar="S", help="default: 8 30")
+    group.add_argument("--limit", type=positive_int, default=0, metavar="N", help="utterances (default: all)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the figures here (decode, sql, segmentation)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -58,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
         return _decode(options)
     if options.what == "sql":
         return _sql(options)
+    if options.what == "segmentation":
+        return _segmentation(options)
     for name in (options.what,) if options.what else BENCHMARKS:
         importlib.import_module(f"dgasr.bench.{name}").main()
     return 0
@@ -90,4 +105,16 @@ def _sql(options: argparse.Namespace) -> int:
     from dgasr.bench.sql import main
 
     main(ArchiveConfig(num_days=options.days), options.json)
+    return 0
+
+
+def _segmentation(options: argparse.Namespace) -> int:
+    from dgasr.bench.segmentation import SegmentationBenchmark, main
+
+    if options.words is None or options.nonspeech is None:
+        raise ConfigError("dgasr bench segmentation: give --words and --nonspeech; two tools make them.")
+    benchmark = SegmentationBenchmark(
+        words=options.words, nonspeech=options.nonspeech, windows_s=tuple(options.window), limit=options.limit
+    )
+    main(benchmark, options.json)
     return 0
