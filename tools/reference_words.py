@@ -182,15 +182,18 @@ def loud_frames(waveform: np.ndarray) -> np.ndarray:
 
 
 def without_pauses(start: int, end: int, loud: np.ndarray) -> tuple[int, int]:
-    """Take quiet frames off both ends of a word; one that is quiet throughout stays as it is.
+    """Take quiet frames off both ends of a word, and what lies beyond a pause; one that is quiet throughout stays.
+
+    Attention often passes on to the next word in the middle of a pause: the shorter sound then is its neighbour's.
 
     Args:
         start: first frame of a word.
         end: frame after its last one.
-        loud: which frames of the clip are loud.  [frames]
+        loud: which frames of the clip are loud; gaps in it are pauses, too long for closures inside words.  [frames]
     """
-    inside = np.flatnonzero(loud[start:end])
-    return (start + int(inside[0]), start + int(inside[-1]) + 1) if len(inside) else (start, max(start, end))
+    edges = start + np.flatnonzero(np.diff(np.concatenate([[0], loud[start:end], [0]])))
+    sounds = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+    return max(sounds, key=lambda sound: sound[1] - sound[0]) if sounds else (start, max(start, end))
 
 
 def text_words(text: str, language: str) -> list[str]:
