@@ -189,11 +189,14 @@ def without_pauses(start: int, end: int, loud: np.ndarray) -> tuple[int, int]:
     Args:
         start: first frame of a word.
         end: frame after its last one.
-        loud: which frames of the clip are loud; gaps in it are pauses, too long for closures inside words.  [frames]
+        loud: which frames of the clip are loud.  [frames]
     """
-    edges = start + np.flatnonzero(np.diff(np.concatenate([[0], loud[start:end], [0]])))
-    sounds = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-    return max(sounds, key=lambda sound: sound[1] - sound[0]) if sounds else (start, max(start, end))
+    inside = start + np.flatnonzero(loud[start:end])
+    if not len(inside):
+        return start, max(start, end)
+    sounds = np.split(inside, np.flatnonzero(np.diff(inside) > PAUSE_FRAMES) + 1)
+    longest = max(sounds, key=lambda sound: sound[-1] - sound[0])
+    return int(longest[0]), int(longest[-1]) + 1
 
 
 def text_words(text: str, language: str) -> list[str]:
