@@ -275,8 +275,7 @@ def _figures(ask: _Asker) -> str:
         "cost": _text(decode.get("cost"), "{:.2f}, without child runs that were killed"),
         "recipe": _text(whole.get("recipe_id"), "`{}`"),
     }
-    lines = "\n".join(f"| {name} | {value} |" for name, value in figures.items() if value)
-    return f"| what | value |\n|---|---|\n{lines}\n"
+    return markdown_table(("what", "value"), [(name, value) for name, value in figures.items() if value])
 
 
 def _hours(counts: Row) -> str:
@@ -298,8 +297,13 @@ def _section(title: str, rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-    lines = ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
-    return "\n".join([f"### {title}", "| " + " | ".join(names) + " |", "|---" * len(names) + "|", *lines, ""])
+    return f"### {title}\n" + markdown_table(names, [[row[name] for name in names] for row in rows])
+
+
+def markdown_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Lay rows out as a table in Markdown, with a line end after the last one."""
+    lines = [names, ["---"] * len(names), *rows]
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
 
 
 def _cell(value: Any) -> str:
