@@ -13,7 +13,7 @@ TORCH_PIN := $(shell sed -n 's/^torch==//p' requirements.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench e2e chaos proofs listing samples checkpoint base-checkpoint unheard lock clean
+.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench figures e2e chaos proofs listing samples checkpoint base-checkpoint unheard lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ BENCH ?=
 bench: setup ## speed of the front end and of the whole path (BENCH="decode …" or "sql …": another question)
 	$(BIN)/python -m benchmarks $(BENCH)
 
+figures: ## how large the project is: files, lines, the longest file
+	$(PYTHON) -m tools.figures
+
 # Flags of a proof, such as PROOF="--seed 7 --recordings 50"; figures and logs go to runs/proofs.
 PROOF ?=
 e2e: setup ## 200 recordings through server, pools and S3: every row as the embedded run has it (3 minutes)
@@ -93,10 +96,12 @@ samples: setup ## make dgasr/samples again (needs espeak-ng, flite and ffmpeg)
 	$(BIN)/python -m tools.make_samples
 
 FSDD ?= ../shared/data/fsdd
+TINY_DATA := corpora/fsdd-train.jsonl corpora/fsdd-train.jsonl corpora/voices/manifest.jsonl
 checkpoint: setup ## train the bundled model again, about an hour (FSDD=folder of the digits; needs espeak-ng, flite)
 	$(BIN)/python -m tools.tiny.corpora corpora --fsdd $(FSDD)
-	$(ONE_THREAD) $(BIN)/dgasr train corpora/fsdd-train.jsonl corpora/fsdd-train.jsonl corpora/voices/manifest.jsonl \
-	  --scratch --plan tiny --seed 0 --device cpu --validation corpora/fsdd-valid.jsonl \
+	$(ONE_THREAD) $(BIN)/python -m tools.tiny.fresh runs/tiny-fresh $(TINY_DATA)
+	$(ONE_THREAD) $(BIN)/dgasr train $(TINY_DATA) --model runs/tiny-fresh --plan tools/tiny/plan.json --seed 0 \
+	  --device cpu --validation corpora/fsdd-valid.jsonl \
 	  --calibration corpora/connected-train/manifest.jsonl --out runs/tiny
 	cp runs/tiny/config.json runs/tiny/model.safetensors runs/tiny/tokenizer.json dgasr/model/tiny/
 
@@ -109,11 +114,12 @@ base-checkpoint: setup ## train `base`, which hears English, in stages that go o
 # A voice never heard: SPEAKER is left out of training and of calibration, and then judged alone.
 SPEAKER ?= jackson
 SHARE ?= 0.45
+OTHERS = corpora/fsdd-train-without-$(SPEAKER).jsonl corpora/fsdd-train-without-$(SPEAKER).jsonl corpora/voices/manifest.jsonl
 unheard: setup ## train on all but SPEAKER with 0.45 of the steps (SHARE=1: all), half an hour, and judge on SPEAKER (FSDD=)
 	$(BIN)/python -m tools.tiny.corpora corpora --fsdd $(FSDD)
-	$(ONE_THREAD) $(BIN)/dgasr train corpora/fsdd-train-without-$(SPEAKER).jsonl \
-	  corpora/fsdd-train-without-$(SPEAKER).jsonl corpora/voices/manifest.jsonl \
-	  --scratch --plan tiny --share $(SHARE) --seed 0 --device cpu \
+	$(ONE_THREAD) $(BIN)/python -m tools.tiny.fresh runs/without-$(SPEAKER)-fresh $(OTHERS)
+	$(ONE_THREAD) $(BIN)/dgasr train $(OTHERS) --model runs/without-$(SPEAKER)-fresh \
+	  --plan tools/tiny/plan.json --share $(SHARE) --seed 0 --device cpu \
 	  --calibration corpora/connected-train/without-$(SPEAKER).jsonl --out runs/without-$(SPEAKER)
 	$(ONE_THREAD) $(BIN)/dgasr evaluate corpora/connected-$(SPEAKER)/manifest.jsonl --model runs/without-$(SPEAKER) --compare
 

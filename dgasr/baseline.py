@@ -1,6 +1,6 @@
 """faster-whisper as the system that a model is measured beside: the same utterances, greedy, int8, on the same threads.
 
-It gets the waveform from the project's own reader, so that both systems hear the same samples, and reading counts in
+It gets the waveform from the project's own reader, so that both systems get the same samples, and reading counts in
 both times. What is not used: beams, sampling at rising temperatures, voice activity detection, the text before. All
 of these could make it better or slower; greedy decoding is the setting that the comparison is agreed on.
 """
@@ -96,7 +96,7 @@ def evaluate_baseline(
         normalizer: one of `normalise.Normalizer`.
         metric: `wer` or `cer`.
         language: code for every utterance, or `None` for the one in its manifest row.
-        on_utterance: told when an utterance has been recognised; for progress.
+        on_utterance: called when an utterance has been recognised; for progress.
 
     Returns:
         An evaluation whose `wall_s` runs from the first byte of audio to the last word, after one utterance of warm-up.

@@ -1,4 +1,4 @@
-"""The command line: arguments in, one command run, an exit code out. Imports a command's rooms only when it runs.
+"""The command line: arguments in, one command run, an exit code out. Imports a command's packages only when it runs.
 
 Exit codes: 0 all good; 1 it may work next time, or the lake contradicts itself; 2 the request is wrong; 3 it is done,
 and some recordings could not be used as a whole.

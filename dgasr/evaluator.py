@@ -1,6 +1,6 @@
 """A model scored on a manifest: the second composition beside `dgasr.transcriber`. Knows no command line."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,21 +21,13 @@ from dgasr.transcriber.reading import transcribe_autoregressively, transcribe_by
 PATHS = ("diffusion", "ctc", "ar")
 """Ways from a segment to its text: the product, the likeliest CTC labels, and token after token."""
 
-Way = tuple[str, int, SeedCanvas, Rescore]
-"""A path, its denoising steps, what canvases start from, and whether CTC may overrule them."""
-
-PATH_WAYS: tuple[Way, ...] = (
-    *(("diffusion", steps, "random", "none") for steps in (1, 2, 4, 8, 16)),
-    *(("diffusion", steps, "random", "joint") for steps in (1, 2, 4, 8, 16)),
-    ("ctc", 16, "random", "none"),
-    ("ar", 16, "random", "none"),
+WAYS: tuple[tuple[str, int, Rescore], ...] = (
+    *(("diffusion", steps, "none") for steps in (1, 2, 4, 8, 16)),
+    *(("diffusion", steps, "joint") for steps in (1, 2, 4, 8, 16)),
+    ("ctc", 16, "none"),
+    ("ar", 16, "none"),
 )
-"""All paths; the decoder first owes CTC nothing, and is then held against it."""
-
-SEEDS: tuple[SeedCanvas, ...] = ("random", "ctc")
-
-SEED_WAYS: tuple[Way, ...] = tuple(("diffusion", steps, seed, RESCORE) for steps in (8, 4, 2, 1) for seed in SEEDS)
-"""Canvases of noise and canvases seeded by CTC; the first is what the others are measured against."""
+"""All paths with their denoising steps; diffusion first without CTC's say, and then rescored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +47,7 @@ class EvaluationConfig:
     path: str = "diffusion"
     """How the text is found, one of `PATHS`."""
     seed_canvas: SeedCanvas = SEED_CANVAS
-    """What a canvas starts from, `random` tokens or what `ctc` hears; counts for the path `diffusion`."""
+    """What a canvas starts from, `random` tokens or `ctc`'s text; counts for the path `diffusion`."""
     rescore: Rescore = RESCORE
     """Whether CTC may overrule the decoder, `joint` or `none`; counts for the path `diffusion`."""
     selection: Selection = EVERYTHING
@@ -94,10 +86,10 @@ def evaluate(
         language: code for every utterance, or `None` for the one in its manifest row.
         batch_size: segments decoded together, of any utterances; 0 for as many as fit the memory.
         path: the model's way to text, one of `PATHS`.
-        seed_canvas: what a canvas starts from, `random` tokens or what `ctc` hears.
+        seed_canvas: what a canvas starts from, `random` tokens or `ctc`'s text.
         rescore: whether CTC may overrule the decoder, `joint` or `none`.
         selection: which utterances of the manifest are scored.
-        on_utterance: told when an utterance's audio has been read; for progress.
+        on_utterance: called when an utterance's audio has been read; for progress.
 
     Raises:
         ConfigError: a manifest, normaliser, metric, path or language that cannot be used; before any work.
@@ -124,19 +116,17 @@ def evaluate(
 def evaluate_ways(
     manifest: Path,
     model: AsrModel,
-    ways: Sequence[Way],
     *,
     normalizer: str,
     language: str | None,
     batch_size: int,
     selection: Selection = EVERYTHING,
 ) -> Iterator[Evaluation]:
-    """Score several ways of one model on one manifest, by word errors.
+    """Score every way of `WAYS` of one model on one manifest, by word errors.
 
     Args:
         manifest: JSONL file, see `dgasr.training.manifests`.
         model: what recognises.
-        ways: how, such as `PATH_WAYS` or `SEED_WAYS`.
         normalizer: `whisper` or `basic`.
         language: code for every utterance, or `None` for the one in its manifest row.
         batch_size: segments decoded together, of any utterances.
@@ -148,7 +138,7 @@ def evaluate_ways(
     Raises:
         ConfigError: as `evaluate`.
     """
-    for path, max_steps, seed_canvas, rescore in ways:
+    for path, max_steps, rescore in WAYS:
         yield evaluate(
             manifest,
             model,
@@ -158,7 +148,7 @@ def evaluate_ways(
             language=language,
             batch_size=batch_size,
             path=path,
-            seed_canvas=seed_canvas,
+            seed_canvas="random",
             rescore=rescore,
             selection=selection,
         )
@@ -176,7 +166,7 @@ def score_manifest(
         manifest: JSONL file, see `dgasr.training.manifests`.
         decoder: language code in; how its audio is read, and what transcribes its segments, out.
         config: how to score.
-        on_utterance: told when an utterance's audio has been read; for progress.
+        on_utterance: called when an utterance's audio has been read; for progress.
 
     Raises:
         ConfigError: a manifest that cannot be used, or a language that the decoder refuses; before any work.

@@ -36,7 +36,7 @@ def transcribe_utterances(
             where the corpus lies.
         recipe: how audio is read and cut.
         transcribe: the path to score.
-        on_utterance: told when an utterance's audio has been read.
+        on_utterance: called when an utterance's audio has been read.
 
     Returns:
         Each utterance with its hypothesis, broken audio among them; and the time taken after one segment's warm-up, s.

@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 
 def runs_kernels(device: torch.device) -> bool:
-    """Tell whether Triton's kernels run there; a GPU without Triton is told of in the log."""
+    """Tell whether Triton's kernels run there; a GPU without Triton is named in the log."""
     if device.type != "cuda":
         return False
     if find_spec("triton") is None:

@@ -31,7 +31,7 @@ class Recipe:
     model: which weights.
     language: ISO 639-1 code that is put into the prompt and into the rows.
     rescore: `joint` takes CTC's text where it and the causal model find it likelier than the decoder's; `none` never.
-    audio, segmentation, features, decode, alignment: settings of the rooms of those names.
+    audio, segmentation, features, decode, alignment: settings of the packages of those names.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -68,8 +68,8 @@ class Recipe:
         try:
             settings = json.loads(text)
             revision = settings.pop("revision")
-            rooms = {name: room(**settings.pop(name)) for name, room in _ROOMS.items()}
-            recipe = cls(**rooms, **settings)
+            parts = {name: part(**settings.pop(name)) for name, part in _PARTS.items()}
+            recipe = cls(**parts, **settings)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"No recipe of this dgasr: {error!r}. Run one version on all machines.") from error
         if revision != REVISION:
@@ -85,7 +85,7 @@ class Recipe:
         return recipe
 
 
-_ROOMS: dict[str, Any] = {
+_PARTS: dict[str, Any] = {
     "model": ModelIdentity,
     "audio": AudioConfig,
     "segmentation": SegmentationConfig,
@@ -93,7 +93,7 @@ _ROOMS: dict[str, Any] = {
     "decode": DecodeConfig,
     "alignment": AlignmentConfig,
 }
-"""Fields of `Recipe` that are settings of a room."""
+"""Fields of `Recipe` that are settings of a package."""
 
 
 def build_recipe(
@@ -112,7 +112,7 @@ def build_recipe(
         identity: which weights; with `config` from `model.identity.identify`, or of a loaded model.
         max_steps: denoising steps a canvas gets at most.
         language: ISO 639-1 code; the model's first language when `None`.
-        seed_canvas: what canvases start from, `random` tokens or what `ctc` hears.
+        seed_canvas: what canvases start from, `random` tokens or `ctc`'s text.
         rescore: `joint` or `none`, see `Recipe`.
 
     Raises:

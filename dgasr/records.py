@@ -1,4 +1,4 @@
-"""Frozen records that are handed between rooms.
+"""Frozen records that are handed between packages.
 
 Positions are integer samples at `SAMPLE_RATE_HZ`; `seconds` is the one way out.
 """

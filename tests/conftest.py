@@ -68,7 +68,7 @@ def random_model():
 
     from dgasr.model.asr import AsrModel
     from dgasr.model.presets import tiny
-    from dgasr.training.start import initialise
+    from tools.tiny.fresh import initialise
 
     torch.manual_seed(0)
     model = AsrModel(tiny())

@@ -1,4 +1,4 @@
-"""The arrows between the rooms, and what a room must not load. `docs/architecture.md` draws this table."""
+"""Which package may import which, and what a package must not load. `docs/architecture.md` draws this table."""
 
 import ast
 import json
@@ -11,13 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-ARROWS: dict[str, set[str]] = {
-    # what is handed between rooms, and what they agree on
+IMPORTS: dict[str, set[str]] = {
+    # what is handed between packages, and what they agree on
     "errors": set(),
     "records": set(),
     "kernels": set(),
     "spacing": set(),
-    # rooms: one noun each
+    # one noun each
     "audio": {"errors", "records"},
     "segmentation": {"errors", "records"},
     "features": {"errors", "records"},
@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "evaluation": {"errors", "records"},
     "samples": set(),
     "exports": {"spacing"},
-    # compositions: where rooms meet
+    # compositions
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
     "frontend": {"features", "recipe", "records", "segmentation"},
     "training": {"alignment", "audio", "diffusion", "errors", "features", "model", "prompt", "records"},
@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
         "errors", "evaluation", "evaluator", "lake", "recipe", "records", "samples", "stages", "store", "training",
     },
 }  # fmt: skip
-"""Room → rooms it may import, inside functions too."""
+"""Package (or module of `dgasr`) → packages it may import, inside functions too."""
 
 TORCH_FREE = (
     "errors",
@@ -67,7 +67,7 @@ TORCH_FREE = (
     "evaluation",
     "stages",
 )
-"""Rooms that a machine without a model loads: importing any of their files must not load torch."""
+"""Packages that a machine without a model loads: importing any of their files must not load torch."""
 
 SLOW_PACKAGES = ("torch", "transformers", "prefect")
 
@@ -78,7 +78,7 @@ def source_files() -> list[Path]:
     return sorted(path for top in ("dgasr", "pipelines") for path in (ROOT / top).rglob("*.py"))
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return "pipelines" if parts[0] == "pipelines" else parts[1]
 
@@ -92,15 +92,15 @@ def imported_modules(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def imported_rooms(path: Path) -> set[str]:
-    rooms = set()
+def imported_packages(path: Path) -> set[str]:
+    packages = set()
     for name in imported_modules(path):
         top, *rest = name.split(".")
         if top == "pipelines":
-            rooms.add("pipelines")
+            packages.add("pipelines")
         elif top == "dgasr":
-            rooms.add(rest[0] if rest and rest[0] in ARROWS else "__init__")
-    return rooms - {room_of(path)}
+            packages.add(rest[0] if rest and rest[0] in IMPORTS else "__init__")
+    return packages - {package_of(path)}
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -110,25 +110,25 @@ def loaded_after(statement: str) -> set[str]:
     return set(json.loads(finished.stdout.splitlines()[-1]))
 
 
-def test_every_room_stands_in_the_table():
-    assert {room_of(path) for path in source_files()} == set(ARROWS)
+def test_every_package_stands_in_the_table():
+    assert {package_of(path) for path in source_files()} == set(IMPORTS)
 
 
-@pytest.mark.parametrize("room", ARROWS)
-def test_a_room_imports_what_the_table_says_and_nothing_else(room):
-    found = {path: imported_rooms(path) for path in source_files() if room_of(path) == room}
-    wrong = {str(path.relative_to(ROOT)): rooms - ARROWS[room] for path, rooms in found.items()}
-    assert not {path: rooms for path, rooms in wrong.items() if rooms}
-    assert ARROWS[room] == set().union(*found.values()), "the table allows what nobody uses: take the arrow out"
+@pytest.mark.parametrize("package", IMPORTS)
+def test_a_package_imports_what_the_table_says_and_nothing_else(package):
+    found = {path: imported_packages(path) for path in source_files() if package_of(path) == package}
+    wrong = {str(path.relative_to(ROOT)): packages - IMPORTS[package] for path, packages in found.items()}
+    assert not {path: packages for path, packages in wrong.items() if packages}
+    assert IMPORTS[package] == set().union(*found.values()), "the table allows what nobody uses: take it out"
 
 
-def test_arrows_point_one_way():
-    rooms, settled = dict(ARROWS), set()
-    while rooms:
-        free = {room for room, arrows in rooms.items() if arrows <= settled}
-        assert free, f"these import each other in a circle: {sorted(rooms)}"
+def test_imports_point_one_way():
+    packages, settled = dict(IMPORTS), set()
+    while packages:
+        free = {package for package, imports in packages.items() if imports <= settled}
+        assert free, f"these import each other in a circle: {sorted(packages)}"
         settled |= free
-        rooms = {room: arrows for room, arrows in rooms.items() if room not in free}
+        packages = {package: imports for package, imports in packages.items() if package not in free}
 
 
 def test_nothing_that_is_installed_imports_what_is_not():
@@ -138,11 +138,11 @@ def test_nothing_that_is_installed_imports_what_is_not():
 
 def test_the_library_does_not_know_prefect():
     knowing = [p for p in source_files() if any(name.split(".")[0] == "prefect" for name in imported_modules(p))]
-    assert {room_of(path) for path in knowing} == {"pipelines"}
+    assert {package_of(path) for path in knowing} == {"pipelines"}
 
 
 def test_machines_without_a_model_do_not_load_torch():
-    files = [path for path in source_files() if room_of(path) in TORCH_FREE]
+    files = [path for path in source_files() if package_of(path) in TORCH_FREE]
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
     assert len(modules) > len(TORCH_FREE)
     assert loaded_after(f"import {', '.join(modules)}") == set()

@@ -30,13 +30,13 @@ def test_links_lead_somewhere(document: Path):
     assert not [link for link in links if not (document.parent / link).exists()]
 
 
-def test_the_page_on_architecture_has_every_room():
-    rooms = {
+def test_the_page_on_architecture_has_every_package():
+    packages = {
         f"{path.name}/" if path.is_dir() else path.name
         for path in (ROOT / "dgasr").iterdir()
         if path.name not in ("__init__.py", "__pycache__")
     }
-    assert not [room for room in rooms if f"`{room}`" not in ARCHITECTURE]
+    assert not [package for package in packages if f"`{package}`" not in ARCHITECTURE]
 
 
 def test_decisions_are_numbered_without_a_gap():

@@ -3,7 +3,7 @@ import pytest
 from dgasr.errors import ConfigError
 from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, full, tiny
 from dgasr.prompt import Tokenizer, build_prompt, canvas_ids
-from dgasr.training.start import write_word_tokenizer
+from tools.tiny.fresh import write_word_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -93,9 +93,9 @@ def test_make_demo_runs_what_this_test_runs():
     assert re.search(r"^demo:.*\n\t\$\(BIN\)/dgasr demo$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_every_room_has_its_line_in_the_tree():
-    rooms = {path.name for path in (ROOT / "dgasr").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert all(f"\n  {room}/ " in README for room in rooms), rooms
+def test_every_package_has_its_line_in_the_tree():
+    packages = {path.name for path in (ROOT / "dgasr").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert all(f"\n  {package}/ " in README for package in packages), packages
 
 
 def test_what_to_open_is_there():

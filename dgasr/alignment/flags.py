@@ -11,13 +11,13 @@ class Flag(StrEnum):
     """Reasons to doubt a segment; the values in `segments.flags`."""
 
     NO_SPEECH = "no_speech"
-    """There is text, but the other way to it hears nothing: silence, music or noise that words were made of."""
+    """There is text, but the alternative text is empty: silence, music or noise that words were made of."""
     TOO_FAST = "too_fast"
     """More words a second than anybody speaks."""
     REPETITION = "repetition"
     """A phrase follows itself more often than people do, and more often than in the other text."""
     CTC_DISAGREES = "ctc_disagrees"
-    """The decoder and CTC hear largely different words, or one of them hears none."""
+    """The texts of decoder and CTC differ largely, or one of them is empty."""
     LOW_CONFIDENCE = "low_confidence"
     """The segment's confidence is below the limit."""
     UNSETTLED = "unsettled"
@@ -32,7 +32,7 @@ MIN_SPOKEN_S = 1.0
 
 def flag_segment(
     words: Sequence[Word],
-    rival_words: Sequence[str],
+    alternative_words: Sequence[str],
     confidence: float,
     *,
     is_settled: bool,
@@ -43,7 +43,7 @@ def flag_segment(
 
     Args:
         words: the decoded words with their times.
-        rival_words: the words of the text that was not taken, CTC's or the decoder's, split and spelled likewise.
+        alternative_words: the words of the text that was not taken, CTC's or the decoder's, split and spelled likewise.
         confidence: of the segment, in [0, 1].
         is_settled: the canvas had stopped changing when the decoder stopped.
         is_overflow: the largest canvas held no end of text.
@@ -54,10 +54,10 @@ def flag_segment(
     """
     text = [word.word for word in words]
     reasons = {
-        Flag.NO_SPEECH: bool(text) and not rival_words,
+        Flag.NO_SPEECH: bool(text) and not alternative_words,
         Flag.TOO_FAST: len(text) > config.max_words_per_s * _spoken_s(words),
-        Flag.REPETITION: _is_loop(text, rival_words, config),
-        Flag.CTC_DISAGREES: word_distance(text, rival_words) > config.max_ctc_distance,
+        Flag.REPETITION: _is_loop(text, alternative_words, config),
+        Flag.CTC_DISAGREES: word_distance(text, alternative_words) > config.max_ctc_distance,
         Flag.LOW_CONFIDENCE: confidence < config.min_confidence,
         Flag.UNSETTLED: not is_settled,
         Flag.OVERFLOW: is_overflow,
@@ -95,10 +95,10 @@ def _spoken_s(words: Sequence[Word]) -> float:
     return max((words[-1].end_sample - words[0].start_sample) / SAMPLE_RATE_HZ, MIN_SPOKEN_S)
 
 
-def _is_loop(text: Sequence[str], rival_words: Sequence[str], config: AlignmentConfig) -> bool:
+def _is_loop(text: Sequence[str], alternative_words: Sequence[str], config: AlignmentConfig) -> bool:
     """Tell whether some phrase repeats beyond the limit and beyond what the other text has of it."""
     for period in range(1, len(text) // 2 + 1):
         allowed = config.max_word_repetitions if period == 1 else config.max_repetitions
-        if longest_run(text, period) > max(allowed, longest_run(rival_words, period)):
+        if longest_run(text, period) > max(allowed, longest_run(alternative_words, period)):
             return True
     return False

@@ -39,7 +39,7 @@ class AlignmentConfig:
     end_offset_ms: float = 0.0
     """Added to every end that CTC finds, ms: fitted likewise."""
     max_snap_ms: float = 350.0
-    """How far a word's edge may move to an edge of sound, ms: what CTC, which may hear half a word, is wrong by."""
+    """How far a word's edge may move to an edge of sound, ms: as far as CTC, which may get half a word, is wrong."""
     quiet_margin_db: float = 2.0
     """A frame this little above the segment's noise floor is quiet, dB: more cuts off weak consonants."""
     floor_percentile: float = 5.0
@@ -87,7 +87,7 @@ class Loudness:
 def loudness(log_mel: np.ndarray, hop_samples: int) -> Loudness:
     """Measure loudness as the mean over mel bands in dB.
 
-    The mean of logarithms hears a weak consonant in a few bands; the logarithm of the sum would hear only the vowels.
+    The mean of logarithms rises with a weak consonant in a few bands; the logarithm of the sum only with vowels.
 
     Args:
         log_mel: features as Whisper scales them, the frames of audio only.  [mels, frames]
@@ -232,8 +232,8 @@ def segment_confidence(words: Sequence[Word], blank_log_probs: np.ndarray) -> fl
 
 def _confidence(word: WordTokens, spans: Sequence[TokenSpan], config: AlignmentConfig) -> float:
     """Join what decoder and CTC think of a word as a geometric mean: a word that one of them doubts is doubtful."""
-    heard = np.exp(min(span.log_prob for span in spans[word.start_token : word.end_token]))
-    joint = word.probability ** (1 - config.ctc_weight) * heard**config.ctc_weight
+    ctc = np.exp(min(span.log_prob for span in spans[word.start_token : word.end_token]))
+    joint = word.probability ** (1 - config.ctc_weight) * ctc**config.ctc_weight
     return float(np.clip(joint, 0.0, 1.0))
 
 

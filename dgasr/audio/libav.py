@@ -26,6 +26,17 @@ CONTAINERS = (
 GUESSES_DURATION = ("aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "gsm", "loas", "mpeg", "mpegts")
 """Containers without a header of their own: libav divides their size by a bit rate."""
 
+BARE_STREAMS = ("aac", "ac3", "eac3", "loas", "mp3")
+"""Containers that do not say how much of their first frame is priming; others do, or players show times with it."""
+
+PRIMING_SAMPLES = {"mp3float": 576 + 529, "mp3": 576 + 529, "mp2": 481, "aac": 1024, "ac3": 256, "eac3": 256}
+"""Samples before the first of audio, which libav's own encoders bear out (docs/experiments.md, 2026-11-29).
+
+Source: MP3: LAME's technical FAQ (the delay of its encoder by default, and of any decoder); AAC: ISO/IEC 14496-3 (the
+first frame overlaps the second; some encoders put two before it); AC-3: ATSC A/52 (half a block of its transform); MP2:
+measured.
+"""
+
 ENCRYPTED_TAGS = ("enca", "drms")
 """Sample entries of protected audio in MP4 (ISO/IEC 14496-12, section 8.12; Apple's FairPlay)."""
 
@@ -75,6 +86,8 @@ def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = Fal
         num_channels=codec.channels,
         start_s=start_s,
         declared_s=declared_s,
+        # A header that counts the priming makes libav leave it out, and begin later.
+        priming=PRIMING_SAMPLES.get(codec.name, 0) if name in BARE_STREAMS and not stream.start_time else 0,
         missing="pause" if codec.name in PAUSING_CODECS else "not_sent" if name in LIVE_CONTAINERS else "lost",
         config=config,
     )
@@ -153,7 +166,7 @@ def _declared_s(container: Any, stream: Any, start_s: float | None, source: Sour
     if name == "matroska,webm" and not states_matroska_length(source):
         return None
     if not stream.duration:
-        return container.duration / av.time_base if container.duration else None
+        return container.duration / av.time_base - max(0.0, start_s or 0.0) if container.duration else None
     begins_s = 0.0 if start_s is None or stream.start_time is None else stream.start_time * stream.time_base - start_s
     return float(stream.duration * stream.time_base + max(0.0, begins_s))
 

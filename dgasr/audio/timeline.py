@@ -37,6 +37,7 @@ class Timeline:
         start_s: timestamp at which the recording begins, as players show it; the first frame's where `None`.
         declared_s: duration by the header, from there; the padding after it in the last frame is cut off.
         missing: what a jump of the timestamps means in this container.
+        priming: samples before the first of audio, where the decoder does not leave them out itself.
         config: tolerances.
     """
 
@@ -49,6 +50,7 @@ class Timeline:
         start_s: float | None,
         declared_s: float | None,
         missing: Missing,
+        priming: int,
         config: AudioConfig,
     ) -> None:
         self._label = label
@@ -56,6 +58,7 @@ class Timeline:
         self._num_channels = num_channels
         self._declared = None if declared_s is None else round(declared_s * sample_rate_hz)
         self._missing = missing
+        self._priming = priming
         self._config = config
         self._resamplers: dict[tuple[int, str], AudioResampler] = {}
         self._origin = None if start_s is None else round(start_s * sample_rate_hz)
@@ -88,7 +91,7 @@ class Timeline:
             if held is not None:
                 yield held
             yield from self._fill(gap)
-            held, num_bad_since = self._samples(frame), 0
+            held, num_bad_since = self._without_priming(self._samples(frame)), 0
             self._position += gap + len(held)
         if held is None:
             self._refuse(num_bad)
@@ -105,9 +108,11 @@ class Timeline:
             # Priming of the codec comes before the start, and is no audio.
             self._origin = stamp if self._origin is None else min(self._origin, stamp)
             self._is_first = False
+            self._origin += self._priming
         assert self._origin is not None
-        gap = stamp - self._origin - self._position
         is_start = self._position == 0
+        gap = stamp - self._origin - self._position
+        gap = max(gap, 0) if is_start else gap  # priming may take several frames
         if abs(gap) <= self._config.tolerance_s * self._rate_hz and not ((is_after_bad or is_start) and gap > 0):
             return 0
         if gap < 0 or gap > self._config.max_gap_s * self._rate_hz:
@@ -138,6 +143,12 @@ class Timeline:
         frame.pts = None
         parts = [to_array(part) for part in self._resamplers[key].resample(frame)]
         return np.concatenate(parts) if parts else np.zeros((0, self._num_channels), dtype=np.float32)
+
+    def _without_priming(self, samples: np.ndarray) -> np.ndarray:
+        """Leave out what the encoder put before the audio; it may be longer than a frame."""
+        num_left_out = min(self._priming, len(samples))
+        self._priming -= num_left_out
+        return samples[num_left_out:]
 
     def _without_padding(self, last: np.ndarray) -> np.ndarray:
         """Cut off what the encoder padded its last frame with."""

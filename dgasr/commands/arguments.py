@@ -110,7 +110,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--compile", "let torch compile the decoder: worth it for hours of audio, another recipe", action="store_true")
     add("--quantize", "half the memory, another recipe (default: %(default)s)", choices=get_args(KINDS["quantize"]))
     add("--max-steps", "denoising steps (default: %(default)s)", metavar="N", type=positive_int)
-    start = "what denoising starts from: noise, or what CTC hears (default: %(default)s)"
+    start = "what denoising starts from: noise, or CTC's text (default: %(default)s)"
     add("--seed-canvas", start, choices=get_args(KINDS["seed_canvas"]))
     choice = "joint: take CTC's text where two likelihoods prefer it; none: never (default: %(default)s)"
     add("--rescore", choice, choices=get_args(KINDS["rescore"]))

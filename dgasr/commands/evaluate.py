@@ -35,11 +35,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="all ways below each other, in Markdown, diffusion at 1, 2, 4, 8, 16 steps; --metric, --max-steps "
         "and --seed-canvas do not apply",
     )  # fmt: skip
-    ways.add_argument(
-        "--compare-seeds", action="store_true",
-        help="canvases of noise and canvases seeded by CTC below each other, in Markdown, at 8, 4, 2 and 1 steps, with "
-        "paired differences to 8 steps from noise; --metric, --max-steps and --seed-canvas do not apply",
-    )  # fmt: skip
     chosen = parser.add_argument_group("utterances")
     chosen.add_argument("--languages", type=_names, default=(), metavar="CODE,…", help="only these languages' rows")
     chosen.add_argument("--sets", type=_names, default=(), metavar="NAME,…", help="only these sets (field `set`)")
@@ -80,10 +75,10 @@ def run(options: argparse.Namespace) -> int:
     check_output_file("--worst-file", options.worst_file)
     if options.worst_file and not options.worst:
         raise ConfigError(f"--worst-file {options.worst_file}: say how many utterances go there, with --worst N.")
-    if (options.compare or options.compare_seeds) and (options.baseline or options.worst):
-        raise ConfigError("--compare and --compare-seeds stand alone. Leave out --baseline and --worst.")
+    if options.compare and (options.baseline or options.worst):
+        raise ConfigError("--compare stands alone. Leave out --baseline and --worst.")
     figures: Any
-    if options.compare or options.compare_seeds:
+    if options.compare:
         table, figures = _compare(options, selection)
     else:
         table, figures = _score(options, selection, utterances)
@@ -188,23 +183,18 @@ def _progress(what: str) -> Any:
 def _compare(options: argparse.Namespace, selection: "Selection") -> tuple[str, list[dict[str, Any]]]:
     from tqdm import tqdm
 
-    from dgasr.evaluation.report import compare_with
-    from dgasr.evaluation.tables import seeds_table, steps_table
-    from dgasr.evaluator import PATH_WAYS, SEED_WAYS, evaluate_ways
+    from dgasr.evaluation.tables import steps_table
+    from dgasr.evaluator import WAYS, evaluate_ways
     from dgasr.stages.engine import load_model
 
     evaluations = evaluate_ways(
         options.manifest,
         load_model(engine_config(options)),
-        SEED_WAYS if options.compare_seeds else PATH_WAYS,
         normalizer=options.normalizer,
         language=options.language,
         batch_size=options.batch_size,
         selection=selection,
     )
-    first, *others = tqdm(evaluations, desc="comparing", unit=" ways", disable=not sys.stderr.isatty(), leave=False)
-    if options.compare_seeds:
-        figures = compare_with(first, others)
-        return seeds_table(figures), figures
-    figures = [evaluation.to_json() for evaluation in (first, *others)]
+    bar = tqdm(evaluations, "comparing", len(WAYS), unit=" ways", disable=not sys.stderr.isatty(), leave=False)
+    figures = [evaluation.to_json() for evaluation in bar]
     return steps_table(figures), figures

@@ -18,7 +18,7 @@ PARTS = ("encoder", "projector", "backbone")
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
-    parser = commands.add_parser("train", help="train projector and LoRA, or a small model from scratch, on manifests")
+    parser = commands.add_parser("train", help="train projector and LoRA, or all of a small model, on manifests")
     parser.add_argument(
         "manifests", nargs="+", type=Path, metavar="MANIFEST", help="JSONL; one named twice counts twice"
     )
@@ -33,7 +33,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     start = parser.add_argument_group("first weights")
     start.add_argument("--model", default="tiny", metavar="tiny|full|DIR", help="weights to go on from (default: tiny)")
-    start.add_argument("--scratch", action="store_true", help="fresh weights of the bundled model's size")
     start.add_argument("--adapter", metavar="DIR|HUB_ID", help="projector and LoRA to go on from")
     start.add_argument(
         "--lora", action="store_true", help="put LoRA on q, k, v, o and train it instead of the backbone"
@@ -45,7 +44,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     plan.add_argument(
         "--plan",
         metavar="FILE",
-        help="JSON of several phases, or `tiny` for the bundled model's; of the flags below only --share then applies",
+        help="JSON of several phases; of the flags below only --share then applies",
     )
     plan.add_argument(
         "--share", type=finite_float, default=1.0, metavar="X", help="of every phase's steps (default: 1)"
@@ -86,10 +85,9 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from dgasr.model.identity import model_folder
-    from dgasr.training.fit import fit
+    from dgasr.training.fit import StartConfig, fit, starting_model
     from dgasr.training.manifests import read_manifest
     from dgasr.training.phase_run import FitConfig
-    from dgasr.training.start import StartConfig, starting_model
     from dgasr.transcriber.loading import choose_device
 
     if options.calibration and (options.lora or options.adapter):
@@ -98,15 +96,13 @@ def run(options: argparse.Namespace) -> int:
     train = [utterance for path in options.manifests for utterance in read_manifest(path)]
     validation = read_manifest(options.validation) if options.validation else []
     plan = _plan(options)
-    from_scratch = options.scratch
-    start = StartConfig(
-        folder=None if from_scratch or options.model == "full" else model_folder(options.model),
-        from_scratch=from_scratch, adapter=options.adapter, lora=options.lora, seed=options.seed,
-    )  # fmt: skip
-    model, tokenizer_folder = starting_model(start, plan, train, options.out)
+    device = str(choose_device(options.device))
+    name = options.model if options.model == "full" else str(model_folder(options.model))
+    start = StartConfig(model=name, adapter=options.adapter, lora=options.lora, device=device)
+    model, tokenizer_folder = starting_model(start, options.out)
     config = FitConfig(
         out=options.out, seed=options.seed, checkpoint_steps=options.checkpoint_steps,
-        workers=options.workers, device=str(choose_device(options.device)),
+        workers=options.workers, device=device,
     )  # fmt: skip
     with tqdm(total=plan.total_steps, unit=" steps", disable=not sys.stderr.isatty()) as bar:
 
@@ -136,14 +132,10 @@ def _calibrate(model: "AsrModel", options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
-    from importlib import resources
-
     from dgasr.training.phases import Plan, read_plan
 
     if options.plan is None:
         plan = Plan(phases=(_phase(options),), weight_decay=options.weight_decay, clip_norm=options.clip_norm)
-    elif options.plan == "tiny":
-        plan = read_plan(Path(str(resources.files("dgasr.training") / "plans" / "tiny.json")))
     else:
         plan = read_plan(Path(options.plan))
     return plan.shortened(options.share)

@@ -20,7 +20,7 @@ class DecodeConfig:
     t_max: temperature before the first step; step n of N has `t_min + (t_max - t_min) * (N - n) / N`, n from 0.
     t_min: temperature that the schedule approaches after the last step.
     vocabulary_chunk: vocabulary entries held at a time; it also numbers the draws of a sample.
-    seed_canvas: what a canvas starts from: `random` tokens, or what `ctc` hears, each token kept with its probability.
+    seed_canvas: what a canvas starts from: `random` tokens, or `ctc`'s text, each token kept with its probability.
     seed_progress: share of the way from `t_max` to `t_min` that a seeded canvas, which is not all noise, has behind it.
 
     Source:

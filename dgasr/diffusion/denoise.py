@@ -86,7 +86,7 @@ def denoise(
 
 
 @dataclass(slots=True)
-class _Seat:
+class _RowInUse:
     """A row in use: its job, and the steps it has done on this canvas."""
 
     job: CanvasJob
@@ -100,14 +100,14 @@ def _denoise_bucket(
     num_rows: int,
     end_token_ids: tuple[int, ...],
 ) -> Iterator[Canvas]:
-    seats: dict[int, _Seat] = {}
+    in_use: dict[int, _RowInUse] = {}
     is_first = True
     while True:
-        free = [row for row in range(num_rows) if row not in seats]
+        free = [row for row in range(num_rows) if row not in in_use]
         entering = waiting.take(rows.canvas_tokens, len(free))
-        if not entering and not seats:
+        if not entering and not in_use:
             return
-        seats.update(zip(free, map(_Seat, entering), strict=False))
+        in_use.update(zip(free, map(_RowInUse, entering), strict=False))
         # Idle rows begin as copies, so that the decoder never meets a row it knows nothing about.
         admitted = [*entering, *entering[:1] * (len(free) - len(entering))] if is_first else entering
         is_first = False
@@ -115,19 +115,19 @@ def _denoise_bucket(
             decoder.admit(free[: len(admitted)], [job.payload for job in admitted])
             rows.begin(free[: len(admitted)], admitted)
         settled = rows.step(decoder).tolist()  # the one wait for the device in a step
-        for seat in seats.values():
-            seat.steps += 1
-        leaving = [row for row, seat in seats.items() if settled[row] or seat.steps == rows.config.max_steps]
+        for used in in_use.values():
+            used.steps += 1
+        leaving = [row for row, used in in_use.items() if settled[row] or used.steps == rows.config.max_steps]
         if leaving:
-            yield from _finished(rows, {row: seats.pop(row) for row in leaving}, settled, end_token_ids)
+            yield from _finished(rows, {row: in_use.pop(row) for row in leaving}, settled, end_token_ids)
 
 
 def _finished(
-    rows: CanvasRows, seats: dict[int, _Seat], settled: list[bool], end_token_ids: tuple[int, ...]
+    rows: CanvasRows, in_use: dict[int, _RowInUse], settled: list[bool], end_token_ids: tuple[int, ...]
 ) -> Iterator[Canvas]:
     found = rows.statistics
     assert found is not None
-    chosen = torch.tensor(list(seats), device=rows.ids.device)
+    chosen = torch.tensor(list(in_use), device=rows.ids.device)
     tensors = (found.argmax_ids, found.argmax_log_probability, found.entropy)
     ids, log_probabilities, entropy = (tensor[chosen].cpu() for tensor in tensors)
     if not log_probabilities.isfinite().all():
@@ -135,15 +135,15 @@ def _finished(
             "denoise: the decoder returned hidden states that are not finite. The checkpoint is damaged or its type "
             "overflows; check it with `dgasr doctor`, or load it in float32."
         )
-    for index, (row, seat) in enumerate(seats.items()):
+    for index, (row, used) in enumerate(in_use.items()):
         ends = torch.isin(ids[index], torch.tensor(end_token_ids)).nonzero()
         yield Canvas(
-            job=seat.job,
+            job=used.job,
             ids=ids[index],
             log_probabilities=log_probabilities[index],
             entropy=entropy[index],
             num_tokens=int(ends[0]) if len(ends) else rows.canvas_tokens,
-            num_steps=seat.job.spent_steps + seat.steps,
+            num_steps=used.job.spent_steps + used.steps,
             is_settled=settled[row],
             is_overflowed=not len(ends),
         )

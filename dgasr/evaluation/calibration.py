@@ -123,10 +123,12 @@ def _right_words(reference: str, hypothesis: Sequence[Word], language: str, norm
 
     A normaliser may make several words of one ("won't", "ill-disposed"): all of them have to be right.
     """
-    said = normalise(reference, language, normalizer)
+    expected = normalise(reference, language, normalizer)
     spelled = [normalise(word.word, language, normalizer) for word in hypothesis]
-    heard = [piece for pieces in spelled for piece in pieces]
-    right = {j for i, j in align(said, heard) if i is not None and j is not None and said[i] == heard[j]}
+    recognised = [piece for pieces in spelled for piece in pieces]
+    right = {
+        j for i, j in align(expected, recognised) if i is not None and j is not None and expected[i] == recognised[j]
+    }
     position, found = 0, list[bool | None]()
     for pieces in spelled:
         places = range(position, position + len(pieces))

@@ -37,7 +37,7 @@ def group_rows(utterances: Sequence[ScoredUtterance], normalizer: str) -> list[d
 def rows_beside(
     utterances: Sequence[ScoredUtterance], baseline: Sequence[ScoredUtterance], normalizer: str
 ) -> list[dict[str, Any]]:
-    """Score each set and each language of two systems that heard the same utterances.
+    """Score each set and each language of two systems on the same utterances.
 
     Args:
         utterances: of the system that is evaluated.

@@ -52,27 +52,6 @@ def bootstrap_interval(
     return _quantiles(_drawn_rates(errors, words, units, seed)) if sum(words) else None
 
 
-def paired_interval(
-    counts: Sequence[EditCounts], baseline: Sequence[EditCounts], seed: int = 0
-) -> tuple[float, float] | None:
-    """Where the difference of two error rates on the same utterances may lie: rate less the baseline's.
-
-    Args:
-        counts: edits of each utterance.
-        baseline: edits of the same utterances, done another way.
-        seed: equal seeds give equal intervals.
-
-    Returns:
-        Lower and upper end of the interval at `LEVEL`; `None` where the references hold no word.
-
-    Source:
-        As `bootstrap_interval`; drawing utterances, not rates, keeps what is hard either way out of the difference.
-    """
-    more = [count.errors - other.errors for count, other in zip(counts, baseline, strict=True)]
-    words = [count.reference_words for count in counts]
-    return _quantiles(_drawn_rates(more, words, None, seed)) if sum(words) else None
-
-
 def ratio_interval(
     counts: Sequence[EditCounts], baseline: Sequence[EditCounts], units: np.ndarray | None = None, seed: int = 0
 ) -> tuple[float, float] | None:
@@ -88,7 +67,8 @@ def ratio_interval(
         Lower and upper end of the interval at `LEVEL`; `None` where the baseline makes no error, or in some draws none.
 
     Source:
-        As `paired_interval`. The reference words are the same on both sides, so errors alone are divided.
+        As `bootstrap_interval`; drawing utterances, not rates, keeps what is hard for both out of the ratio. The
+        reference words are the same on both sides, so errors alone are divided.
     """
     ours, theirs = [count.errors for count in counts], [other.errors for other in baseline]
     return _quantiles_of_most(_drawn_rates(ours, theirs, units, seed)) if sum(theirs) else None

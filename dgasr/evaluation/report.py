@@ -1,23 +1,18 @@
 """The report of an evaluation: scored utterances in, figures out. Knows no model."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dgasr.errors import ConfigError
 from dgasr.evaluation.calibration import calibration_figures, judge
 from dgasr.evaluation.groups import group_rows, non_speech_rows, rows_beside
-from dgasr.evaluation.interval import bootstrap_interval, drawn_units, paired_interval
+from dgasr.evaluation.interval import bootstrap_interval, drawn_units
 from dgasr.evaluation.normalise import check_normalizer
 from dgasr.evaluation.scores import ScoredUtterance, character_edits, summarise, word_edits
 from dgasr.evaluation.tables import figures_table
 from dgasr.evaluation.timing import TimingErrors, timing_errors, timing_figures
-from dgasr.evaluation.wer import EditCounts
 
 METRICS = ("wer", "cer")
-
-LEAVING_STEPS = (1, 2, 3, 4)
-"""Steps after which the share of segments that need no more is told."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +32,7 @@ class Evaluation:
     wall_s: float
     """Time from the first byte of audio to the last word, after warm-up, s."""
     seed_canvas: str = "random"
-    """What a canvas started from, `random` tokens or what `ctc` heard; says nothing about other paths."""
+    """What a canvas started from, `random` tokens or `ctc`'s text; says nothing about other paths."""
     rescore: str = "none"
     """Whether CTC could overrule the decoder, `joint` or `none`; says nothing about other paths."""
 
@@ -125,40 +120,3 @@ def check_request(normalizer: str, metric: str) -> None:
     check_normalizer(normalizer)
     if metric not in METRICS:
         raise ConfigError(f"metric {metric!r} is not known. Choose one of {', '.join(METRICS)}.")
-
-
-def compare_with(baseline: Evaluation, evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """Set evaluations against one of the same manifest, word by word.
-
-    Args:
-        baseline: what the others are measured against; it becomes the first row.
-        evaluations: the others.
-
-    Returns:
-        What `Evaluation.to_json` gives of each, with `difference` (WER less the baseline's), `difference_95` (its
-        interval), `left_after` (steps → share of the segments that took no more) and `same_text` (share of the
-        utterances with the baseline's very text).
-    """
-    return [_compared(baseline, evaluation) for evaluation in (baseline, *evaluations)]
-
-
-def _compared(baseline: Evaluation, evaluation: Evaluation) -> dict[str, Any]:
-    figures = evaluation.to_json()
-    steps = [steps for utterance in evaluation.utterances for steps in utterance.num_steps]
-    texts = zip(evaluation.utterances, baseline.utterances, strict=True)
-    same = sum(utterance.hypothesis == other.hypothesis for utterance, other in texts)
-    edits, theirs = _edits(evaluation), _edits(baseline)
-    words = sum(count.reference_words for count in edits)
-    more = sum(count.errors for count in edits) - sum(count.errors for count in theirs)
-    return figures | {
-        "difference": more / words if words else None,
-        "difference_95": paired_interval(edits, theirs),
-        "left_after": {
-            limit: sum(spent <= limit for spent in steps) / len(steps) if steps else None for limit in LEAVING_STEPS
-        },
-        "same_text": same / len(evaluation.utterances),
-    }
-
-
-def _edits(evaluation: Evaluation) -> list[EditCounts]:
-    return [word_edits(utterance, evaluation.normalizer) for utterance in evaluation.utterances]

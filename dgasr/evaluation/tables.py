@@ -1,6 +1,6 @@
 """Figures of evaluations as text for people: for a terminal, and in Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -35,36 +35,32 @@ def groups_table(rows: Sequence[dict[str, Any]]) -> str:
     is_beside = any("baseline_rate" in row for row in rows)
     head = ["", "utterances", "min", "people", "rate", "% (95 % interval)"]
     head += ["baseline % (95 % interval)", "ratio (95 % interval)"] if is_beside else []
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for row in rows:
-        name = row["name"] if row["group"] == "set" else f"language {row['name']}"
-        over = ", people drawn" if row["interval_over"] == "speakers" else ""
-        marks = ", marks kept" if row["keeps_marks"] else ""
-        cells = [name, row["num_utterances"], f"{row['audio_s'] / 60:.1f}", row["num_speakers"] or ""]
-        cells += [row["metric"].upper() + marks, _rate_between(row["rate"], row["interval_95"]) + over]
-        if is_beside:
-            cells.append(_rate_between(row["baseline_rate"], row["baseline_interval_95"]))
-            cells.append(_ratio(row["ratio"], row["ratio_95"]))
-        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    return "\n".join(lines)
+    return _markdown(head, (_group_cells(row) for row in rows))
+
+
+def _group_cells(row: dict[str, Any]) -> Iterator[object]:
+    over = ", people drawn" if row["interval_over"] == "speakers" else ""
+    yield row["name"] if row["group"] == "set" else f"language {row['name']}"
+    yield from (row["num_utterances"], f"{row['audio_s'] / 60:.1f}", row["num_speakers"] or "")
+    yield row["metric"].upper() + (", marks kept" if row["keeps_marks"] else "")
+    yield _rate_between(row["rate"], row["interval_95"]) + over
+    if "baseline_rate" in row:
+        yield _rate_between(row["baseline_rate"], row["baseline_interval_95"])
+        yield _ratio(row["ratio"], row["ratio_95"])
 
 
 def non_speech_table(rows: Sequence[dict[str, Any]]) -> str:
     """Lay out in Markdown how often words were recognised where the reference is empty.
 
     Args:
-        rows: what `nonspeech.non_speech_rows` gives.
+        rows: what `groups.non_speech_rows` gives.
     """
-    lines = [
-        "| nobody speaks | utterances | min | segments decoded | with words | of these flagged | words |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['name']} | {row['num_utterances']} | {row['audio_s'] / 60:.1f} | {row['num_segments']}"
-        f" | {row['with_words']} | {row['with_words_flagged']} | {row['num_words']} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    head = ["nobody speaks", "utterances", "min", "segments decoded", "with words", "of these flagged", "words"]
+    counts = ("num_segments", "with_words", "with_words_flagged", "num_words")
+    return _markdown(
+        head,
+        ([row["name"], row["num_utterances"], f"{row['audio_s'] / 60:.1f}", *(row[n] for n in counts)] for row in rows),
+    )
 
 
 def steps_table(evaluations: Sequence[dict[str, Any]]) -> str:
@@ -73,48 +69,24 @@ def steps_table(evaluations: Sequence[dict[str, Any]]) -> str:
     Args:
         evaluations: what `Evaluation.to_json` gives, for each.
     """
-    rows = [
-        "| path | steps | WER | CER | RTFx | start, median / p90 ms | end, median / p90 ms |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for figures in evaluations:
-        steps = figures["steps"] if figures["path"] == "diffusion" else ""
-        path = figures["path"] + (", rescored" if figures["rescore"] == "joint" else "")
-        times = [_edge(figures["timing"], edge) for edge in ("start", "end")]
-        rows.append(
-            f"| {path} | {steps} | {_percent(figures['wer'])} | {_percent(figures['cer'])}"
-            f" | {figures['rtfx']:.0f} | {times[0]} | {times[1]} |"
-        )
-    return "\n".join(rows)
+    head = ["path", "steps", "WER", "CER", "RTFx", "start, median / p90 ms", "end, median / p90 ms"]
+    return _markdown(head, map(_steps_cells, evaluations))
 
 
-def seeds_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay canvases of noise and seeded ones below each other in Markdown, each beside the first.
+def _steps_cells(figures: dict[str, Any]) -> Iterator[object]:
+    yield figures["path"] + (", rescored" if figures["rescore"] == "joint" else "")
+    yield figures["steps"] if figures["path"] == "diffusion" else ""
+    yield from (_percent(figures["wer"]), _percent(figures["cer"]), f"{figures['rtfx']:.0f}")
+    yield from (_edge(figures["timing"], edge) for edge in ("start", "end"))
 
-    Args:
-        rows: what `seeds.compare_with` gives.
-    """
-    lines = [
-        "| steps | seed | WER (95 % interval) | less the first | mean steps | left after 1 / 2 / 3 / 4 | same text |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        steps = "" if row["mean_steps"] is None else f"{row['mean_steps']:.2f}"
-        left = " / ".join("" if share is None else f"{100 * share:.0f}" for share in row["left_after"].values())
-        lines.append(
-            f"| {row['steps']} | {row['seed_canvas']} | {_percent(row['wer'])}{_between(row['interval_95'])}"
-            f" | {_points(row['difference'])}{_between(row['difference_95'])} | {steps} | {left} %"
-            f" | {100 * row['same_text']:.1f} % |"
-        )
-    return "\n".join(lines)
+
+def _markdown(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def _between(interval: Sequence[float] | None, digits: int = 2) -> str:
     return "" if interval is None else f" ({100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f})"
-
-
-def _points(difference: float | None) -> str:
-    return "undefined" if difference is None else f"{100 * difference:+.2f}"
 
 
 def _rates(figures: dict[str, Any]) -> list[str]:

@@ -68,15 +68,15 @@ def timing_errors(reference: Sequence[Word], hypothesis: Sequence[Word]) -> Timi
     Returns:
         Errors of the words that the alignment pairs and that read the same; all other words have no timing error.
     """
-    said, heard = _compared(reference), _compared(hypothesis)
+    expected, recognised = _compared(reference), _compared(hypothesis)
     matched = [
         (reference[i], hypothesis[j])
-        for i, j in align(said, heard)
-        if i is not None and j is not None and said[i] == heard[j]
+        for i, j in align(expected, recognised)
+        if i is not None and j is not None and expected[i] == recognised[j]
     ]
     return TimingErrors(
-        start_samples=tuple(heard.start_sample - said.start_sample for said, heard in matched),
-        end_samples=tuple(heard.end_sample - said.end_sample for said, heard in matched),
+        start_samples=tuple(found.start_sample - true.start_sample for true, found in matched),
+        end_samples=tuple(found.end_sample - true.end_sample for true, found in matched),
         reference_words=len(reference),
     )
 

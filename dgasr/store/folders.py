@@ -131,22 +131,28 @@ class _LocalFile(io.FileIO):
 
 def _walk(folder: str) -> Iterator[str]:
     """Yield the files under a folder in the order in which S3 lists them; folders that are links stay unvisited."""
-    try:
-        with os.scandir(folder) as found:
-            entries = [(entry.name + os.sep * entry.is_dir(follow_symlinks=False), entry.path) for entry in found]
-    except PermissionError:
-        # It becomes a rejected recording: what is in it is not lost in silence.
-        yield folder
-        return
-    except (FileNotFoundError, NotADirectoryError):
-        return  # gone since its parent was listed
-    except OSError as error:
-        raise _translated(error, folder) from error
-    for name, path in sorted(entry for entry in entries if not entry[0].startswith(".")):
-        if name.endswith(os.sep):
-            yield from _walk(path)
-        elif not os.path.isdir(path):
-            yield path
+    waiting = [folder + os.sep]  # a stack, since folders may be nested deeper than Python calls functions
+    while waiting:
+        path = waiting.pop()
+        if not path.endswith(os.sep):
+            if not os.path.isdir(path):
+                yield path
+            continue
+        try:
+            with os.scandir(path[:-1] or os.sep) as found:
+                entries = [entry.path + os.sep * entry.is_dir(follow_symlinks=False) for entry in found]
+        except PermissionError:
+            # It becomes a rejected recording: what is in it is not lost in silence.
+            yield path.rstrip(os.sep)
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # gone since its parent was listed
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise _translated(error, path) from error
+            yield path.rstrip(os.sep)  # likewise a rejected recording
+        else:
+            visible = [entry for entry in entries if not entry[len(path) :].startswith(".")]
+            waiting += sorted(visible, reverse=True)
 
 
 def _recording(path: str) -> Recording:

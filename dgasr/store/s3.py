@@ -276,8 +276,17 @@ def _of_response(error: boto_errors.ClientError, uri: str) -> Exception:
         return ConfigError(f"{uri}: S3 refuses the request ({code}). {REMEDIES.get(code, REMEDY)}")
     if code in MISSING_CODES:
         return ObjectMissingError(f"{uri}: there is no such object. Check the key, or list the prefix again.")
+    if code == "InvalidObjectState":
+        storage_class = error.response["Error"].get("StorageClass", "archived")
+        return ObjectError(
+            f"{uri}: lies in the storage class {storage_class}, from which nothing can be read. Restore it (`aws s3api "
+            "restore-object`, hours), then run `dgasr backfill --reason unreadable`."
+        )
     if code in CHANGED_CODES:
         return ChangedDuringReadError(f"{uri}: was replaced while it was read. Run again: it is a new version.")
     if status >= 500 or status in PASSING_STATUS or code in PASSING_CODES:
         return TransientError(f"{uri}: S3 is busy or failing ({code}, status {status}). Try again later.")
-    return ObjectError(f"{uri}: S3 does not give it ({code}, status {status}). Check the permissions of this object.")
+    return ObjectError(
+        f"{uri}: S3 does not give it ({code}, status {status}). Check the permissions of this object, and whether its "
+        "bucket asks that the reader pays (Requester Pays: copy it into a bucket of yours)."
+    )

@@ -62,8 +62,8 @@ def change_speed(waveform: np.ndarray, factor: float) -> np.ndarray:
 def through_telephone(waveform: np.ndarray) -> np.ndarray:
     """Keep what a sampling rate of 8 kHz carries.  [samples] → [samples]"""
     carried = soxr.resample(waveform, SAMPLE_RATE_HZ, TELEPHONE_RATE_HZ)
-    heard = soxr.resample(carried, TELEPHONE_RATE_HZ, SAMPLE_RATE_HZ)[: waveform.size]
-    return np.pad(heard, (0, waveform.size - heard.size)).astype(np.float32)
+    received = soxr.resample(carried, TELEPHONE_RATE_HZ, SAMPLE_RATE_HZ)[: waveform.size]
+    return np.pad(received, (0, waveform.size - received.size)).astype(np.float32)
 
 
 def augment(waveform: np.ndarray, config: AugmentationConfig, strength: float, rng: np.random.Generator) -> np.ndarray:

@@ -5,7 +5,7 @@ Knows features and ids, no model and no loss.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,10 +33,15 @@ class Batch:
     canvas: Tensor  # [batch, canvas]: text, end of text, pads
     text_lengths: Tensor  # [batch]: tokens before the end of text
     frame_labels: Tensor  # [batch, audio tokens]: id, blank, or IGNORED
+    language: str = "en"
+    """Of all rows: the prompt names it."""
 
     def to(self, device: str) -> "Batch":
         """Copy to a device."""
-        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return Batch(
+            self.log_mel.to(device), self.canvas.to(device), self.text_lengths.to(device),
+            self.frame_labels.to(device), self.language,
+        )  # fmt: skip
 
 
 class Batches(Dataset[Batch]):
@@ -76,7 +81,14 @@ class Batches(Dataset[Batch]):
             raise ConfigError("training: there is no utterance to learn from. Give a manifest with some.")
         for utterance in utterances:
             self._check(utterance)
-        self._rows = Rows(utterances, model.window_samples, config, augmentation)
+        languages = sorted({utterance.language for utterance in utterances})
+        self._rows = {
+            language: Rows(
+                [u for u in utterances if u.language == language], model.window_samples, config, augmentation
+            )
+            for language in languages
+        }
+        self._shares = [sum(u.language == language for u in utterances) / len(utterances) for language in languages]
 
     def _check(self, utterance: Utterance) -> None:
         self._tokenizer.encode(utterance.text)
@@ -98,7 +110,10 @@ class Batches(Dataset[Batch]):
         progress = step / max(1, self._num_steps - 1)
         strength = self._strength[0] + (self._strength[1] - self._strength[0]) * progress
         limit_s = self._length_limit_s(rng)
-        rows = [self._rows.draw(rng, strength, limit_s) for _ in range(self._config.batch_size)]
+        languages = list(self._rows)
+        # One language a batch, so that all rows have one prompt; languages come as often as their utterances do.
+        language = languages[0] if len(languages) == 1 else str(rng.choice(languages, p=self._shares))
+        rows = [self._rows[language].draw(rng, strength, limit_s) for _ in range(self._config.batch_size)]
         features = [self._log_mel(row, rng, strength) for row in rows]
         ids = [self._tokenizer.encode(row.text) for row in rows]
         needed = max(
@@ -111,6 +126,7 @@ class Batches(Dataset[Batch]):
             canvas=torch.tensor([canvas_ids(text, needed, prompt.end_text_ids[0], prompt.pad_id) for text in ids]),
             text_lengths=torch.tensor([len(text) for text in ids]),
             frame_labels=torch.from_numpy(np.stack([self._frame_labels(row) for row in rows])),
+            language=language,
         )
 
     def _length_limit_s(self, rng: np.random.Generator) -> float:

@@ -64,7 +64,7 @@ def _missing(model: AsrModel, utterance: Utterance) -> np.ndarray:
 
 @torch.no_grad()
 def _log_probs(model: AsrModel, waveform: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-    """Listen to an utterance and read the head's `label_log_probs`, every encoder frame.  [frames, 1 + labels]."""
+    """Encode an utterance and read the head's `label_log_probs`, every encoder frame.  [frames, 1 + labels]."""
     config = model.config
     features = FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"])
     window = whole_windows([log_mel(waveform, features)], features)

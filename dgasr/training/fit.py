@@ -8,13 +8,15 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from dgasr.errors import ConfigError
-from dgasr.model.adapter import has_lora, save_adapter
+from dgasr.model.adapter import add_lora, has_lora, hold_in_float32, load_adapter, save_adapter
 from dgasr.model.asr import AsrModel
-from dgasr.model.checkpoint import save_model
-from dgasr.model.identity import TOKENIZER_FILE
+from dgasr.model.checkpoint import load_model, save_model
+from dgasr.model.identity import TOKENIZER_FILE, read_config
+from dgasr.model.pretrained import load_pretrained
 from dgasr.prompt import Tokenizer
 from dgasr.training.manifests import Utterance
 from dgasr.training.phase_run import METRICS_FILE, FitConfig, PhaseRun, read_state
@@ -24,6 +26,55 @@ log = logging.getLogger(__name__)
 
 ADAPTER_PARTS = {"lora", "projector"}
 """Parts that an adapter folder holds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartConfig:
+    """First weights of a run.
+
+    model: `full`, or the model folder to go on from.
+    adapter: projector and LoRA to go on from, or `None`.
+    lora: put LoRA on the backbone.
+    device: where frozen weights are loaded to.
+    """
+
+    model: str
+    adapter: str | None = None
+    lora: bool = False
+    device: str = "cpu"
+
+
+def starting_model(start: StartConfig, out: Path) -> tuple[AsrModel, Path]:
+    """Load the model that training changes.
+
+    Args:
+        start: which weights.
+        out: folder of the run; the tokenizer of frozen weights is written there.
+
+    Returns:
+        The model and the folder of its tokenizer.
+
+    Raises:
+        ConfigError: what was asked for is not there, or would train frozen weights.
+    """
+    config = read_config(start.model)
+    if config.pretrained and not (start.lora or start.adapter):
+        raise ConfigError(
+            f"--model {start.model}: its encoder and backbone are frozen, and too large to train whole. Give --lora, "
+            "or --adapter to go on with one."
+        )
+    folder = out if config.pretrained else Path(start.model)
+    model = load_pretrained(config, device=start.device) if config.pretrained else load_model(folder)
+    if start.adapter is not None:
+        load_adapter(model, start.adapter)
+    elif start.lora:
+        add_lora(model, model.config.lora)
+    if start.lora or start.adapter:
+        hold_in_float32(model)
+    if config.pretrained:
+        out.mkdir(parents=True, exist_ok=True)
+        model.tokenizer.save(out)
+    return model, folder
 
 
 def fit(

@@ -146,15 +146,22 @@ class PhaseRun:
         self._model, self._plan, self._config = model, plan, config
         self._phase = phase = plan.phases[index]
         self._index, self._first = index, first
-        settings = model.config
-        prompt = build_prompt(tokenizer, settings.prompt, settings.num_audio_tokens, settings.languages[0])
-        self._prompt_ids = torch.tensor(prompt.ids, device=config.device)
+        self._tokenizer = tokenizer
+        self._prompts: dict[str, Tensor] = {}
         arguments = (model.config, tokenizer, phase.batches, plan.augmentation)
         micro_steps = phase.steps * phase.grad_accumulation
         self._batches = Batches(train, *arguments, phase.strength, micro_steps, _mixed(config.seed, index))
         self._validation = (
             Batches(validation, *arguments, (0.0, 0.0), config.validation_batches, config.seed) if validation else None
         )
+
+    def _prompt_ids(self, language: str) -> Tensor:
+        """Return the prompt that transcription uses for a language.  [prompt]"""
+        if language not in self._prompts:
+            settings = self._model.config
+            prompt = build_prompt(self._tokenizer, settings.prompt, settings.num_audio_tokens, language)
+            self._prompts[language] = torch.tensor(prompt.ids, device=self._config.device)
+        return self._prompts[language]
 
     def train(self, start: int, state: TrainingState | None, on_step: Callable[[int, dict[str, float]], None]) -> None:
         """Take the phase's steps.
@@ -200,7 +207,7 @@ class PhaseRun:
         for _ in range(self._phase.grad_accumulation):
             batch = next(batches).to(self._config.device)
             losses = batch_losses(
-                self._model, batch, self._prompt_ids, self._phase.losses, self._phase.noise, generator
+                self._model, batch, self._prompt_ids(batch.language), self._phase.losses, self._phase.noise, generator
             )
             (losses["total"] / self._phase.grad_accumulation).backward()
             for name, loss in losses.items():
@@ -223,7 +230,7 @@ class PhaseRun:
         for index in range(len(self._validation)):
             batch = self._validation[index].to(self._config.device)
             losses = batch_losses(
-                self._model, batch, self._prompt_ids, self._phase.losses, self._phase.noise, generator
+                self._model, batch, self._prompt_ids(batch.language), self._phase.losses, self._phase.noise, generator
             )
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.item() / len(self._validation)

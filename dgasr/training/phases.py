@@ -1,6 +1,6 @@
 """What a training run does: phases one after the other, each with its own losses, learning rate and trainable parts.
 
-Plain settings and their JSON; knows no tensors. The shipped plans lie in `plans/`.
+Plain settings and their JSON; knows no tensors. `tools/tiny/plan.json` is the bundled model's.
 """
 
 import json
@@ -123,7 +123,7 @@ def read_plan(path: Path) -> Plan:
         augmentation = AugmentationConfig(**_tuples(fields.pop("augmentation", {})))
         return Plan(phases=phases, augmentation=augmentation, **_tuples(fields))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a training plan ({error}). See dgasr/training/plans for examples.") from error
+        raise ConfigError(f"{path}: not a training plan ({error}). See tools/tiny/plan.json for one.") from error
 
 
 def _phase(fields: dict[str, Any]) -> Phase:

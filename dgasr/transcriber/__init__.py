@@ -1,4 +1,4 @@
-"""Audio to transcripts: the room where all others meet."""
+"""Audio to transcripts: composes features, model, diffusion and alignment."""
 
 from dgasr.recipe import build_recipe
 from dgasr.transcriber.file import Transcript, transcribe

@@ -50,7 +50,7 @@ class EncodedSegment:
     keys_values: prompt cache of every backbone layer.  [heads, prompt, head_dim] each
     prompt_state: the backbone encoder's last state, which predicts the first token.  [hidden]
     num_frames: frames of 20 ms that hold audio.
-    states: audio embeddings of these frames and of all that still hear them.  [frames, hidden]
+    states: audio embeddings of these frames and of all that depend on them.  [frames, hidden]
     log_partition: of the states, over the vocabulary.  [frames]
     ctc: what CTC reads in it.
     """

@@ -50,8 +50,8 @@ def transcribe(
     """
     recipe = build_recipe(model.config, model.identity, max_steps=max_steps, language=language)
     silent: list[SegmentTranscript] = []
-    heard = list(Transcriber(model, recipe, batch_size).transcribe(_segments(Path(audio), recipe, silent)))
-    segments = sorted([*heard, *silent], key=lambda transcript: transcript.segment.segment_index)
+    spoken = list(Transcriber(model, recipe, batch_size).transcribe(_segments(Path(audio), recipe, silent)))
+    segments = sorted([*spoken, *silent], key=lambda transcript: transcript.segment.segment_index)
     words = tuple(word for transcript in segments for word in transcript.words)
     return Transcript(
         text=join_words(transcript.text for transcript in segments),
@@ -62,7 +62,7 @@ def transcribe(
 
 
 def _segments(path: Path, recipe: Recipe, silent: list[SegmentTranscript]) -> Iterator[SegmentFeatures]:
-    """Read and cut a file; speech is yielded, silence is put aside."""
+    """Read and cut a file; speech is yielded, silence goes to `silent`."""
     try:
         file = path.open("rb")
     except OSError as error:

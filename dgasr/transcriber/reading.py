@@ -27,7 +27,7 @@ def read_transcript(
     ids: Sequence[int],
     probabilities: Sequence[float],
     *,
-    rival_ids: Sequence[int] | None = None,
+    alternative_ids: Sequence[int] | None = None,
     num_steps: int = 0,
     canvas_tokens: int = 0,
     is_settled: bool = True,
@@ -41,13 +41,13 @@ def read_transcript(
         encoded: the segment.
         ids: tokens of the text, without the end of text.
         probabilities: what the model gives each of them, in [0, 1].
-        rival_ids: tokens of the text that it was preferred to; CTC's if nothing was chosen.
+        alternative_ids: tokens of the text that it was preferred to; CTC's if nothing was chosen.
         num_steps: decoder calls spent.
         canvas_tokens: length of the canvas that held the text.
         is_settled: the canvas had stopped changing.
         is_overflow: the largest canvas held no end of text.
     """
-    ids, rival_ids = list(ids), list(encoded.ctc.ids if rival_ids is None else rival_ids)
+    ids, alternative_ids = list(ids), list(encoded.ctc.ids if alternative_ids is None else alternative_ids)
     segment, tokenizer = encoded.features.segment, model.tokenizer
     tokens = [WordTokens(word, start, end, min(probabilities[start:end])) for word, start, end in tokenizer.words(ids)]
     log_probs = label_log_probs(
@@ -57,7 +57,7 @@ def read_transcript(
     words, timing_source = align_words(tokens, ids, log_probs, sound, segment, recipe.alignment)
     confidence = segment_confidence(words, log_probs[:, 0])
     flags = flag_segment(
-        words, [word for word, _, _ in tokenizer.words(rival_ids)], confidence,
+        words, [word for word, _, _ in tokenizer.words(alternative_ids)], confidence,
         is_settled=is_settled, is_overflow=is_overflow, config=recipe.alignment,
     )  # fmt: skip
     return SegmentTranscript(

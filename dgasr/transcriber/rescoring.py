@@ -30,13 +30,13 @@ class Choice:
     canvas: as it was denoised.
     ids: tokens of the text.
     probabilities: of each of them, by the decoder or, for CTC's text, by the causal encoder, in [0, 1].
-    rival_ids: tokens of the other text.
+    alternative_ids: tokens of the other text.
     """
 
     canvas: Canvas
     ids: Sequence[int]
     probabilities: Sequence[float]
-    rival_ids: Sequence[int]
+    alternative_ids: Sequence[int]
 
     @property
     def encoded(self) -> EncodedSegment:
@@ -82,11 +82,11 @@ class Rescorer:
 
     def _scored_tokens(self, choice: Choice) -> int | None:
         """The canvas length that holds both texts and their end; `None` where there is nothing to choose."""
-        texts, config = (choice.ids, choice.rival_ids), self._model.config
+        texts, config = (choice.ids, choice.alternative_ids), self._model.config
         embeddings = len(choice.encoded.states) // config.projector.subsampling
         if (
             self._recipe.rescore == "none"
-            or tuple(choice.ids) == tuple(choice.rival_ids)
+            or tuple(choice.ids) == tuple(choice.alternative_ids)
             or choice.canvas.is_overflowed
             or any(min_frames(text) > embeddings for text in texts)  # CTC could not say it, whatever was spoken
         ):
@@ -95,20 +95,22 @@ class Rescorer:
 
     def _rescore(self, choices: Sequence[Choice], num_tokens: int) -> Iterator[Choice]:
         batch = [choice.encoded for choice in [*choices, *[choices[-1]] * (self._num_rows - len(choices))]]
-        texts = [choice.ids for choice in choices], [choice.rival_ids for choice in choices]
+        texts = [choice.ids for choice in choices], [choice.alternative_ids for choice in choices]
         decoded, by_label = causal_log_probs(self._model, self._recipe, batch, texts, num_tokens)
         by_ctc = _ctc_log_likelihoods(self._model, choices)
         for choice, ours, theirs, (ctc_ours, ctc_theirs) in zip(choices, decoded, by_label, by_ctc, strict=True):
             if sum(theirs) + ctc_theirs > sum(ours) + ctc_ours:
                 probabilities = torch.tensor(theirs[:-1]).exp().tolist()
-                yield replace(choice, ids=choice.rival_ids, probabilities=probabilities, rival_ids=choice.ids)
+                yield replace(
+                    choice, ids=choice.alternative_ids, probabilities=probabilities, alternative_ids=choice.ids
+                )
             else:
                 yield choice
 
 
 def _ctc_log_likelihoods(model: AsrModel, choices: Sequence[Choice]) -> list[tuple[float, float]]:
     """Score the two texts of each choice, those excepted that were scored when they were read."""
-    texts = [(tuple(choice.ids), tuple(choice.rival_ids)) for choice in choices]
+    texts = [(tuple(choice.ids), tuple(choice.alternative_ids)) for choice in choices]
     known = [choice.encoded.ctc.log_likelihoods for choice in choices]
     missing = [[text for text in pair if text not in scored] for pair, scored in zip(texts, known, strict=True)]
     segments = [choice.encoded for choice in choices]
@@ -178,5 +180,5 @@ def _decoded(canvas: Canvas) -> Choice:
         canvas=canvas,
         ids=canvas.ids[text].tolist(),
         probabilities=canvas.log_probabilities[text].exp().tolist(),
-        rival_ids=canvas.job.payload.ctc.ids,
+        alternative_ids=canvas.job.payload.ctc.ids,
     )

@@ -150,7 +150,7 @@ class Transcriber:
             choice.encoded,
             choice.ids,
             choice.probabilities,
-            rival_ids=choice.rival_ids,
+            alternative_ids=choice.alternative_ids,
             num_steps=canvas.num_steps,
             canvas_tokens=canvas.job.canvas_tokens,
             is_settled=canvas.is_settled,

@@ -179,3 +179,21 @@ class FailingFile(io.BytesIO):
 def test_limits_that_contradict_each_other_are_refused():
     with pytest.raises(ConfigError, match="max_sample_rate_hz"):
         AudioConfig(min_sample_rate_hz=2000, max_sample_rate_hz=1000)
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp3", "libmp3lame", {"write_xing": "0"}), ("a.mp3", "libmp3lame", {}), ("a.aac", "aac", {}),
+        ("a.mp2", "mp2", {}), ("a.mkv", "aac", {}), ("a.mkv", "libmp3lame", {}), ("a.opus", "libopus", {}),
+    ],
+)  # fmt: skip
+def test_sound_lies_where_it_was_before_it_was_encoded(tmp_path, encode, rate_hz, name, codec, options):
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, rate_hz).astype(np.float32)
+    sound = np.concatenate([np.zeros(rate_hz, np.float32), noise, np.zeros(rate_hz, np.float32)])
+    encode(tmp_path / name, sound[None], rate_hz, codec, **options)
+    waveform = decode(tmp_path / name)[0]
+    heard = np.flatnonzero(np.abs(waveform) > 0.1)
+    assert heard[0] / SAMPLE_RATE_HZ == pytest.approx(1.0, abs=0.01)
+    assert heard[-1] / SAMPLE_RATE_HZ == pytest.approx(2.0, abs=0.01)

@@ -14,7 +14,7 @@ from dgasr.records import Gap
 RATE_HZ = 8000
 
 
-def timeline(*, start_s=None, declared_s=None, missing="lost"):
+def timeline(*, start_s=None, declared_s=None, missing="lost", priming=0):
     return Timeline(
         label="a.webm",
         sample_rate_hz=RATE_HZ,
@@ -22,6 +22,7 @@ def timeline(*, start_s=None, declared_s=None, missing="lost"):
         start_s=start_s,
         declared_s=declared_s,
         missing=missing,
+        priming=priming,
         config=AudioConfig(),
     )
 
@@ -86,6 +87,14 @@ def test_a_start_a_little_late_is_silence():
 
 def test_priming_before_the_start_is_no_gap():
     assert aligned([frame(-1000), frame(0)], start_s=0.0).size == 2000
+
+
+def test_priming_that_nobody_left_out_is_left_out_and_later_times_stay_right():
+    samples = aligned([frame(0, value=1.0), frame(1000), frame(2000)], priming=1105)
+    assert samples.size == 1895
+    assert samples.max() == 0.5
+    pieces = list(timeline(missing="not_sent", priming=1105).align([frame(0), frame(1000), frame(9000 + 2000)]))
+    assert [piece.num_samples if isinstance(piece, Gap) else len(piece) for piece in pieces] == [0, 895, 9000, 1000]
 
 
 def test_a_long_hole_is_a_gap_and_later_audio_stays_in_place():

@@ -10,6 +10,7 @@ from dgasr.cli import build_parser
 from dgasr.commands.train import _plan
 from dgasr.training.manifests import Utterance, write_manifest
 from dgasr.transcriber import load
+from tools.tiny.fresh import PLAN
 
 SHORT = ("--steps", 1, "--batch-size", 2, "--grad-accum", 1, "--workers", 0, "--device", "cpu")
 
@@ -35,9 +36,9 @@ def plan_of():
     return parse
 
 
-def test_from_scratch_to_a_model_to_an_adapter(dgasr, manifest, tmp_path):
+def test_from_a_model_to_a_model_to_an_adapter(dgasr, manifest, tmp_path):
     model, adapter = tmp_path / "model", tmp_path / "adapter"
-    code, out, _ = dgasr("train", manifest, "--out", model, "--scratch", "--validation", manifest, *SHORT)
+    code, out, _ = dgasr("train", manifest, "--out", model, "--validation", manifest, *SHORT)
     assert (code, out) == (0, f"{model}: trained for 1 steps; the losses are in metrics.jsonl there.\n")
     assert "validation_total" in json.loads((model / "metrics.jsonl").read_text())
     code, _, _ = dgasr("train", manifest, "--out", adapter, "--model", model, "--lora", *SHORT)
@@ -77,8 +78,8 @@ def test_freezing_and_lora_choose_what_is_trained(plan_of, flags, parts):
     assert set(plan_of(*flags).phases[0].train) == parts
 
 
-def test_the_bundled_models_plan_has_a_name(plan_of):
-    assert len(plan_of("--plan", "tiny").phases) > 1
+def test_a_plan_of_several_phases_is_read_from_its_file(plan_of):
+    assert len(plan_of("--plan", PLAN).phases) > 1
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,6 @@ def test_the_bundled_models_plan_has_a_name(plan_of):
     [
         (("--freeze", "head"), "head is not among"),
         (("--freeze", "encoder,projector,backbone"), "nothing is left to train"),
-        (("--scratch", "--lora"), "leave out --lora"),
         (("--model", "absent"), "no such folder"),
         (("--plan", "absent.json"), "not a training plan"),
         (("--steps", "0"), "--steps"),
@@ -117,7 +117,7 @@ def test_devices_have_the_names_that_all_commands_take(dgasr, manifest, tmp_path
 
     if torch.cuda.is_available():
         pytest.skip("refusals without a GPU are not seen beside one")
-    command = ("train", manifest, "--out", tmp_path, "--scratch")
+    command = ("train", manifest, "--out", tmp_path)
     code, _, err = dgasr(*command, "--device", "cuda:1")
     assert code == 2
     assert "--device cuda:1: torch sees no GPU" in err

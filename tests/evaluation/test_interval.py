@@ -5,7 +5,6 @@ from dgasr.evaluation.interval import (
     MIN_SPEAKERS,
     bootstrap_interval,
     drawn_units,
-    paired_interval,
     ratio_interval,
     statistics_intervals,
 )
@@ -28,18 +27,6 @@ def test_equal_utterances_leave_no_doubt():
 
 def test_without_reference_words_there_is_none():
     assert bootstrap_interval([EditCounts(0, 0, 2, 0)]) is None
-
-
-def test_a_difference_is_surer_than_the_rates_it_lies_between():
-    hard, easy = EditCounts(8, 0, 0, 10), EditCounts(0, 0, 0, 10)
-    worse = [EditCounts(9, 0, 0, 10), EditCounts(1, 0, 0, 10)] * 50
-    assert paired_interval(worse, [hard, easy] * 50) == pytest.approx((0.1, 0.1))
-
-
-def test_equal_ways_differ_by_nothing_and_the_sign_is_that_of_the_first():
-    none, one = EditCounts(0, 0, 0, 5), EditCounts(1, 0, 0, 5)
-    assert paired_interval([none, one], [none, one]) == (0.0, 0.0)
-    assert paired_interval([none] * 9, [one] * 9) == pytest.approx((-0.2, -0.2))
 
 
 def test_utterances_of_a_speaker_are_drawn_together_where_there_are_enough():

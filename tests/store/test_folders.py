@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 
 import pytest
 
@@ -190,3 +191,40 @@ def test_a_disk_that_fills_up_keeps_nothing_of_what_did_not_fit(tmp_path, monkey
     with pytest.raises(TransientError, match="No space left"):
         write_bytes(f"{tmp_path}/part", b"data")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def bottomless(tmp_path):
+    """A folder whose content is taken away afterwards by `rm`: pytest's own tidying recurses, and not this deep."""
+    yield tmp_path
+    subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True)
+
+
+def test_folders_nested_deeper_than_python_calls_functions_are_listed(bottomless):
+    folder = bottomless
+    descriptor = os.open(bottomless, os.O_RDONLY)
+    for _ in range(1200):  # one letter each: the path stays below the system's 4,096 bytes
+        os.mkdir("d", dir_fd=descriptor)
+        below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor, folder = below, folder / "d"
+    os.close(descriptor)
+    (folder / "a.wav").write_bytes(b"audio")
+    (bottomless / "b.wav").write_bytes(b"audio")
+    assert [recording.uri for recording in list_objects(str(bottomless))] == [
+        str(bottomless / "b.wav"),
+        str(folder / "a.wav"),
+    ]
+
+
+def test_a_path_too_long_for_the_system_is_listed_and_says_so_when_opened(bottomless):
+    descriptor = os.open(bottomless, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=descriptor)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(descriptor)
+    (recording,) = list_objects(str(bottomless))
+    with pytest.raises(ObjectError, match="too long"):
+        open_object(recording)

@@ -8,7 +8,7 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from dgasr.errors import ChangedDuringReadError, ConfigError, ObjectMissingError, TransientError
+from dgasr.errors import ChangedDuringReadError, ConfigError, ObjectError, ObjectMissingError, TransientError
 from dgasr.records import Recording
 from dgasr.store import s3
 from dgasr.store.locations import EPOCH
@@ -77,6 +77,13 @@ def test_a_missing_object_is_listed_and_says_so_when_opened(bucket):
     (recording,) = list_objects(f"s3://{bucket}/nothing.wav")
     with pytest.raises(ObjectMissingError):
         open_object(recording)
+
+
+def test_an_archived_object_names_its_class_and_the_remedy(bucket):
+    boto3.client("s3").put_object(Bucket=bucket, Key="old.wav", Body=b"audio", StorageClass="DEEP_ARCHIVE")
+    (recording,) = list_objects(f"s3://{bucket}/old.wav")
+    with pytest.raises(ObjectError, match=r"DEEP_ARCHIVE.*restore-object"):
+        open_object(recording).read()
 
 
 def test_an_empty_prefix_lists_nothing(bucket):

@@ -8,7 +8,7 @@ from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS
 from dgasr.prompt import Tokenizer
 from dgasr.records import SAMPLE_RATE_HZ, Word
 from dgasr.training.manifests import Utterance
-from dgasr.training.start import write_word_tokenizer
+from tools.tiny.fresh import write_word_tokenizer
 
 TONES_HZ = {"zero": 400.0, "one": 1_000.0, "two": 2_500.0}
 
@@ -64,7 +64,7 @@ def fresh_model(tokenizer):
 
     from dgasr.model.asr import AsrModel
     from dgasr.model.presets import ModelIdentity, tiny
-    from dgasr.training.start import initialise
+    from tools.tiny.fresh import initialise
 
     def make(seed=0):
         torch.manual_seed(seed)

@@ -29,7 +29,8 @@ def make_batches(tokenizer):
 
 
 def equal(batch, other):
-    return all(torch.equal(getattr(batch, field.name), getattr(other, field.name)) for field in fields(batch))
+    pairs = [(getattr(batch, field.name), getattr(other, field.name)) for field in fields(batch)]
+    return all(a == b if isinstance(a, str) else torch.equal(a, b) for a, b in pairs)
 
 
 def texts(batch, tokenizer):

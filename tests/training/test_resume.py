@@ -46,7 +46,7 @@ import torch
 from dgasr.model.asr import AsrModel
 from dgasr.model.presets import tiny
 from dgasr.training.fit import fit
-from dgasr.training.start import initialise
+from tools.tiny.fresh import initialise
 from dgasr.training.manifests import read_manifest
 from dgasr.training.phase_run import FitConfig
 from dgasr.training.phases import read_plan

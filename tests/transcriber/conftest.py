@@ -13,7 +13,7 @@ from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, ModelIdentity, 
 from dgasr.prompt import Tokenizer
 from dgasr.recipe import build_recipe
 from dgasr.records import Segment
-from dgasr.training.start import initialise, write_word_tokenizer
+from tools.tiny.fresh import initialise, write_word_tokenizer
 
 
 @pytest.fixture(scope="session")

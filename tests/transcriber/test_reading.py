@@ -54,8 +54,8 @@ def test_text_where_ctc_hears_nothing_is_flagged(model, recipe, encoded):
 
 def test_a_text_that_was_preferred_to_quite_another_is_flagged(model, recipe, encoded):
     ids, other = (model.tokenizer.encode(text) for text in ("one two", "six"))
-    alike = read_transcript(model, recipe, encoded, ids, [0.9, 0.9], rival_ids=ids)
-    unlike = read_transcript(model, recipe, encoded, ids, [0.9, 0.9], rival_ids=other)
+    alike = read_transcript(model, recipe, encoded, ids, [0.9, 0.9], alternative_ids=ids)
+    unlike = read_transcript(model, recipe, encoded, ids, [0.9, 0.9], alternative_ids=other)
     assert set(unlike.flags) - set(alike.flags) == {"ctc_disagrees"}
 
 

@@ -113,7 +113,7 @@ def test_the_text_is_taken_that_both_likelihoods_together_prefer(
     likelihoods(causal, ctc)
     (choice,) = Rescorer(model, recipe, 3).choose([canvas(encoded[0])])
     assert tuple(choice.ids) == taken
-    assert tuple(choice.rival_ids) == (OURS if taken == THEIRS else THEIRS)
+    assert tuple(choice.alternative_ids) == (OURS if taken == THEIRS else THEIRS)
     assert choice.probabilities == pytest.approx([1.0] * 3 if taken == THEIRS else [0.25] * 2)
 
 
@@ -135,7 +135,7 @@ def test_the_decoders_text_stays_where_there_is_nothing_to_choose(model, recipe,
 def test_the_decoders_text_stays_where_nothing_is_to_be_chosen(model, recipe, encoded, monkeypatch):
     monkeypatch.setattr(rescoring, "causal_log_probs", None)
     (choice,) = Rescorer(model, replace(recipe, rescore="none"), 1).choose([canvas(encoded[0])])
-    assert (tuple(choice.ids), tuple(choice.rival_ids)) == (OURS, THEIRS)
+    assert (tuple(choice.ids), tuple(choice.alternative_ids)) == (OURS, THEIRS)
 
 
 def test_at_most_a_batch_of_doubtful_segments_is_held_back(model, recipe, encoded, likelihoods):

@@ -1,86 +1,52 @@
-"""Where a training run begins: fresh weights of the bundled size, a model folder, or frozen weights with LoRA."""
+"""A fresh model of the bundled size: `python -m tools.tiny.fresh FOLDER MANIFEST…`, then `dgasr train --model FOLDER`.
 
+With transformers' default weights CTC stays at ln(words); with these it learns.
+"""
+
+import argparse
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
 import torch
 from torch import Tensor, nn
 
-from dgasr.errors import ConfigError
-from dgasr.model.adapter import add_lora, load_adapter
+from dgasr.errors import DgasrError
 from dgasr.model.asr import AsrModel
-from dgasr.model.checkpoint import load_model
+from dgasr.model.checkpoint import save_model
 from dgasr.model.identity import TOKENIZER_FILE
-from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, full, tiny
-from dgasr.model.pretrained import load_pretrained
+from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, tiny
 from dgasr.prompt import Tokenizer
 from dgasr.training.batches import Batches
-from dgasr.training.manifests import Utterance
-from dgasr.training.phases import Plan
+from dgasr.training.manifests import Utterance, read_manifest
+from dgasr.training.phases import Plan, read_plan
+
+PLAN = Path(__file__).parent / "plan.json"
+"""The phases that the bundled model is trained in."""
 
 POSITION_SCALE = 0.1
 """Whisper's sinusoids have amplitude 1 and would drown fresh convolutions."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StartConfig:
-    """First weights of a run.
-
-    folder: model folder to go on from; `None` takes `full`'s frozen weights, or fresh ones where `from_scratch`.
-    from_scratch: draw the weights of a model of the bundled size.
-    adapter: projector and LoRA to go on from, or `None`.
-    lora: put LoRA on the backbone.
-    seed: of fresh weights.
-    """
-
-    folder: Path | None
-    from_scratch: bool = False
-    adapter: str | None = None
-    lora: bool = False
-    seed: int = 0
-
-
-def starting_model(start: StartConfig, plan: Plan, utterances: list[Utterance], out: Path) -> tuple[AsrModel, Path]:
-    """Make or load the model that training changes.
+def fresh_model(folder: Path, plan: Plan, utterances: list[Utterance], seed: int) -> AsrModel:
+    """Write a model folder with first weights.
 
     Args:
-        start: which weights.
-        plan: its first phase makes the batch that fresh weights are fitted to.
+        folder: where config, weights and vocabulary go.
+        plan: its first phase makes the batch that the weights are fitted to.
         utterances: training data.
-        out: folder of the run; a new vocabulary is written there.
-
-    Returns:
-        The model and the folder of its tokenizer.
-
-    Raises:
-        ConfigError: what was asked for contradicts itself, or is not there.
+        seed: of the weights.
     """
-    if start.from_scratch:
-        if start.adapter or start.lora:
-            raise ConfigError("--scratch trains every weight: leave out --lora and --adapter.")
-        return _fresh(start.seed, plan, utterances, out), out
-    model = load_pretrained(full()) if start.folder is None else load_model(start.folder)
-    if start.adapter is not None:
-        load_adapter(model, start.adapter)
-    elif start.lora:
-        add_lora(model, model.config.lora)
-    if start.folder is None:
-        out.mkdir(parents=True, exist_ok=True)
-        model.tokenizer.save(out)
-    return model, start.folder or out
-
-
-def _fresh(seed: int, plan: Plan, utterances: list[Utterance], out: Path) -> AsrModel:
     config = tiny()
-    write_word_tokenizer(out, TINY_SPECIAL_TOKENS, TINY_WORDS)
-    tokenizer = Tokenizer.load(out)
+    write_word_tokenizer(folder, TINY_SPECIAL_TOKENS, TINY_WORDS)
+    tokenizer = Tokenizer.load(folder)
     torch.manual_seed(seed)
     model = AsrModel(config, tokenizer)
     first = Batches(utterances, config, tokenizer, plan.phases[0].batches, plan.augmentation, (0.0, 0.0), 1, seed)
     initialise(model, first[0].log_mel, seed)
+    save_model(model, folder)
     return model
 
 
@@ -158,3 +124,24 @@ def _rescale(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor
     shape = [1] * output.dim()
     shape[channel_dim] = -1
     return (output - mean.view(shape)) / deviation.view(shape)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the folder; 0 for done, 2 for a wrong request."""
+    parser = argparse.ArgumentParser(prog="tools.tiny.fresh", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the model goes")
+    parser.add_argument("manifests", nargs="+", type=Path, metavar="MANIFEST", help="those that it will be trained on")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    try:
+        utterances = [utterance for path in options.manifests for utterance in read_manifest(path)]
+        fresh_model(options.folder, read_plan(PLAN), utterances, options.seed)
+    except DgasrError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    print(options.folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,66 @@
+"""Checkpoints in the published file format, small and with random weights: sharded, tied once, with a vision tower."""
+
+import json
+from dataclasses import asdict, replace
+
+import torch
+from transformers import (
+    DiffusionGemmaConfig,
+    DiffusionGemmaForBlockDiffusion,
+    DiffusionGemmaTextConfig,
+    PreTrainedTokenizerFast,
+    WhisperConfig,
+    WhisperModel,
+)
+
+from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, AsrConfig, tiny
+from dgasr.prompt import PromptConfig
+from tools.tiny.fresh import write_word_tokenizer
+
+LANGUAGE_WORDS = ("English", "German")
+
+VISION = {
+    "model_type": "gemma4_vision", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+    "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "position_embedding_size": 8,
+}  # fmt: skip
+
+
+def write_checkpoints(folder, config, dtype):
+    """Write backbone, whisper and a model folder that names them, as the Hub has them."""
+    torch.manual_seed(0)
+    text_config = DiffusionGemmaTextConfig(**config.backbone)
+    backbone = DiffusionGemmaForBlockDiffusion(DiffusionGemmaConfig(text_config=text_config, vision_config=VISION))
+    for index, (name, buffer) in enumerate(backbone.named_buffers()):
+        if name.endswith("layer_scalar"):
+            buffer.fill_(1 + index / 100)  # the encoder's and the decoder's differ, unlike all weights
+    size = sum(parameter.numel() for parameter in backbone.parameters()) * dtype.itemsize
+    backbone.to(dtype).save_pretrained(folder / "backbone", max_shard_size=size // 8)
+    whisper = WhisperConfig(
+        **config.encoder, decoder_layers=1, decoder_attention_heads=1, decoder_ffn_dim=8, vocab_size=60,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3,
+    )  # fmt: skip
+    WhisperModel(whisper).save_pretrained(folder / "whisper")
+    write_word_tokenizer(folder, TINY_SPECIAL_TOKENS, (*TINY_WORDS, *LANGUAGE_WORDS))
+    PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), unk_token="<unk>").save_pretrained(
+        folder / "backbone"
+    )
+    named = replace(config, pretrained={"encoder": "./whisper", "backbone": "./backbone"})
+    (folder / "config.json").write_text(json.dumps(asdict(named)))
+
+
+def reduced() -> AsrConfig:
+    """Give the published structure in small: five sliding layers and a full one, unequal heads, a prompt a language."""
+    config = tiny()
+    return replace(
+        config,
+        name="reduced",
+        backbone={
+            **config.backbone, "num_hidden_layers": 6, "num_key_value_heads": 4, "num_global_key_value_heads": 2,
+            "head_dim": 16, "global_head_dim": 32, "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+        },
+        prompt=PromptConfig(
+            template="<bos>{audio}{language}", begin_audio_id=6, audio_id=5, end_audio_id=7, end_text_ids=(8, 1),
+            pad_id=0,
+        ),
+        languages=("en", "de"),
+    )  # fmt: skip
