@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(TORCH)
 TORCH_PIN := $(shell sed -n 's/^torch==//p' requirements.lock)
+# Only its weights are used; what its code depends on, torchaudio, is not wanted.
+SILERO := $(shell sed -n '/^silero-vad==/p' requirements.lock)
 # One thread per test process: more would fight over the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
@@ -31,7 +33,8 @@ ifeq ($(TORCH),cpu)
 else
 	$(BIN)/pip install --quiet --force-reinstall "torch==$(TORCH_PIN)"
 endif
-	$(BIN)/pip install --quiet -r requirements.lock
+	grep -v '^silero-vad==' requirements.lock | $(BIN)/pip install --quiet -r /dev/stdin
+	$(BIN)/pip install --quiet --no-deps $(SILERO)
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -10,6 +10,7 @@ BENCHMARKS = {
     "frontend": "audio → segments → features, on one core",
     "path": "the sample recordings, read and decoded at several batch sizes",
     "decode": "waveforms → canvases by phase, beside transformers and the machine's bound (minutes)",
+    "segmentation": "where recordings are cut, and what is taken for silence, by each method (minutes)",
     "sql": "every view over a million segments (minutes)",
 }
 """Module of `benchmarks` → what it measures."""
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run what is named; 0 for done, 2 for a wrong request."""
     name, flags = (arguments[0], arguments[1:]) if arguments else (None, [])
     if name is not None and name not in BENCHMARKS:
-        lines = "".join(f"  {known:<10} {what}\n" for known, what in BENCHMARKS.items())
+        lines = "".join(f"  {known:<12} {what}\n" for known, what in BENCHMARKS.items())
         sys.stderr.write(f"{__doc__}\n{lines}")
         return 0 if name in ("-h", "--help") else 2
     try:

@@ -12,7 +12,16 @@ from dgasr.evaluation.report import Evaluation, check_request
 from dgasr.evaluation.scores import ScoredUtterance
 from dgasr.hypotheses import Transcribe, transcribe_utterances
 from dgasr.model.asr import AsrModel
-from dgasr.recipe import RESCORE, SEED_CANVAS, Recipe, Rescore, SeedCanvas, build_recipe
+from dgasr.recipe import (
+    RESCORE,
+    SEED_CANVAS,
+    SEGMENTATION,
+    Recipe,
+    Rescore,
+    SeedCanvas,
+    SegmentationMethod,
+    build_recipe,
+)
 from dgasr.training.manifests import EVERYTHING, Selection, Utterance, read_manifest, select_utterances
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber.memory import fitting_batch_size
@@ -72,6 +81,7 @@ def evaluate(
     path: str = "diffusion",
     seed_canvas: SeedCanvas = SEED_CANVAS,
     rescore: Rescore = RESCORE,
+    segmentation: SegmentationMethod = SEGMENTATION,
     selection: Selection = EVERYTHING,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
@@ -88,6 +98,7 @@ def evaluate(
         path: the model's way to text, one of `PATHS`.
         seed_canvas: what a canvas starts from, `random` tokens or `ctc`'s text.
         rescore: whether CTC may overrule the decoder, `joint` or `none`.
+        segmentation: what tells pauses, a `speech` model or `loudness` alone.
         selection: which utterances of the manifest are scored.
         on_utterance: called when an utterance's audio has been read; for progress.
 
@@ -97,8 +108,9 @@ def evaluate(
 
     def decoder(code: str) -> tuple[Recipe, Transcribe]:
         recipe = build_recipe(
-            model.config, model.identity, max_steps=max_steps, language=code, seed_canvas=seed_canvas, rescore=rescore
-        )
+            model.config, model.identity, max_steps=max_steps, language=code, seed_canvas=seed_canvas, rescore=rescore,
+            segmentation=segmentation,
+        )  # fmt: skip
         num_rows = batch_size or fitting_batch_size(model, recipe)
         if path == "ctc":
             return recipe, partial(transcribe_by_ctc, model, recipe, num_rows)
@@ -120,6 +132,7 @@ def evaluate_ways(
     normalizer: str,
     language: str | None,
     batch_size: int,
+    segmentation: SegmentationMethod = SEGMENTATION,
     selection: Selection = EVERYTHING,
 ) -> Iterator[Evaluation]:
     """Score every way of `WAYS` of one model on one manifest, by word errors.
@@ -130,6 +143,7 @@ def evaluate_ways(
         normalizer: `whisper` or `basic`.
         language: code for every utterance, or `None` for the one in its manifest row.
         batch_size: segments decoded together, of any utterances.
+        segmentation: what tells pauses, a `speech` model or `loudness` alone.
         selection: which utterances of the manifest are scored.
 
     Yields:
@@ -150,6 +164,7 @@ def evaluate_ways(
             path=path,
             seed_canvas="random",
             rescore=rescore,
+            segmentation=segmentation,
             selection=selection,
         )
 

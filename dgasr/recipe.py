@@ -11,7 +11,8 @@ from dgasr.diffusion.decode_config import DecodeConfig, SeedCanvas
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
 from dgasr.model.presets import AsrConfig, ModelIdentity
-from dgasr.segmentation import SegmentationConfig
+from dgasr.segmentation import SegmentationConfig, SegmentationMethod
+from dgasr.segmentation.speech import weights_path
 
 REVISION = 3
 """Raised whenever code changes text or times under equal settings, so that old and new rows stay apart."""
@@ -22,6 +23,9 @@ RESCORE: Rescore = "joint"
 
 SEED_CANVAS: SeedCanvas = DecodeConfig().seed_canvas
 """For those who pass it on and do not know the decoder."""
+
+SEGMENTATION: SegmentationMethod = SegmentationConfig().method
+"""Likewise, for those who do not know how audio is cut."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +108,7 @@ def build_recipe(
     language: str | None = None,
     seed_canvas: SeedCanvas = SEED_CANVAS,
     rescore: Rescore = RESCORE,
+    segmentation: SegmentationMethod = SEGMENTATION,
 ) -> Recipe:
     """Compose the recipe of a model.
 
@@ -114,20 +119,24 @@ def build_recipe(
         language: ISO 639-1 code; the model's first language when `None`.
         seed_canvas: what canvases start from, `random` tokens or `ctc`'s text.
         rescore: `joint` or `none`, see `Recipe`.
+        segmentation: what tells pauses, a `speech` model or `loudness` alone.
 
     Raises:
-        ConfigError: the model does not know the language, or a setting makes no sense.
+        ConfigError: the model does not know the language, a setting makes no sense, or the speech model that is to cut
+            is not installed.
     """
     if language is not None and language not in config.languages:
         raise ConfigError(
             f"--language {language}: model {config.name} knows {', '.join(config.languages)}. Choose one of them."
         )
+    if segmentation == "speech":
+        weights_path()  # refused now, and not when the first recording is cut
     return Recipe(
         model=identity,
         language=language or config.languages[0],
         rescore=rescore,
         audio=AudioConfig(),
-        segmentation=SegmentationConfig(),
+        segmentation=SegmentationConfig(method=segmentation),
         features=FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"]),
         decode=DecodeConfig(max_steps=max_steps, seed_canvas=seed_canvas),
         alignment=AlignmentConfig(

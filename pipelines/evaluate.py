@@ -82,6 +82,7 @@ def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, nor
         batch_size=engine.batch_size,
         seed_canvas=engine.seed_canvas,
         rescore=engine.rescore,
+        segmentation=engine.segmentation,
     )
     row = evaluation_row(
         evaluation.to_json(),

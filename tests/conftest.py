@@ -54,7 +54,7 @@ def recipe() -> Recipe:
         language="en",
         rescore="joint",
         audio=AudioConfig(),
-        segmentation=SegmentationConfig(),
+        segmentation=SegmentationConfig(method="loudness"),
         features=FeatureConfig(window_samples=8 * SAMPLE_RATE_HZ),
         decode=DecodeConfig(),
         alignment=AlignmentConfig(),

@@ -45,7 +45,7 @@ IMPORTS: dict[str, set[str]] = {
     # whoever asks
     "__init__": {"transcriber"},
     "commands": {
-        "baseline", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
+        "baseline", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records", "segmentation",
         "stages", "store", "training", "transcriber",
     },
     "cli": {"errors"},

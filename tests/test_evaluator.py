@@ -17,7 +17,7 @@ CONFIG = EvaluationConfig(normalizer="basic", metric="wer", max_steps=8, path="c
 
 class Recipe:
     audio = AudioConfig()
-    segmentation = SegmentationConfig()
+    segmentation = SegmentationConfig(method="loudness")
     features = FeatureConfig(window_samples=2 * 16_000)
 
 

@@ -10,7 +10,8 @@ from dgasr.records import SAMPLE_RATE_HZ, Gap
 from dgasr.segmentation import SegmentationConfig
 
 RECIPE = SimpleNamespace(
-    segmentation=SegmentationConfig(), features=FeatureConfig(window_samples=2 * SAMPLE_RATE_HZ, num_mel_bins=80)
+    segmentation=SegmentationConfig(method="loudness"),
+    features=FeatureConfig(window_samples=2 * SAMPLE_RATE_HZ, num_mel_bins=80),
 )
 
 

@@ -12,7 +12,9 @@ from dgasr.segmentation import SegmentationConfig
 from dgasr.training.manifests import Utterance
 
 RECIPE = SimpleNamespace(
-    audio=AudioConfig(), segmentation=SegmentationConfig(), features=FeatureConfig(window_samples=2 * 16_000)
+    audio=AudioConfig(),
+    segmentation=SegmentationConfig(method="loudness"),
+    features=FeatureConfig(window_samples=2 * 16_000),
 )
 
 

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 from dataclasses import replace
 
@@ -33,6 +34,13 @@ def test_window_and_timing_of_the_recipe_are_the_models():
 def test_an_unknown_seed_is_refused():
     with pytest.raises(ConfigError, match="seed_canvas must be random or ctc"):
         build_recipe(tiny(), IDENTITY, seed_canvas="noise")
+
+
+def test_a_recipe_that_cuts_by_a_speech_model_which_is_missing_is_refused(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert build_recipe(tiny(), IDENTITY, segmentation="loudness").segmentation.method == "loudness"
+    with pytest.raises(ConfigError, match="--segmentation loudness"):
+        build_recipe(tiny(), IDENTITY, segmentation="speech")
 
 
 def test_seeded_canvases_are_another_recipe():

@@ -181,15 +181,21 @@ def loud_frames(waveform: np.ndarray) -> np.ndarray:
 
 
 def without_pauses(start: int, end: int, loud: np.ndarray) -> tuple[int, int]:
-    """Take quiet frames off both ends of a word; one that is quiet throughout stays as it is.
+    """Take quiet frames off both ends of a word, and what lies beyond a pause; one that is quiet throughout stays.
+
+    Attention often passes on to the next word in the middle of a pause: the shorter sound then is its neighbour's.
 
     Args:
         start: first frame of a word.
         end: frame after its last one.
         loud: which frames of the clip are loud.  [frames]
     """
-    inside = np.flatnonzero(loud[start:end])
-    return (start + int(inside[0]), start + int(inside[-1]) + 1) if len(inside) else (start, max(start, end))
+    inside = start + np.flatnonzero(loud[start:end])
+    if not len(inside):
+        return start, max(start, end)
+    sounds = np.split(inside, np.flatnonzero(np.diff(inside) > PAUSE_FRAMES) + 1)
+    longest = max(sounds, key=lambda sound: sound[-1] - sound[0])
+    return int(longest[0]), int(longest[-1]) + 1
 
 
 def text_words(text: str, language: str) -> list[str]:

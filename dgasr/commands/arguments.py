@@ -114,6 +114,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed-canvas", start, choices=get_args(KINDS["seed_canvas"]))
     choice = "joint: take CTC's text where two likelihoods prefer it; none: never (default: %(default)s)"
     add("--rescore", choice, choices=get_args(KINDS["rescore"]))
+    pauses = "what tells pauses: a speech model, or loudness alone (default: %(default)s)"
+    add("--segmentation", pauses, choices=get_args(KINDS["segmentation"]))
     add("--batch-size", "segments at once; auto: what fits (default: %(default)s)", metavar="N|auto", type=batch_size)
     add("--device", "default: %(default)s", metavar="auto|cpu|cuda|cuda:N")
     add("--language", "language that is spoken (default: the model's own)", metavar="CODE")

@@ -49,7 +49,7 @@ def examine(s3_uri: str | None = None) -> Iterator[Finding]:
         Findings, as soon as each is known.
     """
     yield from (_python(), _packages(), _device())
-    yield from (_tiny_model(), *_full_model(), _codecs())
+    yield from (_tiny_model(), *_full_model(), _speech_model(), _codecs())
     yield from (_disk(), _s3_settings())
     if s3_uri is not None:
         yield _s3_probe(s3_uri)
@@ -128,6 +128,20 @@ def _full_model() -> Iterator[Finding]:
         else:
             message = f"{repository} is not in {constants.HF_HUB_CACHE}; needed for --model full only"
             yield Finding(name="model full", level="warn", message=message, remedy=f"`hf download {repository}`")
+
+
+def _speech_model() -> Finding:
+    """Let the network that tells pauses hear a window of silence."""
+    import numpy as np
+
+    from dgasr.segmentation.speech import REMEDY, WINDOW_SAMPLES, weights_path, with_probabilities
+
+    try:
+        for _ in with_probabilities([np.zeros(WINDOW_SAMPLES, dtype=np.float32)]):
+            pass
+    except DgasrError as error:
+        return Finding(name="speech model", level="warn", message=str(error).removesuffix(REMEDY), remedy=REMEDY)
+    return Finding(name="speech model", level="ok", message=f"{weights_path().name} on one thread of onnxruntime")
 
 
 def _codecs() -> Finding:

@@ -117,6 +117,7 @@ def _by_model(options: argparse.Namespace, selection: "Selection") -> "Evaluatio
             max_steps=options.max_steps,
             seed_canvas=options.seed_canvas,
             rescore=options.rescore,
+            segmentation=options.segmentation,
             normalizer=options.normalizer,
             metric=options.metric,
             language=options.language,
@@ -193,6 +194,7 @@ def _compare(options: argparse.Namespace, selection: "Selection") -> tuple[str, 
         normalizer=options.normalizer,
         language=options.language,
         batch_size=options.batch_size,
+        segmentation=options.segmentation,
         selection=selection,
     )
     bar = tqdm(evaluations, "comparing", len(WAYS), unit=" ways", disable=not sys.stderr.isatty(), leave=False)

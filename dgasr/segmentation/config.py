@@ -1,9 +1,11 @@
 """Where recordings are cut."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from dgasr.errors import ConfigError
+
+SegmentationMethod = Literal["speech", "loudness"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -11,8 +13,10 @@ class SegmentationConfig:
     """What counts as a pause, and which pauses become cuts.
 
     Attributes:
+        method: what tells pauses: a `speech` model, with loudness for the exact place of a cut, or `loudness` alone.
         min_silence_s: a silence at least this long becomes a segment of its own, which is not decoded.
-        padding_s: context that speech keeps on either side of such a silence.
+        loudness_padding_s: context that speech keeps on either side of such a silence, by loudness alone.
+        speech_padding_s: the same by the speech model, which is later than loudness at the first sound of a word.
         min_pause_s: a shorter dip in level is no place to cut.
         good_pause_s: a longer pause is no better place to cut than one of this length.
         min_segment_s: no cut leaves less than this on either side, where that can be avoided.
@@ -21,12 +25,18 @@ class SegmentationConfig:
         silence_dbfs: a silence may be told by level alone below this, dB relative to full scale.
         steady_db: else it must be steady: nothing but clicks in it further than this above its median. White noise
             stays within 1 dB, pink noise within 2 dB; of read speech hardly any 2 s do.
+        speech_begin: probability that a stretch must reach somewhere to count as speech.
+        speech_end: probability below which speech ends.
+        sure_silence_s: a pause this long is silence by the speech model's word alone; a shorter one only if
+            it is silent by level too.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    method: SegmentationMethod = "speech"
     min_silence_s: float = 2.0
-    padding_s: float = 0.2
+    loudness_padding_s: float = 0.2
+    speech_padding_s: float = 0.4
     min_pause_s: float = 0.1
     good_pause_s: float = 0.5
     min_segment_s: float = 1.0
@@ -34,18 +44,34 @@ class SegmentationConfig:
     pause_share: float = 0.3
     silence_dbfs: float = -70.0
     steady_db: float = 4.0
+    speech_begin: float = 0.3
+    speech_end: float = 0.1
+    sure_silence_s: float = 6.0
 
     def __post_init__(self) -> None:
-        """Refuse durations that contradict each other."""
-        if min(self.min_pause_s, self.good_pause_s, self.min_segment_s, self.context_s) <= 0 or self.padding_s < 0:
+        """Refuse unknown methods, and settings that contradict each other."""
+        if self.method not in get_args(SegmentationMethod):
+            raise ConfigError(f"--segmentation {self.method}: choose {' or '.join(get_args(SegmentationMethod))}.")
+        positive = (self.min_pause_s, self.good_pause_s, self.min_segment_s, self.context_s, self.sure_silence_s)
+        if min(positive) <= 0 or min(self.loudness_padding_s, self.speech_padding_s) < 0:
             raise ConfigError(
-                "SegmentationConfig: min_pause_s, good_pause_s, min_segment_s and context_s must be positive, "
-                "padding_s not negative."
+                "SegmentationConfig: min_pause_s, good_pause_s, min_segment_s, context_s and sure_silence_s must be "
+                "positive, paddings not negative."
             )
         if self.min_silence_s <= 2 * self.padding_s:
             raise ConfigError(
-                f"SegmentationConfig: min_silence_s={self.min_silence_s} must exceed twice padding_s={self.padding_s}, "
-                "or nothing of a silence would be left."
+                f"SegmentationConfig: min_silence_s={self.min_silence_s} must exceed twice the padding of "
+                f"{self.padding_s} s, or nothing of a silence would be left."
             )
         if not 0 < self.pause_share < 1:
             raise ConfigError(f"SegmentationConfig: pause_share={self.pause_share} must lie between 0 and 1.")
+        if not 0 < self.speech_end <= self.speech_begin < 1:
+            raise ConfigError(
+                f"SegmentationConfig: speech_end={self.speech_end} must lie above 0 and not above "
+                f"speech_begin={self.speech_begin}, which must lie below 1."
+            )
+
+    @property
+    def padding_s(self) -> float:
+        """Context that speech keeps on either side of a silence."""
+        return self.speech_padding_s if self.method == "speech" else self.loudness_padding_s

@@ -8,8 +8,9 @@ import numpy as np
 from dgasr.errors import ConfigError
 from dgasr.records import SAMPLE_RATE_HZ, CutKind, SegmentKind
 from dgasr.segmentation.config import SegmentationConfig
-from dgasr.segmentation.loudness import FRAME_SAMPLES, find_pauses, frame_power, level_dbfs, pause_threshold_dbfs
+from dgasr.segmentation.loudness import FRAME_SAMPLES, find_pauses, frame_power, level_dbfs, pause_threshold_dbfs, runs
 from dgasr.segmentation.plan import View, next_cuts
+from dgasr.segmentation.speech import find_speech, with_probabilities
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +40,8 @@ def cut_at_silence(
         Spans that follow each other without gap from the first sample to the last, with their samples.
 
     Raises:
-        ConfigError: the window is shorter than what `config` asks of a segment and its padding.
+        ConfigError: the window is shorter than what `config` asks of a segment and its padding, or the speech model
+            that `config` asks for is not installed.
 
     Source:
         Ours.
@@ -51,12 +53,27 @@ def cut_at_silence(
             "lower min_segment_s in the segmentation config."
         )
     num_history = max(0, _frames(config.context_s) - window - lookahead)
-    source, history, start = iter(blocks), np.zeros(0), 0
-    pending = np.zeros(0, dtype=np.float32)
-    while (pending := _filled(pending, source, (window + lookahead) * FRAME_SAMPLES)).size:
-        visible = pending[: (window + lookahead) * FRAME_SAMPLES]
+    ahead, history, start, pause_before = _Ahead(blocks, config), np.zeros(0), 0, 0
+    while (visible := ahead.see((window + lookahead) * FRAME_SAMPLES)).size:
         power = frame_power(np.array(visible))
-        view = _view(power, history, window, is_last=visible.size < (window + lookahead) * FRAME_SAMPLES, config=config)
+        surroundings = level_dbfs(np.concatenate((history, power)))
+        levels = surroundings[history.size :]
+        if config.method == "speech":
+            probabilities = ahead.probabilities[: power.size]
+            is_speech = find_speech(
+                probabilities, config.speech_begin, config.speech_end, is_speaking=start > 0 and not pause_before
+            )
+            pauses = runs(~is_speech)
+        else:
+            pauses = find_pauses(levels, pause_threshold_dbfs(surroundings, config.pause_share))
+        view = View(
+            power=power,
+            levels=levels,
+            pauses=pauses,
+            pause_before=pause_before,
+            window=window,
+            is_last=visible.size < (window + lookahead) * FRAME_SAMPLES,
+        )
         done = 0
         for cut in next_cuts(view, config):
             end = min(cut.frame * FRAME_SAMPLES, visible.size)
@@ -65,25 +82,43 @@ def cut_at_silence(
                 visible[done:end],
             )
             done = end
-        history = np.append(history, power[: -(-done // FRAME_SAMPLES)])[-num_history:] if num_history else history
-        start, pending = start + done, pending[done:]
+        num_done = -(-done // FRAME_SAMPLES)
+        history = np.append(history, power[:num_done])[-num_history:] if num_history else history
+        pause_before = _pause_at(num_done, view)
+        start += done
+        ahead.drop(done)
 
 
-def _view(power: np.ndarray, history: np.ndarray, window: int, *, is_last: bool, config: SegmentationConfig) -> View:
-    """Measure what lies ahead against what lies around it."""
-    surroundings = level_dbfs(np.concatenate((history, power)))
-    levels = surroundings[history.size :]
-    pauses = find_pauses(levels, pause_threshold_dbfs(surroundings, config.pause_share))
-    return View(power=power, levels=levels, pauses=pauses, window=window, is_last=is_last)
+class _Ahead:
+    """Samples that no span holds yet and, where a speech model is asked, how likely each frame of them is speech."""
+
+    def __init__(self, blocks: Iterable[np.ndarray], config: SegmentationConfig) -> None:
+        none = np.zeros(0, dtype=np.float32)
+        self._samples, self.probabilities = none, none
+        self._source = with_probabilities(blocks) if config.method == "speech" else ((block, none) for block in blocks)
+
+    def see(self, num_samples: int) -> np.ndarray:
+        """Look at the next `num_samples` samples, or all that are left."""
+        parts, size = [(self._samples, self.probabilities)], self._samples.size
+        while size < num_samples and (part := next(self._source, None)) is not None:
+            parts.append(part)
+            size += part[0].size
+        if len(parts) > 1:
+            self._samples, self.probabilities = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return self._samples[:num_samples]
+
+    def drop(self, num_samples: int) -> None:
+        """Forget the first samples, whole frames of them unless they are the last."""
+        self._samples = self._samples[num_samples:]
+        self.probabilities = self.probabilities[-(-num_samples // FRAME_SAMPLES) :]
 
 
-def _filled(pending: np.ndarray, source: Iterator[np.ndarray], num_samples: int) -> np.ndarray:
-    """Append blocks until there are `num_samples` samples, or no more blocks."""
-    parts, size = [pending], pending.size
-    while size < num_samples and (block := next(source, None)) is not None:
-        parts.append(block)
-        size += block.size
-    return np.concatenate(parts) if len(parts) > 1 else pending
+def _pause_at(frame: int, view: View) -> int:
+    """Say how long a pause has lasted where a cut lies, in frames; 0 where none has."""
+    for start, end in view.pauses:
+        if start < frame <= end:
+            return frame - start + (view.pause_before if start == 0 else 0)
+    return 0
 
 
 def _frames(duration_s: float) -> int:

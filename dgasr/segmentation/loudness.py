@@ -84,14 +84,14 @@ def find_pauses(levels: np.ndarray, threshold_dbfs: float) -> list[tuple[int, in
         Half-open intervals of frames, in order.
     """
     is_sound = levels > threshold_dbfs
-    for start, end in _runs(is_sound):
+    for start, end in runs(is_sound):
         # A run at either end may go on outside.
         if end - start < MIN_SOUND_FRAMES and start > 0 and end < levels.size:
             is_sound[start:end] = False
-    return _runs(~is_sound)
+    return runs(~is_sound)
 
 
-def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
     """List the half-open intervals where a mask is true."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

@@ -28,6 +28,8 @@ class View:
     """Smoothed level of each frame in dB relative to full scale.  [frames]"""
     pauses: list[tuple[int, int]]
     """Half-open intervals of frames without speech."""
+    pause_before: int
+    """Frames without speech right before the view."""
     window: int
     """Longest span, in frames."""
     is_last: bool
@@ -83,14 +85,21 @@ def _first_silence(view: View, config: SegmentationConfig) -> tuple[int, int] | 
             continue
         inner_start = start + padding if start > 0 else 0
         inner_end = end if view.is_last and end == view.num_frames else end - padding
-        if _is_silent(view.levels[inner_start:inner_end], config):
+        if _is_silent(view, (start, end), (inner_start, inner_end), config):
             return inner_start, inner_end
     return None
 
 
-def _is_silent(levels: np.ndarray, config: SegmentationConfig) -> bool:
-    """Say whether nobody can be speaking: inaudible, or as steady as noise is and speech is not; clicks are nobody."""
-    limit = config.silence_dbfs
+def _is_silent(view: View, pause: tuple[int, int], inner: tuple[int, int], config: SegmentationConfig) -> bool:
+    """Say whether nobody speaks inside a pause.
+
+    A speech model is believed about a long one. Else it must be inaudible, or as steady as noise is and speech is not;
+    clicks are nobody.
+    """
+    num_frames = pause[1] - pause[0] + (view.pause_before if pause[0] == 0 else 0)
+    if config.method == "speech" and num_frames >= min(_frames(config.sure_silence_s), view.window):
+        return True
+    levels, limit = view.levels[slice(*inner)], config.silence_dbfs
     if levels.size >= _frames(config.min_segment_s):
         limit = max(limit, float(np.median(levels)) + config.steady_db)
     is_rarely_louder = (levels > limit).mean() <= CLICK_SHARE
@@ -105,7 +114,7 @@ def _cut_after_silence(view: View, frame: int) -> Cut:
 def _kind(view: View, num_frames: int, config: SegmentationConfig) -> SegmentKind:
     """Tell a span that is one single pause, and silent, from speech."""
     is_pause = bool(view.pauses) and view.pauses[0][0] == 0 and view.pauses[0][1] >= num_frames
-    return "silence" if is_pause and _is_silent(view.levels[:num_frames], config) else "speech"
+    return "silence" if is_pause and _is_silent(view, view.pauses[0], (0, num_frames), config) else "speech"
 
 
 def _best_pause(view: View, config: SegmentationConfig) -> int | None:

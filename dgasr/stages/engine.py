@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, ClassVar
 from dgasr.errors import ConfigError
 from dgasr.model.identity import Quantize, identify
 from dgasr.model.presets import AsrConfig, ModelIdentity
-from dgasr.recipe import RESCORE, SEED_CANVAS, Recipe, Rescore, SeedCanvas, build_recipe
+from dgasr.recipe import (
+    RESCORE,
+    SEED_CANVAS,
+    SEGMENTATION,
+    Recipe,
+    Rescore,
+    SeedCanvas,
+    SegmentationMethod,
+    build_recipe,
+)
 
 if TYPE_CHECKING:
     from dgasr.model.asr import AsrModel
@@ -38,6 +47,7 @@ class EngineConfig:
         language: language that is spoken, or `None` for the model's own.
         seed_canvas: what canvases start from, `random` tokens or what `ctc` hears.
         rescore: `joint` takes CTC's text where two likelihoods prefer it to the decoder's; `none` never.
+        segmentation: what tells pauses, a `speech` model or `loudness` alone.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -53,6 +63,7 @@ class EngineConfig:
     language: str | None = None
     seed_canvas: SeedCanvas = SEED_CANVAS
     rescore: Rescore = RESCORE
+    segmentation: SegmentationMethod = SEGMENTATION
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing is decoded, and devices that are none."""
@@ -134,5 +145,5 @@ def load_model(config: EngineConfig) -> "AsrModel":
 def _recipe(model: AsrConfig, identity: ModelIdentity, config: EngineConfig) -> Recipe:
     return build_recipe(
         model, identity, max_steps=config.max_steps, language=config.language, seed_canvas=config.seed_canvas,
-        rescore=config.rescore,
+        rescore=config.rescore, segmentation=config.segmentation,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from dgasr.audio import open_audio
 from dgasr.errors import ConfigError
 from dgasr.frontend import cut_recording
 from dgasr.model.asr import AsrModel
-from dgasr.recipe import Recipe, build_recipe
+from dgasr.recipe import SEGMENTATION, Recipe, SegmentationMethod, build_recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, Word, silent_transcript
 from dgasr.spacing import join_words
 from dgasr.transcriber.segments import Transcriber
@@ -33,7 +33,13 @@ class Transcript:
 
 
 def transcribe(
-    audio: str | Path, model: AsrModel, *, max_steps: int = 8, language: str | None = None, batch_size: int = 8
+    audio: str | Path,
+    model: AsrModel,
+    *,
+    max_steps: int = 8,
+    language: str | None = None,
+    batch_size: int = 8,
+    segmentation: SegmentationMethod = SEGMENTATION,
 ) -> Transcript:
     """Transcribe one audio file.
 
@@ -43,12 +49,15 @@ def transcribe(
         max_steps: denoising steps a canvas gets at most.
         language: ISO 639-1 code; the model's first language when `None`.
         batch_size: segments decoded together.
+        segmentation: what tells pauses, a `speech` model or `loudness` alone.
 
     Raises:
         ConfigError: the request is wrong.
         AudioError: the file cannot be used, or ends early.
     """
-    recipe = build_recipe(model.config, model.identity, max_steps=max_steps, language=language)
+    recipe = build_recipe(
+        model.config, model.identity, max_steps=max_steps, language=language, segmentation=segmentation
+    )
     silent: list[SegmentTranscript] = []
     spoken = list(Transcriber(model, recipe, batch_size).transcribe(_segments(Path(audio), recipe, silent)))
     segments = sorted([*spoken, *silent], key=lambda transcript: transcript.segment.segment_index)

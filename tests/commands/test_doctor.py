@@ -5,6 +5,7 @@ import pytest
 
 from dgasr.commands import doctor
 from dgasr.commands.doctor import Finding, examine
+from dgasr.segmentation import speech
 
 
 def findings(s3_uri: str | None = None) -> dict[str, Finding]:
@@ -34,6 +35,15 @@ def test_a_package_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch, 
 def test_a_full_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor, "MIN_FREE_BYTES", 10**18)
     assert findings()["disk"].level == "warn"
+
+
+def test_a_missing_speech_model_is_a_warning_that_says_what_works_without(monkeypatch: pytest.MonkeyPatch):
+    assert findings()["speech model"].level == "ok"
+    monkeypatch.setattr(speech, "WEIGHTS_SHA256", "0" * 64)
+    speech.load_network.cache_clear()
+    found = findings()["speech model"]
+    assert (found.level, found.remedy) == ("warn", speech.REMEDY)
+    assert "--segmentation loudness" in found.remedy
 
 
 def test_missing_weights_of_the_full_model_are_a_warning(monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,7 @@ from dgasr.errors import ConfigError
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.segmentation import SegmentationConfig, Span, cut_at_silence
 
-CONFIG = SegmentationConfig()
+CONFIG = SegmentationConfig(method="loudness")
 WINDOW = 8 * SAMPLE_RATE_HZ
 
 

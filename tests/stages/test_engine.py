@@ -20,8 +20,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 def test_steps_language_and_seed_reach_the_recipe(asked: dict[str, object]):
-    start_engine.__wrapped__(EngineConfig(max_steps=3, language="de", seed_canvas="ctc", rescore="none"))
-    assert asked == {"max_steps": 3, "language": "de", "seed_canvas": "ctc", "rescore": "none"}
+    settings = {"max_steps": 3, "language": "de", "seed_canvas": "ctc", "rescore": "none", "segmentation": "speech"}
+    start_engine.__wrapped__(EngineConfig(**settings))
+    assert asked == settings
 
 
 def test_a_recipe_is_named_without_loading_the_model_and_is_the_engines():

@@ -82,6 +82,12 @@ def test_quiet_frames_at_both_ends_are_no_part_of_a_word():
     assert without_pauses(2, 4, loud) == (2, 4)
 
 
+def test_a_word_ends_at_a_pause_inside_it_and_keeps_its_longer_side():
+    loud = np.array([1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1], dtype=bool)
+    assert without_pauses(0, 11, loud) == (7, 11)
+    assert without_pauses(0, 8, loud) == (0, 2)
+
+
 def test_a_word_that_is_quiet_throughout_stays():
     assert without_pauses(1, 3, np.zeros(5, dtype=bool)) == (1, 3)
     assert without_pauses(2, 2, np.ones(5, dtype=bool)) == (2, 2)

@@ -22,7 +22,10 @@ def speech_pause_speech(tmp_path):
 
 
 def test_a_recording_is_covered_by_its_segments(model, speech_pause_speech):
-    segments = [transcript.segment for transcript in transcribe(speech_pause_speech, model, max_steps=2).segments]
+    segments = [
+        transcript.segment
+        for transcript in transcribe(speech_pause_speech, model, max_steps=2, segmentation="loudness").segments
+    ]
     assert segments[0].start_sample == 0
     assert segments[-1].end_sample == 16 * SAMPLE_RATE_HZ
     assert all(one.end_sample == other.start_sample for one, other in pairwise(segments))
@@ -30,7 +33,7 @@ def test_a_recording_is_covered_by_its_segments(model, speech_pause_speech):
 
 
 def test_text_words_and_confidence_are_those_of_the_segments(model, speech_pause_speech):
-    transcript = transcribe(speech_pause_speech, model, max_steps=2)
+    transcript = transcribe(speech_pause_speech, model, max_steps=2, segmentation="loudness")
     assert transcript.text == " ".join(word.word for word in transcript.words)
     assert transcript.words == tuple(word for segment in transcript.segments for word in segment.words)
     assert transcript.confidence == pytest.approx(np.mean([word.confidence for word in transcript.words]))

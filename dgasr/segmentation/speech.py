@@ -1,0 +1,141 @@
+"""How likely somebody speaks, by a small recurrent network: silero-vad's weights, run by onnxruntime on one core.
+
+The wheel's own code is not used: it needs torchaudio, and reads recordings whole.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dgasr.errors import ConfigError
+from dgasr.records import SAMPLE_RATE_HZ
+from dgasr.segmentation.loudness import FRAME_SAMPLES, runs
+
+WINDOW_SAMPLES = 512
+"""New samples that the network hears at once: 32 ms."""
+
+CONTEXT_SAMPLES = 64
+"""Samples before them that it hears again."""
+
+STATE_SHAPE = (2, 1, 128)
+"""What it remembers from window to window."""
+
+UNIT_SAMPLES = int(np.lcm(WINDOW_SAMPLES, FRAME_SAMPLES))
+"""The shortest stretch of whole windows and whole frames."""
+
+WEIGHTS = "silero_vad_16k_op15.onnx"
+"""The file for 16 kHz alone: its shapes can be fixed, which makes it a third faster than the one for both rates."""
+
+WEIGHTS_SHA256 = "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49"
+"""Other weights would put cuts elsewhere under the same recipe. Those of silero-vad 6.2.0 to 6.2.3 are these."""
+
+REMEDY = "Run `make setup`, or cut by loudness alone: `--segmentation loudness`."
+
+
+def with_probabilities(blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pass a recording on, with how likely somebody speaks in each frame.
+
+    The network hears the same windows however the samples come in blocks, and memory does not depend on the
+    recording's length. The last window is filled up with zeros.
+
+    Args:
+        blocks: the recording's samples at `SAMPLE_RATE_HZ` in order, blocks of any length.  [samples]
+
+    Yields:
+        Samples in order, [samples], and a probability for each of their frames of `FRAME_SAMPLES`, [frames]: that of
+        the window which holds the frame's middle. All but the last are whole frames.
+
+    Raises:
+        ConfigError: see `load_network`.
+
+    Source:
+        Silero team, silero-vad (MIT): windows, context and state as its `OnnxWrapper` has them.
+    """
+    network = load_network()
+    state, context = np.zeros(STATE_SHAPE, dtype=np.float32), np.zeros(CONTEXT_SAMPLES, dtype=np.float32)
+    rate_hz = np.array(SAMPLE_RATE_HZ, dtype=np.int64)
+    for samples in _whole_units(blocks):
+        num_windows = -(-samples.size // WINDOW_SAMPLES)
+        filling = np.zeros(num_windows * WINDOW_SAMPLES - samples.size, dtype=np.float32)
+        heard = np.concatenate([context, samples, filling])
+        by_window = np.empty(num_windows, dtype=np.float32)
+        for n in range(num_windows):
+            window = heard[n * WINDOW_SAMPLES : (n + 1) * WINDOW_SAMPLES + CONTEXT_SAMPLES]
+            output, state = network.run(None, {"input": window[None], "state": state, "sr": rate_hz})
+            by_window[n] = output[0, 0]
+        context = heard[-CONTEXT_SAMPLES:]
+        middles = np.arange(-(-samples.size // FRAME_SAMPLES)) * FRAME_SAMPLES + FRAME_SAMPLES // 2
+        yield samples, by_window[np.minimum(middles // WINDOW_SAMPLES, num_windows - 1)]
+
+
+def find_speech(probabilities: np.ndarray, begin: float, end: float, *, is_speaking: bool) -> np.ndarray:
+    """Tell frames with speech by two thresholds, so that a probability near one of them does not flicker.
+
+    Args:
+        probabilities: how likely somebody speaks.  [frames]
+        begin: a stretch is speech that reaches this somewhere,
+        end: and stays at or above this throughout.
+        is_speaking: whether there is speech just before the first frame, which then may go on.
+
+    Returns:
+        Booleans.  [frames]
+    """
+    is_speech = probabilities >= end
+    for first, last in runs(is_speech):
+        goes_on = (first == 0 and is_speaking) or last == len(probabilities)
+        if not goes_on and probabilities[first:last].max() < begin:
+            is_speech[first:last] = False
+    return is_speech
+
+
+@lru_cache(maxsize=1)
+def load_network() -> Any:
+    """Load the network for one thread, once per process.
+
+    Raises:
+        ConfigError: onnxruntime or silero-vad is not installed, or has other weights.
+    """
+    path = weights_path()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # As many processes as cores read audio side by side; windows follow each other, so threads would only wait.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_free_dimension_override_by_name("batch", 1)
+    options.add_free_dimension_override_by_name("sequence", CONTEXT_SAMPLES + WINDOW_SAMPLES)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def weights_path() -> Path:
+    """Find the network's weights, without loading anything.
+
+    Raises:
+        ConfigError: onnxruntime or silero-vad is not installed, or has other weights.
+    """
+    for module, package in (("onnxruntime", "onnxruntime"), ("silero_vad", "silero-vad")):
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(f"{package} is not installed, and the speech model needs it. {REMEDY}")
+    spec = importlib.util.find_spec("silero_vad")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+    path = next((file for folder in folders if (file := folder / "data" / WEIGHTS).is_file()), None)
+    if path is None or hashlib.sha256(path.read_bytes()).hexdigest() != WEIGHTS_SHA256:
+        raise ConfigError(f"The installed silero-vad has no {WEIGHTS}, or another one than this dgasr's. {REMEDY}")
+    return path
+
+
+def _whole_units(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pass samples on in whole units of windows and frames; only the last may be shorter."""
+    rest = np.zeros(0, dtype=np.float32)
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        size = rest.size // UNIT_SAMPLES * UNIT_SAMPLES
+        if size:
+            yield rest[:size]
+            rest = rest[size:]
+    if rest.size:
+        yield rest
