@@ -21,6 +21,7 @@ from dgasr.errors import ConfigError
 from dgasr.stages.engine import EngineConfig
 from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
 from dgasr.stages.plan import ShardConfig
+from dgasr.stages.report import markdown_table
 from dgasr.stages.selection import Selection, find_backlog
 from dgasr.store.locations import is_s3, local_path, local_uri
 from pipelines.request import PoolsConfig, RunRequest, new_request
@@ -60,7 +61,9 @@ async def backfill(
     request = new_request(selection, lake, engine, shard, pools)
     if dry_run:
         found = await in_thread(_forecast, request)
-        await acreate_markdown_artifact(_markdown(found), key="backfill-forecast", description=found.line())
+        await acreate_markdown_artifact(
+            markdown_table(("what", "value"), found.rows()), key="backfill-forecast", description=found.line()
+        )
         return Completed(message=f"dry run: {found.line()}", data=asdict(found))
     summary = await carry_out(request)
     return Completed(message=summary.line(), data=asdict(summary))
@@ -111,8 +114,3 @@ def _forecast(request: RunRequest) -> Forecast:
     backlog = find_backlog(request.selection, request.lake_uri, request.recipe.recipe_id)
     config = ForecastConfig(gpu_hour_price=request.pools.gpu_hour_price)
     return forecast(backlog, request.lake_uri, request.recipe.recipe_id, config)
-
-
-def _markdown(found: Forecast) -> str:
-    lines = "\n".join(f"| {name} | {value} |" for name, value in found.rows())
-    return f"| what | value |\n|---|---|\n{lines}\n"

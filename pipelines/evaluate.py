@@ -21,6 +21,7 @@ from dgasr.lake.rows import Row, evaluation_row
 from dgasr.samples import MANIFEST
 from dgasr.stages.engine import EngineConfig, load_model, recipe_of
 from dgasr.stages.plan import new_run_id
+from dgasr.stages.report import markdown_table
 from dgasr.store import objects
 from pipelines.tasks import in_thread, storage_task
 
@@ -113,12 +114,13 @@ def line(row: Row, held: list[Row]) -> str:
 
 def table(rows: list[Row]) -> str:
     """Lay scores out below each other, in Markdown."""
-    lines = [
-        f"| {row['started_at']:%F %H:%M} | `{row['recipe_id']}` | {_percent(row['wer'])} | {_percent(row['cer'])} "
-        f"| {row['num_reference_words']} | {row['rtfx']:.1f} |"
+    names = ("scored at", "recipe", "WER", "CER", "words", "RTFx")
+    cells = [
+        (f"{row['started_at']:%F %H:%M}", f"`{row['recipe_id']}`", _percent(row["wer"]), _percent(row["cer"]),
+         row["num_reference_words"], f"{row['rtfx']:.1f}")
         for row in rows
-    ]
-    return "\n".join(["| scored at | recipe | WER | CER | words | RTFx |", "|---|---|---|---|---|---|", *lines, ""])
+    ]  # fmt: skip
+    return markdown_table(names, cells)
 
 
 def _percent(rate: float | None) -> str:

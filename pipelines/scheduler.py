@@ -25,8 +25,9 @@ Answer = TypeVar("Answer")
 SUSPECT_AFTER = 2
 """Decoders that die over a shard before it is decoded alone: one may be somebody else's doing, such as the kernel's."""
 
-REJECT_AFTER = 4
-"""Decoders that die over a shard, the last two over it alone, before its recordings are rejected."""
+REJECT_AFTER = 5
+"""Decoders that die over a shard, the last three over it alone, before its recordings are rejected: a machine
+that is taken away kills decoders too, and must not cost good recordings their text."""
 
 CANCEL_S = 15.0
 """How long a run that is cancelled may take to cancel its child runs, s; its process is killed after 30 s."""

@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 REFUSED, CONTRADICTED = "Refused", "Contradicted"
 """Names of failed states with which a child run says who has to act: a person in both cases, whatever is retried."""
 
-LEAVE_S = 5.0
+EXIT_S = 5.0
 """How long the process of a child run that was told to end may take to close Prefect's logs and state, s."""
 
 
@@ -61,18 +61,18 @@ async def ended(work: Awaitable[str]) -> State[Any]:
         raise
     except BaseException:  # told to end: cancelled, or its worker is stopped
         if "PREFECT__FLOW_RUN_ID" in os.environ:  # a worker started this process for this run and nothing else
-            threading.Thread(target=_leave, name="leave", daemon=True).start()
+            threading.Thread(target=_exit_soon, name="exit", daemon=True).start()
         raise
 
 
-def _leave() -> None:
+def _exit_soon() -> None:
     """End this process, whatever its threads wait for.
 
     Python would wait for every pool of threads or processes, and abandoned work goes on in them: for a pool whose
     processes had the same signal, with new ones, until the worker kills all of it after 30 s. Commits are atomic, and
     spawned processes end with this one.
     """
-    time.sleep(LEAVE_S)
+    time.sleep(EXIT_S)
     os._exit(0)  # as Prefect does it: the worker, not the exit code, says that the run was cancelled
 
 

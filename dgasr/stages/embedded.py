@@ -82,17 +82,10 @@ def transcribe_backlog(
     backlog.note_presence(run_id)
     wall_s = time.monotonic() - started
     if not backlog.num_new + backlog.num_again:
-        return idle_summary(run_id, recipe.recipe_id, backlog.num_held, wall_s)
+        # The lake need not be there to be asked.
+        return RunSummary(run_id=run_id, recipe_id=recipe.recipe_id, num_held=backlog.num_held, wall_s=wall_s)
     summary = summarise(lake_uri, run_id, recipe.recipe_id, backlog.num_held, wall_s)
     device = engine().device if counts.stream_s else "none"
     commit_run(lake_uri, summary, recipe, backlog.selection.names, device, started_at)
     logger.info("run %s: %s", run_id, summary.line())
     return summary
-
-
-def idle_summary(run_id: str, recipe_id: str, num_held: int, wall_s: float) -> RunSummary:
-    """Say of a run that found nothing to do what it did; the lake need not be there."""
-    return RunSummary(
-        run_id=run_id, recipe_id=recipe_id, num_held=num_held, num_recordings=0, num_partial=0, num_rejected=0,
-        num_segments=0, num_words=0, audio_s=0.0, speech_s=0.0, wall_s=wall_s,
-    )  # fmt: skip

@@ -17,15 +17,6 @@ from dgasr.recipe import Recipe
 from dgasr.stages.counts import peak_memory_bytes, versions_json
 from dgasr.store import objects
 
-COUNTS = """
-    select
-        count(*), count(*) filter (status = 'partial'), count(*) filter (status = 'rejected'),
-        coalesce(sum(num_segments), 0)::bigint, coalesce(sum(num_words), 0)::bigint,
-        coalesce(sum(decoded_s), 0.0), coalesce(sum(speech_s), 0.0)
-    from recordings
-    where run_id = ?
-"""
-
 DEVICES = """
     select string_agg(distinct device, ', ' order by device) from runs where parent_run_id = ? and stage = 'decode'
 """
@@ -39,15 +30,15 @@ class RunSummary:
     recipe_id: str
     num_held: int
     """Recordings that the lake held already."""
-    num_recordings: int
+    num_recordings: int = 0
     """Recordings committed by this run."""
-    num_partial: int
-    num_rejected: int
-    num_segments: int
-    num_words: int
-    audio_s: float
+    num_partial: int = 0
+    num_rejected: int = 0
+    num_segments: int = 0
+    num_words: int = 0
+    audio_s: float = 0.0
     """Audio committed by this run, s."""
-    speech_s: float
+    speech_s: float = 0.0
     """Of it, what went through the model, s."""
     wall_s: float
     """Time from the run's begin to its end, s."""
@@ -81,12 +72,13 @@ def summarise(lake_uri: str, run_id: str, recipe_id: str, num_held: int, wall_s:
     Returns:
         The run in figures.
     """
-    row = connect(lake_uri).execute(COUNTS, [run_id]).fetchall()[0]
+    with connect(lake_uri) as connection:
+        row = _Asker(connection, run_id).rows(RECORDINGS)[0]
+    names = ("num_recordings", "num_partial", "num_rejected", "num_segments", "num_words", "speech_s")
+    counts = {name: row[name] for name in names}
     return RunSummary(
-        run_id=run_id, recipe_id=recipe_id, num_held=num_held, wall_s=wall_s,
-        num_recordings=row[0], num_partial=row[1], num_rejected=row[2], num_segments=row[3], num_words=row[4],
-        audio_s=row[5], speech_s=row[6],
-    )  # fmt: skip
+        run_id=run_id, recipe_id=recipe_id, num_held=num_held, wall_s=wall_s, audio_s=row["decoded_s"], **counts
+    )
 
 
 def commit_run(
@@ -275,8 +267,7 @@ def _figures(ask: _Asker) -> str:
         "cost": _text(decode.get("cost"), "{:.2f}, without child runs that were killed"),
         "recipe": _text(whole.get("recipe_id"), "`{}`"),
     }
-    lines = "\n".join(f"| {name} | {value} |" for name, value in figures.items() if value)
-    return f"| what | value |\n|---|---|\n{lines}\n"
+    return markdown_table(("what", "value"), [(name, value) for name, value in figures.items() if value])
 
 
 def _hours(counts: Row) -> str:
@@ -298,8 +289,13 @@ def _section(title: str, rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-    lines = ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
-    return "\n".join([f"### {title}", "| " + " | ".join(names) + " |", "|---" * len(names) + "|", *lines, ""])
+    return f"### {title}\n" + markdown_table(names, [[row[name] for name in names] for row in rows])
+
+
+def markdown_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Lay rows out as a table in Markdown, with a line end after the last one."""
+    lines = [names, ["---"] * len(names), *rows]
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
 
 
 def _cell(value: Any) -> str:

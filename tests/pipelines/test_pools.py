@@ -6,8 +6,7 @@ import pytest
 
 from dgasr.lake.views import connect
 from tests.proofs.archive import Entry
-from tests.proofs.cluster import Cluster
-from tests.proofs.installation import build_archive, install, parameters, run_embedded
+from tests.proofs.cluster import Cluster, build_archive, install, parameters, run_embedded
 from tests.proofs.lakes import check_entries, differences
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]

@@ -13,7 +13,7 @@ from prefect.states import Failed
 from dgasr.errors import AudioError, ConfigError, IntegrityError, TransientError
 from pipelines.child_runs import ChildState
 from pipelines.prefect_runs import NAMED_STATES
-from pipelines.tasks import LEAVE_S, ended, in_thread, is_transient
+from pipelines.tasks import EXIT_S, ended, in_thread, is_transient
 
 
 def end_of(error: Exception | None) -> State:
@@ -111,7 +111,7 @@ def test_the_process_of_a_run_told_to_end_does_not_wait_for_stuck_work():
         process.send_signal(signal.SIGTERM)
         try:
             assert process.wait(timeout=25) == 0
-            assert time.monotonic() - told_at >= LEAVE_S  # Prefect had its time
+            assert time.monotonic() - told_at >= EXIT_S  # Prefect had its time
         finally:
             process.kill()
 

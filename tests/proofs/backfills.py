@@ -12,8 +12,7 @@ import sys
 import time
 from typing import Any
 
-from tests.proofs.cluster import BUCKET, Cluster
-from tests.proofs.installation import WORKERS, build_archive, install, parameters, run_embedded
+from tests.proofs.cluster import BUCKET, WORKERS, Cluster, build_archive, install, parameters, run_embedded
 from tests.proofs.lakes import check_entries, count_rows, differences
 from tests.proofs.proof import make_parser, prove, say
 

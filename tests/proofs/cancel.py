@@ -19,8 +19,7 @@ from dgasr.lake.inspection import check_lake
 from dgasr.stages.heartbeat import read_heartbeat
 from dgasr.stages.plan import RunFolder
 from dgasr.store.objects import list_uris
-from tests.proofs.cluster import BUCKET, TERMINAL, Cluster, command_of
-from tests.proofs.installation import build_archive, install, parameters
+from tests.proofs.cluster import BUCKET, TERMINAL, Cluster, build_archive, command_of, install, parameters
 from tests.proofs.lakes import check_entries, count_rows
 from tests.proofs.processes import WAIT_S
 from tests.proofs.proof import make_parser, prove

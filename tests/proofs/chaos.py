@@ -20,8 +20,18 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.proofs.cluster import SERVER_COMMAND, TERMINAL, Cluster, command_of
-from tests.proofs.installation import WORKERS, build_archive, install, parameters, run_embedded, start_worker
+from tests.proofs.cluster import (
+    SERVER_COMMAND,
+    TERMINAL,
+    WORKERS,
+    Cluster,
+    build_archive,
+    command_of,
+    install,
+    parameters,
+    run_embedded,
+    start_worker,
+)
 from tests.proofs.lakes import check_entries, count_rows, differences
 from tests.proofs.processes import WAIT_S, kill
 from tests.proofs.proof import make_parser, prove

@@ -12,8 +12,7 @@ import time
 from typing import Any
 
 from dgasr.stages.plan import AssignmentConfig
-from tests.proofs.cluster import Cluster
-from tests.proofs.installation import build_archive, install, parameters, run_embedded
+from tests.proofs.cluster import Cluster, build_archive, install, parameters, run_embedded
 from tests.proofs.lakes import check_entries, count_rows, differences
 from tests.proofs.proof import make_parser, prove
 
