@@ -1,117 +1,410 @@
-"""Columns and rows in, a table for a terminal out. Knows no DuckDB and no lake."""
+"""Rows into Delta tables and back: a shard becomes visible whole, once, whoever runs twice, races or is killed.
 
-import textwrap
-import unicodedata
+Why Delta Lake, why one table for both kinds of row, and why a commit cannot be lost or doubled:
+docs/decisions/0020-delta-lake.md
+"""
+
+import random
+import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
-from itertools import zip_longest
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
-GAP = "  "
-"""Between two columns."""
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-MIN_WIDTH = 16
-"""Characters that a cell keeps however narrow the terminal is; a column's name is never cut."""
+from dgasr.errors import ConfigError, DgasrError, IntegrityError, TransientError
+from dgasr.lake.location import Lake, open_lake, storage_error
+from dgasr.lake.rows import Row, ShardRows
+from dgasr.lake.rules import check_shard
+from dgasr.lake.schema import PARTITIONS, ROW_KINDS, SCHEMA_VERSION, table_schema
+from dgasr.records import Shard
+
+MAX_ATTEMPTS = 100
+"""Times that a commit is tried while others commit first. 8 writers at once needed 31 at most (docs/experiments.md)."""
+
+LONGEST_PAUSE_S = 1.0
+"""Between two attempts, s; the first pauses are shorter."""
+
+CHECKPOINT_COMMITS = "50"
+"""Commits between two checkpoints of a table's log: whoever opens the table reads as many small objects at most."""
+
+SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""What recipe, shard and run ids may consist of, so that they can stand in a key and in a predicate."""
+
+WRITING = WriterProperties(compression="ZSTD", compression_level=3)
+
+OWNER_COLUMNS = ("recording_id", "take", "shard_id", "run_id", "transcribed_at")
+"""What says which of two sets of rows of a recording counts, and whose they are."""
 
 
-def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> str:
-    """Lay rows out in columns, or each row on lines of its own where the columns would become too narrow to read.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class File:
+    """A Parquet file of a table that readers see.
+
+    Attributes:
+        key: where it lies, from the lake's root.
+        size_bytes: its length.
+        num_rows: rows in it.
+    """
+
+    key: str
+    size_bytes: int
+    num_rows: int
+
+    @property
+    def table(self) -> str:
+        """Name of the table."""
+        return self.key.partition("/")[0]
+
+    @property
+    def partition(self) -> dict[str, str]:
+        """What the path says of all its rows, by column."""
+        return dict(piece.split("=", 1) for piece in self.key.split("/")[1:-1])
+
+
+def open_table(lake: Lake, name: str) -> DeltaTable | None:
+    """Open a table as it is now; `None` where nobody has written to it.
+
+    Raises:
+        ConfigError: access is denied.
+        IntegrityError: its log cannot be read, or a newer dgasr wrote it.
+        TransientError: the store does not answer.
+    """
+    uri = f"{lake.uri}/{name}"
+    try:
+        with delta_errors(uri):
+            table = DeltaTable(lake.table_uri(name), storage_options=dict(lake.storage_options))
+            version = (table.metadata().configuration or {}).get("dgasr.schema_version", "0")
+    except TableNotFoundError:
+        return None
+    if int(version) > SCHEMA_VERSION:
+        raise IntegrityError(
+            f"{uri}: has schema version {version}, and this dgasr reads up to {SCHEMA_VERSION}. Upgrade dgasr."
+        )
+    return table
+
+
+def active_files(table: DeltaTable | None, name: str, **partition: str) -> list[File]:
+    """List the files of a table that readers see at its version, in order; only those of some partitions, if asked."""
+    if table is None:
+        return []
+    actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
+    files = [
+        File(key=f"{name}/{unquote(path)}", size_bytes=size_bytes, num_rows=num_rows)
+        for path, size_bytes, num_rows in zip(*(column.to_pylist() for column in actions.columns), strict=True)
+    ]
+    return sorted((file for file in files if partition.items() <= file.partition.items()), key=lambda file: file.key)
+
+
+def read_file(lake: Lake, file: File, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of a file, partition columns too; a column that came after it was written is null.
+
+    Raises:
+        IntegrityError: it is missing or no Parquet file.
+        TransientError: the store does not answer.
+    """
+    schema, values = table_schema(file.table), file.partition
+    try:
+        with pyarrow.parquet.ParquetFile(lake.path(file.key), filesystem=lake.filesystem, pre_buffer=True) as source:
+            found = source.read(columns=[name for name in columns if name in source.schema_arrow.names])
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(lake, file.key, error) from error
+    arrays = [
+        found[name].cast(schema.field(name).type)
+        if name in found.column_names
+        else pa.repeat(pa.scalar(values.get(name), pa.string()).cast(schema.field(name).type), found.num_rows)
+        for name in columns
+    ]
+    return pa.Table.from_arrays(arrays, names=list(columns))
+
+
+def commit_shard(lake_uri: str, rows: ShardRows) -> ShardRows:
+    """Make a shard's rows visible, all at once, but for recordings that the lake holds already.
+
+    A recording is held where its rows of the same recipe have this take or a higher one; rows of a lower take are
+    replaced, wherever they lie.
 
     Args:
-        columns: names.
-        rows: values, as many in each row as there are columns.
-        width: characters of a line.
+        lake_uri: the lake; nothing need lie there yet.
+        rows: everything the shard yields.
 
     Returns:
-        Lines, each ended by a newline. In columns, the widest are cut with an ellipsis until a line fits, and numbers
-        stand on the right; on lines of its own, nothing of a row is cut.
+        The rows that readers see now because of this call, or of an earlier one with the same rows; none where all of
+        these recordings were there before.
+
+    Raises:
+        ConfigError: the lake cannot be written.
+        IntegrityError: the rows break an invariant; nothing was written.
+        TransientError: storage failed, or others committed all the time; the same call may be made again.
     """
-    cells = [[_cell(value) for value in row] for row in rows]
-    widths = _fit(columns, cells, width)
-    if widths is None:
-        return "".join(_record(number, columns, row, width) for number, row in enumerate(cells, 1))
-    is_number = [
-        any(row[i] is not None for row in rows) and all(isinstance(row[i], int | float | None) for row in rows)
-        for i in range(len(columns))
-    ]
-    lines = [list(columns), ["─" * w for w in widths], *cells]
-    return "".join(
-        GAP.join(_pad(cell, w, right) for cell, w, right in zip(line, widths, is_number, strict=True)).rstrip() + "\n"
-        for line in lines
+    safe_ids(recipe_id=rows.recipe_id, shard_id=rows.shard_id)
+    data = shard_table(rows)
+    lake = open_lake(lake_uri)
+    for table in _attempts(lake, "transcripts"):
+        held = _held(lake, table, rows.recipe_id, {row["recording_id"] for row in rows.recordings})
+        fresh = [row["recording_id"] for row in rows.recordings if _take(held.get(row["recording_id"])) < _take(row)]
+        mine = [row["recording_id"] for row in rows.recordings if _is_same(held.get(row["recording_id"]), row)]
+        if not fresh:
+            return _only(rows, mine)
+        with suppress(CommitFailedError), delta_errors(f"{lake_uri}/transcripts"):
+            _write(table, data, rows, fresh, stale=any(recording_id in held for recording_id in fresh))
+            return _only(rows, [*fresh, *mine])
+    raise TransientError(f"{lake_uri}: others commit all the time; this shard was tried {MAX_ATTEMPTS} times.")
+
+
+def committed_shards(lake_uri: str, recipe_id: str, shards: Iterable[Shard]) -> set[str]:
+    """Return the ids of those shards of which the lake holds every recording, at the shard's take or a higher one.
+
+    Raises:
+        IntegrityError: the lake cannot be read.
+        TransientError: the store does not answer.
+    """
+    shards, lake = list(shards), open_lake(lake_uri)
+    ids = {recording.recording_id for shard in shards for recording in shard.recordings}
+    held = _held(lake, open_table(lake, "transcripts"), recipe_id, ids)
+    return {
+        shard.shard_id
+        for shard in shards
+        if all(_take(held.get(recording.recording_id)) >= shard.take for recording in shard.recordings)
+    }
+
+
+def append_rows(lake_uri: str, name: str, rows: Sequence[Row]) -> bool:
+    """Add the rows that one execution writes to `runs`, `evaluations` or `presence`, all at once.
+
+    Args:
+        lake_uri: the lake; nothing need lie there yet.
+        name: the table.
+        rows: rows of one `run_id`.
+
+    Returns:
+        False where the execution's rows lie there already, or where there are none.
+
+    Raises:
+        ConfigError: the lake cannot be written.
+        IntegrityError: a value does not fit its column.
+        TransientError: storage failed; the same call may be made again.
+    """
+    if not rows:
+        return False
+    run_id, lake = rows[0]["run_id"], open_lake(lake_uri)
+    safe_ids(run_id=run_id)
+    at = "noticed_at" if name == "presence" else "started_at"
+    data = to_arrow(name, [row | {"date": row[at].astimezone(UTC).date()} for row in rows])
+    for table in _attempts(lake, name):
+        if table.transaction_version(run_id) is not None:
+            return False
+        with suppress(CommitFailedError), delta_errors(f"{lake_uri}/{name}"):
+            write_deltalake(
+                table, data, mode="append", schema_mode="merge", writer_properties=WRITING,
+                commit_properties=CommitProperties(app_transactions=[Transaction(run_id, 1)]),
+            )  # fmt: skip
+            return True
+    raise TransientError(f"{lake_uri}: others commit all the time; {name} was tried {MAX_ATTEMPTS} times.")
+
+
+def write_run(lake_uri: str, row: Row) -> bool:
+    """Write the row of an execution; returns False where one of this `run_id` lies already."""
+    return append_rows(lake_uri, "runs", [row])
+
+
+def write_evaluation(lake_uri: str, row: Row) -> bool:
+    """Write the row of an evaluation; returns False where one of this `run_id` lies already."""
+    return append_rows(lake_uri, "evaluations", [row])
+
+
+def write_presence(lake_uri: str, rows: Sequence[Row]) -> bool:
+    """Write what one run noticed of objects that are gone or back; returns False where there is nothing new."""
+    return append_rows(lake_uri, "presence", rows)
+
+
+def shard_table(rows: ShardRows) -> pa.Table:
+    """Turn a shard's rows into rows of `transcripts`, in the order in which they are stored.
+
+    Raises:
+        IntegrityError: they break an invariant of the lake.
+    """
+    dates = {row["recording_id"]: row["modified_at"].astimezone(UTC).date() for row in rows.recordings}
+    views = {"recordings": rows.recordings, "segments": rows.segments}
+    added = {
+        view: [
+            row | {"recipe_id": rows.recipe_id, "date": dates.get(row["recording_id"], date.min)} for row in view_rows
+        ]
+        for view, view_rows in views.items()
+    }
+    check_shard(rows.shard_id, {view: to_arrow(view, view_rows) for view, view_rows in added.items()})
+    together = [row | {"row_kind": ROW_KINDS[view]} for view, view_rows in added.items() for row in view_rows]
+    order = [(name, "ascending") for name in ("row_kind", "recording_id", "segment_index")]
+    return to_arrow("transcripts", together).sort_by(order)
+
+
+def to_arrow(name: str, rows: Sequence[Row]) -> pa.Table:
+    """Turn rows into a table of Arrow with the columns of a table or view.
+
+    Raises:
+        IntegrityError: a row has other columns, or a value does not fit its column.
+    """
+    schema = table_schema(name)
+    for row in rows:
+        # a row of `transcripts` lacks the columns of the other kind
+        if (name != "transcripts" and set(row) != set(schema.names)) or not set(row) <= set(schema.names):
+            raise IntegrityError(
+                f"{name}: a row with missing or unknown columns {sorted(set(row) ^ set(schema.names))}. "
+                "Nothing was written; this is a fault of the program that made the rows."
+            )
+    try:
+        return pa.Table.from_pylist(list(rows), schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+        raise IntegrityError(f"{name}: a value does not fit its column ({error}). Nothing was written.") from error
+
+
+def safe_ids(**ids: str) -> None:
+    """Refuse ids that cannot stand in a path or a predicate; raises `ConfigError`."""
+    for name, value in ids.items():
+        if not SAFE_ID.fullmatch(value):
+            raise ConfigError(f"{name} {value!r} cannot stand in a key: use letters, digits, '_' and '-' only.")
+
+
+def unreadable(lake: Lake, key: str, error: Exception) -> DgasrError:
+    """Sort a failure to read a file of a table: the store's, or the file's own."""
+    is_stores = isinstance(error, OSError) and (error.errno is not None or "AWS Error" in str(error))
+    if is_stores and not isinstance(error, FileNotFoundError):
+        return storage_error(lake.uri, error)  # type: ignore[arg-type]
+    return IntegrityError(
+        f"{lake.uri}/{key}: cannot be read ({error}). Restore it from a copy; "
+        "`dgasr lake check` says what to do where there is none."
     )
 
 
-def _cell(value: object) -> str:
-    """Write a value on one line."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e9 else f"{value:.4g}"
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
-    if isinstance(value, list):
-        return "[" + ", ".join(_cell(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_cell(item)}" for key, item in value.items()) + "}"
-    return " ".join(str(value).split())
+@contextmanager
+def delta_errors(where: str) -> Iterator[None]:
+    """Turn errors of Delta Lake into ours, by who has to act; conflicts and missing tables pass as they are."""
+    try:
+        yield
+    except (CommitFailedError, TableNotFoundError):
+        raise
+    except OSError as error:
+        raise _sorted(where, error, storage_error(where, error)) from error
+    except (DeltaError, ValueError) as error:
+        broken = IntegrityError(
+            f"{where}: its log cannot be read ({error}). Restore `_delta_log` from a copy; nothing was changed."
+        )
+        raise _sorted(where, error, broken) from error
 
 
-def _fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int] | None:
-    """Return the columns' widths, the widest narrowed until all fit; `None` where there are rows that cannot fit."""
-    natural = [max(map(_width, column)) for column in zip(columns, *cells, strict=True)]
-    least = [min(w, max(MIN_WIDTH, _width(name))) for w, name in zip(natural, columns, strict=True)]
-    available = width - len(GAP) * (len(columns) - 1)
-    if sum(least) > available:
-        return None if cells else natural
-    while sum(natural) > available:
-        _, widest = max((w, i) for i, w in enumerate(natural) if w > least[i])
-        natural[widest] -= 1
-    return natural
+def _sorted(where: str, error: Exception, otherwise: DgasrError) -> DgasrError:
+    """Return what the text of an error says; Delta Lake passes on no more of what its store did."""
+    text = str(error)
+    if re.search(r"NoSuchBucket|Access ?Denied|Forbidden|403|Permission denied|Not a directory|File exists", text):
+        return ConfigError(f"{where}: the lake cannot be written or read ({text}). Check its place and permissions.")
+    if re.search(r"Generic S3|error sending request|timed? ?out|50[0-9] |SlowDown|No space left", text):
+        return TransientError(f"{where}: the store did not answer ({text}). Try again; `dgasr doctor` tests it.")
+    return otherwise
 
 
-def _record(number: int, columns: Sequence[str], cells: Sequence[str], width: int) -> str:
-    """Lay one row out with a line for each column, long values over several."""
-    name_width = max(map(len, columns))
-    lines = [f"── {number} " + "─" * max(0, name_width - 4 - len(str(number)))]
-    for name, cell in zip(columns, cells, strict=True):
-        parts = textwrap.wrap(cell, max(MIN_WIDTH, width - name_width - len(GAP))) or [""]
-        lines += [f"{head:{name_width}}{GAP}{part}".rstrip() for head, part in zip_longest([name], parts, fillvalue="")]
-    return "\n".join(lines) + "\n"
+def _attempts(lake: Lake, name: str) -> Iterator[DeltaTable]:
+    """Yield a table as it is now, again after each conflict, with pauses that spread the writers."""
+    for attempt in range(MAX_ATTEMPTS):
+        yield open_table(lake, name) or _create(lake, name)
+        time.sleep(random.uniform(0, min(LONGEST_PAUSE_S, 0.02 * 2 ** min(attempt, 10))))
 
 
-def _width(text: str) -> int:
-    """Return how many character cells a terminal shows a text in."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+def _create(lake: Lake, name: str) -> DeltaTable:
+    """Make a table, unless somebody else is faster."""
+    uri = f"{lake.uri}/{name}"
+    configuration = {
+        "delta.checkpointInterval": CHECKPOINT_COMMITS,
+        "delta.dataSkippingStatsColumns": "recording_id" if name == "transcripts" else "run_id",
+        "dgasr.schema_version": str(SCHEMA_VERSION),
+    }
+    with delta_errors(uri):
+        try:
+            return DeltaTable.create(
+                lake.table_uri(name),
+                schema=table_schema(name),
+                partition_by=[field.name for field in PARTITIONS[name]],
+                configuration=configuration,
+                storage_options=dict(lake.storage_options),
+                raise_if_key_not_exists=False,
+            )
+        except (CommitFailedError, DeltaError) as error:
+            found = open_table(lake, name)
+            if found is None:
+                raise error
+            return found
 
 
-def _pad(text: str, width: int, is_right: bool) -> str:
-    """Bring a cell to its width; sentences lose their end, URIs and ids their middle."""
-    if _width(text) > width:
-        kept_end = "" if " " in text else text[-(width // 2) :]
-        text = text[: 4 * width]  # hours of speech are one cell; what follows cannot show, even after combining marks
-        while _width(text) + _width(kept_end) > width - 1:
-            text = text[:-1]
-        text += "…" + kept_end
-    space = " " * (width - _width(text))
-    return space + text if is_right else text + space
+def _write(table: DeltaTable, data: pa.Table, rows: ShardRows, fresh: list[str], *, stale: bool) -> None:
+    """Commit the rows of some recordings, in place of what lies there of them.
 
-
-def format_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """Lay rows out as a Markdown table, line by line and nothing of it cut.
-
-    Args:
-        columns: names.
-        rows: values, as many in each row as there are columns; taken one by one.
+    Every writer of a recipe bears the recipe's name as transaction: of two that looked at the same version of the table
+    the second one fails, and looks again. Only so is what was looked up before the commit still true in it.
     """
-    yield _markdown_line(columns)
-    yield _markdown_line(["---"] * len(columns))
-    for row in rows:
-        yield _markdown_line([_cell(value) for value in row])
+    ids = pa.array(fresh, pa.string())
+    properties = CommitProperties(
+        app_transactions=[Transaction(rows.recipe_id, table.version() + 1)],
+        custom_metadata={"shard_id": rows.shard_id, "run_id": rows.run_id},
+    )
+    names = ", ".join(f"'{recording_id}'" for recording_id in fresh)
+    write_deltalake(
+        table,
+        data.filter(pc.is_in(data["recording_id"], value_set=ids)),
+        mode="overwrite" if stale else "append",
+        predicate=f"recipe_id = '{rows.recipe_id}' and recording_id in ({names})" if stale else None,
+        schema_mode="merge",
+        writer_properties=WRITING,
+        commit_properties=properties,
+    )
 
 
-def _markdown_line(cells: Iterable[str]) -> str:
-    """Write a row of a Markdown table; a bar or a backslash in a cell ends no cell."""
-    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells)
-    return "| " + " | ".join(escaped) + " |\n"
+def _held(lake: Lake, table: DeltaTable | None, recipe_id: str, ids: set[str]) -> dict[str, Row]:
+    """Read whose rows readers see of some recordings, by recording; of several the highest take."""
+    held: dict[str, Row] = {}
+    wanted = pa.array(sorted(ids), pa.string())
+    for file in active_files(table, "transcripts", recipe_id=recipe_id, row_kind="recording"):
+        found = _owners(lake, file)
+        for row in found.filter(pc.is_in(found["recording_id"], value_set=wanted)).to_pylist():
+            if _take(held.get(row["recording_id"])) < _take(row):
+                held[row["recording_id"]] = row
+    return held
+
+
+@lru_cache(maxsize=4096)
+def _owners(lake: Lake, file: File) -> pa.Table:
+    """Read the recordings of a file. Files never change, and a process that commits shards asks for each of them."""
+    return read_file(lake, file, OWNER_COLUMNS)
+
+
+def _take(row: Row | None) -> int:
+    """Return how often a recording was asked for again; -1 where it is not there, 0 where nobody counted."""
+    return -1 if row is None else row["take"] or 0
+
+
+def _is_same(held: Row | None, row: Row) -> bool:
+    """Say whether rows that are held are those that were to be written: an answer of the store was lost."""
+    return held is not None and all(_value(held[name]) == _value(row[name]) for name in OWNER_COLUMNS)
+
+
+def _value(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) else value
+
+
+def _only(rows: ShardRows, ids: Iterable[str]) -> ShardRows:
+    """Return the rows of some recordings of a shard."""
+    wanted = frozenset(ids)
+    return ShardRows(
+        recipe_id=rows.recipe_id,
+        shard_id=rows.shard_id,
+        run_id=rows.run_id,
+        recordings=[row for row in rows.recordings if row["recording_id"] in wanted],
+        segments=[row for row in rows.segments if row["recording_id"] in wanted],
+    )
