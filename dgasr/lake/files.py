@@ -17,7 +17,6 @@ from fsspec import AbstractFileSystem
 
 from dgasr.errors import DgasrError, IntegrityError
 from dgasr.lake.location import Lake, storage_error
-from dgasr.lake.scans import NEWER
 
 PROTOCOL = "lake"
 """How the parts' paths begin for DuckDB: `lake://segments/…`."""
@@ -73,8 +72,6 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
         is_damage = type(error) in DAMAGE_ERRORS or DAMAGE.search(str(error))
         if READ_ONLY in text or not is_damage:
             return None
-        if NEWER in text:
-            return IntegrityError(f"{text.partition(': ')[2]}. Upgrade dgasr.")
         where = ", ".join(f"{self._lake.uri}/{key}" for key in self._broken_keys()) or self._lake.uri
         return IntegrityError(
             f"{where}: a part cannot be read ({text}). Restore the file from a copy, or move it out of the "
