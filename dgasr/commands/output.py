@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from dgasr.exports import export_json, export_srt, export_txt, export_vtt
-from dgasr.lake.table import format_table
+from dgasr.lake.layout import format_table
 from dgasr.stages.transcripts import RecordingTranscript
 
 TABLE_ROWS = 200

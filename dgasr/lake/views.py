@@ -80,20 +80,25 @@ def connect(lake_uri: str, preferred_recipe: str = "") -> duckdb.DuckDBPyConnect
 def open_questions(lake_uri: str, preferred_recipe: str) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
     """Open a lake as `connect` does; what it reads through comes too, and knows what DuckDB's errors mean."""
     lake = open_existing_lake(lake_uri)
-    found = files_of_tables(lake)
-    statements = view_statements()
-    files = LakeFiles(lake, {file.key: file.size_bytes for table in found.values() for file in table})
+    connection, files = open_tables(lake, files_of_tables(lake))
+    for lock in LOCKS:
+        connection.execute(lock)
+    connection.execute("set variable preferred_recipe = ?", [preferred_recipe])
+    return connection, files
+
+
+def open_tables(lake: Lake, tables: Mapping[str, Sequence[File]]) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
+    """Open some files of each table, with the views over them; nothing is locked yet."""
+    files = LakeFiles(lake, {file.key: file.size_bytes for found in tables.values() for file in found})
     connection = open_duckdb()
     connection.register_filesystem(files)
     threads = [f"set threads = {REMOTE_THREADS}"] if "://" in lake.uri else []
-    scans = scan_statements(found, f"{PROTOCOL}:/")
     try:
-        for statement in (*SETTINGS, *threads, *scans, *statements.values(), *LOCKS):
+        for statement in (*SETTINGS, *threads, *scan_statements(tables, f"{PROTOCOL}:/"), *view_statements().values()):
             connection.execute(statement)
     except duckdb.Error as error:  # footers are read for the first time
         connection.close()
         raise files.sort_error(error) or error from error
-    connection.execute("set variable preferred_recipe = ?", [preferred_recipe])
     return connection, files
 
 

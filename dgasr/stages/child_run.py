@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dgasr.lake.parts import write_run
 from dgasr.lake.rows import run_row
+from dgasr.lake.table import write_run
 from dgasr.recipe import Recipe
 from dgasr.stages.decode import DecodedAssignment
 from dgasr.stages.prepare import PreparedAssignment
 from dgasr.stages.process import peak_memory_bytes, versions_json, worker_name
 from dgasr.stages.run_folder import Stage
-from dgasr.store import objects
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,4 +98,4 @@ def _commit(child: ChildRun, recipe: Recipe, **figures: Any) -> None:
         num_attempts=child.attempt,
         **figures,
     )
-    write_run(objects, child.lake_uri, row)
+    write_run(child.lake_uri, row)

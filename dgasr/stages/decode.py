@@ -6,7 +6,7 @@ from functools import partial
 from typing import Protocol
 
 from dgasr.errors import ConfigError
-from dgasr.lake.parts import finish_shard
+from dgasr.lake.table import committed_shards
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, Shard
 from dgasr.stages.assignment import read_assignment
@@ -18,7 +18,6 @@ from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.staging import read_segments
 from dgasr.stages.stream import ShardStream, TranscribesSegments
 from dgasr.stages.watching import BeatingWatcher, SegmentWatcher
-from dgasr.store import objects
 
 
 class Decodes(Protocol):
@@ -133,7 +132,7 @@ def _settle(
     shard: Shard, recipe: Recipe, engine: StartEngine, lake_uri: str, run_id: str, alone: Processes
 ) -> DecodedShard:
     """Decode a shard that ended processes, in one of its own."""
-    if finish_shard(objects, lake_uri, recipe.recipe_id, shard.shard_id) is not None:
+    if committed_shards(lake_uri, recipe.recipe_id, [shard]):
         return DecodedShard(shard_id=shard.shard_id, is_new=False)
     staged_uri = staged_uri_of(lake_uri, recipe.recipe_id, shard)
     return settle(

@@ -116,7 +116,8 @@ class Listing:
         if not self._lake_uri or not uri.startswith(f"{self._lake_uri}/"):
             return False
         folder = uri.removeprefix(f"{self._lake_uri}/").partition("/")[0]
-        return (folder in TABLES and uri.endswith(".parquet")) or (folder in FOLDERS and folder not in TABLES)
+        is_tables = uri.endswith(".parquet") or "/_delta_log/" in uri
+        return (folder in TABLES and is_tables) or (folder in FOLDERS and folder not in TABLES)
 
     def _list_source(self, source: str) -> Iterator[Recording]:
         """List a source, and note whether it was an object's name or what many names begin with."""

@@ -14,7 +14,7 @@ from dgasr.audio import open_audio
 from dgasr.audio.digest import WaveformDigest
 from dgasr.errors import DgasrError, Reason, RecordingError, TruncatedError
 from dgasr.frontend import cut_recording
-from dgasr.lake.parts import finish_shard
+from dgasr.lake.table import committed_shards
 from dgasr.recipe import Recipe
 from dgasr.records import Recording, Segment, SegmentFeatures, Shard, seconds
 from dgasr.stages.assignment import read_assignment
@@ -25,7 +25,6 @@ from dgasr.stages.isolation import Processes, note_progress
 from dgasr.stages.outcome import Outcome
 from dgasr.stages.run_folder import staged_uri_of
 from dgasr.stages.staging import StagedPart, read_outcomes
-from dgasr.store import objects
 from dgasr.store.objects import open_object
 
 logger = logging.getLogger(__name__)
@@ -55,7 +54,8 @@ def prepare_assignment(
     """
     started = time.monotonic()
     shards = read_assignment(assignment_uri).shards
-    todo = [s for s in shards if finish_shard(objects, lake_uri, recipe.recipe_id, s.shard_id) is None]
+    committed = committed_shards(lake_uri, recipe.recipe_id, shards)
+    todo = [shard for shard in shards if shard.shard_id not in committed]
     done: list[PreparedShard] = []
 
     def finish(prepared: PreparedShard) -> None:

@@ -11,12 +11,11 @@ from os.path import dirname
 
 import numpy as np
 
-from dgasr.lake.parts import write_presence
-from dgasr.lake.presence import absent_uris, known_rows
+from dgasr.lake.ledger import absent_uris, known_rows
 from dgasr.lake.rows import presence_rows
+from dgasr.lake.table import write_presence
 from dgasr.records import Recording
 from dgasr.stages.discover import Scope
-from dgasr.store import objects
 from dgasr.store.locations import MISSING_ETAG, is_s3
 
 
@@ -67,7 +66,7 @@ class Presence:
             *presence_rows([(uri, None) for uri in gone], "deleted", noticed_at=now, run_id=run_id),
             *presence_rows(sorted(self._back.items()), "returned", noticed_at=now, run_id=run_id),
         ]
-        write_presence(objects, self._lake_uri, rows)
+        write_presence(self._lake_uri, rows)
         return len(gone), len(self._back)
 
     def _gone(self, scope: Scope) -> set[str]:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dgasr.lake.parts import write_run
 from dgasr.lake.rows import run_row
+from dgasr.lake.table import write_run
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.process import peak_memory_bytes, versions_json
-from dgasr.store import objects
 
 COUNTS = """
     select
@@ -129,7 +128,7 @@ def commit_run(
         num_attempts=num_attempts,
         gpu_hour_price=gpu_hour_price,
     )
-    write_run(objects, lake_uri, row)
+    write_run(lake_uri, row)
 
 
 def decoding_devices(lake_uri: str, run_id: str) -> str:

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Protocol
 
 from dgasr.errors import Reason, TransientError
-from dgasr.lake.parts import commit_shard, finish_shard
+from dgasr.lake.table import commit_shard, committed_shards
 from dgasr.lake.rows import ShardRows
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
@@ -26,7 +26,6 @@ from dgasr.stages.prefetch import Prefetch
 from dgasr.stages.shard_transcripts import ShardTranscripts
 from dgasr.stages.staging import delete_part, read_outcomes, read_segments
 from dgasr.stages.watching import StreamWatcher
-from dgasr.store import objects
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +115,7 @@ class ShardStream:
         """Read staged parts, in the thread that is ahead."""
         for shard in shards:
             staged_uri = self._staged_uri_of(shard)
-            if finish_shard(objects, self._lake_uri, self._recipe.recipe_id, shard.shard_id) is not None:
+            if committed_shards(self._lake_uri, self._recipe.recipe_id, [shard]):
                 self._end(DecodedShard(shard_id=shard.shard_id, is_new=False), staged_uri)
                 continue
             self._watcher.begin_shard(shard.shard_id)
@@ -181,9 +180,9 @@ class ShardStream:
 
     def _write(self, gathered: ShardTranscripts, wall_s: float) -> None:
         rows = gathered.rows(self._recipe, self._run_id, datetime.now(UTC))
-        result = commit_shard(objects, self._lake_uri, rows)
+        written = commit_shard(self._lake_uri, rows)
         shard_id = gathered.shard.shard_id
-        decoded = _counts(rows, wall_s) if result.is_mine else DecodedShard(shard_id=shard_id, is_new=False)
+        decoded = _counts(written, wall_s) if written.recordings else DecodedShard(shard_id=shard_id, is_new=False)
         self._end(decoded, self._staged_uri_of(gathered.shard))
 
     def _end(self, decoded: DecodedShard, staged_uri: str) -> None:
