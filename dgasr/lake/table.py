@@ -10,9 +10,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date
 from functools import lru_cache
-from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -130,9 +129,6 @@ def read_file(lake: Lake, file: File, columns: Sequence[str]) -> pa.Table:
 def commit_shard(lake_uri: str, rows: ShardRows) -> ShardRows:
     """Make a shard's rows visible, all at once, but for recordings that the lake holds already.
 
-    A recording is held where its rows of the same recipe have this take or a higher one; rows of a lower take are
-    replaced, wherever they lie.
-
     Args:
         lake_uri: the lake; nothing need lie there yet.
         rows: everything the shard yields.
@@ -147,17 +143,42 @@ def commit_shard(lake_uri: str, rows: ShardRows) -> ShardRows:
         TransientError: storage failed, or others committed all the time; the same call may be made again.
     """
     safe_ids(recipe_id=rows.recipe_id, shard_id=rows.shard_id)
-    data = shard_table(rows)
-    lake = open_lake(lake_uri)
+    written = commit_transcripts(lake_uri, rows.recipe_id, shard_table(rows))
+    return ShardRows(
+        recipe_id=rows.recipe_id,
+        shard_id=rows.shard_id,
+        run_id=rows.run_id,
+        recordings=[row for row in rows.recordings if row["recording_id"] in written],
+        segments=[row for row in rows.segments if row["recording_id"] in written],
+    )
+
+
+def commit_transcripts(lake_uri: str, recipe_id: str, data: pa.Table) -> set[str]:
+    """Commit rows of `transcripts` without a look at what they say; otherwise as `commit_shard`.
+
+    A recording is held where its rows of the same recipe have this take or a higher one; rows of a lower take are
+    replaced, wherever they lie.
+
+    Args:
+        lake_uri: the lake; nothing need lie there yet.
+        recipe_id: the recipe of all rows.
+        data: complete recordings, in the order in which they are to be stored.
+
+    Returns:
+        Ids of the recordings that readers see with these rows.
+    """
+    lake, kinds = open_lake(lake_uri), pc.equal(data["row_kind"], "recording")
+    rows = {row["recording_id"]: row for row in data.filter(kinds).select(OWNER_COLUMNS).to_pylist()}
+    safe_ids(**{f"recording_id of row {number}": recording_id for number, recording_id in enumerate(rows)})
     for table in _attempts(lake, "transcripts"):
-        held = _held(lake, table, rows.recipe_id, {row["recording_id"] for row in rows.recordings})
-        fresh = [row["recording_id"] for row in rows.recordings if _take(held.get(row["recording_id"])) < _take(row)]
-        mine = [row["recording_id"] for row in rows.recordings if _is_same(held.get(row["recording_id"]), row)]
+        held = _held(lake, table, recipe_id, set(rows))
+        fresh = {recording_id for recording_id, row in rows.items() if _take(held.get(recording_id)) < _take(row)}
+        mine = {recording_id for recording_id, row in rows.items() if held.get(recording_id) == row}
         if not fresh:
-            return _only(rows, mine)
+            return mine
         with suppress(CommitFailedError), delta_errors(f"{lake_uri}/transcripts"):
-            _write(table, data, rows, fresh, stale=any(recording_id in held for recording_id in fresh))
-            return _only(rows, [*fresh, *mine])
+            _write(table, data, recipe_id, sorted(fresh), is_replacing=not fresh.isdisjoint(held))
+            return fresh | mine
     raise TransientError(f"{lake_uri}: others commit all the time; this shard was tried {MAX_ATTEMPTS} times.")
 
 
@@ -179,37 +200,42 @@ def committed_shards(lake_uri: str, recipe_id: str, shards: Iterable[Shard]) -> 
 
 
 def append_rows(lake_uri: str, name: str, rows: Sequence[Row]) -> bool:
-    """Add the rows that one execution writes to `runs`, `evaluations` or `presence`, all at once.
+    """Add rows that executions write to `runs`, `evaluations` or `presence`, all at once.
 
     Args:
         lake_uri: the lake; nothing need lie there yet.
         name: the table.
-        rows: rows of one `run_id`.
+        rows: all rows of the `run_id`s that they have.
 
     Returns:
-        False where the execution's rows lie there already, or where there are none.
+        False where nothing was added: each execution's rows lie there already, or there are none.
 
     Raises:
         ConfigError: the lake cannot be written.
         IntegrityError: a value does not fit its column.
         TransientError: storage failed; the same call may be made again.
     """
-    if not rows:
-        return False
-    run_id, lake = rows[0]["run_id"], open_lake(lake_uri)
-    safe_ids(run_id=run_id)
     at = "noticed_at" if name == "presence" else "started_at"
     data = to_arrow(name, [row | {"date": row[at].astimezone(UTC).date()} for row in rows])
-    for table in _attempts(lake, name):
-        if table.transaction_version(run_id) is not None:
+    lake, run_ids = open_lake(lake_uri), {row["run_id"] for row in rows}
+    safe_ids(**{f"run_id {run_id}": run_id for run_id in run_ids})
+    for table in _attempts(lake, name) if rows else ():
+        fresh = sorted(run_id for run_id in run_ids if table.transaction_version(run_id) is None)
+        if not fresh:
             return False
         with suppress(CommitFailedError), delta_errors(f"{lake_uri}/{name}"):
             write_deltalake(
-                table, data, mode="append", schema_mode="merge", writer_properties=WRITING,
-                commit_properties=CommitProperties(app_transactions=[Transaction(run_id, 1)]),
-            )  # fmt: skip
+                table,
+                data.filter(pc.is_in(data["run_id"], value_set=pa.array(fresh, pa.string()))),
+                mode="append",
+                schema_mode="merge",
+                writer_properties=WRITING,
+                commit_properties=CommitProperties(app_transactions=[Transaction(run_id, 1) for run_id in fresh]),
+            )
             return True
-    raise TransientError(f"{lake_uri}: others commit all the time; {name} was tried {MAX_ATTEMPTS} times.")
+    if rows:
+        raise TransientError(f"{lake_uri}: others commit all the time; {name} was tried {MAX_ATTEMPTS} times.")
+    return False
 
 
 def write_run(lake_uri: str, row: Row) -> bool:
@@ -343,26 +369,21 @@ def _create(lake: Lake, name: str) -> DeltaTable:
             return found
 
 
-def _write(table: DeltaTable, data: pa.Table, rows: ShardRows, fresh: list[str], *, stale: bool) -> None:
+def _write(table: DeltaTable, data: pa.Table, recipe_id: str, fresh: Sequence[str], *, is_replacing: bool) -> None:
     """Commit the rows of some recordings, in place of what lies there of them.
 
     Every writer of a recipe bears the recipe's name as transaction: of two that looked at the same version of the table
     the second one fails, and looks again. Only so is what was looked up before the commit still true in it.
     """
-    ids = pa.array(fresh, pa.string())
-    properties = CommitProperties(
-        app_transactions=[Transaction(rows.recipe_id, table.version() + 1)],
-        custom_metadata={"shard_id": rows.shard_id, "run_id": rows.run_id},
-    )
     names = ", ".join(f"'{recording_id}'" for recording_id in fresh)
     write_deltalake(
         table,
-        data.filter(pc.is_in(data["recording_id"], value_set=ids)),
-        mode="overwrite" if stale else "append",
-        predicate=f"recipe_id = '{rows.recipe_id}' and recording_id in ({names})" if stale else None,
+        data.filter(pc.is_in(data["recording_id"], value_set=pa.array(fresh, pa.string()))),
+        mode="overwrite" if is_replacing else "append",
+        predicate=f"recipe_id = '{recipe_id}' and recording_id in ({names})" if is_replacing else None,
         schema_mode="merge",
         writer_properties=WRITING,
-        commit_properties=properties,
+        commit_properties=CommitProperties(app_transactions=[Transaction(recipe_id, table.version() + 1)]),
     )
 
 
@@ -387,24 +408,3 @@ def _owners(lake: Lake, file: File) -> pa.Table:
 def _take(row: Row | None) -> int:
     """Return how often a recording was asked for again; -1 where it is not there, 0 where nobody counted."""
     return -1 if row is None else row["take"] or 0
-
-
-def _is_same(held: Row | None, row: Row) -> bool:
-    """Say whether rows that are held are those that were to be written: an answer of the store was lost."""
-    return held is not None and all(_value(held[name]) == _value(row[name]) for name in OWNER_COLUMNS)
-
-
-def _value(value: Any) -> Any:
-    return value.astimezone(UTC) if isinstance(value, datetime) else value
-
-
-def _only(rows: ShardRows, ids: Iterable[str]) -> ShardRows:
-    """Return the rows of some recordings of a shard."""
-    wanted = frozenset(ids)
-    return ShardRows(
-        recipe_id=rows.recipe_id,
-        shard_id=rows.shard_id,
-        run_id=rows.run_id,
-        recordings=[row for row in rows.recordings if row["recording_id"] in wanted],
-        segments=[row for row in rows.segments if row["recording_id"] in wanted],
-    )

@@ -15,8 +15,8 @@ from itertools import chain
 from typing import Protocol
 
 from dgasr.errors import Reason, TransientError
-from dgasr.lake.table import commit_shard, committed_shards
 from dgasr.lake.rows import ShardRows
+from dgasr.lake.table import commit_shard, committed_shards
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
 from dgasr.stages.counts import DecodedShard
