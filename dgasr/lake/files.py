@@ -66,6 +66,11 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
     def sort_error(self, error: duckdb.Error) -> DgasrError | None:
         """Return what an error of DuckDB says of the lake; `None` where the question is to blame."""
         failure, self.failure = self.failure, None
+        if isinstance(failure, FileNotFoundError):
+            return IntegrityError(
+                f"{self._lake.uri}: a file is missing ({failure}). Ask again if a vacuum ran meanwhile; otherwise restore "
+                "it from a copy: `dgasr lake check` lists all damage, and what to do without a copy."
+            )
         if failure is not None:
             return storage_error(self._lake.uri, failure)
         text = str(error).strip().replace(f"{PROTOCOL}://", f"{self._lake.uri}/")

@@ -14,10 +14,9 @@ from dgasr.bench.archive import (
     ArchiveConfig,
     write_archive,
 )
-from dgasr.lake.compaction import CompactionConfig, compact
+from dgasr.lake.upkeep import CompactionConfig, compact
 from dgasr.lake.views import connect
 from dgasr.records import seconds
-from dgasr.store import objects
 
 CONFIG = ArchiveConfig(num_days=2, shards_per_day=2, recordings_per_shard=60, segments_per_recording=5, num_types=300)
 
@@ -28,7 +27,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
     lake = str(tmp_path_factory.mktemp("generated") / "lake")
     archive = write_archive(lake, CONFIG)
     if request.param == "compacted":
-        compact(objects, lake, CompactionConfig())
+        compact(lake, CompactionConfig())
     with connect(lake) as connection:
         yield lambda query: connection.execute(query).fetchall(), archive
 

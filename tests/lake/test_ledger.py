@@ -4,11 +4,11 @@ import os
 from datetime import timedelta
 
 import pytest
+from dgasr.lake.manifests import Manifest, publish_manifest
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.lake.ledger import committed_recordings, held_rows
-from dgasr.lake.manifests import Manifest, publish_manifest
-from dgasr.lake.parts import commit_shard
+from dgasr.lake.table import commit_shard
 from dgasr.store import objects
 
 
@@ -31,14 +31,14 @@ def test_a_new_version_of_an_object_is_not_held(small_lake, make_shard):
 
 
 def test_a_part_of_the_right_length_that_is_no_parquet_is_named(tmp_path, make_shard):
-    part = commit_shard(objects, str(tmp_path), make_shard()).commit.parts[1]
+    part = commit_shard(str(tmp_path), make_shard()).commit.parts[1]
     (tmp_path / part.key).write_bytes(os.urandom(part.size_bytes))
     with pytest.raises(IntegrityError, match=f"{part.key}: cannot be read"):
         committed_recordings(str(tmp_path), "f00d")
 
 
 def test_a_recipe_that_is_being_removed_is_not_transcribed_with(tmp_path, make_shard):
-    commit_shard(objects, str(tmp_path), make_shard())
+    commit_shard(str(tmp_path), make_shard())
     publish_manifest(objects, str(tmp_path), Manifest().next([], [], ["f00d"]))
     with pytest.raises(ConfigError, match="recipe f00d was superseded"):
         committed_recordings(str(tmp_path), "f00d")
@@ -62,8 +62,8 @@ def test_of_several_takes_the_highest_counts_and_of_equal_ones_the_first(tmp_pat
     for shard_id, take, at in [("a", 0, day), ("b", 1, day + 2 * hour), ("c", 1, day + hour), ("d", None, day)]:
         rows = make_shard(shard_id=shard_id, transcribed_at=at)
         rows.recordings[0]["take"] = take
-        commit_shard(objects, lake, rows)
-    commit_shard(objects, lake, make_shard(shard_id="e", uri="/a/two"))
+        commit_shard(lake, rows)
+    commit_shard(lake, make_shard(shard_id="e", uri="/a/two"))
     rows = held_rows(lake, "f00d", ["uri", "shard_id", "take", "date"]).sort_by("uri").to_pylist()
     assert [tuple(row.values())[:3] for row in rows] == [("/a/one.flac", "c", 1), ("/a/two", "e", 0)]
     assert rows[0]["date"] == day.date()

@@ -4,15 +4,14 @@ from pathlib import Path
 import pytest
 
 from dgasr.errors import IntegrityError
-from dgasr.lake.parts import write_presence
-from dgasr.lake.presence import absent_uris
+from dgasr.lake.ledger import absent_uris
 from dgasr.lake.rows import presence_rows
-from dgasr.store import objects
+from dgasr.lake.table import write_presence
 
 
 def note(lake: str, event: str, at: datetime, *uris: str) -> None:
     rows = presence_rows([(uri, None) for uri in uris], event, noticed_at=at, run_id=f"run{at:%H%M%S}")
-    write_presence(objects, lake, rows)
+    write_presence(lake, rows)
 
 
 def test_nothing_is_absent_from_a_lake_that_is_not_there(tmp_path: Path):

@@ -9,9 +9,8 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
 from dgasr.bench.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
-from dgasr.lake.compaction import CompactionConfig, compact
+from dgasr.lake.upkeep import CompactionConfig, compact
 from dgasr.lake.views import connect
-from dgasr.store import objects
 
 CONFIG = ArchiveConfig(
     num_days=4, shards_per_day=1, recordings_per_shard=8, segments_per_recording=100, num_types=5_000
@@ -45,7 +44,7 @@ def lake(s3_endpoint: str) -> str:
 def compacted(lake: str) -> str:
     """The same lake, compacted, with what the compaction wrote down for searches."""
     write_archive("s3://pushdown/compacted", CONFIG)
-    compact(objects, "s3://pushdown/compacted", CompactionConfig())
+    compact("s3://pushdown/compacted", CompactionConfig())
     return "s3://pushdown/compacted"
 
 

@@ -17,9 +17,8 @@ import pytest
 from dgasr.errors import ConfigError, IntegrityError, TransientError
 from dgasr.lake import answers
 from dgasr.lake.files import _PartFile
-from dgasr.lake.parts import commit_shard
 from dgasr.lake.shell import Questions, run_sql
-from dgasr.store import objects
+from dgasr.lake.table import commit_shard
 
 
 def answer(lake: str, query: str, format: str = "table") -> str:
@@ -163,7 +162,7 @@ def test_a_strangers_file_among_the_runs_is_named_and_not_counted(small_lake, tm
 
 
 def test_damage_in_the_middle_of_a_part_is_no_fault_of_the_question(tmp_path, make_shard):
-    part = commit_shard(objects, str(tmp_path), make_shard()).commit.parts[0]
+    part = commit_shard(str(tmp_path), make_shard()).commit.parts[0]
     data = bytearray((tmp_path / part.key).read_bytes())
     data[100 : len(data) // 2] = os.urandom(len(data) // 2 - 100)
     (tmp_path / part.key).write_bytes(data)
@@ -173,7 +172,7 @@ def test_damage_in_the_middle_of_a_part_is_no_fault_of_the_question(tmp_path, ma
 
 def test_the_part_whose_footer_is_damaged_is_named(tmp_path, make_shard):
     for number in range(2):
-        part = commit_shard(objects, str(tmp_path), make_shard(f"s{number}", uri=f"/{number}")).commit.parts[0]
+        part = commit_shard(str(tmp_path), make_shard(f"s{number}", uri=f"/{number}")).commit.parts[0]
     data = bytearray((tmp_path / part.key).read_bytes())
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     data[footer : footer + 64] = b"\xff" * 64
@@ -205,7 +204,7 @@ def refuse(*_: object) -> bytes:
 
 
 def test_a_part_that_cannot_be_read_is_no_fault_of_the_question(tmp_path, make_shard):
-    part = commit_shard(objects, str(tmp_path), make_shard()).commit.parts[0]
+    part = commit_shard(str(tmp_path), make_shard()).commit.parts[0]
     (tmp_path / part.key).write_bytes(os.urandom(part.size_bytes))
     with pytest.raises(IntegrityError, match="a part cannot be read"):
         answer(str(tmp_path), "words")

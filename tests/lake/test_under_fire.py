@@ -10,11 +10,10 @@ from pathlib import Path
 import boto3
 import pytest
 
-from dgasr.lake.compaction import CompactionConfig, compact
-from dgasr.lake.inspection import check_lake
+from dgasr.lake.check import check_lake
 from dgasr.lake.ledger import committed_recordings
-from dgasr.lake.parts import commit_shard
-from dgasr.lake.vacuum import VacuumConfig, vacuum
+from dgasr.lake.table import commit_shard
+from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, vacuum
 from dgasr.lake.views import connect
 from dgasr.store import objects
 from tests.lake import fire
@@ -59,8 +58,8 @@ def test_nothing_is_lost_and_nothing_doubled_in_the_fire(place, template, tmp_pa
     assert answers["num_asked"] > 0
     assert num_killed >= num_rounds
     fire.write(environment, lake, template, seed=99, changes=-1)
-    compact(objects, lake, CompactionConfig())
-    vacuum(objects, lake, VacuumConfig(grace_s=0.0))
+    compact(lake, CompactionConfig())
+    vacuum(lake, VacuumConfig(grace_s=0.0))
     check_end(lake)
 
 

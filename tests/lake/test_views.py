@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from dgasr.lake.scans import REGISTERED
 
 from dgasr.errors import ConfigError
 from dgasr.lake import views
-from dgasr.lake.parts import commit_shard
-from dgasr.lake.scans import REGISTERED
 from dgasr.lake.schema import table_schema
+from dgasr.lake.table import commit_shard
 from dgasr.lake.views import connect, has_rows, view_statements
-from dgasr.store import objects
 from tests.lake.reading import ask
 
 SCALARS = {name for name, text in view_statements().items() if not has_rows(text)}
@@ -85,7 +84,7 @@ def test_partition_columns_come_from_the_path(small_lake):
 def test_a_question_about_one_date_or_recording_opens_no_other_part(empty_lake, make_shard):
     for number in range(4):
         modified_at = make_shard().recordings[0]["modified_at"] + timedelta(days=number)
-        commit_shard(objects, empty_lake, make_shard(shard_id=f"s{number}", uri=f"/{number}", modified_at=modified_at))
+        commit_shard(empty_lake, make_shard(shard_id=f"s{number}", uri=f"/{number}", modified_at=modified_at))
     with connect(empty_lake) as connection:
         plan = connection.execute("explain analyze select text from segments where date = '2026-01-03'").fetchall()[0][
             1
@@ -115,7 +114,7 @@ def test_a_wheel_carries_the_views_to_where_they_are_looked_for():
 
 
 def test_a_lake_on_s3_answers_like_a_folder(s3_lake, three_recordings):
-    commit_shard(objects, s3_lake, three_recordings)
+    commit_shard(s3_lake, three_recordings)
     assert ask(s3_lake, "select uri, text from latest_transcripts where text <> ''") == [
         ("/a/one.flac", "One two, two forty two"),
         ("/a/two.mp3", "three"),

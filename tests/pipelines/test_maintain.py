@@ -9,9 +9,8 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 
-from dgasr.lake.compaction import CompactionConfig
 from dgasr.lake.ledger import committed_recordings
-from dgasr.lake.vacuum import VacuumConfig
+from dgasr.lake.upkeep import CompactionConfig, VacuumConfig
 from pipelines.maintain import maintain
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]

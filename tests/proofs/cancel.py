@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from dgasr.lake.inspection import check_lake
+from dgasr.lake.check import check_lake
 from dgasr.stages.beat import read_beat
 from dgasr.stages.run_folder import RunFolder
 from dgasr.store.objects import list_uris

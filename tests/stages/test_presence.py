@@ -5,7 +5,7 @@ import boto3
 import pytest
 
 from dgasr.errors import TransientError
-from dgasr.lake.presence import absent_uris
+from dgasr.lake.ledger import absent_uris
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.backlog import find_backlog
