@@ -327,12 +327,21 @@ def delta_errors(where: str) -> Iterator[None]:
         raise _sorted(where, error, broken) from error
 
 
+CLOSED = re.compile(
+    r"NoSuchBucket|Access ?Denied|Forbidden|Permission denied|Not a directory|File exists|table location"
+)
+"""What errors of Delta Lake have in them where a person has to act: a place that is none, or no right to it."""
+
+SILENT = re.compile(r"Generic S3|error sending request|timed? ?out|SlowDown|No space left|Server Error")
+"""What they have in them where the store did not answer."""
+
+
 def _sorted(where: str, error: Exception, otherwise: DgasrError) -> DgasrError:
     """Return what the text of an error says; Delta Lake passes on no more of what its store did."""
     text = str(error)
-    if re.search(r"NoSuchBucket|Access ?Denied|Forbidden|403|Permission denied|Not a directory|File exists", text):
+    if CLOSED.search(text):
         return ConfigError(f"{where}: the lake cannot be written or read ({text}). Check its place and permissions.")
-    if re.search(r"Generic S3|error sending request|timed? ?out|50[0-9] |SlowDown|No space left", text):
+    if SILENT.search(text):
         return TransientError(f"{where}: the store did not answer ({text}). Try again; `dgasr doctor` tests it.")
     return otherwise
 

@@ -15,7 +15,6 @@ from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.table import commit_shard
 from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, vacuum
 from dgasr.lake.views import connect
-from dgasr.store import objects
 from tests.lake import fire
 
 SHARD_IDS = [f"{number:02d}" for number in range(12)]
@@ -57,9 +56,9 @@ def test_nothing_is_lost_and_nothing_doubled_in_the_fire(place, template, tmp_pa
     assert answers["wrong"] == []
     assert answers["num_asked"] > 0
     assert num_killed >= num_rounds
-    fire.write(environment, lake, template, seed=99, changes=-1)
+    fire.write(environment, lake, template, seed=99, kill_ms=-1, take=num_rounds)
     compact(lake, CompactionConfig())
-    vacuum(lake, VacuumConfig(grace_s=0.0))
+    vacuum(lake, VacuumConfig(grace_s=0.0, keep_superseded=True))
     check_end(lake)
 
 
@@ -73,10 +72,12 @@ def burn(lake: str, environment: dict[str, str], template: dict, tmp_path: Path,
     num_killed = 0
     try:
         for number in range(num_rounds):
+            moments = [chance.randrange(300, 2_000) for _ in range(5)]
+            seed, take = 2 * number, number // 2  # every second round asks for everything again
             works = [
-                *((fire.write, (environment, lake, template, 2 * number + n, chance.randrange(6))) for n in range(2)),
-                *((fire.merge, (environment, lake, chance.randrange(8))) for _ in range(2)),
-                (fire.clean, (environment, lake, chance.randrange(1, 6))),
+                *((fire.write, (environment, lake, template, seed + n, moments[n], take)) for n in range(2)),
+                *((fire.merge, (environment, lake, moments[2 + n])) for n in range(2)),
+                (fire.clean, (environment, lake, moments[4])),
             ]
             processes = [context.Process(target=target, args=arguments) for target, arguments in works]
             for process in processes:
@@ -96,8 +97,9 @@ def check_end(lake: str) -> None:
     """The lake holds every shard once, whole; by the views, by the ledger and by its own check."""
     with connect(lake) as connection:
         owners = connection.execute(fire.OWNERS).fetchall()
-    assert [(row[0], row[3]) for row in owners] == [(shard_id, 3) for shard_id in SHARD_IDS]
-    assert all(run == language for _, run, language, _ in owners)
+    expected = [(recipe_id, shard_id, 3) for recipe_id in sorted(fire.RECIPES) for shard_id in SHARD_IDS]
+    assert [(row[0], row[1], row[4]) for row in owners] == expected
+    assert all(row[2] == row[3] for row in owners)
     assert committed_recordings(lake, "f00d") == {bytes.fromhex(shard_id.rjust(32, "0")) for shard_id in SHARD_IDS}
     faults = [found for found in check_lake(lake, is_deep=True).findings if found.severity == "fault"]
     assert {found.kind for found in faults} <= {"identity"}  # these recordings have made-up ids
