@@ -55,7 +55,6 @@ def test_the_same_seed_invents_the_same_speech(generated, tmp_path: Path):
         ("select sum(num_segments) from flag_counts", lambda a: a.num_flagged),
         ("select count(*) from phrase('harbour pilot ahoy')", lambda a: a.num_phrases),
         ("select count(*) from search('ahoy')", lambda a: a.num_phrases),
-        ("select count(*) from postings('ahoy') where recipe_id = '5eed'", lambda a: a.num_phrases),
         ("select num from vocabulary where word = 'harbour'", lambda a: a.num_phrases),
         ("select sum(num_copies - 1) from duplicate_audio", lambda a: a.num_twins),
         ("select sum(num_different) from compare_recipes('0dd5', '5eed')", lambda a: a.num_misheard),

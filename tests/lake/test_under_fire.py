@@ -46,9 +46,7 @@ def place(request, tmp_path):
 
 def test_nothing_is_lost_and_nothing_doubled_in_the_fire(place, template, tmp_path, capsys):
     lake, environment, num_rounds = place
-    commit_shard(
-        objects, lake, fire.shard_of({k: template[k] for k in ("recordings", "segments")}, SHARD_IDS[0], "run0")
-    )
+    commit_shard(lake, fire.shard_of({k: template[k] for k in ("recordings", "segments")}, SHARD_IDS[0], "run0"))
     num_killed = burn(lake, environment, template, tmp_path, num_rounds)
     answers = json.loads((tmp_path / "answers.json").read_text())
     with capsys.disabled():

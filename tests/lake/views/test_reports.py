@@ -7,7 +7,6 @@ import pytest
 
 from dgasr.lake.rows import evaluation_row
 from dgasr.lake.table import commit_shard, write_evaluation, write_run
-from dgasr.store import objects
 from tests.lake.reading import ask
 
 FIGURES = {
@@ -106,7 +105,6 @@ def test_the_vocabulary_drifts_where_words_come_and_go(empty_lake, make_shard, d
         modified_at = day + timedelta(days=number)
         pieces = [("speech", 0, 4, text, 1.0, ())]
         commit_shard(
-            objects,
             empty_lake,
             make_shard(shard_id=f"s{number}", uri=f"/{number}", modified_at=modified_at, pieces=pieces),
         )

@@ -111,15 +111,6 @@ def test_a_phrase_is_found_in_the_scripts_of_all_languages(empty_lake, make_shar
     assert len(best) == is_found or len(query) == 2
 
 
-def test_postings_say_where_words_stand_in_their_segment(small):
-    columns = "segment_index, term, num_terms, positions"
-    assert small(f"select {columns} from postings('two FORTY') order by all") == [
-        (0, "two", 3, [2, 3]),
-        (2, "forty", 2, [1]),
-        (2, "two", 2, [2]),
-    ]
-
-
 def test_terms_of_a_text_are_lower_case_and_without_punctuation(small):
     terms = "terms('L''Élan, 21!'), terms('我说OK'), terms(''), terms('Twenty-one')"
     assert small(f"select {terms}") == [(["l", "élan", "21"], ["我", "说", "ok"], [], ["twenty", "one"])]
