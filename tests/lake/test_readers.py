@@ -1,0 +1,156 @@
+"""Programs that know nothing of us read the same rows: DuckDB, pyarrow, pandas, and whoever knows Delta Lake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+import dgasr.lake
+from dgasr.errors import ConfigError
+from dgasr.lake.schema import VIEWS
+from dgasr.lake.table import commit_shard
+from dgasr.lake.upkeep import CompactionConfig, compact
+from dgasr.lake.views import attach_script
+from tests.lake.reading import ask, file_of
+
+STRANGER = """
+import json, sys
+import duckdb, pyarrow.dataset as ds, pyarrow.parquet
+from deltalake import DeltaTable
+
+lake, view, columns = sys.argv[1], sys.argv[2], sys.argv[3].split(",")
+kind = {"recordings": "recording", "segments": "segment"}[view]
+table = DeltaTable(f"{lake}/transcripts")
+paths = [uri.removeprefix("file://") for uri in table.file_uris()]
+connection = duckdb.connect()
+connection.execute("set TimeZone = 'UTC'")
+names = ", ".join(f'"{column}"' for column in columns)
+files = connection.execute(
+    f"select {names} from read_parquet($paths, hive_partitioning = true) where row_kind = $kind",
+    {"paths": paths, "kind": kind},
+)
+found = {"duckdb": files.to_arrow_table().to_pylist()}
+rows = table.to_pyarrow_dataset().to_table(columns=columns, filter=ds.field("row_kind") == kind)
+found["pyarrow"] = rows.to_pylist()
+frame = table.to_pandas(columns=[*columns, "row_kind"])
+frame = frame[frame["row_kind"] == kind].drop(columns="row_kind")
+as_python = lambda value: value.tolist() if hasattr(value, "tolist") else value
+found["pandas"] = [
+    {name: None if value is None or value != value else as_python(value) for name, value in row.items()}
+    for row in frame.astype(object).to_dict("records")
+]
+assert not [name for name in sys.modules if name.split(".")[0] == "dgasr"]
+print(json.dumps({name: sorted(json.dumps(row, default=str, sort_keys=True) for row in rows)
+                  for name, rows in found.items()}))
+"""
+
+SIMPLE = {
+    "recordings": [
+        "recording_id",
+        "uri",
+        "status",
+        "reason",
+        "decoded_s",
+        "num_words",
+        "take",
+        "shard_id",
+        "recipe_id",
+    ],
+    "segments": ["recording_id", "segment_index", "start_s", "end_s", "text", "language", "num_steps", "recipe_id"],
+}
+"""Columns whose values every reader spells the same."""
+
+
+@pytest.fixture
+def merged(tmp_path: Path, make_shard, three_recordings) -> str:
+    """Shards, merged; one of them asked for again, one committed since."""
+    uri = str(tmp_path / "lake")
+    commit_shard(uri, three_recordings)
+    commit_shard(uri, make_shard(shard_id="s1", uri="/a/1.flac"))
+    compact(uri, CompactionConfig())
+    again = make_shard(shard_id="s2", uri="/a/1.flac", run_id="run2", pieces=[("speech", 0, 10, "redone", 1.0, ())])
+    again.recordings[0]["take"] = 1
+    commit_shard(uri, again)
+    commit_shard(uri, make_shard(shard_id="s3", uri="/a/3.flac", recipe_id="beef"))
+    return uri
+
+
+@pytest.mark.parametrize("view", SIMPLE)
+def test_duckdb_pyarrow_and_pandas_give_the_rows_of_our_views_without_us(merged, tmp_path, view):
+    (tmp_path / "stranger.py").write_text(STRANGER)
+    command = [sys.executable, "-I", str(tmp_path / "stranger.py"), merged, view, ",".join(SIMPLE[view])]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    names = ", ".join(SIMPLE[view])
+    expected = sorted(
+        json.dumps(dict(zip(SIMPLE[view], row, strict=True)), default=str, sort_keys=True)
+        for row in ask(merged, f"select {names} from {view}")
+    )
+    assert found == dict.fromkeys(("duckdb", "pyarrow", "pandas"), expected)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_plain_duckdb_reads_every_column_as_our_views_do(merged, view):
+    names = ", ".join(f'"{name}"' for name in VIEWS[view].names)
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        paths = dgasr.lake.part_uris(merged, view)
+        query = f"select {names} from read_parquet($paths, hive_partitioning = true)"
+        rows = connection.execute(query, {"paths": paths}).fetchall()
+    assert sorted(map(repr, rows)) == sorted(map(repr, ask(merged, f"select {names} from {view}")))
+    assert len(rows) == {"recordings": 5, "segments": 9}[view]
+
+
+def test_a_glob_over_a_compacted_lake_counts_twice_and_the_list_does_not(merged):
+    files = list(Path(merged).glob("transcripts/**/*.parquet"))
+    listed = dgasr.lake.part_uris(merged, "recordings")
+    assert sum(pq.read_metadata(path).num_rows for path in files if "row_kind=recording" in str(path)) > 5
+    assert sum(pq.read_metadata(path).num_rows for path in listed) == 5
+
+
+def test_what_nobody_committed_is_not_in_the_list(merged):
+    before = dgasr.lake.part_uris(merged)
+    file_of(merged).with_name("other.parquet").write_bytes(file_of(merged).read_bytes())
+    assert dgasr.lake.part_uris(merged) == before
+
+
+def test_a_table_that_is_none_is_named(merged):
+    with pytest.raises(ConfigError, match=r"words: is no table of a lake\. Name one of recordings, segments"):
+        dgasr.lake.part_uris(merged, "words")
+
+
+def test_the_files_on_s3_are_named_by_their_uris(s3_lake, three_recordings):
+    commit_shard(s3_lake, three_recordings)
+    (uri,) = dgasr.lake.part_uris(s3_lake)
+    assert uri.startswith(f"{s3_lake}/transcripts/recipe_id=f00d/date=2026-01-02/row_kind=segment/")
+
+
+def test_another_duckdb_gets_all_tables_and_views(small_lake):
+    with duckdb.connect() as connection:
+        connection.execute(attach_script(small_lake))
+        assert connection.execute("select uri, text from latest_transcripts where text <> ''").fetchall() == [
+            ("/a/one.flac", "One two, two forty two"),
+            ("/a/two.mp3", "three"),
+        ]
+        assert connection.execute("select text from search('forty two', max_results := 1)").fetchall() == [
+            ("forty two",)
+        ]
+        assert connection.execute("select num_recordings from throughput").fetchall() == [(3,)]
+
+
+def test_an_empty_lake_is_attached_empty(empty_lake):
+    with duckdb.connect() as connection:
+        connection.execute(attach_script(empty_lake))
+        assert connection.execute("from words").fetchall() == []
+
+
+def test_a_lake_on_s3_says_where_it_is_and_no_secret(s3_endpoint, s3_lake, three_recordings):
+    commit_shard(s3_lake, three_recordings)
+    script = attach_script(s3_lake, s3_endpoint)
+    host = s3_endpoint.removeprefix("http://")
+    assert f"provider credential_chain, endpoint '{host}', url_style 'path', use_ssl false" in script
+    assert f"'{s3_lake}/transcripts/recipe_id=f00d/date=2026-01-02/row_kind=segment/" in script
+    assert "key_id" not in script.lower()
