@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from deltalake import write_deltalake
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.lake import table
@@ -39,7 +40,6 @@ SEGMENT_FAULTS = [
     ("cover", {"end_s": 6.0}, "begins at sample 128000, ends at 160000, and the one before ends at 96000"),
     ("segment_index", {"segment_index": 5}, "runs from 0 to 5 over 3 segments"),
     ("value", {"kind": "music"}, "kind is music"),
-    ("segments_without_recording", {"recording_id": "f" * 32}, "1 segments and no row of recordings"),
     ("confidence", {"confidence": 1.5}, "a confidence outside"),
     ("value", {"text": None}, "text is null"),
     ("confidence", {"words": [{"word": "x", "start_s": 7.0, "end_s": 7.5, "confidence": 2.0}]}, "a confidence outside"),
@@ -121,6 +121,15 @@ def test_doubled_rows_are_refused_and_found(refused_and_found):
     assert {"recording_doubled", "segment_doubled"} <= {found.kind for found in findings}
 
 
+def test_segments_without_a_recording_are_refused_and_found(lake, make_shard):
+    rows = make_shard(shard_id="s9", uri="/a/nine.flac")
+    data = shard_table(rows)
+    with pytest.raises(IntegrityError, match="segments_without_recording"):
+        commit_shard(lake, replace(rows, recordings=[]))
+    write_deltalake(f"{lake}/transcripts", data.filter(pc.equal(data["row_kind"], "segment")), mode="append")
+    assert the_fault(lake).kind == "segments_without_recording"
+
+
 def test_a_row_with_other_columns_is_refused(tmp_path, make_shard):
     rows = make_shard()
     for changed in ({"surprise": 1}, {}):
@@ -149,7 +158,7 @@ def test_a_recording_under_two_dates_is_found(lake, make_shard, day, monkeypatch
 
 def test_a_recording_under_another_date_is_found(lake, make_shard):
     rows = shard_table(make_shard(shard_id="s9", uri="/a/nine.flac"))
-    later = pc.add(rows["date"].cast(pa.int32()), 9).cast(pa.date32())
+    later = pa.array([value + timedelta(days=9) for value in rows["date"].to_pylist()], pa.date32())
     commit_transcripts(lake, "f00d", rows.set_column(rows.schema.get_field_index("date"), "date", later))
     assert kinds(lake) == ["partition"]
 

@@ -16,8 +16,8 @@ from tests.lake.reading import ask, rows_of
 
 FIXTURES = Path(__file__).parent / "fixtures"
 WITH_REDOES = FIXTURES / "lake-2026-11-29"
-"""Of the last commit before Delta Lake: merged, with a forced redo, one under another date, two recipes, and a recording
-that two plans put into two shards."""
+"""Of the last commit before Delta Lake: merged, with a forced redo, one under another date, two recipes, and a
+recording that two plans put into two shards."""
 
 
 @pytest.fixture(params=["lake-2026-11-21", "lake-2026-11-22-compacted"])

@@ -142,12 +142,8 @@ def test_a_recipe_whose_every_transcript_has_a_later_one_goes(lake, make_shard, 
 
 def test_a_rejection_follows_no_transcript(lake, make_shard, three_recordings, day):
     for number in range(4):
-        rows = make_shard(
-            shard_id=f"s{number}",
-            uri=f"/a/{number}.flac",
-            recipe_id="beef",
-            modified_at=day + timedelta(days=number // 3),
-        )
+        at = day + timedelta(days=number // 3)
+        rows = make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", recipe_id="beef", modified_at=at)
         rejected = {name: three_recordings.recordings[2][name] for name in ("status", "reason", "message")}
         zeros = dict.fromkeys(("decoded_s", "speech_s", "dropped_s"), 0.0) | {"num_segments": 0, "num_words": 0}
         rows.recordings[0].update(rejected | zeros | {"transcribed_at": day + timedelta(hours=1)})
