@@ -19,33 +19,29 @@ from tests.lake.reading import ask, file_of
 
 STRANGER = """
 import json, sys
-import duckdb, pyarrow.dataset as ds, pyarrow.parquet
+import duckdb, pyarrow.dataset
 from deltalake import DeltaTable
 
-lake, view, columns = sys.argv[1], sys.argv[2], sys.argv[3].split(",")
-kind = {"recordings": "recording", "segments": "segment"}[view]
+reader, lake, kind, columns = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4].split(",")
 table = DeltaTable(f"{lake}/transcripts")
-paths = [uri.removeprefix("file://") for uri in table.file_uris()]
-connection = duckdb.connect()
-connection.execute("set TimeZone = 'UTC'")
-names = ", ".join(f'"{column}"' for column in columns)
-files = connection.execute(
-    f"select {names} from read_parquet($paths, hive_partitioning = true) where row_kind = $kind",
-    {"paths": paths, "kind": kind},
-)
-found = {"duckdb": files.to_arrow_table().to_pylist()}
-rows = table.to_pyarrow_dataset().to_table(columns=columns, filter=ds.field("row_kind") == kind)
-found["pyarrow"] = rows.to_pylist()
-frame = table.to_pandas(columns=[*columns, "row_kind"])
-frame = frame[frame["row_kind"] == kind].drop(columns="row_kind")
-as_python = lambda value: value.tolist() if hasattr(value, "tolist") else value
-found["pandas"] = [
-    {name: None if value is None or value != value else as_python(value) for name, value in row.items()}
-    for row in frame.astype(object).to_dict("records")
-]
+if reader == "duckdb":
+    paths = [uri.removeprefix("file://") for uri in table.file_uris()]
+    names = ", ".join(f'"{column}"' for column in columns)
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            f"select {names} from read_parquet($paths, hive_partitioning = true) where row_kind = $kind",
+            {"paths": paths, "kind": kind},
+        ).fetchall()
+elif reader == "pyarrow":
+    wanted = pyarrow.dataset.field("row_kind") == kind
+    found = table.to_pyarrow_dataset().to_table(columns=columns, filter=wanted)
+    rows = [list(row.values()) for row in found.to_pylist()]
+else:
+    frame = table.to_pandas(columns=[*columns, "row_kind"])
+    frame = frame[frame["row_kind"] == kind][columns].astype(object)
+    rows = frame.where(frame.notna(), None).values.tolist()
 assert not [name for name in sys.modules if name.split(".")[0] == "dgasr"]
-print(json.dumps({name: sorted(json.dumps(row, default=str, sort_keys=True) for row in rows)
-                  for name, rows in found.items()}))
+print(json.dumps(sorted(json.dumps(list(row)) for row in rows)))
 """
 
 SIMPLE = {
@@ -79,17 +75,17 @@ def merged(tmp_path: Path, make_shard, three_recordings) -> str:
     return uri
 
 
+@pytest.mark.parametrize("reader", ["duckdb", "pyarrow", "pandas"])
 @pytest.mark.parametrize("view", SIMPLE)
-def test_duckdb_pyarrow_and_pandas_give_the_rows_of_our_views_without_us(merged, tmp_path, view):
+def test_a_reader_without_us_gets_the_rows_of_our_views(merged, tmp_path, view, reader):
+    if reader == "pandas":
+        pytest.importorskip("pandas")
     (tmp_path / "stranger.py").write_text(STRANGER)
-    command = [sys.executable, "-I", str(tmp_path / "stranger.py"), merged, view, ",".join(SIMPLE[view])]
+    arguments = [reader, merged, view.removesuffix("s"), ",".join(SIMPLE[view])]
+    command = [sys.executable, "-I", str(tmp_path / "stranger.py"), *arguments]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     names = ", ".join(SIMPLE[view])
-    expected = sorted(
-        json.dumps(dict(zip(SIMPLE[view], row, strict=True)), default=str, sort_keys=True)
-        for row in ask(merged, f"select {names} from {view}")
-    )
-    assert found == dict.fromkeys(("duckdb", "pyarrow", "pandas"), expected)
+    assert found == sorted(json.dumps(list(row)) for row in ask(merged, f"select {names} from {view}"))
 
 
 @pytest.mark.parametrize("view", VIEWS)
