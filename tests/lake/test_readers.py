@@ -41,7 +41,7 @@ else:
     frame = frame[frame["row_kind"] == kind][columns].astype(object)
     rows = frame.where(frame.notna(), None).values.tolist()
 assert not [name for name in sys.modules if name.split(".")[0] == "dgasr"]
-print(json.dumps(sorted(json.dumps(list(row)) for row in rows)))
+print(json.dumps(list(map(list, rows))))
 """
 
 SIMPLE = {
@@ -75,6 +75,11 @@ def merged(tmp_path: Path, make_shard, three_recordings) -> str:
     return uri
 
 
+def spelled(rows) -> list[list[str]]:
+    """Order rows, with whole numbers as pandas has them where others are missing."""
+    return sorted([str(float(value) if isinstance(value, int) else value) for value in row] for row in rows)
+
+
 @pytest.mark.parametrize("reader", ["duckdb", "pyarrow", "pandas"])
 @pytest.mark.parametrize("view", SIMPLE)
 def test_a_reader_without_us_gets_the_rows_of_our_views(merged, tmp_path, view, reader):
@@ -85,7 +90,7 @@ def test_a_reader_without_us_gets_the_rows_of_our_views(merged, tmp_path, view, 
     command = [sys.executable, "-I", str(tmp_path / "stranger.py"), *arguments]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     names = ", ".join(SIMPLE[view])
-    assert found == sorted(json.dumps(list(row)) for row in ask(merged, f"select {names} from {view}"))
+    assert spelled(found) == spelled(ask(merged, f"select {names} from {view}"))
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -51,7 +51,7 @@ def test_nothing_is_lost_and_nothing_doubled_in_the_fire(place, template, tmp_pa
     answers = json.loads((tmp_path / "answers.json").read_text())
     with capsys.disabled():
         print(f"\n{lake.split(':')[0]}: {num_killed} killed, seed {SEED}, {answers['num_asked']} readings")
-    assert answers["wrong"] == []
+    assert answers["wrong"][:5] == []
     assert answers["num_asked"] > 0
     assert num_killed >= num_rounds
     fire.write(environment, lake, template, seed=99, kill_ms=-1, take=num_rounds)
