@@ -68,8 +68,8 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
         failure, self.failure = self.failure, None
         if isinstance(failure, FileNotFoundError):
             return IntegrityError(
-                f"{self._lake.uri}: a file is missing ({failure}). Ask again if a vacuum ran meanwhile; otherwise restore "
-                "it from a copy: `dgasr lake check` lists all damage, and what to do without a copy."
+                f"{self._lake.uri}: a file is missing ({failure}). Ask again if a vacuum ran meanwhile; otherwise "
+                "restore it from a copy: `dgasr lake check` lists all damage, and what to do without a copy."
             )
         if failure is not None:
             return storage_error(self._lake.uri, failure)

@@ -7,22 +7,26 @@ import logging
 import re
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import ClassVar
 
-from deltalake import BloomFilterProperties, ColumnProperties, DeltaTable, WriterProperties
+from deltalake import BloomFilterProperties, ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.location import Lake, open_existing_lake, storage_error
 from dgasr.lake.schema import TABLES
-from dgasr.lake.table import delta_errors, open_table
+from dgasr.lake.table import File, active_files, delta_errors, open_table
 from dgasr.lake.views import connect
 
 logger = logging.getLogger(__name__)
+
+Partition = tuple[tuple[str, str], ...]
+"""Columns and values of a partition."""
 
 PARTITION = re.compile(
     rf"(?:recipe_id=([A-Za-z0-9_-]+)|({'|'.join(name for name in TABLES if name != 'transcripts')}))"
@@ -93,46 +97,79 @@ class CompactionConfig:
 class Compaction:
     """What a compaction did."""
 
-    num_merged: int
+    num_merged: int = 0
     """Files that were merged."""
-    num_written: int
+    num_written: int = 0
     """Files that they became."""
+    num_busy: int = 0
+    """Partitions that were left for next time, because others wrote to them all the time."""
+
+    def __add__(self, other: "Compaction") -> "Compaction":
+        return Compaction(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
     def line(self) -> str:
         """Say it in one line."""
-        return f"{self.num_merged} files became {self.num_written}" if self.num_merged else "no files worth merging"
+        merged = f"{self.num_merged} files became {self.num_written}" if self.num_merged else "no files worth merging"
+        busy = f", {self.num_busy} partitions are being written to and were left for next time" if self.num_busy else ""
+        return merged + busy
 
 
 def compact(lake_uri: str, config: CompactionConfig) -> Compaction:
-    """Merge the small files of each partition. May be killed and started again at any time, beside writers and readers.
+    """Merge the files of each partition that has small ones.
 
-    The files that were merged stay until `vacuum` removes them: whoever looked before still reads them.
+    May be killed and started again at any time, beside writers, readers and other compactions. The files that were
+    merged stay until `vacuum` removes them: whoever looked before still reads them.
+
+    Each partition is overwritten with its own rows. `DeltaTable.optimize.compact` would be cheaper, but two of them at
+    once double all rows in delta-rs 1.6.6, whatever `commit_properties` say (docs/decisions/0020-delta-lake.md).
 
     Raises:
         ConfigError: no lake lies there, or it cannot be written.
         IntegrityError: the lake cannot be read.
-        TransientError: the store does not answer, or others replaced the same files all the time.
+        TransientError: the store does not answer.
     """
-    lake = open_existing_lake(lake_uri)
-    num_merged = num_written = 0
+    lake, done = open_existing_lake(lake_uri), Compaction()
     for name in TABLES:
-        for _ in range(MAX_CONFLICTS):
-            table = open_table(lake, name)
-            if table is None:
-                break
-            with suppress(CommitFailedError), delta_errors(f"{lake.uri}/{name}"):
-                done = table.optimize.compact(
-                    target_size=config.target_bytes, max_concurrent_tasks=1, writer_properties=MERGED
-                )
-                num_merged += done["numFilesRemoved"]
-                num_written += done["numFilesAdded"]
-                break
-            time.sleep(0.1)
-        else:
-            raise TransientError(f"{lake_uri}/{name}: others replace the same files all the time. Try again later.")
-    compaction = Compaction(num_merged=num_merged, num_written=num_written)
-    logger.info("compaction of %s: %s", lake_uri, compaction.line())
-    return compaction
+        for partition in sorted(_mergeable(active_files(open_table(lake, name), name), config.target_bytes)):
+            done += _merge(lake, name, dict(partition), config.target_bytes)
+    logger.info("compaction of %s: %s", lake_uri, done.line())
+    return done
+
+
+def _mergeable(files: Iterable[File], target_bytes: int) -> dict[Partition, list[File]]:
+    """Return the files of each partition that holds several small ones."""
+    found: dict[Partition, list[File]] = defaultdict(list)
+    for file in files:
+        found[tuple(file.partition.items())].append(file)
+    return {
+        partition: members
+        for partition, members in found.items()
+        if sum(file.size_bytes < target_bytes / 2 for file in members) > 1
+    }
+
+
+def _merge(lake: Lake, name: str, partition: dict[str, str], target_bytes: int) -> Compaction:
+    """Overwrite a partition with its own rows, in the order in which they lie there."""
+    for _ in range(MAX_CONFLICTS):
+        table = open_table(lake, name)
+        files = _mergeable(active_files(table, name, **partition), target_bytes).get(tuple(partition.items()))
+        if table is None or files is None:
+            return Compaction()
+        with suppress(CommitFailedError), delta_errors(f"{lake.uri}/{name}"):
+            rows = table.to_pyarrow_dataset(partitions=[(column, "=", value) for column, value in partition.items()])
+            write_deltalake(
+                table,
+                # few rows at once: a segment takes some 2 kB, and a partition may be larger than the memory
+                rows.scanner(batch_size=8192, batch_readahead=2, fragment_readahead=2).to_reader(),
+                mode="overwrite",
+                predicate=" and ".join(f"{column} = '{value}'" for column, value in partition.items()),
+                target_file_size=target_bytes,
+                writer_properties=MERGED,
+            )
+            num_written = len(active_files(table, name, **partition))
+            return Compaction(num_merged=len(files), num_written=num_written)
+        time.sleep(0.1)
+    return Compaction(num_busy=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

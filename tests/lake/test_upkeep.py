@@ -10,7 +10,7 @@ import pytest
 from dgasr.errors import ConfigError
 from dgasr.lake.check import check_lake
 from dgasr.lake.ledger import committed_recordings
-from dgasr.lake.table import commit_shard, write_run
+from dgasr.lake.table import commit_shard, open_table, write_run
 from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, forget_partition, vacuum
 from dgasr.lake.views import connect
 from tests.lake.reading import ask, file_of, keys_of, rows_of
@@ -81,6 +81,48 @@ def test_a_reader_of_before_goes_on_after_a_compaction(lake):
     with connect(lake) as connection:
         compact(lake, CompactionConfig())
         assert connection.execute("select sum(len(words)) from segments").fetchall() == [(20,)]
+
+
+CHANGES = {
+    "compact": lambda lake, _: compact(lake, CompactionConfig()),
+    "append": lambda lake, make: commit_shard(lake, make(shard_id="s9", uri="/a/9.flac")),
+    "replace": lambda lake, make: commit_shard(lake, redo_of(make)),
+    "forget": lambda lake, _: forget_partition(lake, PARTITION),
+}
+
+
+def redo_of(make):
+    rows = make(shard_id="s8", uri="/a/0.flac", run_id="run2", pieces=[("speech", 0, 10, "redone", 1.0, ())])
+    rows.recordings[0]["take"] = 1
+    return rows
+
+
+@pytest.mark.parametrize("second", CHANGES)
+@pytest.mark.parametrize("first", CHANGES)
+def test_what_was_overtaken_begins_again_and_no_row_is_lost_or_doubled(lake, make_shard, monkeypatch, first, second):
+    """The second change looks at the lake, the first one is made, and only then the second one is committed."""
+    opened = []
+
+    def overtaken(*arguments):
+        table = open_table(*arguments)
+        if arguments[1] == "transcripts" and not opened:
+            opened.append(table)
+            CHANGES[first](lake, make_shard)
+        return table
+
+    for module in ("table", "upkeep"):
+        monkeypatch.setattr(f"dgasr.lake.{module}.open_table", overtaken)
+    CHANGES[second](lake, make_shard)
+    monkeypatch.undo()
+    order = [first, second]
+    expected = {f"/a/{number}.flac": "run1" for number in range(4)}
+    for change in order:
+        expected |= {"append": {"/a/9.flac": "run1"}, "replace": {"/a/0.flac": "run2"}}.get(change, {})
+        if change == "forget":
+            expected = {"/a/3.flac": "run1"}
+    assert dict(ask(lake, "select uri, run_id from recordings")) == expected
+    assert ask(lake, "select count(*) from recordings") == [(len(expected),)]
+    assert check_lake(lake, is_deep=True).num_faults == 0
 
 
 def test_a_lake_on_s3_is_compacted_and_cleaned_like_a_folder(s3_lake, make_shard):
