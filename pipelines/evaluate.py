@@ -14,10 +14,10 @@ from prefect.states import Completed
 
 from dgasr.errors import ConfigError
 from dgasr.evaluation.normalise import Normalizer
+from dgasr.lake.commit import write_evaluation
 from dgasr.lake.ledger import evaluations_of
 from dgasr.lake.location import lake_uri_of
 from dgasr.lake.rows import Row, evaluation_row
-from dgasr.lake.table import write_evaluation
 from dgasr.samples import MANIFEST
 from dgasr.stages.embedded import new_run_id
 from dgasr.stages.engine import load_model, recipe_of

@@ -13,8 +13,9 @@ from prefect.states import Completed, Failed
 
 from dgasr.lake.check import Inspection, check_lake
 from dgasr.lake.location import lake_uri_of
-from dgasr.lake.upkeep import Compaction, CompactionConfig, Vacuum, VacuumConfig, compact
-from dgasr.lake.upkeep import vacuum as remove_garbage
+from dgasr.lake.upkeep import Compaction, CompactionConfig, compact
+from dgasr.lake.vacuum import Vacuum, VacuumConfig
+from dgasr.lake.vacuum import vacuum as remove_garbage
 from pipelines.retries import storage_task
 
 REPORTED_FINDINGS = 100

@@ -46,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "doctor": {"errors", "model", "store"},
     "bench": {
         "audio", "diffusion", "errors", "features", "lake", "model", "prompt", "recipe", "records", "samples",
-        "segmentation", "stages", "store", "transcriber",
+        "segmentation", "stages", "transcriber",
     },
     "commands": {
         "baseline", "bench", "doctor", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",

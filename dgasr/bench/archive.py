@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from dgasr.bench.archive_rows import FLAGGED_EVERY, TWIN_EVERY, Day, recording_row, rejected_row, segment_rows
 from dgasr.bench.speech import say, spellings, vocabulary
+from dgasr.lake.commit import commit_transcripts, write_evaluation, write_presence, write_run
 from dgasr.lake.rows import evaluation_row, presence_rows, run_row
 from dgasr.lake.schema import RECORDINGS, ROW_KINDS, table_schema
-from dgasr.lake.table import commit_transcripts, write_evaluation, write_presence, write_run
 from dgasr.records import seconds
 
 RECIPE_ID = "5eed"

@@ -17,7 +17,7 @@ from dgasr.lake.location import Lake, open_existing_lake
 from dgasr.lake.rules import LAKE_RULES, REDO, ROW_RULES, Severity, breaches
 from dgasr.lake.schema import TABLES
 from dgasr.lake.table import File, read_file, unreadable
-from dgasr.lake.upkeep import unused_files
+from dgasr.lake.vacuum import unused_files
 from dgasr.lake.views import files_of_tables, open_tables
 
 KEPT_S = 2 * 24 * 3600.0

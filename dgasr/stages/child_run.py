@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from dgasr.lake.commit import write_run
 from dgasr.lake.rows import run_row
-from dgasr.lake.table import write_run
 from dgasr.recipe import Recipe
 from dgasr.stages.decode import DecodedAssignment
 from dgasr.stages.prepare import PreparedAssignment

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Protocol
 
 from dgasr.errors import ConfigError
-from dgasr.lake.table import committed_shards
+from dgasr.lake.commit import committed_shards
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, Shard
 from dgasr.stages.assignment import read_assignment

@@ -14,7 +14,7 @@ from dgasr.audio import open_audio
 from dgasr.audio.digest import WaveformDigest
 from dgasr.errors import DgasrError, Reason, RecordingError, TruncatedError
 from dgasr.frontend import cut_recording
-from dgasr.lake.table import committed_shards
+from dgasr.lake.commit import committed_shards
 from dgasr.recipe import Recipe
 from dgasr.records import Recording, Segment, SegmentFeatures, Shard, seconds
 from dgasr.stages.assignment import read_assignment

@@ -11,9 +11,9 @@ from os.path import dirname
 
 import numpy as np
 
+from dgasr.lake.commit import write_presence
 from dgasr.lake.ledger import absent_uris, known_rows
 from dgasr.lake.rows import presence_rows
-from dgasr.lake.table import write_presence
 from dgasr.records import Recording
 from dgasr.stages.discover import Scope
 from dgasr.store.locations import MISSING_ETAG, is_s3

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from dgasr.lake.commit import write_run
 from dgasr.lake.rows import run_row
-from dgasr.lake.table import write_run
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.process import peak_memory_bytes, versions_json

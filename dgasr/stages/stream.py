@@ -15,8 +15,8 @@ from itertools import chain
 from typing import Protocol
 
 from dgasr.errors import Reason, TransientError
+from dgasr.lake.commit import commit_shard, committed_shards
 from dgasr.lake.rows import ShardRows
-from dgasr.lake.table import commit_shard, committed_shards
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
 from dgasr.stages.counts import DecodedShard
@@ -115,16 +115,24 @@ class ShardStream:
         """Read staged parts, in the thread that is ahead."""
         for shard in shards:
             staged_uri = self._staged_uri_of(shard)
-            if committed_shards(self._lake_uri, self._recipe.recipe_id, [shard]):
-                self._end(DecodedShard(shard_id=shard.shard_id, is_new=False), staged_uri)
+            if self._is_committed(shard, staged_uri):
                 continue
             self._watcher.begin_shard(shard.shard_id)
             outcomes = read_outcomes(staged_uri)
             if outcomes is None:
+                if self._is_committed(shard, staged_uri):
+                    continue  # by another run, since it was looked up; who commits a shard deletes its part
                 self._failure = TransientError(f"{staged_uri}: no whole part lies here. Prepare the shard again.")
                 continue
             gathered = ShardTranscripts(shard, [self._accepted(outcome) for outcome in outcomes])
             yield from self._fetch_part(gathered, staged_uri)
+
+    def _is_committed(self, shard: Shard, staged_uri: str) -> bool:
+        """Say whether the lake holds a shard, and end it if so."""
+        if not committed_shards(self._lake_uri, self._recipe.recipe_id, [shard]):
+            return False
+        self._end(DecodedShard(shard_id=shard.shard_id, is_new=False), staged_uri)
+        return True
 
     def _fetch_part(self, gathered: ShardTranscripts, staged_uri: str) -> Iterator[Staged]:
         num_segments = 0
@@ -134,7 +142,7 @@ class ShardStream:
                 yield gathered, segment, features
         if num_segments == gathered.num_segments:
             yield gathered, None, None
-        else:
+        elif not self._is_committed(gathered.shard, staged_uri):
             # Two workers wrote it at once, while the archive changed.
             delete_part(staged_uri)
             self._failure = TransientError(f"{staged_uri}: holds other segments than it says. Prepare the shard again.")

@@ -8,8 +8,8 @@ import boto3
 import pytest
 
 from dgasr.errors import Reason
+from dgasr.lake.commit import commit_shard, write_run
 from dgasr.lake.rows import ShardRows, recording_row, run_row, segment_row
-from dgasr.lake.table import commit_shard, write_run
 from dgasr.records import AudioReport, Recording, Segment, SegmentTranscript, Word
 
 DAY = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -12,11 +12,11 @@ import pytest
 from deltalake import write_deltalake
 
 from dgasr.errors import ConfigError, IntegrityError
-from dgasr.lake import table
+from dgasr.lake import commit
 from dgasr.lake.check import check_lake
+from dgasr.lake.commit import commit_shard, commit_transcripts, shard_table, write_presence, write_run
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.rules import LAKE_RULES, ROW_RULES
-from dgasr.lake.table import commit_shard, commit_transcripts, shard_table, write_presence, write_run
 from dgasr.lake.upkeep import CompactionConfig, compact, forget_partition
 from tests.lake.reading import ask, file_of
 
@@ -84,7 +84,7 @@ def refused_and_found(tmp_path, make_shard, monkeypatch):
         with pytest.raises(IntegrityError) as error:
             commit_shard(uri, rows)
         assert not Path(uri).exists()
-        monkeypatch.setattr(table, "check_shard", lambda *_: None)  # a program with a fault
+        monkeypatch.setattr(commit, "check_shard", lambda *_: None)  # a program with a fault
         commit_transcripts(uri, rows.recipe_id, shard_table(rows))
         return str(error.value), list(check_lake(uri, is_deep=False).findings)
 
@@ -149,7 +149,7 @@ def test_times_of_ten_hours_keep_their_samples(tmp_path, make_shard):
 
 def test_a_recording_under_two_dates_is_found(lake, make_shard, day, monkeypatch):
     """Identical bytes, listed again with another date: the format before this one let both rows stand."""
-    monkeypatch.setattr(table, "_held", lambda *_: {})
+    monkeypatch.setattr(commit, "_held", lambda *_: {})
     moved = make_shard(shard_id="s9", modified_at=day + timedelta(days=1))
     commit_transcripts(lake, "f00d", shard_table(moved))
     assert "recording_doubled" in kinds(lake)
@@ -177,7 +177,7 @@ def test_an_unknown_event_is_found(lake, day):
 
 
 def test_many_faults_of_a_kind_are_counted(lake, make_shard, monkeypatch):
-    monkeypatch.setattr(table, "check_shard", lambda *_: None)
+    monkeypatch.setattr(commit, "check_shard", lambda *_: None)
     rows = make_shard(shard_id="s9", uri="/a/nine.flac")
     rows.segments[:] = [rows.segments[0] | {"segment_index": 2 * n, "confidence": 2.0} for n in range(9)]
     commit_shard(lake, rows)

@@ -14,10 +14,11 @@ import pytest
 from deltalake.exceptions import CommitFailedError
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from dgasr.lake import table
+from dgasr.lake import commit
+from dgasr.lake.commit import commit_shard, committed_shards, write_run
 from dgasr.lake.location import open_lake
 from dgasr.lake.schema import RUNS
-from dgasr.lake.table import commit_shard, committed_shards, open_table, write_run
+from dgasr.lake.table import open_table
 from dgasr.lake.upkeep import CompactionConfig, compact
 from dgasr.lake.views import connect
 from dgasr.records import Recording, Shard
@@ -29,7 +30,7 @@ WRITER = """
 import json, os, sys, threading, time
 from pathlib import Path
 from tests.lake.fire import kill_when, shard_of
-from dgasr.lake.table import commit_shard
+from dgasr.lake.commit import commit_shard
 
 lake, run_id, when, take = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 template = json.load(open(sys.argv[5]))
@@ -205,37 +206,37 @@ def test_delta_lake_reports_that_two_writers_looked_at_the_same_version(tmp_path
     lake = open_lake(str(tmp_path))
     commit_shard(lake.uri, make_shard(uri="/a/zero.flac"))
     first, second = (open_table(lake, "transcripts") for _ in range(2))
-    data = table.shard_table(make_shard())
+    data = commit.shard_table(make_shard())
     fresh = [make_shard().recordings[0]["recording_id"]]
-    table._write(first, data, "f00d", fresh, is_replacing=bool(first_take))
+    commit._write(first, data, "f00d", fresh, is_replacing=bool(first_take))
     with pytest.raises(CommitFailedError):
-        table._write(second, data, "f00d", fresh, is_replacing=bool(second_take))
+        commit._write(second, data, "f00d", fresh, is_replacing=bool(second_take))
     assert ask(lake.uri, "select count(*) from recordings where uri = '/a/one.flac'") == [(1,)]
 
 
 def test_a_writer_that_was_overtaken_between_look_and_commit_adds_nothing(tmp_path, make_shard, monkeypatch):
-    lake, write = str(tmp_path / "lake"), table._write
+    lake, write = str(tmp_path / "lake"), commit._write
     commit_shard(lake, make_shard(uri="/a/zero.flac"))
 
     def overtaken(*arguments, **options):
-        monkeypatch.setattr(table, "_write", write)
+        monkeypatch.setattr(commit, "_write", write)
         commit_shard(lake, make_shard(run_id="run2"))
         write(*arguments, **options)
 
-    monkeypatch.setattr(table, "_write", overtaken)
+    monkeypatch.setattr(commit, "_write", overtaken)
     assert commit_shard(lake, make_shard()).recordings == []
     assert ask(lake, "select run_id from recordings where uri = '/a/one.flac'") == [("run2",)]
 
 
 def test_an_answer_that_got_lost_is_asked_for_again(tmp_path, make_shard, monkeypatch):
-    lake, write = str(tmp_path / "lake"), table._write
+    lake, write = str(tmp_path / "lake"), commit._write
 
     def lost(*arguments, **options):
         write(*arguments, **options)
-        monkeypatch.setattr(table, "_write", write)
+        monkeypatch.setattr(commit, "_write", write)
         raise OSError("Generic S3 error: error sending request")
 
-    monkeypatch.setattr(table, "_write", lost)
+    monkeypatch.setattr(commit, "_write", lost)
     rows = make_shard()
     with pytest.raises(TransientError, match="did not answer"):
         commit_shard(lake, rows)
@@ -247,8 +248,8 @@ def test_a_writer_that_always_comes_second_gives_up_for_now(tmp_path, make_shard
     def conflict(*_, **__):
         raise CommitFailedError("somebody else was faster")
 
-    monkeypatch.setattr(table, "_write", conflict)
-    monkeypatch.setattr(table, "LONGEST_PAUSE_S", 0.0)
+    monkeypatch.setattr(commit, "_write", conflict)
+    monkeypatch.setattr(commit, "LONGEST_PAUSE_S", 0.0)
     with pytest.raises(TransientError, match="others commit all the time"):
         commit_shard(str(tmp_path), make_shard())
 
@@ -292,15 +293,15 @@ def test_a_shard_of_rejected_recordings_has_no_segments(tmp_path, three_recordin
 
 
 def test_columns_that_come_later_are_added_to_an_older_table(tmp_path, make_shard, monkeypatch):
-    schema = table.table_schema
+    schema = commit.table_schema
 
     def older(name):
         found = schema(name)
         return found.remove(found.get_field_index("read_s")) if name == "transcripts" else found
 
     lake = open_lake(str(tmp_path))
-    monkeypatch.setattr(table, "table_schema", older)
-    table._create(lake, "transcripts")
+    monkeypatch.setattr(commit, "table_schema", older)
+    commit._create(lake, "transcripts")
     monkeypatch.undo()
     commit_shard(lake.uri, make_shard())
     commit_shard(lake.uri, redone(make_shard(), 1, read_s=2.0))
@@ -349,16 +350,16 @@ def test_two_processes_that_race_on_s3_commit_each_shard_once(s3_lake, start_wri
 
 
 def test_compaction_beside_a_redo_loses_neither(tmp_path, make_shard, monkeypatch):
-    lake, write = str(tmp_path / "lake"), table._write
+    lake, write = str(tmp_path / "lake"), commit._write
     for number in range(2):
         commit_shard(lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac"))
 
     def overtaken(*arguments, **options):
-        monkeypatch.setattr(table, "_write", write)
+        monkeypatch.setattr(commit, "_write", write)
         compact(lake, CompactionConfig())
         write(*arguments, **options)
 
-    monkeypatch.setattr(table, "_write", overtaken)
+    monkeypatch.setattr(commit, "_write", overtaken)
     commit_shard(lake, redone(make_shard(shard_id="s9", uri="/a/0.flac", run_id="run2"), 1))
     assert ask(lake, "select uri, run_id from recordings order by uri") == [
         ("/a/0.flac", "run2"),

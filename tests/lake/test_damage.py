@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dgasr.errors import ConfigError, IntegrityError
+from dgasr.lake.commit import commit_shard
 from dgasr.lake.shell import run_sql
-from dgasr.lake.table import commit_shard
 from dgasr.lake.views import connect
 from tests.lake.reading import ask, file_of
 

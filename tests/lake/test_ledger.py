@@ -5,8 +5,8 @@ import os
 import pytest
 
 from dgasr.errors import IntegrityError
+from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_recordings, held_rows
-from dgasr.lake.table import commit_shard
 from tests.lake.reading import file_of
 
 

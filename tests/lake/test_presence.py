@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from dgasr.errors import IntegrityError
+from dgasr.lake.commit import write_presence
 from dgasr.lake.ledger import absent_uris
 from dgasr.lake.rows import presence_rows
-from dgasr.lake.table import write_presence
 
 
 def note(lake: str, event: str, at: datetime, *uris: str) -> None:

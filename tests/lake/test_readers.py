@@ -11,8 +11,8 @@ import pytest
 
 import dgasr.lake
 from dgasr.errors import ConfigError
+from dgasr.lake.commit import commit_shard
 from dgasr.lake.schema import VIEWS
-from dgasr.lake.table import commit_shard
 from dgasr.lake.upkeep import CompactionConfig, compact
 from dgasr.lake.views import attach_script
 from tests.lake.reading import ask, file_of

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dgasr.errors import Reason
+from dgasr.lake.commit import write_evaluation, write_presence
 from dgasr.lake.rows import evaluation_row, presence_rows, recording_row, run_row
 from dgasr.lake.schema import EVALUATIONS, PRESENCE, RECORDINGS, RUNS, SEGMENTS
-from dgasr.lake.table import write_evaluation, write_presence
 from dgasr.records import AudioReport
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
 from dgasr.lake import answers
+from dgasr.lake.commit import commit_shard
 from dgasr.lake.files import _PartFile
 from dgasr.lake.shell import Questions, run_sql
-from dgasr.lake.table import commit_shard
 from tests.lake.reading import file_of
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.lake.check import check_lake
+from dgasr.lake.commit import commit_transcripts
 from dgasr.lake.ledger import absent_uris, committed_recordings
 from dgasr.lake.schema import TABLES, VIEWS, table_schema
-from dgasr.lake.table import commit_transcripts
 from dgasr.lake.upgrade import upgrade_lake
 from tests.lake.reading import ask, rows_of
 

@@ -9,9 +9,11 @@ import pytest
 
 from dgasr.errors import ConfigError
 from dgasr.lake.check import check_lake
+from dgasr.lake.commit import commit_shard, write_run
 from dgasr.lake.ledger import committed_recordings
-from dgasr.lake.table import commit_shard, open_table, write_run
-from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, forget_partition, vacuum
+from dgasr.lake.table import open_table
+from dgasr.lake.upkeep import CompactionConfig, compact, forget_partition
+from dgasr.lake.vacuum import VacuumConfig, vacuum
 from dgasr.lake.views import connect
 from tests.lake.reading import ask, file_of, keys_of, rows_of
 
@@ -110,7 +112,7 @@ def test_what_was_overtaken_begins_again_and_no_row_is_lost_or_doubled(lake, mak
             CHANGES[first](lake, make_shard)
         return table
 
-    for module in ("table", "upkeep"):
+    for module in ("commit", "upkeep"):
         monkeypatch.setattr(f"dgasr.lake.{module}.open_table", overtaken)
     CHANGES[second](lake, make_shard)
     monkeypatch.undo()

@@ -10,8 +10,8 @@ from deltalake import DeltaTable
 
 from dgasr.errors import ConfigError
 from dgasr.lake import views
+from dgasr.lake.commit import commit_shard
 from dgasr.lake.schema import TABLES, table_schema
-from dgasr.lake.table import commit_shard
 from dgasr.lake.views import connect, has_rows, view_statements
 from tests.lake.reading import ask
 

@@ -65,7 +65,9 @@ def play(theatre: Theatre, options: argparse.Namespace) -> tuple[dict[str, Any],
     run = theatre.start_run("transcribe/daily", settings)
     _wait_until(lambda: _is_at_work(theatre, "decode"), "a child run decodes", theatre)
     theatre.inject(SLOW)
-    _wait_until(lambda: any(list_uris(f"{LAKE}/commits/")), "a shard is committed", theatre)
+    _wait_until(
+        lambda: any(list_uris(f"{LAKE}/transcripts/_delta_log/00000000000000000001")), "a shard is committed", theatre
+    )
     found["cancelled while decoding: all ended after, s"] = _cancel(theatre, run, standing)
     theatre.inject({})
     failures += _faults()

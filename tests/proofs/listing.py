@@ -19,9 +19,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.rows import ShardRows, recording_row
-from dgasr.lake.table import commit_shard
 from dgasr.records import Recording, Shard
 from dgasr.stages.assignment import AssignmentConfig, write_assignments
 from dgasr.stages.backlog import find_backlog

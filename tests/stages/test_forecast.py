@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from dgasr.errors import ConfigError
+from dgasr.lake.commit import write_run
 from dgasr.lake.rows import run_row
-from dgasr.lake.table import write_run
 from dgasr.recipe import Recipe
 from dgasr.stages.backlog import find_backlog
 from dgasr.stages.embedded import transcribe_sources

@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
+from dgasr.lake.commit import commit_shard, write_presence
 from dgasr.lake.rows import presence_rows
-from dgasr.lake.table import commit_shard, write_presence
 from dgasr.lake.views import connect
 from tests.lake.reading import ask
 

@@ -5,8 +5,8 @@ from datetime import date, timedelta
 
 import pytest
 
+from dgasr.lake.commit import commit_shard, write_evaluation, write_run
 from dgasr.lake.rows import evaluation_row
-from dgasr.lake.table import commit_shard, write_evaluation, write_run
 from tests.lake.reading import ask
 
 FIGURES = {

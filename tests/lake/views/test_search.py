@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from dgasr.lake.table import commit_shard
+from dgasr.lake.commit import commit_shard
 from dgasr.lake.views import connect
 from tests.lake.reading import ask
 
