@@ -1,16 +1,13 @@
-"""A lake of invented speech, written in the lake's own layout, and the answers that must be found in it.
+"""A lake of invented speech, written as commits do, and the answers that must be found in it.
 
 It is what `benchmarks.sql` asks. Parts are made from arrays: a million rows of Python objects would take an hour.
 """
 
-import hashlib
-import io
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 
 from benchmarks.invented import (
     FLAGGED_EVERY,
@@ -23,12 +20,10 @@ from benchmarks.invented import (
     spellings,
     vocabulary,
 )
-from dgasr.lake.commits import Commit, Part, commit_key, part_key
-from dgasr.lake.parts import write_evaluation, write_presence, write_run
+from dgasr.lake.commit import commit_transcripts, write_evaluation, write_presence, write_run
 from dgasr.lake.rows import evaluation_row, presence_rows, run_row
-from dgasr.lake.schema import SCHEMA_VERSION, TABLES
+from dgasr.lake.schema import RECORDINGS, ROW_KINDS, table_schema
 from dgasr.records import seconds
-from dgasr.store import objects
 
 RECIPE_ID = "5eed"
 OTHER_RECIPE_ID = "0dd5"
@@ -162,42 +157,24 @@ def _write_day(lake_uri: str, day: Day, config: ArchiveConfig, spelled: pa.Array
             num_rejected += 1
         own = pa.concat_tables([segments.slice(index * size, size) for index in in_order])
         own = own.append_column("shard_id", pa.array([shard_id] * len(own)))
-        recordings = pa.Table.from_pylist(rows, schema=TABLES["recordings"])  # a rejected row has columns of its own
-        _commit(lake_uri, day, shard_id, {"segments": own, "recordings": recordings})
+        recordings = pa.Table.from_pylist(rows, schema=RECORDINGS)  # a rejected row has columns of its own
+        _commit(lake_uri, day, {"segments": own, "recordings": recordings})
     return num_rejected
 
 
-def _commit(lake_uri: str, day: Day, shard_id: str, tables: dict[str, pa.Table]) -> None:
-    """Write a shard's parts, then its commit."""
-    parts = []
-    for table, rows in tables.items():
-        key, data = part_key(table, day.recipe_id, day.midnight.date(), shard_id), _parquet(table, rows)
-        objects.write_bytes(f"{lake_uri}/{key}", data)
-        digest = hashlib.sha256(data).hexdigest()
-        parts.append(Part(table=table, key=key, num_rows=len(rows), size_bytes=len(data), sha256=digest))
-    ids = "\n".join(sorted(tables["recordings"]["recording_id"].to_pylist()))
-    commit = Commit(
-        schema_version=SCHEMA_VERSION,
-        recipe_id=day.recipe_id,
-        shard_id=shard_id,
-        date=day.midnight.date().isoformat(),
-        run_id=day.run_id,
-        recordings_digest=hashlib.blake2b(ids.encode(), digest_size=16).hexdigest(),
-        parts=tuple(parts),
-    )
-    objects.write_bytes(f"{lake_uri}/{commit_key(day.recipe_id, shard_id)}", commit.to_json())
-
-
-def _parquet(table: str, rows: pa.Table) -> bytes:
-    """Encode rows as commits do, with null in the columns that they do not have."""
-    schema = TABLES[table]
-    columns = [
-        rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
-        for field in schema
-    ]
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pa.table(columns, schema=schema), buffer, compression="zstd", write_page_checksum=True)
-    return buffer.getvalue()
+def _commit(lake_uri: str, day: Day, tables: dict[str, pa.Table]) -> None:
+    """Commit a shard's rows, with null in the columns that they do not have."""
+    schema, added = table_schema("transcripts"), []
+    for view, rows in tables.items():
+        constants = {"recipe_id": day.recipe_id, "date": day.midnight.date(), "row_kind": ROW_KINDS[view]}
+        columns = [
+            rows[field.name].cast(field.type)
+            if field.name in rows.column_names
+            else pa.repeat(pa.scalar(constants.get(field.name), field.type), len(rows))
+            for field in schema
+        ]
+        added.append(pa.table(columns, schema=schema))
+    commit_transcripts(lake_uri, day.recipe_id, pa.concat_tables(added))
 
 
 def _write_runs(lake_uri: str, day: Day) -> None:
@@ -226,7 +203,7 @@ def _write_runs(lake_uri: str, day: Day) -> None:
             num_attempts=1,
             gpu_hour_price=GPU_HOUR_PRICE,
         )
-        write_run(objects, lake_uri, row)
+        write_run(lake_uri, row)
 
 
 def _write_presence(lake_uri: str, day: Day) -> None:
@@ -235,7 +212,7 @@ def _write_presence(lake_uri: str, day: Day) -> None:
     for number, (event, found) in enumerate({"deleted": uris, "returned": uris[1:]}.items(), 1):
         at = day.midnight + timedelta(days=number)
         rows = presence_rows([(uri, None) for uri in found], event, noticed_at=at, run_id=f"{day.run_id}-{event}")  # type: ignore[arg-type]
-        write_presence(objects, lake_uri, rows)
+        write_presence(lake_uri, rows)
 
 
 def _write_evaluations(lake_uri: str, day: Day) -> None:
@@ -257,4 +234,4 @@ def _write_evaluations(lake_uri: str, day: Day) -> None:
             manifest_digest="00",
             started_at=day.midnight + timedelta(hours=number),
         )
-        write_evaluation(objects, lake_uri, row)
+        write_evaluation(lake_uri, row)

@@ -15,17 +15,13 @@ import pyarrow as pa
 from benchmarks.archive import OTHER_RECIPE_ID, RECIPE_ID, ArchiveConfig, write_archive
 from benchmarks.sql_report import Measurement, Report, Timing
 from dgasr.commands.arguments import check_output_file, positive_int
-from dgasr.lake.compaction import CompactionConfig, compact
 from dgasr.lake.location import open_existing_lake
-from dgasr.lake.schema import RECIPE_TABLES
-from dgasr.lake.snapshot import snapshot
-from dgasr.lake.views import connect, has_rows, view_statements
+from dgasr.lake.upkeep import CompactionConfig, compact
+from dgasr.lake.views import connect, files_of_tables, has_rows, view_statements
 from dgasr.records import seconds
-from dgasr.store import objects
 
 CALLS = {
     "search": ("search('harbour pilot')", "search('the and of harbour')"),
-    "postings": ("postings('harbour pilot')", "postings('the and of harbour')"),
     "phrase": ("phrase('harbour pilot ahoy')", "phrase('the and')"),
     "transcript_at": ("transcript_at('s3://archive/desk1/2026/01/02/00001.flac', 60)",),
     "speech_per_prefix": ("speech_per_prefix(2)",),
@@ -94,7 +90,7 @@ def report(config: ArchiveConfig, json_file: Path | None = None) -> None:
         )
         loose = measure_apart(lake_uri, "loose", OF_A_LOOSE_LAKE)
         started = time.perf_counter()
-        done = compact(objects, lake_uri, CompactionConfig())
+        done = compact(lake_uri, CompactionConfig())
         compact_s = time.perf_counter() - started
         sys.stdout.write(f"\ncompacted in {compact_s:.0f} s: {done.line()}\n")
         compacted = measure_apart(lake_uri, COMPACTED, [question.text for question in questions()])
@@ -118,12 +114,11 @@ def measure(lake_uri: str, state: str, wanted: list[str]) -> Measurement:
         state: what to call it.
         wanted: texts of the questions to ask, of `questions`.
     """
-    found = snapshot(open_existing_lake(lake_uri), RECIPE_TABLES)
-    parts = [part for table in RECIPE_TABLES for part in found.parts[table]]
+    files = files_of_tables(open_existing_lake(lake_uri))["transcripts"]
     started = time.perf_counter()
     with connect(lake_uri) as connection:
         connect_s = time.perf_counter() - started
-        sys.stdout.write(f"\n{state}: {len(parts):,} parts, opened in {connect_s:.2f} s\n{Timing.HEADER}\n")
+        sys.stdout.write(f"\n{state}: {len(files):,} files, opened in {connect_s:.2f} s\n{Timing.HEADER}\n")
         timings = []
         for question in questions():
             if question.text not in wanted:
@@ -148,9 +143,8 @@ def measure(lake_uri: str, state: str, wanted: list[str]) -> Measurement:
             timings.append(timing)
     return Measurement(
         state=state,
-        num_parts=len(parts),
-        size_bytes=sum(part.size_bytes for part in parts),
-        postings_bytes=sum(part.size_bytes for part in found.parts["postings"]),
+        num_files=len(files),
+        size_bytes=sum(file.size_bytes for file in files),
         connect_s=connect_s,
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         timings=tuple(timings),

@@ -65,11 +65,9 @@ class Measurement:
     """A lake in one state."""
 
     state: str
-    num_parts: int
+    num_files: int
     size_bytes: int
-    """Of all recordings, segments and postings."""
-    postings_bytes: int
-    """Of these, postings, which only searches read."""
+    """Of all recordings and segments."""
     connect_s: float
     peak_memory_bytes: int
     """Of the process that asked all questions."""
@@ -118,9 +116,8 @@ class Report:
         yield ""
         for measured in (self.loose, self.compacted):
             yield (
-                f"{measured.state}: {measured.num_parts:,} parts, {measured.size_bytes / 1e6:,.0f} MB, "
-                f"{measured.size_bytes / self.audio_h / 1e3:,.0f} kB an hour of audio, "
-                f"{measured.postings_bytes / self.audio_h / 1e3:,.0f} of them postings; opened in "
+                f"{measured.state}: {measured.num_files:,} files, {measured.size_bytes / 1e6:,.0f} MB, "
+                f"{measured.size_bytes / self.audio_h / 1e3:,.0f} kB an hour of audio; opened in "
                 f"{measured.connect_s:.2f} s; at most {measured.peak_memory_bytes / 1e6:,.0f} MB of memory"
             )
         for question, factor in self.penalties().items():

@@ -14,15 +14,14 @@ from prefect.states import Completed
 
 from dgasr.errors import ConfigError
 from dgasr.evaluation.normalise import Normalizer
-from dgasr.lake.evaluations import evaluations_of
+from dgasr.lake.commit import write_evaluation
+from dgasr.lake.ledger import evaluations_of
 from dgasr.lake.location import lake_uri_of
-from dgasr.lake.parts import write_evaluation
 from dgasr.lake.rows import Row, evaluation_row
 from dgasr.samples import MANIFEST
 from dgasr.stages.engine import EngineConfig, load_model, recipe_of
 from dgasr.stages.plan import new_run_id
 from dgasr.stages.report import markdown_table
-from dgasr.store import objects
 from pipelines.tasks import in_thread, storage_task
 
 OWN_MANIFEST = "samples"
@@ -86,7 +85,7 @@ def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, nor
         manifest_digest=digest,
         started_at=started_at,
     )
-    write_evaluation(objects, lake_uri, row)
+    write_evaluation(lake_uri, row)
     return row
 
 

@@ -11,13 +11,11 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.states import Completed, Failed
 
-from dgasr.lake.compaction import Compaction, CompactionConfig, compact
-from dgasr.lake.garbage import MEANINGS
-from dgasr.lake.inspection import Inspection, check_lake
+from dgasr.lake.check import Inspection, check_lake
 from dgasr.lake.location import lake_uri_of
+from dgasr.lake.upkeep import Compaction, CompactionConfig, compact
 from dgasr.lake.vacuum import Vacuum, VacuumConfig
 from dgasr.lake.vacuum import vacuum as remove_garbage
-from dgasr.store import objects
 from pipelines.tasks import storage_task
 
 REPORTED_FINDINGS = 100
@@ -39,12 +37,11 @@ async def maintain(lake: str, compaction: CompactionConfig, vacuum: VacuumConfig
     """
     lake_uri = lake_uri_of(lake)
     found = await check(lake_uri, deep)
-    lines, removed = {"check": found.line()}, None
+    lines = {"check": found.line()}
     if not found.num_faults:
         lines["compact"] = (await merge(lake_uri, compaction)).line()
-        removed = await clean(lake_uri, vacuum)
-        lines["vacuum"] = removed.line()
-    await acreate_markdown_artifact(_report(lines, removed), key="maintain-lake", description=found.line())
+        lines["vacuum"] = (await clean(lake_uri, vacuum)).line()
+    await acreate_markdown_artifact(_report(lines), key="maintain-lake", description=found.line())
     table = [
         {name: getattr(finding, name) for name in ("severity", "kind", "where", "what", "advice")}
         for finding in found.findings[:REPORTED_FINDINGS]
@@ -67,7 +64,7 @@ async def check(lake_uri: str, deep: bool) -> Inspection:
 @storage_task
 async def merge(lake_uri: str, config: CompactionConfig) -> Compaction:
     """Merge the small parts of each partition."""
-    done = await asyncio.to_thread(compact, objects, lake_uri, config)
+    done = await asyncio.to_thread(compact, lake_uri, config)
     get_run_logger().info(done.line())
     return done
 
@@ -75,14 +72,12 @@ async def merge(lake_uri: str, config: CompactionConfig) -> Compaction:
 @storage_task
 async def clean(lake_uri: str, config: VacuumConfig) -> Vacuum:
     """Remove what nobody needs any more."""
-    done = await asyncio.to_thread(remove_garbage, objects, lake_uri, config)
+    done = await asyncio.to_thread(remove_garbage, lake_uri, config)
     get_run_logger().info(done.line())
     return done
 
 
-def _report(lines: dict[str, str], removed: Vacuum | None) -> str:
+def _report(lines: dict[str, str]) -> str:
     """Lay out what was done, in Markdown."""
     rows = [f"| {name} | {text} |" for name, text in lines.items()]
-    for kind, (num_files, size_bytes) in (removed.by_kind() if removed else {}).items():
-        rows.append(f"| | {num_files} files, {size_bytes / 1e6:.1f} MB: {MEANINGS[kind]} |")
     return "\n".join(["## The lake's upkeep", "", "| what | outcome |", "|---|---|", *rows, ""])

@@ -1,35 +1,27 @@
 -- The exact time of words that follow each other: `from phrase('forty two')`.
 -- grain: one row per place where a segment of the newest transcripts has these words, whatever stands between them that is
 --        no part of a word; not across the end of a segment
--- sources: postings, segments_latest, terms
+-- sources: segments_latest, terms
 -- units: *_s seconds from the recording's first sample, of the phrase's first and last word, end exclusive; confidence in
 --        [0, 1], of its least sure word
--- cost: a full scan of the words where many segments have the phrase; otherwise as postings
+-- cost: a full scan of the text, and of the words where many segments have the phrase
 -- example: s3://archive/a.flac | 31.2–32.0 | 0.98 | 'one forty two' | segment_index 7
 create or replace macro phrase(query) as table
-with asked as (
+with held as materialized (
     select
-        unnest(terms(query)) as term,
-        generate_subscripts(terms(query), 1) as place
-),
--- Where the words stand as asked, each is as far from the first as it is in the query. num_terms changes nothing; with all
--- of its columns DuckDB fetches a row group of postings in one piece, without one of them the list by the megabyte.
-held as materialized (
-    select distinct
         recipe_id,
         "date",
         recording_id,
-        shard_id,
         segment_index
-    from (
-        select
-            postings.*,
-            unnest(postings.positions) - asked.place as before
-        from postings(query) as postings
-        join asked using (term)
-    )
-    group by recipe_id, "date", recording_id, shard_id, segment_index, num_terms, before
-    having count(*) = len(terms(query))
+    from segments_latest
+    where
+        terms(query) <> []
+        -- the regular expressions leave out most segments before their text is taken apart
+        and regexp_matches(nfc_normalize(lower(text)), terms(query)[1])
+        and regexp_matches(nfc_normalize(lower(text)), terms(query)[-1])
+        and contains(
+            ' ' || array_to_string(terms(text), ' ') || ' ', ' ' || array_to_string(terms(query), ' ') || ' '
+        )
 ),
 heard as (
     select
@@ -46,7 +38,7 @@ heard as (
             )
         ) as spelled
     from segments_latest
-    semi join held using (recipe_id, "date", recording_id, shard_id, segment_index)
+    semi join held using (recipe_id, "date", recording_id, segment_index)
 ),
 begun as (
     select

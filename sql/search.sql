@@ -1,11 +1,11 @@
 -- Where something was said, best first: `from search('forty two')`, `from search('forty two', max_results := 5)`.
 -- grain: one row per segment that holds at least one of the words asked for, the best `max_results` (50) of them, those that
 --        score the same in the order of their URIs
--- sources: postings, segment_parts, recordings_latest, terms
+-- sources: segments, recordings_latest, terms
 -- units: *_s seconds from the recording's first sample, end exclusive; score: BM25 of the words asked for, and once
 --        more the weight of all of them where several stand in the segment as asked (Robertson and Zaragoza 2009, section
 --        3.2, k1 = 1.2, b = 0.75; ours: the phrase's weight)
--- cost: reads what a compaction wrote down of the words, and looks through the text of what was committed since
+-- cost: a full scan of the text
 -- example: s3://archive/a.flac | 31.2–34.0 | score 9.7 | 'eight nine' | 'one forty two' | 'three'
 create or replace macro search(query, max_results := 50) as table
 with latest as materialized (
@@ -13,7 +13,6 @@ with latest as materialized (
         row_number() over (order by uri) as number,
         recipe_id,
         recording_id,
-        shard_id,
         uri,
         num_segments,
         num_words
@@ -24,15 +23,36 @@ asked as materialized (
         unnest(terms(query)) as term,
         generate_subscripts(terms(query), 1) as place
 ),
-found as materialized (
+-- The regular expression leaves out most segments before their text is taken apart.
+spelled as (
     select
         latest.number,
-        postings.segment_index,
-        postings.term,
-        postings.num_terms,
-        postings.positions
-    from postings(query) as postings
-    join latest using (recipe_id, recording_id, shard_id)
+        segments.segment_index,
+        terms(segments.text) as spelled
+    from segments
+    join latest using (recipe_id, recording_id)
+    where
+        terms(query) <> []
+        and regexp_matches(nfc_normalize(lower(segments.text)), array_to_string(terms(query), '|'))
+),
+found as materialized (
+    select
+        number,
+        segment_index,
+        term,
+        num_terms,
+        list(position order by position) as positions
+    from (
+        select
+            number,
+            segment_index,
+            len(spelled) as num_terms,
+            unnest(spelled) as term,
+            generate_subscripts(spelled, 1) as position
+        from spelled
+    )
+    where list_contains(terms(query), term)
+    group by number, segment_index, term, num_terms
 ),
 weights as materialized (
     select
@@ -83,7 +103,6 @@ best as materialized (
         latest.uri,
         latest.recipe_id,
         latest.recording_id,
-        latest.shard_id,
         ranked.segment_index,
         ranked.score
     from (
@@ -103,7 +122,6 @@ nearby as (
     select
         recipe_id,
         recording_id,
-        shard_id,
         segment_index,
         start_s,
         end_s,
@@ -111,9 +129,9 @@ nearby as (
         confidence,
         lag(nullif(text, '') ignore nulls) over recording as text_before,
         lead(nullif(text, '') ignore nulls) over recording as text_after
-    from segment_parts
+    from segments
     semi join best using (recording_id)
-    window recording as (partition by recipe_id, recording_id, shard_id order by segment_index)
+    window recording as (partition by recipe_id, recording_id order by segment_index)
 )
 select
     best.uri,
@@ -126,5 +144,5 @@ select
     nearby.confidence,
     best.segment_index
 from best
-join nearby using (recipe_id, recording_id, shard_id, segment_index)
+join nearby using (recipe_id, recording_id, segment_index)
 order by best.score desc, best.uri, best.segment_index;

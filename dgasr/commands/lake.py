@@ -18,9 +18,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     own = parser.add_subparsers(metavar="COMMAND", required=True)
     check = _add(own, "check", _check, "find everything that is wrong with a lake, and say what to do")
-    check.add_argument("--deep", action="store_true", help="read all bytes, and compare digests and identities too")
+    check.add_argument("--deep", action="store_true", help="read all columns, and compare identities too")
     check.add_argument("--all", action="store_true", help=f"write all findings, not only {SHOWN} faults and notes each")
-    _add(own, "compact", _compact, "merge small parts, and index them for searches; safe while others write and read")
+    _add(own, "compact", _compact, "merge small files; safe while others write and read")
     _add(own, "attach", _attach, "write a script that makes the tables and views in anybody's DuckDB")
     files = _add(own, "files", _files, "list the Parquet files that hold a table's rows now, for any other reader")
     files.add_argument("table", nargs="?", default="segments", metavar="TABLE", help="default: segments")
@@ -33,6 +33,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     forget = _add(own, "forget", _forget, "take a damaged partition out, so that it is transcribed anew")
     forget.add_argument("partition", metavar="PARTITION", help="recipe_id=…/date=YYYY-MM-DD, or runs/date=YYYY-MM-DD")
     forget.add_argument("--yes", action="store_true", help="remove it")
+    upgrade = own.add_parser("upgrade", help="copy a lake of the format before Delta Lake into a new one")
+    upgrade.add_argument("old", type=given_uri, metavar="OLD", help="folder or s3://bucket/prefix of the old lake")
+    upgrade.add_argument("new", type=given_uri, metavar="NEW", help="where the new one is to lie; may be begun already")
+    upgrade.set_defaults(run=_upgrade)
 
 
 def _add(
@@ -59,7 +63,7 @@ def _days(text: str) -> float:
 
 def _check(options: argparse.Namespace) -> int:
     """Write what is wrong; 1 where anything is."""
-    from dgasr.lake.inspection import check_lake
+    from dgasr.lake.check import check_lake
 
     found = check_lake(options.lake, is_deep=options.deep)
     for severity in ("fault", "note"):
@@ -70,19 +74,16 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _compact(options: argparse.Namespace) -> int:
-    """Merge parts; 1 where some were left alone because they are damaged."""
-    from dgasr.lake.compaction import CompactionConfig, compact
-    from dgasr.store import objects
+    """Merge files."""
+    from dgasr.lake.upkeep import CompactionConfig, compact
 
-    done = compact(objects, options.lake, CompactionConfig())
-    _write_some(list(done.damaged), SHOWN)
-    sys.stdout.write(done.line() + "\n")
-    return 1 if done.damaged else 0
+    sys.stdout.write(compact(options.lake, CompactionConfig()).line() + "\n")
+    return 0
 
 
 def _attach(options: argparse.Namespace) -> int:
     """Write the script."""
-    from dgasr.lake.attach import attach_script
+    from dgasr.lake.views import attach_script
 
     endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     sys.stdout.write(attach_script(options.lake, endpoint_url))
@@ -91,7 +92,7 @@ def _attach(options: argparse.Namespace) -> int:
 
 def _files(options: argparse.Namespace) -> int:
     """Write one file a line."""
-    from dgasr.lake.listing import part_uris
+    from dgasr.lake.views import part_uris
 
     sys.stdout.writelines(f"{uri}\n" for uri in part_uris(options.lake, options.table))
     return 0
@@ -99,23 +100,19 @@ def _files(options: argparse.Namespace) -> int:
 
 def _vacuum(options: argparse.Namespace) -> int:
     """Write what would go, or remove it."""
-    from dgasr.lake.garbage import MEANINGS
-    from dgasr.lake.vacuum import VacuumConfig, plan_vacuum, vacuum
-    from dgasr.store import objects
+    from dgasr.lake.vacuum import VacuumConfig, vacuum
 
     config = VacuumConfig(keep_superseded=options.keep_superseded)
     if options.grace_days is not None:
         config = VacuumConfig(keep_superseded=options.keep_superseded, grace_s=options.grace_days * 24 * 3600)
-    done = vacuum(objects, options.lake, config) if options.yes else plan_vacuum(options.lake, config)
-    for kind, (num_files, size_bytes) in done.by_kind().items():
-        sys.stdout.write(f"{num_files:8d} files {size_bytes / 1e6:10.1f} MB  {MEANINGS[kind]}\n")
+    done = vacuum(options.lake, config, is_dry_run=not options.yes)
     for recipe in done.superseded:
         sys.stdout.write(
             f"recipe {recipe.recipe_id}: all {recipe.num_recordings} recordings have later transcripts since "
-            f"{recipe.since:%Y-%m-%d %H:%M}; hidden first, removed by a vacuum a grace period later\n"
+            f"{recipe.since:%Y-%m-%d %H:%M}\n"
         )
     if not options.yes:
-        _write_some([item.key for item in done.garbage], SHOWN)
+        _write_some([*done.unused, *done.staged], SHOWN)
     sys.stdout.write(done.line() + ("" if options.yes else "; add --yes to do it") + "\n")
     return 0
 
@@ -123,18 +120,25 @@ def _vacuum(options: argparse.Namespace) -> int:
 def _forget(options: argparse.Namespace) -> int:
     """Take a partition out, or say what that would do."""
     from dgasr.errors import ConfigError
-    from dgasr.lake.forgetting import forget_partition
-    from dgasr.store import objects
+    from dgasr.lake.upkeep import forget_partition
 
     if not options.yes:
         raise ConfigError(
             f"{options.partition}: would be removed with all its rows, and transcribed anew by the next run. "
             "Let no run write to this recipe meanwhile, and add --yes."
         )
-    gone = forget_partition(objects, options.lake, options.partition)
+    num_files = forget_partition(options.lake, options.partition)
     sys.stdout.write(
-        f"{len(gone)} files of {options.partition} were removed; `dgasr lake check` says what else is wrong\n"
+        f"{num_files} files of {options.partition} were taken out; `dgasr lake check` says what else is wrong\n"
     )
+    return 0
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    """Copy a lake of the format before Delta Lake."""
+    from dgasr.lake.upgrade import upgrade_lake
+
+    sys.stdout.write(upgrade_lake(options.old, options.new).line() + "\n")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from dgasr.exports import export_json, export_srt, export_txt, export_vtt
-from dgasr.lake.table import format_table
+from dgasr.lake.layout import format_table
 from dgasr.records import Shard
 from dgasr.stages.counts import Counts
 from dgasr.stages.heartbeat import Progress

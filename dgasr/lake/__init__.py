@@ -1,12 +1,12 @@
-"""The lake: rows as Parquet, committed shard by shard, read through DuckDB.
+"""The lake: rows in Delta tables, committed shard by shard, read through DuckDB.
 
-`connect(uri)` opens one for questions; `part_uris(uri)` lists its files for Polars, pandas and Spark.
+`connect(uri)` opens one for questions; `part_uris(uri)` lists its Parquet files for readers that know no Delta Lake.
 """
 
 from importlib import import_module
 from typing import Any
 
-OWNERS = {"connect": "dgasr.lake.views", "part_uris": "dgasr.lake.listing"}
+OWNERS = {"connect": "dgasr.lake.views", "part_uris": "dgasr.lake.views"}
 """Module of each name that this package offers."""
 
 __all__ = ["connect", "part_uris"]

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet
 
-from dgasr.lake.table import format_markdown, format_table
+from dgasr.lake.layout import format_markdown, format_table
 
 FORMATS = ("table", "csv", "json", "parquet", "md")
 

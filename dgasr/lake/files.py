@@ -17,7 +17,6 @@ from fsspec import AbstractFileSystem
 
 from dgasr.errors import DgasrError, IntegrityError
 from dgasr.lake.location import Lake, storage_error
-from dgasr.lake.scans import NEWER
 
 PROTOCOL = "lake"
 """How the parts' paths begin for DuckDB: `lake://segments/…`."""
@@ -67,14 +66,17 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
     def sort_error(self, error: duckdb.Error) -> DgasrError | None:
         """Return what an error of DuckDB says of the lake; `None` where the question is to blame."""
         failure, self.failure = self.failure, None
+        if isinstance(failure, FileNotFoundError):
+            return IntegrityError(
+                f"{self._lake.uri}: a file is missing ({failure}). Ask again if a vacuum ran meanwhile; otherwise "
+                "restore it from a copy: `dgasr lake check` lists all damage, and what to do without a copy."
+            )
         if failure is not None:
             return storage_error(self._lake.uri, failure)
         text = str(error).strip().replace(f"{PROTOCOL}://", f"{self._lake.uri}/")
         is_damage = type(error) in DAMAGE_ERRORS or DAMAGE.search(str(error))
         if READ_ONLY in text or not is_damage:
             return None
-        if NEWER in text:
-            return IntegrityError(f"{text.partition(': ')[2]}. Upgrade dgasr.")
         where = ", ".join(f"{self._lake.uri}/{key}" for key in self._broken_keys()) or self._lake.uri
         return IntegrityError(
             f"{where}: a part cannot be read ({text}). Restore the file from a copy, or move it out of the "

@@ -1,21 +1,18 @@
-"""What the lake already holds for a recipe: a recipe in, recording ids or rows out. Knows no source and no plan."""
+"""What the lake holds already, read without DuckDB: recordings of a recipe, objects that were seen, evaluations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from dgasr.errors import ConfigError
-from dgasr.lake.commits import READ_THREADS
-from dgasr.lake.datasets import read_part
 from dgasr.lake.location import open_lake
+from dgasr.lake.rows import Row
 from dgasr.lake.schema import table_schema
-from dgasr.lake.snapshot import Snapshot, snapshot
+from dgasr.lake.table import active_files, open_table, read_file
 
-WINNER = {"recording_id": "ascending", "take": "descending", "transcribed_at": "ascending", "shard_id": "ascending"}
-"""The order in which the first of several sets of rows of one recording counts, as in `sql/recordings.sql`."""
+READ_THREADS = 16
+"""Files read at once: on S3 nearly all of their time is waiting."""
 
 
 def committed_recordings(lake_uri: str, recipe_id: str) -> set[bytes]:
@@ -29,55 +26,59 @@ def committed_recordings(lake_uri: str, recipe_id: str) -> set[bytes]:
         Recording ids as 16 bytes each: a million of them fit into 100 MB.
 
     Raises:
-        ConfigError: the recipe is being removed from the lake.
-        IntegrityError: commits and parts contradict each other.
+        IntegrityError: the lake cannot be read.
         TransientError: the store does not answer.
     """
-    found = _snapshot_of(lake_uri, recipe_id)
-    done: set[bytes] = set()
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        for table in pool.map(lambda part: read_part(found.lake, part, ["recording_id"]), found.parts["recordings"]):
-            done.update(bytes.fromhex(value) for value in table["recording_id"].to_pylist())
-    return done
+    tables = _read(lake_uri, "transcripts", ("recording_id",), recipe_id=recipe_id, row_kind="recording")
+    return {bytes.fromhex(value) for table in tables for value in table["recording_id"].to_pylist()}
 
 
 def held_rows(lake_uri: str, recipe_id: str, columns: Sequence[str]) -> pa.Table:
-    """Read what the lake says of the recordings it holds for a recipe.
+    """Read what the lake says of the recordings it holds for a recipe, in the order of their ids; raises as above.
 
     Args:
         lake_uri: the lake; nothing need lie there yet.
         recipe_id: the recipe.
-        columns: columns of `recordings` that are wanted.
-
-    Returns:
-        One row for each recording, the one that readers see, in the order of the recordings' ids. `take` is 0 where
-        the lake was written before there were takes.
-
-    Raises:
-        As `committed_recordings`.
+        columns: columns of `recordings` that are wanted; `recording_id` is one of them.
     """
-    found = _snapshot_of(lake_uri, recipe_id)
-    names = list(dict.fromkeys([*WINNER, *columns]))
-    read = partial(read_part, found.lake, columns=names)
+    tables = _read(lake_uri, "transcripts", columns, recipe_id=recipe_id, row_kind="recording")
+    return pa.concat_tables([_empty("transcripts", columns), *tables]).sort_by("recording_id")
+
+
+def known_rows(lake_uri: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Read some columns of the recordings of all recipes, file by file; a recording may come several times."""
+    yield from _read(lake_uri, "transcripts", columns, row_kind="recording")
+
+
+def absent_uris(lake_uri: str) -> set[str]:
+    """List the objects that were last noticed to be gone; raises as `committed_recordings` does."""
+    columns = ("uri", "event", "noticed_at")
+    events = pa.concat_tables([_empty("presence", columns), *_read(lake_uri, "presence", columns)])
+    events = events.sort_by("noticed_at")
+    last = dict(zip(events["uri"].to_pylist(), events["event"].to_pylist(), strict=True))
+    return {uri for uri, event in last.items() if event == "deleted"}
+
+
+def evaluations_of(lake_uri: str, manifest_digest: str) -> list[Row]:
+    """Read all evaluations on a manifest, the oldest first; raises as `committed_recordings` does.
+
+    Args:
+        lake_uri: the lake; nothing need lie there yet.
+        manifest_digest: hash of the manifest's bytes, hex.
+    """
+    columns = table_schema("evaluations").names
+    rows = pa.concat_tables([_empty("evaluations", columns), *_read(lake_uri, "evaluations", columns)])
+    return [row for row in rows.sort_by("started_at").to_pylist() if row["manifest_digest"] == manifest_digest]
+
+
+def _read(lake_uri: str, name: str, columns: Sequence[str], **partition: str) -> Iterator[pa.Table]:
+    """Read some columns of a table, file by file."""
+    lake = open_lake(lake_uri)
+    files = active_files(open_table(lake, name), name, **partition)
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        tables = list(pool.map(read, found.parts["recordings"]))
-    schema = table_schema("recordings")
-    rows = pa.concat_tables([pa.schema([schema.field(name) for name in names]).empty_table(), *tables])
-    rows = rows.set_column(names.index("take"), schema.field("take"), pc.fill_null(rows["take"], 0))
-    rows = rows.sort_by(list(WINNER.items()))
-    ids = rows["recording_id"]
-    is_first = pa.array([True]) if len(ids) else pa.array([], pa.bool_())
-    if len(ids) > 1:
-        is_first = pa.concat_arrays([is_first, pc.not_equal(ids[1:], ids[:-1]).combine_chunks()])
-    return rows.filter(is_first).select(list(columns))
+        yield from pool.map(partial(read_file, lake, columns=columns), files)
 
 
-def _snapshot_of(lake_uri: str, recipe_id: str) -> Snapshot:
-    """Look up the recordings of a recipe."""
-    found = snapshot(open_lake(lake_uri), ("recordings",), recipe_id)
-    if recipe_id in found.manifest.dropped:
-        raise ConfigError(
-            f"{lake_uri}: recipe {recipe_id} was superseded, and its rows are being removed. "
-            "Finish that with `dgasr lake vacuum --yes`, and run again; or use another lake."
-        )
-    return found
+def _empty(name: str, columns: Sequence[str]) -> pa.Table:
+    """Return no row of some columns."""
+    return pa.schema([pa.field(column, table_schema(name).field(column).type) for column in columns]).empty_table()

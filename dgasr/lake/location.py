@@ -1,21 +1,26 @@
-"""A lake's URI in, its files to read out: a folder or an `s3://` prefix, through pyarrow. Never writes.
+"""Where a lake lies: a folder or an `s3://` prefix, opened for pyarrow, with what Delta Lake needs to reach it.
 
 Credentials and the endpoint of S3 come from the environment's own chain (`AWS_ENDPOINT_URL`, profiles, roles).
 """
 
 import errno
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pyarrow.fs
 
 from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.schema import TABLES
 
-FOLDERS = ("manifests", "commits", *TABLES, "claims", "staging")
+FOLDERS = (*TABLES, "staging")
 """What can stand at the top of a lake; `staging` is where a run keeps what is not committed yet."""
+
+OLD_FOLDERS = frozenset({"commits", "manifests", "claims"})
+"""What stood at the top of a lake before Delta Lake, and does not now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,13 +29,30 @@ class Lake:
 
     Attributes:
         uri: the lake as the user named it, for messages.
+        root: its path in `filesystem`, without a trailing slash.
         filesystem: where it lies.
-        root: its path there, without a trailing slash.
     """
 
     uri: str
-    filesystem: pyarrow.fs.FileSystem
     root: str
+    filesystem: pyarrow.fs.FileSystem = field(compare=False)
+
+    @property
+    def storage_options(self) -> Mapping[str, str]:
+        """Say to Delta Lake how the lake is reached; it finds credentials, profiles and roles by itself."""
+        if "://" not in self.uri:
+            return {}
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "")
+        return (
+            {"aws_conditional_put": "etag"}  # a commit is one PUT that must not overwrite; `dgasr doctor` tests it
+            | ({"aws_endpoint": endpoint, "aws_allow_http": str(endpoint.startswith("http://"))} if endpoint else {})
+            | ({"aws_region": region} if region else {})
+        )
+
+    def table_uri(self, name: str) -> str:
+        """Return where a table lies, as Delta Lake takes it: encoded, so that a '%' in a name stays one."""
+        return f"{self.uri}/{name}" if "://" in self.uri else f"file://{quote(self.uri)}/{name}"
 
     def path(self, key: str) -> str:
         """Return the path of an object of the lake."""
@@ -94,6 +116,8 @@ def open_lake(lake: str) -> Lake:
         TransientError: the store does not answer.
     """
     uri = lake_uri_of(lake)
+    if re.search("%[0-9A-Fa-f]{2}", uri):
+        raise ConfigError(f"{uri}: Delta Lake takes the '%' in it for an encoded character. Choose another name.")
     if "://" not in uri:
         return Lake(uri=uri, filesystem=pyarrow.fs.LocalFileSystem(), root=uri)
     root = uri.removeprefix("s3://")
@@ -124,6 +148,11 @@ def open_existing_lake(lake: str) -> Lake:
     except OSError as error:
         raise storage_error(lake, error) from error
     names = {entry.base_name for entry in entries if not entry.base_name.startswith(".")}
+    if names & OLD_FOLDERS and not names & {"transcripts"}:
+        raise ConfigError(
+            f"{lake}: is a lake of the format before Delta Lake. Copy it with `dgasr lake upgrade {lake} NEW`, "
+            "and use NEW from then on."
+        )
     if names and not names & set(FOLDERS):
         raise ConfigError(
             f"{lake}: is no lake; it holds {', '.join(sorted(names)[:3])}, and none of {', '.join(FOLDERS)}. "

@@ -1,117 +1,147 @@
-"""Columns and rows in, a table for a terminal out. Knows no DuckDB and no lake."""
+"""The Delta tables of a lake, open for reading: their files at one version, and what errors of Delta Lake mean.
 
-import textwrap
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
-from itertools import zip_longest
-from typing import Any
+Writing is `dgasr.lake.commit`'s. Why Delta Lake, and why one table for both kinds of row:
+docs/decisions/0020-delta-lake.md
+"""
 
-GAP = "  "
-"""Between two columns."""
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import unquote
 
-MIN_WIDTH = 16
-"""Characters that a cell keeps however narrow the terminal is; a column's name is never cut."""
+import pyarrow as pa
+import pyarrow.parquet
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from dgasr.errors import ConfigError, DgasrError, IntegrityError, TransientError
+from dgasr.lake.location import Lake, storage_error
+from dgasr.lake.schema import SCHEMA_VERSION, table_schema
 
 
-def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> str:
-    """Lay rows out in columns, or each row on lines of its own where the columns would become too narrow to read.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class File:
+    """A Parquet file of a table that readers see.
 
-    Args:
-        columns: names.
-        rows: values, as many in each row as there are columns.
-        width: characters of a line.
-
-    Returns:
-        Lines, each ended by a newline. In columns, the widest are cut with an ellipsis until a line fits, and numbers
-        stand on the right; on lines of its own, nothing of a row is cut.
+    Attributes:
+        key: where it lies, from the lake's root.
+        size_bytes: its length.
+        num_rows: rows in it.
     """
-    cells = [[_cell(value) for value in row] for row in rows]
-    widths = _fit(columns, cells, width)
-    if widths is None:
-        return "".join(_record(number, columns, row, width) for number, row in enumerate(cells, 1))
-    is_number = [
-        any(row[i] is not None for row in rows) and all(isinstance(row[i], int | float | None) for row in rows)
-        for i in range(len(columns))
+
+    key: str
+    size_bytes: int
+    num_rows: int
+
+    @property
+    def table(self) -> str:
+        """Name of the table."""
+        return self.key.partition("/")[0]
+
+    @property
+    def partition(self) -> dict[str, str]:
+        """What the path says of all its rows, by column."""
+        return dict(piece.split("=", 1) for piece in self.key.split("/")[1:-1])
+
+
+def open_table(lake: Lake, name: str) -> DeltaTable | None:
+    """Open a table as it is now; `None` where nobody has written to it.
+
+    Raises:
+        ConfigError: access is denied.
+        IntegrityError: its log cannot be read, or a newer dgasr wrote it.
+        TransientError: the store does not answer.
+    """
+    uri = f"{lake.uri}/{name}"
+    try:
+        with delta_errors(uri):
+            table = DeltaTable(lake.table_uri(name), storage_options=dict(lake.storage_options))
+            version = (table.metadata().configuration or {}).get("dgasr.schema_version", "0")
+    except TableNotFoundError:
+        return None
+    if int(version) > SCHEMA_VERSION:
+        raise IntegrityError(
+            f"{uri}: has schema version {version}, and this dgasr reads up to {SCHEMA_VERSION}. Upgrade dgasr."
+        )
+    return table
+
+
+def active_files(table: DeltaTable | None, name: str, **partition: str) -> list[File]:
+    """List the files of a table that readers see at its version, in order; only those of some partitions, if asked."""
+    if table is None:
+        return []
+    actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
+    files = [
+        File(key=f"{name}/{unquote(path)}", size_bytes=size_bytes, num_rows=num_rows)
+        for path, size_bytes, num_rows in zip(*(column.to_pylist() for column in actions.columns), strict=True)
     ]
-    lines = [list(columns), ["─" * w for w in widths], *cells]
-    return "".join(
-        GAP.join(_pad(cell, w, right) for cell, w, right in zip(line, widths, is_number, strict=True)).rstrip() + "\n"
-        for line in lines
+    return sorted((file for file in files if partition.items() <= file.partition.items()), key=lambda file: file.key)
+
+
+def read_file(lake: Lake, file: File, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of a file, partition columns too; a column that came after it was written is null.
+
+    Raises:
+        IntegrityError: it is missing or no Parquet file.
+        TransientError: the store does not answer.
+    """
+    schema, values = table_schema(file.table), file.partition
+    try:
+        with pyarrow.parquet.ParquetFile(lake.path(file.key), filesystem=lake.filesystem, pre_buffer=True) as source:
+            found = source.read(columns=[name for name in columns if name in source.schema_arrow.names])
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(lake, file.key, error) from error
+    arrays = [
+        found[name].cast(schema.field(name).type)
+        if name in found.column_names
+        else pa.repeat(pa.scalar(values.get(name), pa.string()).cast(schema.field(name).type), found.num_rows)
+        for name in columns
+    ]
+    return pa.Table.from_arrays(arrays, names=list(columns))
+
+
+def unreadable(lake: Lake, key: str, error: Exception) -> DgasrError:
+    """Sort a failure to read a file of a table: the store's, or the file's own."""
+    is_stores = isinstance(error, OSError) and (error.errno is not None or "AWS Error" in str(error))
+    if is_stores and not isinstance(error, FileNotFoundError):
+        return storage_error(lake.uri, error)  # type: ignore[arg-type]
+    return IntegrityError(
+        f"{lake.uri}/{key}: cannot be read ({error}). Restore it from a copy; "
+        "`dgasr lake check` says what to do where there is none."
     )
 
 
-def _cell(value: object) -> str:
-    """Write a value on one line."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e9 else f"{value:.4g}"
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
-    if isinstance(value, list):
-        return "[" + ", ".join(_cell(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_cell(item)}" for key, item in value.items()) + "}"
-    return " ".join(str(value).split())
+@contextmanager
+def delta_errors(where: str) -> Iterator[None]:
+    """Turn errors of Delta Lake into ours, by who has to act; conflicts and missing tables pass as they are."""
+    try:
+        yield
+    except (CommitFailedError, TableNotFoundError):
+        raise
+    except OSError as error:
+        raise _sorted(where, error, storage_error(where, error)) from error
+    except (DeltaError, ValueError) as error:
+        broken = IntegrityError(
+            f"{where}: its log cannot be read ({error}). Restore `_delta_log` from a copy; nothing was changed."
+        )
+        raise _sorted(where, error, broken) from error
 
 
-def _fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int] | None:
-    """Return the columns' widths, the widest narrowed until all fit; `None` where there are rows that cannot fit."""
-    natural = [max(map(_width, column)) for column in zip(columns, *cells, strict=True)]
-    least = [min(w, max(MIN_WIDTH, _width(name))) for w, name in zip(natural, columns, strict=True)]
-    available = width - len(GAP) * (len(columns) - 1)
-    if sum(least) > available:
-        return None if cells else natural
-    while sum(natural) > available:
-        _, widest = max((w, i) for i, w in enumerate(natural) if w > least[i])
-        natural[widest] -= 1
-    return natural
+CLOSED = re.compile(
+    r"NoSuchBucket|Access ?Denied|Forbidden|Permission denied|Not a directory|File exists|table location"
+)
+"""What errors of Delta Lake have in them where a person has to act: a place that is none, or no right to it."""
+
+SILENT = re.compile(r"Generic S3|error sending request|timed? ?out|SlowDown|No space left|Server Error")
+"""What they have in them where the store did not answer."""
 
 
-def _record(number: int, columns: Sequence[str], cells: Sequence[str], width: int) -> str:
-    """Lay one row out with a line for each column, long values over several."""
-    name_width = max(map(len, columns))
-    lines = [f"── {number} " + "─" * max(0, name_width - 4 - len(str(number)))]
-    for name, cell in zip(columns, cells, strict=True):
-        parts = textwrap.wrap(cell, max(MIN_WIDTH, width - name_width - len(GAP))) or [""]
-        lines += [f"{head:{name_width}}{GAP}{part}".rstrip() for head, part in zip_longest([name], parts, fillvalue="")]
-    return "\n".join(lines) + "\n"
-
-
-def _width(text: str) -> int:
-    """Return how many character cells a terminal shows a text in."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _pad(text: str, width: int, is_right: bool) -> str:
-    """Bring a cell to its width; sentences lose their end, URIs and ids their middle."""
-    if _width(text) > width:
-        kept_end = "" if " " in text else text[-(width // 2) :]
-        text = text[: 4 * width]  # hours of speech are one cell; what follows cannot show, even after combining marks
-        while _width(text) + _width(kept_end) > width - 1:
-            text = text[:-1]
-        text += "…" + kept_end
-    space = " " * (width - _width(text))
-    return space + text if is_right else text + space
-
-
-def format_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """Lay rows out as a Markdown table, line by line and nothing of it cut.
-
-    Args:
-        columns: names.
-        rows: values, as many in each row as there are columns; taken one by one.
-    """
-    yield _markdown_line(columns)
-    yield _markdown_line(["---"] * len(columns))
-    for row in rows:
-        yield _markdown_line([_cell(value) for value in row])
-
-
-def _markdown_line(cells: Iterable[str]) -> str:
-    """Write a row of a Markdown table; a bar or a backslash in a cell ends no cell."""
-    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells)
-    return "| " + " | ".join(escaped) + " |\n"
+def _sorted(where: str, error: Exception, otherwise: DgasrError) -> DgasrError:
+    """Return what the text of an error says; Delta Lake passes on no more of what its store did."""
+    text = str(error)
+    if CLOSED.search(text):
+        return ConfigError(f"{where}: the lake cannot be written or read ({text}). Check its place and permissions.")
+    if SILENT.search(text):
+        return TransientError(f"{where}: the store did not answer ({text}). Try again; `dgasr doctor` tests it.")
+    return otherwise

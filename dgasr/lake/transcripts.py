@@ -88,8 +88,7 @@ class ChosenTranscripts:
         """
         names = ", ".join(f"chosen.{name} as of_{name}" for name in RECORDING_COLUMNS)
         cursor = self._ask(
-            f"select {names}, segment_parts.* from segment_parts "
-            'join chosen using (recipe_id, "date", recording_id, shard_id)'
+            f'select {names}, segments.* from segments join chosen using (recipe_id, "date", recording_id)'
         )
         done: set[str] = set()
         for recording_id, rows in groupby(self._rows(cursor), key=lambda row: row["recording_id"]):

@@ -1,20 +1,25 @@
-"""A lake's URI in, a DuckDB connection with its tables and the views of `sql/` out. Reads committed parts only.
+"""A lake's URI in, a DuckDB connection with its tables and the views of `sql/` out: one version of each table.
 
-DuckDB reads the parts itself, columns, row groups and files that a question does not need left out, through
-`dgasr.lake.files`: no extension of DuckDB is needed for S3.
+DuckDB reads the Parquet files that Delta Lake names itself, columns, row groups and files that a question does not need
+left out, through `dgasr.lake.files`: no extension of DuckDB is needed, not for Delta and not for S3.
 """
 
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import duckdb
+import pyarrow as pa
 
 from dgasr.errors import ConfigError
 from dgasr.lake.files import PROTOCOL, LakeFiles
-from dgasr.lake.location import open_existing_lake
-from dgasr.lake.scans import scan_statements
-from dgasr.lake.snapshot import snapshot
+from dgasr.lake.location import Lake, open_existing_lake
+from dgasr.lake.schema import PARTITIONS, TABLES, VIEWS
+from dgasr.lake.table import File, active_files, open_table
 
 _HERE = Path(__file__).resolve()
 
@@ -23,7 +28,7 @@ SQL_FOLDERS = (_HERE.with_name("sql"), _HERE.parents[2] / "sql")
 
 SETTINGS = (
     "set TimeZone = 'UTC'",
-    # The number of rows of a part is not known before it is read, and taken for few; ASOF joins would loop over all.
+    # The number of rows of a file is not known before it is read, and taken for few; ASOF joins would loop over all.
     "set asof_loop_join_threshold = 0",
     "set parquet_metadata_cache = true",
 )
@@ -41,6 +46,17 @@ LOCKS = (
 REMOTE_THREADS = 16
 """Threads of DuckDB where the lake lies in S3: they wait for requests most of their time."""
 
+TYPES = {
+    pa.string(): "varchar",
+    pa.int32(): "integer",
+    pa.int64(): "bigint",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    pa.date32(): "date",
+    pa.timestamp("us", tz="UTC"): "timestamptz",
+}
+"""Names of the columns' types in DuckDB."""
+
 
 def connect(lake_uri: str, preferred_recipe: str = "") -> duckdb.DuckDBPyConnection:
     """Open a lake for questions.
@@ -50,12 +66,12 @@ def connect(lake_uri: str, preferred_recipe: str = "") -> duckdb.DuckDBPyConnect
         preferred_recipe: recipe whose transcripts count as a recording's latest; empty for the newest of each.
 
     Returns:
-        A connection in memory, with what was committed by now as the tables of `scans.REGISTERED`, and
-        the views of `sql/` on top. An unread result blocks the next statement.
+        A connection in memory, with what was committed by now as `transcripts`, `runs`, `evaluations` and `presence`,
+        and the views of `sql/` on top. An unread result blocks the next statement.
 
     Raises:
         ConfigError: no lake lies there, or the views cannot be found.
-        IntegrityError: commits and parts contradict each other, or a newer dgasr wrote them.
+        IntegrityError: the lake cannot be read, or a newer dgasr wrote it.
         TransientError: the store does not answer.
     """
     return open_questions(lake_uri, preferred_recipe)[0]
@@ -63,21 +79,86 @@ def connect(lake_uri: str, preferred_recipe: str = "") -> duckdb.DuckDBPyConnect
 
 def open_questions(lake_uri: str, preferred_recipe: str) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
     """Open a lake as `connect` does; what it reads through comes too, and knows what DuckDB's errors mean."""
-    found = snapshot(open_existing_lake(lake_uri))
-    statements = view_statements()
-    files = LakeFiles(found.lake, {part.key: part.size_bytes for parts in found.parts.values() for part in parts})
+    lake = open_existing_lake(lake_uri)
+    connection, files = open_tables(lake, files_of_tables(lake))
+    for lock in LOCKS:
+        connection.execute(lock)
+    connection.execute("set variable preferred_recipe = ?", [preferred_recipe])
+    return connection, files
+
+
+def open_tables(lake: Lake, tables: Mapping[str, Sequence[File]]) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
+    """Open some files of each table, with the views over them; nothing is locked yet."""
+    files = LakeFiles(lake, {file.key: file.size_bytes for found in tables.values() for file in found})
     connection = open_duckdb()
     connection.register_filesystem(files)
-    threads = [f"set threads = {REMOTE_THREADS}"] if "://" in found.lake.uri else []
-    scans = scan_statements(found.parts, f"{PROTOCOL}:/")
+    threads = [f"set threads = {REMOTE_THREADS}"] if "://" in lake.uri else []
     try:
-        for statement in (*SETTINGS, *threads, *scans, *statements.values(), *LOCKS):
+        for statement in (*SETTINGS, *threads, *scan_statements(tables, f"{PROTOCOL}:/"), *view_statements().values()):
             connection.execute(statement)
     except duckdb.Error as error:  # footers are read for the first time
         connection.close()
         raise files.sort_error(error) or error from error
-    connection.execute("set variable preferred_recipe = ?", [preferred_recipe])
     return connection, files
+
+
+def files_of_tables(lake: Lake) -> dict[str, list[File]]:
+    """List the files of every table at its present version, by table; raises as `connect` does."""
+    with ThreadPoolExecutor(len(TABLES)) as pool:
+        return dict(zip(TABLES, pool.map(lambda name: active_files(open_table(lake, name), name), TABLES), strict=True))
+
+
+def part_uris(lake_uri: str, view: str = "segments") -> list[str]:
+    """List the Parquet files that hold the rows of a table or view now, for tools that read Parquet and no Delta Lake.
+
+    Args:
+        lake_uri: a folder or `s3://` prefix.
+        view: `recordings`, `segments`, or a table of `dgasr.lake.schema`.
+
+    Returns:
+        Absolute paths, or `s3://` URIs, sorted. Partition columns stand in them, as `recipe_id=…/date=…`. They stay
+        readable for the grace period of `dgasr lake vacuum`.
+
+    Raises:
+        ConfigError: no lake lies there, or there is no such table.
+        IntegrityError: the lake cannot be read.
+        TransientError: the store does not answer.
+    """
+    if view not in (*VIEWS, *TABLES):
+        raise ConfigError(f"{view}: is no table of a lake. Name one of {', '.join((*VIEWS, *TABLES))}.")
+    lake = open_existing_lake(lake_uri)
+    name, partition = ("transcripts", {"row_kind": view.removesuffix("s")}) if view in VIEWS else (view, {})
+    return [f"{lake.uri}/{file.key}" for file in active_files(open_table(lake, name), name, **partition)]
+
+
+def attach_script(lake_uri: str, endpoint_url: str = "") -> str:
+    """Write a script that makes a lake's tables and views in anybody's DuckDB, of version 1.5 or later.
+
+    It names the files that readers see now; whoever wants what came later writes it again.
+
+    Args:
+        lake_uri: a folder or `s3://` prefix.
+        endpoint_url: where S3 is, empty for AWS itself; no credentials are written, DuckDB finds them as we do.
+
+    Raises:
+        As `connect`.
+    """
+    lake = open_existing_lake(lake_uri)
+    at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    pieces = [
+        f"-- {lake_uri} as it was at {at} UTC, for DuckDB 1.5 or later: duckdb -init lake.sql\n"
+        "-- Written by `dgasr lake attach`; write it again to see what was committed since.\n",
+        *(f"{setting};\n" for setting in SETTINGS),
+    ]
+    if "://" in lake.uri:
+        endpoint = urlsplit(endpoint_url)
+        style = f"url_style 'path', use_ssl {str(endpoint.scheme == 'https').lower()}"
+        where = f", endpoint '{endpoint.netloc}', {style}" if endpoint.netloc else ""
+        pieces.append(
+            "install httpfs;\nload httpfs;\ninstall aws;\nload aws;\n"
+            f"create or replace secret dgasr_lake (type s3, provider credential_chain{where});\n"
+        )
+    return "\n".join([*pieces, *scan_statements(files_of_tables(lake), lake.uri), *view_statements().values()])
 
 
 def open_duckdb() -> duckdb.DuckDBPyConnection:
@@ -105,6 +186,53 @@ def view_statements() -> dict[str, str]:
 def has_rows(statement: str) -> bool:
     """Say whether what a statement of `sql/` creates stands after `from`: a view or a macro of rows, no function."""
     return "create or replace view" in statement or "as table" in statement
+
+
+def scan_statements(files: Mapping[str, Sequence[File]], root: str) -> Iterator[str]:
+    """Write the views that read the files of every table.
+
+    Args:
+        files: those of each table.
+        root: what stands before a file's key in its path.
+    """
+    for table, found in files.items():
+        yield scan_statement(table, [f"{root}/{file.key}" for file in found])
+
+
+def scan_statement(table: str, paths: Iterable[str]) -> str:
+    """Write the view that reads files of a table; without any it is empty.
+
+    Every file is read with the declared columns: those that came after it was written are null, those that a later
+    version added are left out.
+    """
+    files = ",\n    ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    if not files:
+        fields = [*TABLES[table], *PARTITIONS[table]]
+        columns = ",\n    ".join(f'null::{_type(field.type)} as "{field.name}"' for field in fields)
+        return f"create or replace view {table} as\nselect\n    {columns}\nwhere false;\n"
+    columns = ",\n    ".join(
+        f"'{field.name}': {{name: '{field.name}', type: '{_type(field.type)}', default_value: null}}"
+        for field in TABLES[table]
+    )
+    values = "".join(
+        f",\n    regexp_extract(filename, '/{field.name}=([^/]+)/', 1)::{_type(field.type)} as \"{field.name}\""
+        for field in PARTITIONS[table]
+    )
+    # Partitions are taken from the name of the file and not by hive_partitioning, which excludes `schema`; a filter on
+    # them leaves files out all the same.
+    return (
+        f"create or replace view {table} as\nselect\n    * exclude (filename){values}\n"
+        f"from read_parquet([\n    {files}\n], filename = true, schema = map {{\n    {columns}\n}});\n"
+    )
+
+
+def _type(kind: pa.DataType) -> str:
+    """Name a type as DuckDB does."""
+    if pa.types.is_list(kind):
+        return f"{_type(kind.value_type)}[]"
+    if pa.types.is_struct(kind):
+        return "struct(" + ", ".join(f'"{field.name}" {_type(field.type)}' for field in kind) + ")"
+    return TYPES[kind]
 
 
 def _sources(statement: str) -> list[str]:

@@ -14,12 +14,11 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from dgasr.lake.parts import write_run
+from dgasr.lake.commit import write_run
 from dgasr.lake.rows import run_row
 from dgasr.lake.schema import RecordingStatus
 from dgasr.recipe import Recipe
 from dgasr.stages.plan import Stage
-from dgasr.store import objects
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,4 +157,4 @@ def commit_child_run(
         busy_share=counts.busy_share,
         gpu_hour_price=gpu_hour_price or None,
     )
-    write_run(objects, child.lake_uri, row)
+    write_run(child.lake_uri, row)

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Protocol
 
 from dgasr.errors import ConfigError, Reason, TransientError
-from dgasr.lake.parts import commit_shard, finish_shard
+from dgasr.lake.commit import commit_shard, committed_shards
 from dgasr.lake.rows import Row, ShardRows, recording_row, segment_row
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
@@ -25,7 +25,6 @@ from dgasr.stages.engine import Engine
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import read_assignment
 from dgasr.stages.staging import Outcome, Prefetch, delete_part, read_outcomes, read_segments, staged_uri_of
-from dgasr.store import objects
 
 logger = logging.getLogger(__name__)
 
@@ -158,11 +157,12 @@ class ShardStream:
         """Read staged parts, in the thread that is ahead."""
         for shard in shards:
             staged_uri = self._staged_uri_of(shard)
-            if finish_shard(objects, self._lake_uri, self._recipe.recipe_id, shard.shard_id) is not None:
-                self._end(shard, Counts(num_shards=1, num_held=1))
+            if self._is_committed(shard):
                 continue
             outcomes = read_outcomes(staged_uri)
             if outcomes is None:
+                if self._is_committed(shard):
+                    continue  # by another run, since it was looked up; who commits a shard deletes its part
                 self._failure = TransientError(f"{staged_uri}: no whole part lies here. Prepare the shard again.")
                 continue
             if shard.shard_id in self._rejected:
@@ -170,6 +170,13 @@ class ShardStream:
             gathered = ShardTranscripts(shard, outcomes)
             self._progress.begin_decoding(shard, gathered.num_segments)
             yield from self._fetch_part(gathered, staged_uri)
+
+    def _is_committed(self, shard: Shard) -> bool:
+        """Say whether the lake holds a shard, and end it if so."""
+        if not committed_shards(self._lake_uri, self._recipe.recipe_id, [shard]):
+            return False
+        self._end(shard, Counts(num_shards=1, num_held=1))
+        return True
 
     def _fetch_part(self, gathered: "ShardTranscripts", staged_uri: str) -> Iterator[Staged]:
         num_segments = 0
@@ -179,7 +186,7 @@ class ShardStream:
                 yield gathered, segment, features
         if num_segments == gathered.num_segments:
             yield gathered, None, None
-        else:
+        elif not self._is_committed(gathered.shard):
             # Two workers wrote it at once, while the archive changed.
             delete_part(staged_uri)
             self._failure = TransientError(f"{staged_uri}: holds other segments than it says. Prepare the shard again.")
@@ -234,8 +241,9 @@ class ShardStream:
 
     def _write(self, gathered: "ShardTranscripts", wall_s: float) -> None:
         rows = gathered.rows(self._recipe, self._run_id, datetime.now(UTC))
-        result = commit_shard(objects, self._lake_uri, rows)
-        self._end(gathered.shard, _counts(rows, wall_s) if result.is_mine else Counts(num_shards=1, num_held=1))
+        written = commit_shard(self._lake_uri, rows)
+        held = Counts(num_shards=1, num_held=1)
+        self._end(gathered.shard, _counts(written, wall_s) if written.recordings else held)
 
     def _end(self, shard: Shard, counts: Counts) -> None:
         delete_part(self._staged_uri_of(shard))

@@ -18,13 +18,12 @@ from urllib.parse import quote_from_bytes
 import numpy as np
 
 from dgasr.errors import ConfigError, ObjectError
+from dgasr.lake.commit import write_presence
+from dgasr.lake.ledger import absent_uris, known_rows
 from dgasr.lake.location import FOLDERS
-from dgasr.lake.parts import write_presence
-from dgasr.lake.presence import absent_uris, known_rows
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.schema import TABLES
 from dgasr.records import Recording
-from dgasr.store import objects
 from dgasr.store.locations import EPOCH, FILE_SCHEME, MISSING_ETAG, is_s3, local_path, local_uri
 from dgasr.store.objects import list_objects, read_bytes
 
@@ -128,7 +127,8 @@ class Listing:
         if not self._lake_uri or not uri.startswith(f"{self._lake_uri}/"):
             return False
         folder = uri.removeprefix(f"{self._lake_uri}/").partition("/")[0]
-        return (folder in TABLES and uri.endswith(".parquet")) or (folder in FOLDERS and folder not in TABLES)
+        is_tables = uri.endswith(".parquet") or "/_delta_log/" in uri
+        return (folder in TABLES and is_tables) or (folder in FOLDERS and folder not in TABLES)
 
     def _list_source(self, source: str) -> Iterator[Recording]:
         """List a source, and note whether it was an object's name or what many names begin with."""
@@ -225,7 +225,7 @@ class Presence:
             *presence_rows([(uri, None) for uri in gone], "deleted", noticed_at=now, run_id=run_id),
             *presence_rows(sorted(self._back.items()), "returned", noticed_at=now, run_id=run_id),
         ]
-        write_presence(objects, self._lake_uri, rows)
+        write_presence(self._lake_uri, rows)
         return len(gone), len(self._back)
 
     def _gone(self, scope: Scope) -> set[str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dgasr.errors import ConfigError
-from dgasr.lake.presence import known_rows
+from dgasr.lake.ledger import known_rows
 from dgasr.lake.views import connect
 from dgasr.stages.plan import estimate_s
 from dgasr.stages.selection import Backlog

@@ -15,7 +15,7 @@ from dgasr.audio import open_audio
 from dgasr.audio.stream import WaveformDigest
 from dgasr.errors import DgasrError, Reason, RecordingError, TruncatedError
 from dgasr.frontend import cut_recording
-from dgasr.lake.parts import finish_shard
+from dgasr.lake.commit import committed_shards
 from dgasr.recipe import Recipe
 from dgasr.records import Gap, Recording, Segment, SegmentFeatures, Shard, seconds
 from dgasr.stages.counts import Counts
@@ -23,7 +23,6 @@ from dgasr.stages.heartbeat import HeartbeatWriter, Progress
 from dgasr.stages.isolation import Processes, note_progress, settle
 from dgasr.stages.plan import read_assignment
 from dgasr.stages.staging import Outcome, StagedPart, read_outcomes, staged_uri_of
-from dgasr.store import objects
 from dgasr.store.objects import open_object
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,8 @@ def prepare_assignment(
     """
     started = time.monotonic()
     shards = read_assignment(assignment_uri).shards
-    todo = [s for s in shards if finish_shard(objects, lake_uri, recipe.recipe_id, s.shard_id) is None]
+    committed = committed_shards(lake_uri, recipe.recipe_id, shards)
+    todo = [shard for shard in shards if shard.shard_id not in committed]
     num_held = len(shards) - len(todo)
     done = [Counts(num_shards=num_held, num_held=num_held)]
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import duckdb
 
-from dgasr.lake.parts import write_run
+from dgasr.lake.commit import write_run
 from dgasr.lake.rows import run_row
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.counts import peak_memory_bytes, versions_json
-from dgasr.store import objects
 
 DEVICES = """
     select string_agg(distinct device, ', ' order by device) from runs where parent_run_id = ? and stage = 'decode'
@@ -127,7 +126,7 @@ def commit_run(
         num_attempts=num_attempts,
         gpu_hour_price=gpu_hour_price,
     )
-    write_run(objects, lake_uri, row)
+    write_run(lake_uri, row)
 
 
 def decoding_devices(lake_uri: str, run_id: str) -> str:

@@ -42,7 +42,7 @@ def test_the_figures_of_both_states_are_written(tmp_path, capfd, monkeypatch):
     )
     report(config, tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["loose"]["num_parts"] > figures["compacted"]["num_parts"]
+    assert figures["loose"]["num_files"] > figures["compacted"]["num_files"]
     assert set(figures["penalties"]) == set(OF_A_LOOSE_LAKE)
     assert figures["budgets"]["memory under 2 GB"]
     assert "small files: " in capfd.readouterr().out

@@ -1,43 +1,48 @@
 """`dgasr lake` says what it did, and by its exit code whether all is well."""
 
 import os
-import shutil
 from pathlib import Path
 
 import duckdb
 import pytest
+
+from dgasr.lake.upgrade import upgrade_lake
 
 FIXTURE = Path(__file__).parents[1] / "lake" / "fixtures" / "lake-2026-11-21"
 
 
 @pytest.fixture
 def lake(tmp_path):
-    shutil.copytree(FIXTURE, tmp_path / "lake")
+    upgrade_lake(str(FIXTURE), str(tmp_path / "lake"))
     return tmp_path / "lake"
 
 
 def test_a_sound_lake_passes(dgasr, lake):
     code, out, _ = dgasr("lake", "check", "--lake", lake, "--deep")
-    assert (code, out) == (0, "the lake is sound: 7 files, 4 recordings, 7 segments checked (bytes too)\n")
+    assert (code, out) == (0, "the lake is sound: 5 files, 4 recordings, 7 segments checked (all columns read)\n")
 
 
 def test_a_damaged_lake_fails_and_says_what_to_do(dgasr, lake):
-    os.truncate(next(lake.glob("segments/*/date=2026-01-02/*")), 9)
+    os.truncate(next(lake.glob("transcripts/*/date=2026-01-02/row_kind=segment/*")), 9)
     code, out, _ = dgasr("lake", "check", "--lake", lake)
     assert code == 1
-    assert "fault part_size" in out
+    assert "fault file_size" in out
     assert "dgasr lake forget recipe_id=f00d/date=2026-01-02" in out
     assert dgasr("lake", "forget", "recipe_id=f00d/date=2026-01-02", "--lake", lake)[0] == 2
     assert dgasr("lake", "forget", "recipe_id=f00d/date=2026-01-02", "--lake", lake, "--yes")[0] == 0
     assert dgasr("lake", "check", "--lake", lake)[0] == 0
 
 
-def test_compaction_says_what_became_of_the_parts(dgasr, lake):
-    code, out, _ = dgasr("lake", "compact", "--lake", lake)
-    assert (code, out) == (
-        0,
-        "no parts worth merging, 2 were indexed for searches, 2 commits are in the manifest now\n",
-    )
+def test_compaction_says_what_became_of_the_files(dgasr, lake):
+    assert dgasr("lake", "compact", "--lake", lake)[:2] == (0, "no files worth merging\n")
+
+
+def test_an_old_lake_is_upgraded_and_said_to_need_it(dgasr, tmp_path):
+    code, out, _ = dgasr("lake", "upgrade", FIXTURE, tmp_path / "new")
+    assert (code, out.partition(" were copied")[0]) == (0, "4 recordings and 1 rows of other tables")
+    assert dgasr("lake", "check", "--lake", tmp_path / "new")[0] == 0
+    code, _, err = dgasr("lake", "check", "--lake", FIXTURE)
+    assert (code, f"dgasr lake upgrade {FIXTURE} NEW" in err) == (2, True)
 
 
 def test_a_vacuum_without_yes_only_says_what_would_go(dgasr, lake):
@@ -47,10 +52,11 @@ def test_a_vacuum_without_yes_only_says_what_would_go(dgasr, lake):
     os.utime(left, (0, 0))
     code, out, _ = dgasr("lake", "vacuum", "--lake", lake)
     assert code == 0
-    assert "staging/f00d/s1/00000.arrow\n1 files (0.0 MB) would be removed; add --yes to do it" in out
+    done = "0 unused files, 1 staged files and the rows of 0 superseded recipes"
+    assert out == f"staging/f00d/s1/00000.arrow\n{done} would be removed; add --yes to do it\n"
     assert left.exists()
     code, out, _ = dgasr("lake", "vacuum", "--lake", lake, "--yes", "--grace-days", "1")
-    assert out.endswith("1 files (0.0 MB) were removed\n")
+    assert out == f"{done} were removed\n"
     assert not left.exists()
 
 
@@ -63,7 +69,7 @@ def test_where_no_lake_lies_the_request_is_wrong(dgasr, tmp_path):
 def test_the_files_that_readers_see_are_listed_one_a_line(dgasr, lake):
     code, out, _ = dgasr("lake", "files", "--lake", lake)
     assert code == 0
-    assert sorted(out.splitlines()) == sorted(map(str, lake.glob("segments/*/*/*.parquet")))
+    assert sorted(out.splitlines()) == sorted(map(str, lake.glob("transcripts/*/*/row_kind=segment/*.parquet")))
     assert dgasr("lake", "files", "words", "--lake", lake)[0] == 2
 
 
@@ -77,8 +83,8 @@ def test_the_script_that_attaches_a_lake_answers_in_a_duckdb_of_its_own(dgasr, l
 
 
 def test_a_lake_of_a_newer_dgasr_is_refused_by_all_that_read_it(dgasr, lake):
-    commit = next(lake.glob("commits/*/*.json"))
-    commit.write_text(commit.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    first = lake / "transcripts" / "_delta_log" / "00000000000000000000.json"
+    first.write_text(first.read_text().replace('"dgasr.schema_version":"2"', '"dgasr.schema_version":"3"'))
     commands = [["lake", name] for name in ("check", "compact", "vacuum", "files", "attach")]
     for command in (*commands, ["sql", "words"], ["export", "--format", "txt"]):
         code, out, err = dgasr(*command, "--lake", lake)

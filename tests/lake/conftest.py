@@ -8,10 +8,9 @@ import boto3
 import pytest
 
 from dgasr.errors import Reason
-from dgasr.lake.parts import commit_shard, write_run
+from dgasr.lake.commit import commit_shard, write_run
 from dgasr.lake.rows import ShardRows, recording_row, run_row, segment_row
 from dgasr.records import AudioReport, Recording, Segment, SegmentTranscript, Word
-from dgasr.store import objects
 
 DAY = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RECIPE = "f00d"
@@ -162,8 +161,8 @@ def empty_lake(tmp_path: Path) -> str:
 
 
 def fill(lake: str, rows: ShardRows) -> None:
-    commit_shard(objects, lake, rows)
-    write_run(objects, lake, run_of())
+    commit_shard(lake, rows)
+    write_run(lake, run_of())
 
 
 def run_of(**changes: object) -> dict:

@@ -1,5 +1,6 @@
 """What is no lake, or one that was damaged, is refused in words; what nobody committed is not read."""
 
+import io
 import os
 import re
 import shutil
@@ -9,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dgasr.errors import ConfigError, IntegrityError
+from dgasr.lake.commit import commit_shard
+from dgasr.lake.shell import run_sql
 from dgasr.lake.views import connect
-from tests.lake.reading import ask
+from tests.lake.reading import ask, file_of
 
 
 def test_a_missing_lake_is_refused(tmp_path):
@@ -24,9 +27,8 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         connect(str(tmp_path))
 
 
-def test_a_lake_without_commits_shows_nothing(small_lake, tmp_path):
-    shutil.copytree(f"{small_lake}/segments", tmp_path / "segments")
-    shutil.copytree(f"{small_lake}/recordings", tmp_path / "recordings")
+def test_files_without_a_log_show_nothing(small_lake, tmp_path):
+    shutil.copytree(f"{small_lake}/transcripts", tmp_path / "transcripts", ignore=shutil.ignore_patterns("_delta_log"))
     assert ask(str(tmp_path), "select count(*) from segments") == [(0,)]
 
 
@@ -36,36 +38,48 @@ def lake_copy(small_lake, tmp_path):
     return tmp_path / "lake"
 
 
-def test_a_foreign_parquet_file_beside_the_parts_is_not_read(lake_copy):
-    pq.write_table(pa.table({"x": [1]}), next(lake_copy.glob("segments/*/*")) / "foreign.parquet")
+def test_a_foreign_parquet_file_beside_the_others_is_not_read(lake_copy):
+    pq.write_table(pa.table({"x": [1]}), file_of(lake_copy).with_name("foreign.parquet"))
     assert ask(str(lake_copy), "select count(*) from segments") == [(5,)]
 
 
-def test_a_half_written_part_is_named(lake_copy):
-    part = next(lake_copy.glob("segments/*/*/*.parquet"))
-    os.truncate(part, 100)
-    with pytest.raises(IntegrityError, match=re.escape(str(part)) + ": has 100 bytes, and its commit names"):
-        connect(str(lake_copy))
+def test_a_truncated_file_is_named(lake_copy):
+    os.truncate(file_of(lake_copy), 100)
+    with pytest.raises(IntegrityError, match=re.escape(str(file_of(lake_copy)))):
+        answer(lake_copy, "select sum(len(words)) from segments")
 
 
-def test_a_missing_part_is_named(lake_copy):
-    part = next(lake_copy.glob("recordings/*/*/*.parquet"))
-    part.unlink()
-    with pytest.raises(IntegrityError, match=re.escape(str(part)) + ": is missing"):
-        connect(str(lake_copy))
+def test_a_missing_file_is_named(lake_copy):
+    path = file_of(lake_copy, "recording")
+    path.unlink()
+    with pytest.raises(IntegrityError, match=f"a file is missing .*{re.escape(path.name)}"):
+        answer(lake_copy, "select uri from recordings")
 
 
 def test_a_newer_schema_version_is_refused(lake_copy):
-    commit = next(lake_copy.glob("commits/*/*.json"))
-    commit.write_text(commit.read_text().replace('"schema_version": 1', '"schema_version": 2'))
-    with pytest.raises(IntegrityError, match="schema version 2, and this dgasr reads up to 1"):
+    first = lake_copy / "transcripts" / "_delta_log" / "00000000000000000000.json"
+    first.write_text(first.read_text().replace('"dgasr.schema_version":"2"', '"dgasr.schema_version":"3"'))
+    with pytest.raises(IntegrityError, match="schema version 3, and this dgasr reads up to 2"):
         connect(str(lake_copy))
 
 
-def test_a_stranger_among_the_commits_is_named(lake_copy):
-    (lake_copy / "commits" / "recipe_id=f00d" / "x.json").write_text("{}")
-    with pytest.raises(IntegrityError, match=r"x\.json: is no commit of a lake"):
+@pytest.mark.parametrize("damage", ["", '{"add": ', '{"add": {"path": 3}}'])
+def test_a_damaged_log_is_refused(lake_copy, damage):
+    (lake_copy / "transcripts" / "_delta_log" / "00000000000000000001.json").write_text(damage)
+    if damage:
+        with pytest.raises(IntegrityError, match="transcripts: its log cannot be read"):
+            connect(str(lake_copy))
+
+
+def test_a_gap_in_the_log_is_refused(lake_copy, make_shard):
+    commit_shard(str(lake_copy), make_shard(shard_id="s2", uri="/a/four.flac"))
+    (lake_copy / "transcripts" / "_delta_log" / "00000000000000000001.json").unlink()
+    with pytest.raises(IntegrityError, match="transcripts: its log cannot be read"):
         connect(str(lake_copy))
+
+
+def answer(lake, query):
+    run_sql(query, str(lake), "csv", io.StringIO())
 
 
 def test_an_empty_prefix_on_s3_is_no_lake(s3_lake):

@@ -4,7 +4,7 @@ import pyarrow.fs
 import pytest
 
 from dgasr.errors import ConfigError, TransientError
-from dgasr.lake.location import Lake, lake_uri_of, open_lake
+from dgasr.lake.location import Lake, lake_uri_of, open_existing_lake, open_lake
 
 
 class FailingHandler(pyarrow.fs.FileSystemHandler):
@@ -21,17 +21,17 @@ FailingHandler.__abstractmethods__ = frozenset()
 
 
 def failing_lake(error: OSError) -> Lake:
-    return Lake(uri="s3://b/l", filesystem=pyarrow.fs.PyFileSystem(FailingHandler(error)), root="b/l")
+    return Lake(uri="s3://b/l", root="b/l", filesystem=pyarrow.fs.PyFileSystem(FailingHandler(error)))
 
 
 def test_a_silent_store_is_worth_another_try():
     with pytest.raises(TransientError, match="did not answer"):
-        failing_lake(OSError("AWS Error NETWORK_CONNECTION")).list_sizes("commits")
+        failing_lake(OSError("AWS Error NETWORK_CONNECTION")).list_sizes("staging")
 
 
 def test_a_closed_store_is_not():
     with pytest.raises(ConfigError, match="access is denied"):
-        failing_lake(OSError("AWS Error ACCESS_DENIED")).list_sizes("commits")
+        failing_lake(OSError("AWS Error ACCESS_DENIED")).list_sizes("staging")
 
 
 def test_a_relative_folder_becomes_absolute(tmp_path, monkeypatch):
@@ -46,4 +46,21 @@ def test_what_cannot_be_a_lake_is_refused(lake):
 
 
 def test_a_folder_that_is_not_there_yet_lists_nothing(tmp_path):
-    assert open_lake(str(tmp_path / "later")).list_sizes("commits") == {}
+    assert open_lake(str(tmp_path / "later")).list_sizes("staging") == {}
+
+
+def test_a_lake_of_the_format_before_says_how_it_is_upgraded(tmp_path):
+    (tmp_path / "commits").mkdir()
+    with pytest.raises(ConfigError, match=f"dgasr lake upgrade {tmp_path} NEW"):
+        open_existing_lake(str(tmp_path))
+
+
+def test_an_endpoint_without_tls_is_allowed_where_it_is_named(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
+    options = open_lake("s3://b/l").storage_options
+    assert options["aws_endpoint"] == "http://127.0.0.1:9"
+    assert options["aws_allow_http"].lower() == "true"
+    assert (options["aws_region"], options["aws_conditional_put"]) == ("eu-north-1", "etag")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example")
+    assert open_lake("s3://b/l").storage_options["aws_allow_http"].lower() == "false"

@@ -9,9 +9,8 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
 from benchmarks.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
-from dgasr.lake.compaction import CompactionConfig, compact
-from dgasr.lake.views import connect
-from dgasr.store import objects
+from dgasr.lake.location import open_existing_lake
+from dgasr.lake.views import connect, files_of_tables
 
 CONFIG = ArchiveConfig(
     num_days=4, shards_per_day=1, recordings_per_shard=8, segments_per_recording=100, num_types=5_000
@@ -31,7 +30,7 @@ class Traffic:
     @property
     def dates(self) -> set[str]:
         """Partitions of segments that anything was fetched of."""
-        return {path.split("/date=")[1][:10] for path in self.paths if "/segments/" in path}
+        return {path.split("/date=")[1][:10] for path in self.paths if "row_kind=segment" in path}
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +38,6 @@ def lake(s3_endpoint: str) -> str:
     boto3.client("s3").create_bucket(Bucket="pushdown")
     write_archive("s3://pushdown/lake", CONFIG)
     return "s3://pushdown/lake"
-
-
-@pytest.fixture(scope="module")
-def compacted(lake: str) -> str:
-    """The same lake, compacted, with what the compaction wrote down for searches."""
-    write_archive("s3://pushdown/compacted", CONFIG)
-    compact(objects, "s3://pushdown/compacted", CompactionConfig())
-    return "s3://pushdown/compacted"
 
 
 @pytest.fixture
@@ -76,13 +67,6 @@ def fetched(lake: str, traffic: Traffic) -> Iterator[Callable[[str], Traffic]]:
         yield lambda question: _ask(connection, question, traffic)
 
 
-@pytest.fixture
-def fetched_of_compacted(compacted: str, traffic: Traffic) -> Iterator[Callable[[str], Traffic]]:
-    """The same of the compacted lake."""
-    with connect(compacted) as connection:
-        yield lambda question: _ask(connection, question, traffic)
-
-
 def _ask(connection: duckdb.DuckDBPyConnection, question: str, traffic: Traffic) -> Traffic:
     traffic.paths.clear()
     traffic.num_bytes = traffic.num_openings = 0
@@ -92,9 +76,9 @@ def _ask(connection: duckdb.DuckDBPyConnection, question: str, traffic: Traffic)
 
 @pytest.fixture(scope="module")
 def segment_bytes(lake: str) -> int:
-    """Length of all parts of segments."""
-    pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket="pushdown", Prefix="lake/segments/")
-    return sum(found["Size"] for page in pages for found in page["Contents"])
+    """Length of all files of segments."""
+    files = files_of_tables(open_existing_lake(lake))["transcripts"]
+    return sum(file.size_bytes for file in files if file.partition["row_kind"] == "segment")
 
 
 def test_a_question_about_a_day_fetches_nothing_of_other_days(fetched, segment_bytes):
@@ -110,18 +94,18 @@ def test_a_question_about_a_recipe_fetches_nothing_of_others(fetched):
 
 
 def test_a_question_about_one_column_fetches_no_words(fetched, segment_bytes):
-    traffic = fetched("select sum(confidence) from segment_parts")
+    traffic = fetched("select sum(confidence) from segments")
     assert traffic.num_bytes < segment_bytes / 5
 
 
 def test_counting_costs_a_request_a_part_and_then_nothing(fetched):
-    assert len(fetched("select count(*) from segment_parts").paths) <= 2 * 5
-    assert fetched("select count(*) from segment_parts").paths == []
+    assert len(fetched("select count(*) from segments").paths) <= 2 * 5
+    assert fetched("select count(*) from segments").paths == []
 
 
 def test_a_part_is_opened_once_for_all_questions(fetched):
-    assert fetched("select sum(confidence) from segment_parts").num_openings == 5
-    assert fetched("select sum(len(words)) from segment_parts").num_openings == 0
+    assert fetched("select sum(confidence) from segments").num_openings == 5
+    assert fetched("select sum(len(words)) from segments").num_openings == 0
 
 
 def test_transcripts_are_fetched_without_their_words(fetched, segment_bytes):
@@ -134,15 +118,6 @@ def test_one_recording_is_fetched_without_the_others_words(fetched, segment_byte
     assert traffic.num_bytes < segment_bytes / 2
 
 
-def test_where_words_stand_is_read_without_the_text(fetched_of_compacted, segment_bytes):
-    traffic = fetched_of_compacted("from postings('harbour pilot')")
-    assert all("/postings/" in path for path in traffic.paths)
-    num_bytes = traffic.num_bytes
-    assert num_bytes < segment_bytes / 4
-    assert fetched_of_compacted("from postings('nowhere')").num_bytes < num_bytes / 4  # Bloom filters know better
-
-
-def test_a_search_of_a_compacted_lake_fetches_no_words(fetched_of_compacted, segment_bytes):
-    traffic = fetched_of_compacted("from search('harbour pilot')")
-    assert any("/postings/" in path for path in traffic.paths)
+def test_a_search_fetches_no_words(fetched, segment_bytes):
+    traffic = fetched("from search('harbour pilot')")
     assert traffic.num_bytes < segment_bytes / 2

@@ -6,11 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dgasr.errors import Reason
-from dgasr.lake.parts import write_evaluation, write_presence
+from dgasr.lake.commit import write_evaluation, write_presence
 from dgasr.lake.rows import evaluation_row, presence_rows, recording_row, run_row
 from dgasr.lake.schema import EVALUATIONS, PRESENCE, RECORDINGS, RUNS, SEGMENTS
 from dgasr.records import AudioReport
-from dgasr.store import objects
 
 
 def test_rows_have_exactly_the_declared_columns(three_recordings):
@@ -98,14 +97,14 @@ def test_an_evaluation_keeps_all_figures_as_json(evaluated):
 
 
 def test_an_evaluation_is_written_once(tmp_path, evaluated):
-    assert [write_evaluation(objects, str(tmp_path), evaluated) for _ in range(2)] == [True, False]
-    (path,) = tmp_path.glob("evaluations/date=2026-01-02/e1.parquet")
+    assert [write_evaluation(str(tmp_path), evaluated) for _ in range(2)] == [True, False]
+    (path,) = tmp_path.glob("evaluations/date=2026-01-02/*.parquet")
     assert pq.read_table(path).column("wer").to_pylist() == [0.1]
 
 
 def test_what_a_run_noticed_is_written_once_and_nothing_without_rows(tmp_path, day):
     rows = presence_rows([("/a/one", None), ("/a/two", None)], "deleted", noticed_at=day, run_id="r")
     assert [list(row) for row in rows] == [PRESENCE.names] * 2
-    assert [write_presence(objects, str(tmp_path), found) for found in ([], rows, rows)] == [False, True, False]
-    (path,) = tmp_path.rglob("*.parquet")
+    assert [write_presence(str(tmp_path), found) for found in ([], rows, rows)] == [False, True, False]
+    (path,) = tmp_path.glob("presence/*/*.parquet")
     assert pq.read_table(path).column("uri").to_pylist() == ["/a/one", "/a/two"]

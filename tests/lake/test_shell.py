@@ -5,21 +5,19 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import threading
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
 from dgasr.lake import answers
+from dgasr.lake.commit import commit_shard
 from dgasr.lake.files import _PartFile
-from dgasr.lake.parts import commit_shard
 from dgasr.lake.shell import Questions, run_sql
-from dgasr.store import objects
+from tests.lake.reading import file_of
 
 
 def answer(lake: str, query: str, format: str = "table") -> str:
@@ -107,7 +105,7 @@ def test_a_wrong_question_is_refused_in_words(small_lake, query, message):
 def test_nothing_can_be_written_beside_the_parts(small_lake):
     before = sorted(Path(small_lake).rglob("*"))
     with pytest.raises(ConfigError, match="reads the lake"):
-        answer(small_lake, "copy (select 1) to 'lake://segments/mine.parquet'")
+        answer(small_lake, "copy (select 1) to 'lake://transcripts/mine.parquet'")
     assert sorted(Path(small_lake).rglob("*")) == before
 
 
@@ -144,42 +142,27 @@ def test_an_unknown_format_is_refused(small_lake):
         answer(small_lake, "words", "xml")
 
 
-def test_a_run_that_a_newer_dgasr_wrote_is_refused_where_runs_are_asked_for(small_lake, tmp_path):
-    shutil.copytree(small_lake, tmp_path / "lake")
-    path = next((tmp_path / "lake" / "runs").glob("*/*.parquet"))
-    rows = pq.ParquetFile(path).read()
-    pq.write_table(rows.replace_schema_metadata({"dgasr.schema_version": "2"}), path)
-    assert answer(str(tmp_path / "lake"), "select count(*) as num from segments", "csv") == "num\n5\n"
-    with pytest.raises(IntegrityError, match=f"{re.escape(str(path))}: was written by a newer dgasr. Upgrade dgasr"):
-        answer(str(tmp_path / "lake"), "throughput")
-
-
-def test_a_strangers_file_among_the_runs_is_named_and_not_counted(small_lake, tmp_path):
-    shutil.copytree(small_lake, tmp_path / "lake")
-    stranger = next((tmp_path / "lake" / "runs").glob("*")) / "stranger.parquet"
-    pq.write_table(pa.table({"x": [1]}), stranger)
-    with pytest.raises(IntegrityError, match=f"{re.escape(str(stranger))}: is no part of runs"):
-        answer(str(tmp_path / "lake"), "select count(*) from throughput")
-
-
-def test_damage_in_the_middle_of_a_part_is_no_fault_of_the_question(tmp_path, make_shard):
-    part = commit_shard(objects, str(tmp_path), make_shard()).commit.parts[0]
-    data = bytearray((tmp_path / part.key).read_bytes())
-    data[100 : len(data) // 2] = os.urandom(len(data) // 2 - 100)
-    (tmp_path / part.key).write_bytes(data)
+def test_damage_in_the_middle_of_a_file_is_no_fault_of_the_question(tmp_path, make_shard):
+    commit_shard(str(tmp_path), make_shard())
+    path = file_of(tmp_path)
+    data = bytearray(path.read_bytes())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[100 : footer - 10] = os.urandom(footer - 110)
+    path.write_bytes(data)
     with pytest.raises(IntegrityError, match="a part cannot be read"):
         answer(str(tmp_path), "select * from segments")
 
 
-def test_the_part_whose_footer_is_damaged_is_named(tmp_path, make_shard):
+def test_the_file_whose_footer_is_damaged_is_named(tmp_path, make_shard):
     for number in range(2):
-        part = commit_shard(objects, str(tmp_path), make_shard(f"s{number}", uri=f"/{number}")).commit.parts[0]
-    data = bytearray((tmp_path / part.key).read_bytes())
+        commit_shard(str(tmp_path), make_shard(f"s{number}", uri=f"/{number}"))
+    path = file_of(tmp_path)
+    data = bytearray(path.read_bytes())
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     data[footer : footer + 64] = b"\xff" * 64
-    (tmp_path / part.key).write_bytes(data)
-    with pytest.raises(IntegrityError, match=f"^{re.escape(f'{tmp_path}/{part.key}')}: a part cannot be read"):
-        answer(str(tmp_path), f"from {part.table}")
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=f"^{re.escape(str(path))}: a part cannot be read"):
+        answer(str(tmp_path), "from segments")
 
 
 def test_a_store_that_stops_answering_may_work_next_time(small_lake, monkeypatch):
@@ -205,7 +188,7 @@ def refuse(*_: object) -> bytes:
 
 
 def test_a_part_that_cannot_be_read_is_no_fault_of_the_question(tmp_path, make_shard):
-    part = commit_shard(objects, str(tmp_path), make_shard()).commit.parts[0]
-    (tmp_path / part.key).write_bytes(os.urandom(part.size_bytes))
+    commit_shard(str(tmp_path), make_shard())
+    file_of(tmp_path).write_bytes(os.urandom(file_of(tmp_path).stat().st_size))
     with pytest.raises(IntegrityError, match="a part cannot be read"):
         answer(str(tmp_path), "words")

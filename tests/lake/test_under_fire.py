@@ -10,13 +10,12 @@ from pathlib import Path
 import boto3
 import pytest
 
-from dgasr.lake.compaction import CompactionConfig, compact
-from dgasr.lake.inspection import check_lake
+from dgasr.lake.check import check_lake
+from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_recordings
-from dgasr.lake.parts import commit_shard
+from dgasr.lake.upkeep import CompactionConfig, compact
 from dgasr.lake.vacuum import VacuumConfig, vacuum
 from dgasr.lake.views import connect
-from dgasr.store import objects
 from tests.lake import fire
 
 SHARD_IDS = [f"{number:02d}" for number in range(12)]
@@ -48,19 +47,17 @@ def place(request, tmp_path):
 
 def test_nothing_is_lost_and_nothing_doubled_in_the_fire(place, template, tmp_path, capsys):
     lake, environment, num_rounds = place
-    commit_shard(
-        objects, lake, fire.shard_of({k: template[k] for k in ("recordings", "segments")}, SHARD_IDS[0], "run0")
-    )
+    commit_shard(lake, fire.shard_of({k: template[k] for k in ("recordings", "segments")}, SHARD_IDS[0], "run0"))
     num_killed = burn(lake, environment, template, tmp_path, num_rounds)
     answers = json.loads((tmp_path / "answers.json").read_text())
     with capsys.disabled():
         print(f"\n{lake.split(':')[0]}: {num_killed} killed, seed {SEED}, {answers['num_asked']} readings")
-    assert answers["wrong"] == []
+    assert answers["wrong"][:5] == []
     assert answers["num_asked"] > 0
     assert num_killed >= num_rounds
-    fire.write(environment, lake, template, seed=99, changes=-1)
-    compact(objects, lake, CompactionConfig())
-    vacuum(objects, lake, VacuumConfig(grace_s=0.0))
+    fire.write(environment, lake, template, seed=99, kill_ms=-1, take=num_rounds)
+    compact(lake, CompactionConfig())
+    vacuum(lake, VacuumConfig(grace_s=0.0, keep_superseded=True))
     check_end(lake)
 
 
@@ -74,10 +71,12 @@ def burn(lake: str, environment: dict[str, str], template: dict, tmp_path: Path,
     num_killed = 0
     try:
         for number in range(num_rounds):
+            moments = [chance.randrange(300, 2_000) for _ in range(5)]
+            seed, take = 2 * number, number // 2  # every second round asks for everything again
             works = [
-                *((fire.write, (environment, lake, template, 2 * number + n, chance.randrange(6))) for n in range(2)),
-                *((fire.merge, (environment, lake, chance.randrange(8))) for _ in range(2)),
-                (fire.clean, (environment, lake, chance.randrange(1, 6))),
+                *((fire.write, (environment, lake, template, seed + n, moments[n], take)) for n in range(2)),
+                *((fire.merge, (environment, lake, moments[2 + n])) for n in range(2)),
+                (fire.clean, (environment, lake, moments[4])),
             ]
             processes = [context.Process(target=target, args=arguments) for target, arguments in works]
             for process in processes:
@@ -97,8 +96,9 @@ def check_end(lake: str) -> None:
     """The lake holds every shard once, whole; by the views, by the ledger and by its own check."""
     with connect(lake) as connection:
         owners = connection.execute(fire.OWNERS).fetchall()
-    assert [(row[0], row[3]) for row in owners] == [(shard_id, 3) for shard_id in SHARD_IDS]
-    assert all(run == language for _, run, language, _ in owners)
+    expected = [(recipe_id, shard_id, 3) for recipe_id in sorted(fire.RECIPES) for shard_id in SHARD_IDS]
+    assert [(row[0], row[1], row[4]) for row in owners] == expected
+    assert all(row[2] == row[3] for row in owners)
     assert committed_recordings(lake, "f00d") == {bytes.fromhex(shard_id.rjust(32, "0")) for shard_id in SHARD_IDS}
     faults = [found for found in check_lake(lake, is_deep=True).findings if found.severity == "fault"]
     assert {found.kind for found in faults} <= {"identity"}  # these recordings have made-up ids

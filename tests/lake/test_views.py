@@ -5,16 +5,14 @@ import tomllib
 from datetime import date, timedelta
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 from dgasr.errors import ConfigError
 from dgasr.lake import views
-from dgasr.lake.parts import commit_shard
-from dgasr.lake.scans import REGISTERED
-from dgasr.lake.schema import table_schema
+from dgasr.lake.commit import commit_shard
+from dgasr.lake.schema import TABLES, table_schema
 from dgasr.lake.views import connect, has_rows, view_statements
-from dgasr.store import objects
 from tests.lake.reading import ask
 
 SCALARS = {name for name, text in view_statements().items() if not has_rows(text)}
@@ -23,7 +21,6 @@ VIEWS = sorted(set(view_statements()) - MACROS - SCALARS)
 
 EVERY_MACRO = {
     "search": "search('one')",
-    "postings": "postings('one')",
     "phrase": "phrase('one two')",
     "transcript_at": "transcript_at('/a/one.flac', 1)",
     "speech_per_prefix": "speech_per_prefix(1)",
@@ -34,7 +31,7 @@ EVERY_MACRO = {
 """A call of each."""
 
 
-@pytest.mark.parametrize("view", [*VIEWS, *REGISTERED])
+@pytest.mark.parametrize("view", [*VIEWS, *TABLES])
 def test_an_empty_lake_answers_every_view(empty_lake, view):
     rows = ask(empty_lake, f"select * from {view}")
     assert rows == [] or (view == "confidence_histogram" and [row[2:] for row in rows] == [(0, None)] * 10)
@@ -85,20 +82,24 @@ def test_partition_columns_come_from_the_path(small_lake):
 def test_a_question_about_one_date_or_recording_opens_no_other_part(empty_lake, make_shard):
     for number in range(4):
         modified_at = make_shard().recordings[0]["modified_at"] + timedelta(days=number)
-        commit_shard(objects, empty_lake, make_shard(shard_id=f"s{number}", uri=f"/{number}", modified_at=modified_at))
+        commit_shard(empty_lake, make_shard(shard_id=f"s{number}", uri=f"/{number}", modified_at=modified_at))
     with connect(empty_lake) as connection:
         plan = connection.execute("explain analyze select text from segments where date = '2026-01-03'").fetchall()[0][
             1
         ]
-    assert plan.count("Scanning Files: 1/4") == 2
+    assert "Scanning Files: 1/8" in plan
 
 
-def test_parts_are_plain_parquet_with_comments_and_units(small_lake):
-    (path,) = Path(small_lake).glob("segments/recipe_id=f00d/date=2026-01-02/*.parquet")
-    schema = pq.read_schema(path)
-    assert schema.field("start_s").metadata[b"unit"] == b"s"
-    assert schema.metadata[b"dgasr.schema_version"] == b"1"
-    assert set(pq.read_table(f"{small_lake}/segments").column_names) == set(table_schema("segments").names)
+def test_recordings_are_read_without_the_segments_files(small_lake):
+    with connect(small_lake) as connection:
+        plan = connection.execute("explain analyze select uri from recordings").fetchall()[0][1]
+    assert "Scanning Files: 1/2" in plan
+
+
+def test_comments_and_units_stand_in_the_tables_schema(small_lake):
+    fields = {field.name: field for field in DeltaTable(f"{small_lake}/transcripts").schema().fields}
+    assert fields["start_s"].metadata["unit"] == "s"
+    assert set(fields) == set(table_schema("transcripts").names)
 
 
 def test_missing_views_say_how_to_install(empty_lake, monkeypatch, tmp_path):
@@ -115,7 +116,7 @@ def test_a_wheel_carries_the_views_to_where_they_are_looked_for():
 
 
 def test_a_lake_on_s3_answers_like_a_folder(s3_lake, three_recordings):
-    commit_shard(objects, s3_lake, three_recordings)
+    commit_shard(s3_lake, three_recordings)
     assert ask(s3_lake, "select uri, text from latest_transcripts where text <> ''") == [
         ("/a/one.flac", "One two, two forty two"),
         ("/a/two.mp3", "three"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dgasr.errors import ConfigError
-from dgasr.lake.evaluations import evaluations_of
+from dgasr.lake.ledger import evaluations_of
 from dgasr.samples import MANIFEST, SAMPLES
 from dgasr.stages.engine import EngineConfig
 from pipelines.evaluate import evaluate, line, manifest_digest, table

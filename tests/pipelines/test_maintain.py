@@ -2,15 +2,15 @@
 
 import asyncio
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 
-from dgasr.lake.compaction import CompactionConfig
 from dgasr.lake.ledger import committed_recordings
+from dgasr.lake.upgrade import upgrade_lake
+from dgasr.lake.upkeep import CompactionConfig
 from dgasr.lake.vacuum import VacuumConfig
 from pipelines.maintain import maintain
 
@@ -21,7 +21,7 @@ FIXTURE = Path(__file__).parents[1] / "lake" / "fixtures" / "lake-2026-11-21"
 
 @pytest.fixture
 def lake(tmp_path):
-    shutil.copytree(FIXTURE, tmp_path / "lake")
+    upgrade_lake(str(FIXTURE), str(tmp_path / "lake"))
     left = tmp_path / "lake" / "staging" / "f00d" / "s1" / "00000.arrow"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"x")
@@ -42,17 +42,17 @@ def test_a_lake_is_checked_merged_and_cleaned_and_a_damaged_one_is_left_as_it_li
     state, message, artifacts = asyncio.run(run(lake))
     assert state.is_completed()
     assert message.startswith("the lake is sound")
-    assert "1 files (0.0 MB) were removed" in message
-    assert "features and notes of runs that ended or died" in artifacts["maintain-lake"]
+    assert "1 staged files and the rows of 0 superseded recipes were removed" in message
+    assert "no files worth merging" in artifacts["maintain-lake"]
     assert len(committed_recordings(str(lake), "f00d")) == 4
 
-    next(lake.glob("segments/*/date=2026-01-02/*")).unlink()
+    next(lake.glob("transcripts/*/date=2026-01-02/row_kind=segment/*")).unlink()
     left = lake / "staging" / "old" / "s1" / "00000.arrow"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"x")
     os.utime(left, (0, 0))
     state, message, artifacts = asyncio.run(run(lake))
     assert state.is_failed()
-    assert message.startswith("1 faults (part_missing) in ")
+    assert message.startswith("1 faults (file_missing) in ")
     assert "dgasr lake forget recipe_id=f00d/date=2026-01-02" in artifacts["maintain-findings"]
     assert left.exists()

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from dgasr.lake.inspection import check_lake
+from dgasr.lake.check import check_lake
 from dgasr.stages.heartbeat import read_heartbeat
 from dgasr.stages.plan import RunFolder
 from dgasr.store.objects import list_uris
@@ -63,7 +63,9 @@ def check(cluster: Cluster, options: argparse.Namespace) -> tuple[dict[str, Any]
     run = cluster.start_run("transcribe/daily", settings)
     _wait_until(lambda: _is_at_work(cluster, "decode"), "a child run decodes", cluster)
     cluster.inject(SLOW)
-    _wait_until(lambda: any(list_uris(f"{LAKE}/commits/")), "a shard is committed", cluster)
+    _wait_until(
+        lambda: any(list_uris(f"{LAKE}/transcripts/_delta_log/00000000000000000001")), "a shard is committed", cluster
+    )
     found["cancelled while decoding: all ended after, s"] = _cancel(cluster, run, standing)
     cluster.inject({})
     failures += _faults()

@@ -23,7 +23,7 @@ KINDS = ("error_500", "slow_down", "reset_before", "reset_after", "cut_body", "s
 """`reset_before`: the connection is reset and the store never hears of the request; `reset_after`: the store has done
 what was asked, and its answer is lost; `cut_body`: half of the answer, then a reset; `slow_body`: in drops."""
 
-LAKE_FOLDERS = ("probes", "claims", "segments", "commits", "runs", "recordings")
+LAKE_FOLDERS = ("probes", "_delta_log", "transcripts", "runs", "evaluations", "presence")
 """Where conditional writes go. A refused one is a doubled row that did not come to be; probes only try the store."""
 
 CONTROL_PATH = "/_faults"

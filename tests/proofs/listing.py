@@ -19,8 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_recordings
-from dgasr.lake.parts import commit_shard
 from dgasr.lake.rows import ShardRows, recording_row
 from dgasr.records import Recording, Shard
 from dgasr.stages.counts import peak_memory_bytes
@@ -135,7 +135,7 @@ def write_lake(lake: str, num_recordings: int) -> None:
     recordings = map(recording_of, range(num_recordings))
     for shard in plan_shards(recordings, RECIPE_ID, ShardConfig(target_s=1e12)):
         rows = [_row(recording, shard) for recording in shard.recordings]
-        commit_shard(objects, lake, ShardRows(
+        commit_shard(lake, ShardRows(
             recipe_id=RECIPE_ID, shard_id=shard.shard_id, run_id="listing", recordings=rows, segments=[]
         ))  # fmt: skip
 

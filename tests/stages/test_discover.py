@@ -5,7 +5,7 @@ import boto3
 import pytest
 
 from dgasr.errors import ConfigError, TransientError
-from dgasr.lake.presence import absent_uris
+from dgasr.lake.ledger import absent_uris
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.discover import Listing, read_uri_list
@@ -131,15 +131,16 @@ def test_a_list_that_names_nothing_is_refused(tmp_path: Path, content: bytes | N
 def test_a_lake_among_the_recordings_is_none_of_them(tmp_path):
     for name in (
         "a.wav",
-        "recordings/b.wav",
-        "recordings/recipe_id=1/s.parquet",
-        "commits/recipe_id=1/s.json",
+        "runs/b.wav",
+        "runs/date=2026-01-02/part-0.parquet",
+        "transcripts/_delta_log/00000000000000000000.json",
+        "staging/f00d/s1/outcomes.json",
         "c.json",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = uris(Listing([str(tmp_path)], lake_uri=str(tmp_path)))
-    assert found == [f"{tmp_path}/{name}" for name in ("a.wav", "c.json", "recordings/b.wav")]
+    assert found == [f"{tmp_path}/{name}" for name in ("a.wav", "c.json", "runs/b.wav")]
     assert len(uris(Listing([str(tmp_path)], lake_uri=f"{tmp_path}/rec"))) == 5
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from dgasr.errors import ConfigError
-from dgasr.lake.parts import write_run
+from dgasr.lake.commit import write_run
 from dgasr.lake.rows import run_row
 from dgasr.recipe import Recipe
 from dgasr.stages.embedded import transcribe_sources
@@ -12,7 +12,6 @@ from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import estimate_s
 from dgasr.stages.selection import Selection, find_backlog
-from dgasr.store import objects
 from tests.stages.conftest import engine_of
 
 NEW_RECIPE = "0123456789abcdef"
@@ -34,7 +33,7 @@ def write_measured(lake: str, run_id: str, audio_s: float, wall_s: float, stage:
         started_at=datetime.now(UTC), recordings={"ok": 1, "partial": 0, "rejected": 0}, num_segments=1, num_words=1,
         audio_s=audio_s, wall_s=wall_s, peak_memory_bytes=1, stage=stage,
     )  # fmt: skip
-    write_run(objects, lake, row)
+    write_run(lake, row)
 
 
 def test_without_a_lake_all_is_estimated_and_says_so(archive: Path):

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from dgasr.errors import Reason, TransientError
-from dgasr.lake.parts import commit_shard
+from dgasr.lake.commit import commit_shard
 from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ, Shard
 from dgasr.stages import prepare
@@ -18,7 +18,6 @@ from dgasr.stages.heartbeat import HeartbeatWriter, read_heartbeat
 from dgasr.stages.plan import AssignmentConfig, write_assignments
 from dgasr.stages.prepare import prepare_assignment, prepare_shard
 from dgasr.stages.staging import Outcome, read_outcomes, read_segments, staged_uri_of
-from dgasr.store import objects
 from tests.stages import deadly
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +69,7 @@ def test_nothing_is_read_of_a_shard_that_is_committed(shards: list[Shard], recip
     rejected = [outcome for outcome in read_outcomes(f"{lake_uri}/part") if outcome.status == "rejected"]
     only = Shard(shard_id="s9", recordings=(rejected[0].recording,))
     now = only.recordings[0].modified_at
-    commit_shard(objects, lake_uri, ShardTranscripts(only, rejected).rows(recipe, "r0", now))
+    commit_shard(lake_uri, ShardTranscripts(only, rejected).rows(recipe, "r0", now))
     prepared = run([only], recipe, lake_uri)
     assert (prepared.num_shards, prepared.num_held, prepared.num_recordings) == (1, 1, 0)
 

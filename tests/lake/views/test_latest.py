@@ -2,10 +2,9 @@
 
 from datetime import timedelta
 
-from dgasr.lake.parts import commit_shard, write_presence
+from dgasr.lake.commit import commit_shard, write_presence
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.views import connect
-from dgasr.store import objects
 from tests.lake.reading import ask
 
 
@@ -31,12 +30,10 @@ def test_the_latest_of_three_recordings_are_the_three(small):
 
 
 def test_an_object_that_is_gone_is_listed_with_what_it_said(empty_lake, three_recordings, day):
-    commit_shard(objects, empty_lake, three_recordings)
+    commit_shard(empty_lake, three_recordings)
     for number, (event, uris) in enumerate({"deleted": ["/a/two.mp3", "/b"], "returned": ["/b"]}.items()):
         at = day + timedelta(hours=number)
-        write_presence(
-            objects, empty_lake, presence_rows([(u, None) for u in uris], event, noticed_at=at, run_id=f"r{number}")
-        )
+        write_presence(empty_lake, presence_rows([(u, None) for u in uris], event, noticed_at=at, run_id=f"r{number}"))
     assert ask(empty_lake, "select uri, noticed_at, decoded_s, num_words from deleted_objects") == [
         ("/a/two.mp3", day, 2.0, 1)
     ]
@@ -53,21 +50,20 @@ def test_words_carry_times_of_the_recording(small):
 
 
 def test_the_preferred_recipe_speaks_where_it_has_something_to_say(empty_lake, make_shard):
-    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 1, "newer", 1.0, ())]))
+    commit_shard(empty_lake, make_shard(pieces=[("speech", 0, 1, "newer", 1.0, ())]))
     earlier = make_shard().recordings[0]["transcribed_at"] - timedelta(days=1)
     older = make_shard(recipe_id="beef", transcribed_at=earlier, pieces=[("speech", 0, 1, "older", 1.0, ())])
-    commit_shard(objects, empty_lake, older)
+    commit_shard(empty_lake, older)
     assert ask(empty_lake, "select text from latest_transcripts") == [("newer",)]
     with connect(empty_lake, preferred_recipe="beef") as connection:
         assert connection.execute("select text from latest_transcripts").fetchall() == [("older",)]
 
 
 def test_the_newest_version_of_an_object_is_the_latest(empty_lake, make_shard):
-    commit_shard(objects, empty_lake, make_shard())
+    commit_shard(empty_lake, make_shard())
     one = make_shard()
     modified_at = one.recordings[0]["modified_at"] + timedelta(days=1)
     commit_shard(
-        objects,
         empty_lake,
         make_shard(shard_id="s2", etag="v2", modified_at=modified_at, pieces=[("speech", 0, 1, "new", 1.0, ())]),
     )
@@ -76,11 +72,9 @@ def test_the_newest_version_of_an_object_is_the_latest(empty_lake, make_shard):
 
 
 def test_a_recording_that_two_plans_put_into_two_shards_is_seen_once(empty_lake, make_shard):
-    first = make_shard()
-    later = first.recordings[0]["transcribed_at"] + timedelta(seconds=1)
+    commit_shard(empty_lake, make_shard())
     pieces = [("speech", 0, 10, "late", 1.0, ())]
-    commit_shard(objects, empty_lake, make_shard(shard_id="s0", run_id="run2", transcribed_at=later, pieces=pieces))
-    commit_shard(objects, empty_lake, first)
+    commit_shard(empty_lake, make_shard(shard_id="s0", run_id="run2", pieces=pieces))
     assert ask(empty_lake, "select run_id from recordings") == [("run1",)]
     assert ask(empty_lake, "select text from segments order by segment_index") == [
         ("One two, two",),
@@ -92,8 +86,8 @@ def test_a_recording_that_two_plans_put_into_two_shards_is_seen_once(empty_lake,
 def test_a_recording_that_was_asked_for_again_is_seen_as_it_was_redone(empty_lake, make_shard):
     again = make_shard(shard_id="s2", pieces=[("speech", 0, 10, "redone", 1.0, ())])
     again.recordings[0]["take"] = 1
-    commit_shard(objects, empty_lake, again)
-    commit_shard(objects, empty_lake, make_shard())
+    commit_shard(empty_lake, again)
+    commit_shard(empty_lake, make_shard())
     assert ask(empty_lake, "select text from segments") == [("redone",)]
     assert ask(empty_lake, "select text, take from latest_transcripts join recordings_latest using (uri)") == [
         ("redone", 1)
@@ -111,8 +105,8 @@ def test_two_recipes_stand_side_by_side(empty_lake, make_shard):
         ("silence", 6, 8, "", None, ()),
         ("speech", 8, 10, "forty", 0.5, ()),
     ]
-    commit_shard(objects, empty_lake, make_shard())
-    commit_shard(objects, empty_lake, make_shard(recipe_id="beef", pieces=other))
+    commit_shard(empty_lake, make_shard())
+    commit_shard(empty_lake, make_shard(recipe_id="beef", pieces=other))
     assert ask(empty_lake, "select start_s, first_word, second_word from word_differences('f00d', 'beef')") == [
         (4.0, "two", "three"),
         (9.0, "two", "forty"),

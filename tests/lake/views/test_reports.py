@@ -5,9 +5,8 @@ from datetime import date, timedelta
 
 import pytest
 
-from dgasr.lake.parts import commit_shard, write_evaluation, write_run
+from dgasr.lake.commit import commit_shard, write_evaluation, write_run
 from dgasr.lake.rows import evaluation_row
-from dgasr.store import objects
 from tests.lake.reading import ask
 
 FIGURES = {
@@ -39,7 +38,7 @@ def test_the_vocabulary_is_counted_without_case_and_punctuation(small):
 
 
 def test_a_price_without_decode_runs_is_paid_for_the_run_itself(empty_lake, make_run):
-    write_run(objects, empty_lake, make_run(audio_s=7200.0, wall_s=1800.0, gpu_hour_price=2.0))
+    write_run(empty_lake, make_run(audio_s=7200.0, wall_s=1800.0, gpu_hour_price=2.0))
     columns = "audio_h, device_h, cost, cost_per_audio_hour"
     assert ask(empty_lake, f"select {columns} from cost_per_hour") == [(2.0, 0.5, 1.0, 0.5)]
 
@@ -48,7 +47,7 @@ def test_equal_audio_is_found_under_two_names(empty_lake, make_shard):
     for number, digest in enumerate(["aa", "aa", "bb", None]):
         shard = make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac")
         shard.recordings[0]["audio_digest"] = digest
-        commit_shard(objects, empty_lake, shard)
+        commit_shard(empty_lake, shard)
     assert ask(empty_lake, "select num_copies, decoded_s, copies_s, uris from duplicate_audio") == [
         (2, 10.0, 10.0, ["/a/0.flac", "/a/1.flac"])
     ]
@@ -106,7 +105,6 @@ def test_the_vocabulary_drifts_where_words_come_and_go(empty_lake, make_shard, d
         modified_at = day + timedelta(days=number)
         pieces = [("speech", 0, 4, text, 1.0, ())]
         commit_shard(
-            objects,
             empty_lake,
             make_shard(shard_id=f"s{number}", uri=f"/{number}", modified_at=modified_at, pieces=pieces),
         )
@@ -121,7 +119,7 @@ def test_the_vocabulary_drifts_where_words_come_and_go(empty_lake, make_shard, d
 def test_the_runs_of_a_worker_add_up(empty_lake, make_run):
     for number, (wall_s, busy_share) in enumerate([(10.0, 1.0), (30.0, 0.5)]):
         run = make_run(run_id=f"r{number}", stage="decode", worker="gpu-1:7", wall_s=wall_s, busy_share=busy_share)
-        write_run(objects, empty_lake, run | {"audio_s": 3600.0})
+        write_run(empty_lake, run | {"audio_s": 3600.0})
     columns = "worker, stage, num_runs, audio_h, wall_s, rtfx, busy_share, peak_memory_mb"
     assert ask(empty_lake, f"select {columns} from throughput_per_worker") == [
         ("gpu-1:7", "decode", 2, 2.0, 40.0, 180.0, 0.625, 500.0)
@@ -139,6 +137,6 @@ def test_a_recipe_is_as_right_as_its_newest_evaluation(empty_lake, day):
             manifest_digest="00",
             started_at=day + timedelta(hours=number),
         )
-        write_evaluation(objects, empty_lake, row)
+        write_evaluation(empty_lake, row)
     columns = "recipe_id, manifest, wer, substituted, deleted, inserted, num_utterances"
     assert ask(empty_lake, f"select {columns} from accuracy") == [("f00d", "digits.jsonl", 0.3, 0.2, 0.1, 0.0, 5)]

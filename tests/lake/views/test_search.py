@@ -5,9 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from dgasr.lake.parts import commit_shard
+from dgasr.lake.commit import commit_shard
 from dgasr.lake.views import connect
-from dgasr.store import objects
 from tests.lake.reading import ask
 
 
@@ -30,7 +29,7 @@ def test_the_score_is_bm25_and_once_more_the_weights_for_the_phrase(small):
 def test_a_longer_segment_scores_less_against_the_mean_of_all(empty_lake, make_shard):
     texts = ["four five", "one", "one two three four five six"]  # 9 terms in 3 segments
     pieces = [("speech", n, n + 1, text, 1.0, ()) for n, text in enumerate(texts)]
-    commit_shard(objects, empty_lake, make_shard(pieces=pieces))
+    commit_shard(empty_lake, make_shard(pieces=pieces))
     one = math.log(1 + 1.5 / 2.5)
     scores = [one * 2.2 / (1 + 1.2 * (0.25 + 0.75 * num_terms / 3)) for num_terms in (1, 6)]
     assert ask(empty_lake, "select text, score from search('one')") == [
@@ -46,7 +45,7 @@ def test_search_shows_no_more_than_it_is_asked_for(small):
 def test_segments_that_score_the_same_stand_in_the_order_of_the_archive(empty_lake, make_shard):
     for number in (2, 1):
         pieces = [("speech", 0, 3, "one six two", 0.5, ()), ("speech", 3, 6, "two six one", 0.9, ())]
-        commit_shard(objects, empty_lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", pieces=pieces))
+        commit_shard(empty_lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", pieces=pieces))
     found = ask(empty_lake, "select uri, segment_index from search('one two', max_results := 3)")
     assert found == [("/a/1.flac", 0), ("/a/1.flac", 1), ("/a/2.flac", 0)]
 
@@ -56,7 +55,7 @@ def test_search_does_not_take_a_part_for_the_word(small):
 
 
 def test_the_case_of_what_was_said_and_asked_makes_no_difference(empty_lake, make_shard):
-    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "One TWO one", 1.0, ())]))
+    commit_shard(empty_lake, make_shard(pieces=[("speech", 0, 2, "One TWO one", 1.0, ())]))
     (shouted,), (whispered,) = (
         ask(empty_lake, f"select score from search('{query}')") for query in ("TWO oNe", "two one")
     )
@@ -65,7 +64,7 @@ def test_the_case_of_what_was_said_and_asked_makes_no_difference(empty_lake, mak
 
 def test_words_that_stand_as_asked_lead_where_each_is_as_frequent(empty_lake, make_shard):
     pieces = [("speech", 0, 3, "two one six", 0.9, ()), ("speech", 3, 6, "one, two six", 0.5, ())]
-    commit_shard(objects, empty_lake, make_shard(pieces=pieces))
+    commit_shard(empty_lake, make_shard(pieces=pieces))
     assert ask(empty_lake, "select text from search('one two')") == [("one, two six",), ("two one six",)]
 
 
@@ -74,12 +73,12 @@ def test_neighbours_are_those_of_the_recipe_that_was_found(empty_lake, make_shar
         pieces = [("speech", 0, 1, neighbour, 1.0, ()), ("speech", 1, 2, "one", 1.0, ())]
         transcribed_at = make_shard().recordings[0]["transcribed_at"] - timedelta(days=recipe_id == "beef")
         shard = make_shard(recipe_id=recipe_id, pieces=pieces, transcribed_at=transcribed_at)
-        commit_shard(objects, empty_lake, shard)
+        commit_shard(empty_lake, shard)
     assert ask(empty_lake, "select text_before, text from search('one')") == [("newer", "one")]
 
 
 def test_search_knows_letters_beyond_ascii(empty_lake, make_shard):
-    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "L'Élan du café", 1.0, ())]))
+    commit_shard(empty_lake, make_shard(pieces=[("speech", 0, 2, "L'Élan du café", 1.0, ())]))
     with connect(empty_lake) as connection:
         found = {
             term: len(connection.execute(f"from search('{term}')").fetchall())
@@ -89,7 +88,7 @@ def test_search_knows_letters_beyond_ascii(empty_lake, make_shard):
 
 
 def test_search_finds_the_parts_of_a_hyphenated_word(empty_lake, make_shard):
-    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
+    commit_shard(empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
     assert ask(empty_lake, "select text from search('twenty one')") == [("Twenty-one!",)]
 
 
@@ -106,19 +105,10 @@ def test_search_finds_the_parts_of_a_hyphenated_word(empty_lake, make_shard):
     ],
 )
 def test_a_phrase_is_found_in_the_scripts_of_all_languages(empty_lake, make_shard, text, query, is_found):
-    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, text, 1.0, ())]))
+    commit_shard(empty_lake, make_shard(pieces=[("speech", 0, 2, text, 1.0, ())]))
     assert len(ask(empty_lake, f"from phrase('{query}')")) == is_found
     best = ask(empty_lake, f"select score > (select max(score) from search('{query} x')) from search('{query}')")
     assert len(best) == is_found or len(query) == 2
-
-
-def test_postings_say_where_words_stand_in_their_segment(small):
-    columns = "segment_index, term, num_terms, positions"
-    assert small(f"select {columns} from postings('two FORTY') order by all") == [
-        (0, "two", 3, [2, 3]),
-        (2, "forty", 2, [1]),
-        (2, "two", 2, [2]),
-    ]
 
 
 def test_terms_of_a_text_are_lower_case_and_without_punctuation(small):
@@ -140,7 +130,7 @@ def test_a_phrase_does_not_go_on_in_the_next_segment(small):
 
 
 def test_a_phrase_is_found_in_a_hyphenated_word(empty_lake, make_shard):
-    commit_shard(objects, empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
+    commit_shard(empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
     assert ask(empty_lake, "select start_s, end_s from phrase('twenty one')") == [(0.0, 2.0)]
 
 

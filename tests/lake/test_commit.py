@@ -1,0 +1,368 @@
+"""Shards become visible whole and once: alone, raced, killed, redone, under another date, and on S3."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from deltalake.exceptions import CommitFailedError
+
+from dgasr.errors import ConfigError, IntegrityError, TransientError
+from dgasr.lake import commit
+from dgasr.lake.commit import commit_shard, committed_shards, write_run
+from dgasr.lake.location import open_lake
+from dgasr.lake.schema import RUNS
+from dgasr.lake.table import open_table
+from dgasr.lake.upkeep import CompactionConfig, compact
+from dgasr.lake.views import connect
+from dgasr.records import Recording, Shard
+from tests.lake.reading import ask, keys_of, rows_of
+
+REPOSITORY = Path(__file__).parents[2]
+
+WRITER = """
+import json, os, sys, threading, time
+from pathlib import Path
+from tests.lake.fire import kill_when, shard_of
+from dgasr.lake.commit import commit_shard
+
+lake, run_id, when, take = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+template = json.load(open(sys.argv[5]))
+print("ready", flush=True)
+sys.stdin.readline()
+kill_when(lake, when)
+for shard_id in sys.argv[6:]:
+    rows = shard_of(template, shard_id, run_id)
+    rows.recordings[0]["take"] = take
+    commit_shard(lake, rows)
+"""
+
+
+@pytest.fixture
+def start_writer(tmp_path, make_shard):
+    """Start a process that commits shards as a run of its own; it waits for a line before it begins."""
+    rows = make_shard()
+    template = tmp_path / "rows.json"
+    template.write_text(json.dumps({"recordings": rows.recordings, "segments": rows.segments}, default=str))
+    (tmp_path / "writer.py").write_text(WRITER)
+
+    def start(lake: str, run_id: str, shard_ids: list[str], when: str = "", take: int = 0) -> subprocess.Popen:
+        command = [sys.executable, str(tmp_path / "writer.py"), lake, run_id, when, str(take), str(template)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*command, *shard_ids], env=environment, **pipes)
+
+    return start
+
+
+def run_together(processes: list[subprocess.Popen]) -> list[int]:
+    for process in processes:
+        assert process.stdout.readline() == b"ready\n", process.stderr.read().decode()
+    for process in processes:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    ends = [process.communicate(timeout=120) for process in processes]
+    for process, (_, stderr) in zip(processes, ends, strict=True):
+        assert process.returncode in (0, -signal.SIGKILL), stderr.decode()
+    return [process.returncode for process in processes]
+
+
+def owners(lake: str) -> list[tuple]:
+    """Return for every visible shard whose rows it shows: (shard, run in recordings, run in segments, segments)."""
+    query = """select r.shard_id, r.run_id, s.language, count(*) from recordings r
+        join segments s using (recipe_id, recording_id) group by all order by all"""
+    return ask(lake, query)
+
+
+def redone(rows, take: int, **changes):
+    """The same recording, asked for again."""
+    recordings = [row | {"take": take} | changes for row in rows.recordings]
+    return replace(rows, recordings=recordings, run_id=changes.get("run_id", rows.run_id))
+
+
+def test_a_committed_shard_is_visible_in_one_commit_of_two_files(tmp_path, make_shard):
+    rows = make_shard()
+    assert commit_shard(str(tmp_path), rows) == rows
+    assert owners(str(tmp_path)) == [("s1", "run1", "en", 3)]
+    assert open_table(open_lake(str(tmp_path)), "transcripts").version() == 1  # 0 made the table
+    assert len(keys_of(str(tmp_path))) == 2
+
+
+def test_committing_twice_changes_nothing(tmp_path, make_shard):
+    lake = str(tmp_path)
+    first, again = commit_shard(lake, make_shard()), commit_shard(lake, make_shard())
+    assert again == first  # an answer that was lost is given again
+    assert open_table(open_lake(lake), "transcripts").version() == 1
+
+
+def test_a_second_run_of_a_shard_is_told_that_it_came_late(tmp_path, make_shard):
+    commit_shard(str(tmp_path), make_shard())
+    late = commit_shard(str(tmp_path), make_shard(run_id="run2"))
+    assert (late.recordings, late.segments) == ([], [])
+    assert owners(str(tmp_path)) == [("s1", "run1", "en", 3)]
+
+
+def test_rows_arrive_in_order_whatever_order_they_were_decoded_in(tmp_path, make_shard):
+    rows = make_shard()
+    commit_shard(str(tmp_path / "a"), rows)
+    commit_shard(str(tmp_path / "b"), replace(rows, segments=rows.segments[::-1]))
+    for lake in ("a", "b"):
+        assert ask(str(tmp_path / lake), "select segment_index from segments") == [(0,), (1,), (2,)]
+
+
+def test_of_a_shard_that_overlaps_another_only_the_rest_is_written(tmp_path, make_shard):
+    lake, both = str(tmp_path), make_shard(shard_id="s2", uri="/a/two.flac", run_id="run2")
+    first = make_shard()
+    commit_shard(lake, first)
+    overlap = make_shard(shard_id="s2", run_id="run2")
+    both = replace(
+        both, recordings=[*both.recordings, *overlap.recordings], segments=[*both.segments, *overlap.segments]
+    )
+    written = commit_shard(lake, both)
+    assert [row["uri"] for row in written.recordings] == ["/a/two.flac"]
+    assert len(written.segments) == 3
+    assert ask(lake, "select uri, run_id from recordings order by uri") == [
+        ("/a/one.flac", "run1"),
+        ("/a/two.flac", "run2"),
+    ]
+
+
+def test_a_shard_is_committed_once_all_of_its_recordings_are_held_at_its_take(tmp_path, make_shard, day):
+    lake, found = str(tmp_path), []
+    one, two = (Recording(uri=f"/a/{n}.flac", etag="v1", size_bytes=1000, modified_at=day) for n in ("one", "two"))
+    shards = [Shard(shard_id="a", recordings=(one,)), Shard(shard_id="b", recordings=(one, two))]
+    shards.append(Shard(shard_id="c", recordings=(one,), take=1))
+    for rows in (None, make_shard(), make_shard(uri="/a/two.flac"), redone(make_shard(), 1)):
+        if rows is not None:
+            commit_shard(lake, rows)
+        found.append("".join(sorted(committed_shards(lake, "f00d", shards))))
+    assert found == ["", "a", "ab", "abc"]
+    assert committed_shards(lake, "beef", shards) == set()
+
+
+def test_each_recording_lies_under_its_own_date(tmp_path, make_shard, day):
+    first, second = make_shard(), make_shard(uri="/a/two.flac", modified_at=day + timedelta(days=1))
+    rows = replace(
+        first, recordings=[*first.recordings, *second.recordings], segments=[*first.segments, *second.segments]
+    )
+    commit_shard(str(tmp_path), rows)
+    assert ask(str(tmp_path), 'select distinct uri, "date"::varchar from recordings order by all') == [
+        ("/a/one.flac", "2026-01-02"),
+        ("/a/two.flac", "2026-01-03"),
+    ]
+
+
+def test_a_forced_redo_leaves_no_row_of_what_it_replaces(tmp_path, make_shard):
+    lake = str(tmp_path)
+    commit_shard(lake, make_shard())
+    commit_shard(lake, make_shard(uri="/a/two.flac", shard_id="s2"))
+    compact(lake, CompactionConfig())
+    again = make_shard(shard_id="s3", run_id="run2", pieces=[("speech", 0, 10, "redone", 1.0, ())])
+    assert commit_shard(lake, redone(again, 1)).recordings
+    assert ask(lake, "select uri, run_id, take from recordings order by uri") == [
+        ("/a/one.flac", "run2", 1),
+        ("/a/two.flac", "run1", 0),
+    ]
+    assert ask(lake, "select text from segments join recordings using (recording_id) where uri like '%one%'") == [
+        ("redone",)
+    ]
+    assert commit_shard(lake, redone(make_shard(run_id="late"), 0)).recordings == []
+
+
+def test_a_redo_of_what_is_listed_with_another_date_moves_it(tmp_path, make_shard, day):
+    """Identity is recording and recipe: the same bytes, copied to another day, are one recording, not two."""
+    lake = str(tmp_path)
+    commit_shard(lake, make_shard())
+    moved = make_shard(shard_id="s2", run_id="run2", modified_at=day + timedelta(days=3))
+    commit_shard(lake, redone(moved, 1))
+    assert ask(lake, 'select run_id, "date"::varchar from recordings') == [("run2", "2026-01-05")]
+    assert ask(lake, 'select count(*), min("date")::varchar from segments') == [(3, "2026-01-05")]
+
+
+def test_a_recording_that_is_held_is_not_written_again_under_another_date(tmp_path, make_shard, day):
+    lake = str(tmp_path)
+    commit_shard(lake, make_shard())
+    assert not commit_shard(lake, make_shard(shard_id="s2", modified_at=day + timedelta(days=3))).recordings
+    assert ask(lake, "select count(*) from recordings") == [(1,)]
+
+
+def test_a_second_recipe_lies_beside_the_first(tmp_path, make_shard):
+    lake = str(tmp_path)
+    for recipe_id in ("f00d", "beef"):
+        assert commit_shard(lake, make_shard(recipe_id=recipe_id)).recordings
+    assert ask(lake, "select recipe_id from recordings order by all") == [("beef",), ("f00d",)]
+
+
+@pytest.mark.parametrize("second_take", [0, 1])
+@pytest.mark.parametrize("first_take", [0, 1])
+def test_delta_lake_reports_that_two_writers_looked_at_the_same_version(tmp_path, make_shard, first_take, second_take):
+    """Whatever both want to do: a recording that one adds the other cannot add, nor replace what it did not see."""
+    lake = open_lake(str(tmp_path))
+    commit_shard(lake.uri, make_shard(uri="/a/zero.flac"))
+    first, second = (open_table(lake, "transcripts") for _ in range(2))
+    data = commit.shard_table(make_shard())
+    fresh = [make_shard().recordings[0]["recording_id"]]
+    commit._write(first, data, "f00d", fresh, is_replacing=bool(first_take))
+    with pytest.raises(CommitFailedError):
+        commit._write(second, data, "f00d", fresh, is_replacing=bool(second_take))
+    assert ask(lake.uri, "select count(*) from recordings where uri = '/a/one.flac'") == [(1,)]
+
+
+def test_a_writer_that_was_overtaken_between_look_and_commit_adds_nothing(tmp_path, make_shard, monkeypatch):
+    lake, write = str(tmp_path / "lake"), commit._write
+    commit_shard(lake, make_shard(uri="/a/zero.flac"))
+
+    def overtaken(*arguments, **options):
+        monkeypatch.setattr(commit, "_write", write)
+        commit_shard(lake, make_shard(run_id="run2"))
+        write(*arguments, **options)
+
+    monkeypatch.setattr(commit, "_write", overtaken)
+    assert commit_shard(lake, make_shard()).recordings == []
+    assert ask(lake, "select run_id from recordings where uri = '/a/one.flac'") == [("run2",)]
+
+
+def test_an_answer_that_got_lost_is_asked_for_again(tmp_path, make_shard, monkeypatch):
+    lake, write = str(tmp_path / "lake"), commit._write
+
+    def lost(*arguments, **options):
+        write(*arguments, **options)
+        monkeypatch.setattr(commit, "_write", write)
+        raise OSError("Generic S3 error: error sending request")
+
+    monkeypatch.setattr(commit, "_write", lost)
+    rows = make_shard()
+    with pytest.raises(TransientError, match="did not answer"):
+        commit_shard(lake, rows)
+    assert commit_shard(lake, rows) == rows
+    assert ask(lake, "select count(*) from recordings") == [(1,)]
+
+
+def test_a_writer_that_always_comes_second_gives_up_for_now(tmp_path, make_shard, monkeypatch):
+    def conflict(*_, **__):
+        raise CommitFailedError("somebody else was faster")
+
+    monkeypatch.setattr(commit, "_write", conflict)
+    monkeypatch.setattr(commit, "LONGEST_PAUSE_S", 0.0)
+    with pytest.raises(TransientError, match="others commit all the time"):
+        commit_shard(str(tmp_path), make_shard())
+
+
+def test_a_value_that_does_not_fit_its_column_writes_nothing(tmp_path, make_shard):
+    rows = make_shard()
+    rows.segments[0]["num_steps"] = "four"
+    with pytest.raises(IntegrityError, match="does not fit its column"):
+        commit_shard(str(tmp_path), rows)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lake_that_cannot_be_written_is_for_a_person_to_cure(tmp_path, make_shard):
+    (tmp_path / "transcripts").write_text("a file where a folder must be")
+    with pytest.raises(ConfigError, match="the lake cannot be written"):
+        commit_shard(str(tmp_path), make_shard())
+
+
+def test_a_bucket_that_does_not_exist_is_for_a_person_to_cure(s3_endpoint, make_shard):
+    with pytest.raises(ConfigError, match="NoSuchBucket"):
+        commit_shard("s3://no-such-bucket/lake", make_shard())
+
+
+def test_an_id_that_cannot_stand_in_a_key_is_refused(tmp_path, make_shard):
+    with pytest.raises(ConfigError, match=r"shard_id '\.\./x' cannot stand in a key"):
+        commit_shard(str(tmp_path), make_shard(shard_id="../x"))
+
+
+@pytest.mark.parametrize("name", ["a b", "ü'x", "x=y"])
+def test_a_lake_may_have_any_name_but_one_that_looks_encoded(tmp_path, make_shard, name):
+    commit_shard(str(tmp_path / name), make_shard())
+    assert owners(str(tmp_path / name)) == [("s1", "run1", "en", 3)]
+    with pytest.raises(ConfigError, match="takes the '%'"):
+        commit_shard(str(tmp_path / "a%20b"), make_shard())
+
+
+def test_a_shard_of_rejected_recordings_has_no_segments(tmp_path, three_recordings):
+    rejected = replace(three_recordings, recordings=[three_recordings.recordings[2]], segments=[])
+    commit_shard(str(tmp_path), rejected)
+    assert ask(str(tmp_path), "select count(*) from recordings") == [(1,)]
+
+
+def test_columns_that_come_later_are_added_to_an_older_table(tmp_path, make_shard, monkeypatch):
+    schema = commit.table_schema
+
+    def older(name):
+        found = schema(name)
+        return found.remove(found.get_field_index("read_s")) if name == "transcripts" else found
+
+    lake = open_lake(str(tmp_path))
+    monkeypatch.setattr(commit, "table_schema", older)
+    commit._create(lake, "transcripts")
+    monkeypatch.undo()
+    commit_shard(lake.uri, make_shard())
+    commit_shard(lake.uri, redone(make_shard(), 1, read_s=2.0))
+    assert ask(lake.uri, "select read_s from recordings") == [(2.0,)]
+
+
+def test_a_run_is_written_once(tmp_path, small_lake):
+    with connect(small_lake) as connection:
+        (values,) = connection.execute("select * exclude (date) from runs").fetchall()
+        row = dict(zip(RUNS.names, values, strict=True))
+    assert [write_run(str(tmp_path), row) for _ in range(2)] == [True, False]
+    assert ask(str(tmp_path), "select run_id, rtfx from runs") == [("run1", 4.0)]
+
+
+@pytest.mark.parametrize("take", [0, 1])
+def test_two_processes_that_race_commit_each_shard_once(tmp_path, start_writer, take):
+    lake, shard_ids = str(tmp_path / "lake"), [f"{number:02d}" for number in range(12)]
+    if take:
+        run_together([start_writer(lake, "run0", shard_ids)])
+    codes = run_together([start_writer(lake, run, shard_ids, take=take) for run in ("run1", "run2")])
+    found = owners(lake)
+    assert codes == [0, 0]
+    assert [(shard, count) for shard, _, _, count in found] == [(shard, 3) for shard in shard_ids]
+    assert all(run == language != "run0" or not take for _, run, language, _ in found)
+    assert Counter(row[0] for row in ask(lake, "select take from recordings")) == {take: 12}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["log", "1 parquet", "2 parquet", "1 log", *(f"{10 * n} ms" for n in range(12))])
+def test_a_writer_killed_anywhere_leaves_the_shard_whole_or_absent(tmp_path, start_writer, when):
+    lake = str(tmp_path / "lake")
+    Path(lake).mkdir()
+    run_together([start_writer(lake, "run1", ["s1"], when)])
+    before = owners(lake)
+    assert before in ([], [("s1", "run1", "run1", 3)])
+    run_together([start_writer(lake, "run2", ["s1"])])
+    assert owners(lake) == (before or [("s1", "run2", "run2", 3)])
+
+
+def test_two_processes_that_race_on_s3_commit_each_shard_once(s3_lake, start_writer):
+    shard_ids = [f"{number:02d}" for number in range(4)]
+    run_together([start_writer(s3_lake, run, shard_ids) for run in ("run1", "run2")])
+    found = owners(s3_lake)
+    assert [(shard, count) for shard, _, _, count in found] == [(shard, 3) for shard in shard_ids]
+    assert all(run == language for _, run, language, _ in found)
+
+
+def test_compaction_beside_a_redo_loses_neither(tmp_path, make_shard, monkeypatch):
+    lake, write = str(tmp_path / "lake"), commit._write
+    for number in range(2):
+        commit_shard(lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac"))
+
+    def overtaken(*arguments, **options):
+        monkeypatch.setattr(commit, "_write", write)
+        compact(lake, CompactionConfig())
+        write(*arguments, **options)
+
+    monkeypatch.setattr(commit, "_write", overtaken)
+    commit_shard(lake, redone(make_shard(shard_id="s9", uri="/a/0.flac", run_id="run2"), 1))
+    assert ask(lake, "select uri, run_id from recordings order by uri") == [
+        ("/a/0.flac", "run2"),
+        ("/a/1.flac", "run1"),
+    ]
+    assert len(rows_of(lake)["transcripts"]) == 8

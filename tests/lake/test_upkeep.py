@@ -1,0 +1,228 @@
+"""Upkeep changes how many files there are, and no row; what goes is what nobody can need any more."""
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from dgasr.errors import ConfigError
+from dgasr.lake.check import check_lake
+from dgasr.lake.commit import commit_shard, write_run
+from dgasr.lake.ledger import committed_recordings
+from dgasr.lake.table import open_table
+from dgasr.lake.upkeep import CompactionConfig, compact, forget_partition
+from dgasr.lake.vacuum import VacuumConfig, vacuum
+from dgasr.lake.views import connect
+from tests.lake.reading import ask, file_of, keys_of, rows_of
+
+AT_ONCE = VacuumConfig(grace_s=0.0, recipe_grace_s=0.0)
+PARTITION = "recipe_id=f00d/date=2026-01-02"
+
+
+def files_of(lake: str) -> set[str]:
+    return {path.relative_to(lake).as_posix() for path in Path(lake).rglob("*") if path.is_file()}
+
+
+def put(lake: str, key: str, days: float = 3.0) -> str:
+    """Put a file there as if it had been written days ago."""
+    path = Path(lake, key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    os.utime(path, (time.time() - days * 24 * 3600,) * 2)
+    return key
+
+
+@pytest.fixture
+def lake(tmp_path, make_shard, make_run, day):
+    """Four shards, three of them of one date, and two runs."""
+    uri = str(tmp_path / "lake")
+    for number in range(4):
+        at = day + timedelta(days=number // 3)
+        commit_shard(uri, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", modified_at=at))
+    for run_id in ("r1", "r2"):
+        write_run(uri, make_run(run_id=run_id))
+    return uri
+
+
+def test_the_files_of_a_partition_become_one_of_each_kind_and_the_rows_stay(lake):
+    before = rows_of(lake)
+    done = compact(lake, CompactionConfig())
+    assert (done.num_merged, done.num_written) == (3 + 3 + 2, 3)
+    assert (len(keys_of(lake)), len(keys_of(lake, "runs"))) == (4, 1)
+    assert rows_of(lake) == before
+
+
+def test_each_recordings_segments_follow_each_other_in_a_merged_file(lake):
+    compact(lake, CompactionConfig())
+    rows = ask(lake, "select recording_id, segment_index from segments")
+    assert [index for _, index in rows] == [0, 1, 2] * 4
+    assert all(len({recording_id for recording_id, _ in rows[n : n + 3]}) == 1 for n in range(0, 12, 3))
+
+
+def test_nothing_is_done_twice_and_what_came_since_is_merged_next_time(lake, make_shard):
+    compact(lake, CompactionConfig())
+    assert compact(lake, CompactionConfig()).line() == "no files worth merging"
+    commit_shard(lake, make_shard(shard_id="s9", uri="/a/9.flac"))
+    before = rows_of(lake)
+    assert compact(lake, CompactionConfig()).num_merged == 4
+    assert rows_of(lake) == before
+
+
+def test_a_shard_that_was_merged_is_still_held(lake, make_shard):
+    held = committed_recordings(lake, "f00d")
+    compact(lake, CompactionConfig())
+    before = rows_of(lake)
+    assert not commit_shard(lake, make_shard(shard_id="s0", uri="/a/0.flac", run_id="run2")).recordings
+    assert rows_of(lake) == before
+    assert committed_recordings(lake, "f00d") == held
+
+
+def test_a_reader_of_before_goes_on_after_a_compaction(lake):
+    with connect(lake) as connection:
+        compact(lake, CompactionConfig())
+        assert connection.execute("select sum(len(words)) from segments").fetchall() == [(20,)]
+
+
+CHANGES = {
+    "compact": lambda lake, _: compact(lake, CompactionConfig()),
+    "append": lambda lake, make: commit_shard(lake, make(shard_id="s9", uri="/a/9.flac")),
+    "replace": lambda lake, make: commit_shard(lake, redo_of(make)),
+    "forget": lambda lake, _: forget_partition(lake, PARTITION),
+}
+
+
+def redo_of(make):
+    rows = make(shard_id="s8", uri="/a/0.flac", run_id="run2", pieces=[("speech", 0, 10, "redone", 1.0, ())])
+    rows.recordings[0]["take"] = 1
+    return rows
+
+
+@pytest.mark.parametrize("second", CHANGES)
+@pytest.mark.parametrize("first", CHANGES)
+def test_what_was_overtaken_begins_again_and_no_row_is_lost_or_doubled(lake, make_shard, monkeypatch, first, second):
+    """The second change looks at the lake, the first one is made, and only then the second one is committed."""
+    opened = []
+
+    def overtaken(*arguments):
+        table = open_table(*arguments)
+        if arguments[1] == "transcripts" and not opened:
+            opened.append(table)
+            CHANGES[first](lake, make_shard)
+        return table
+
+    for module in ("commit", "upkeep"):
+        monkeypatch.setattr(f"dgasr.lake.{module}.open_table", overtaken)
+    CHANGES[second](lake, make_shard)
+    monkeypatch.undo()
+    order = [first, second]
+    expected = {f"/a/{number}.flac": "run1" for number in range(4)}
+    for change in order:
+        expected |= {"append": {"/a/9.flac": "run1"}, "replace": {"/a/0.flac": "run2"}}.get(change, {})
+        if change == "forget":
+            expected = {"/a/3.flac": "run1"}
+    assert dict(ask(lake, "select uri, run_id from recordings")) == expected
+    assert ask(lake, "select count(*) from recordings") == [(len(expected),)]
+    assert check_lake(lake, is_deep=True).num_faults == 0
+
+
+def test_a_lake_on_s3_is_compacted_and_cleaned_like_a_folder(s3_lake, make_shard):
+    for number in range(3):
+        commit_shard(s3_lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac"))
+    before = rows_of(s3_lake)
+    assert compact(s3_lake, CompactionConfig()).num_written == 2
+    assert len(vacuum(s3_lake, AT_ONCE).unused) == 6
+    assert rows_of(s3_lake) == before
+    assert len(keys_of(s3_lake)) == 2
+
+
+def test_a_lake_without_garbage_stays_as_it_is(lake):
+    before = files_of(lake)
+    assert vacuum(lake, AT_ONCE).unused == ()
+    assert {key for key in files_of(lake) if "_delta_log" not in key} == {k for k in before if "_delta_log" not in k}
+
+
+def test_merged_files_go_after_the_grace_period_and_their_rows_stay(lake):
+    before = rows_of(lake)
+    compact(lake, CompactionConfig())
+    assert vacuum(lake, VacuumConfig()).unused == ()
+    files = files_of(lake)
+    assert len(vacuum(lake, AT_ONCE, is_dry_run=True).unused) == 8
+    assert files_of(lake) == files
+    assert len(vacuum(lake, AT_ONCE).unused) == 8
+    assert len([key for key in files_of(lake) if key.endswith(".parquet") and "_delta_log" not in key]) == 5
+    assert rows_of(lake) == before
+
+
+def test_what_killed_writers_left_goes_after_the_grace_period(lake):
+    left = put(lake, f"transcripts/{PARTITION}/row_kind=segment/part-00000-killed.parquet")
+    new = put(lake, f"transcripts/{PARTITION}/row_kind=segment/part-00000-writing.parquet", days=0)
+    assert vacuum(lake, VacuumConfig()).unused == (left,)
+    assert new in files_of(lake)
+
+
+def test_what_was_staged_long_ago_goes_and_what_somebody_works_on_stays(lake):
+    old = [put(lake, f"staging/f00d/s7/{name}") for name in ("00000.arrow", "outcomes.json")]
+    put(lake, "staging/f00d/s8/00000.arrow")
+    new = put(lake, "staging/f00d/s8/00001.arrow", days=0)
+    assert vacuum(lake, VacuumConfig()).staged == tuple(reversed(old))  # a part loses its mark of wholeness first
+    assert {key for key in files_of(lake) if "staging" in key} == {"staging/f00d/s8/00000.arrow", new}
+
+
+def test_a_recipe_whose_every_transcript_has_a_later_one_goes(lake, make_shard, day):
+    later = {"transcribed_at": day + timedelta(hours=1), "recipe_id": "beef"}
+    for number in range(3):
+        commit_shard(lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", **later))
+    assert vacuum(lake, AT_ONCE).superseded == ()  # one recording has no other transcript
+    commit_shard(lake, make_shard(shard_id="s3", uri="/a/3.flac", modified_at=day + timedelta(days=1), **later))
+    assert vacuum(lake, VacuumConfig(recipe_grace_s=365 * 24 * 3600 * 100)).superseded == ()
+    assert vacuum(lake, VacuumConfig(recipe_grace_s=0.0, keep_superseded=True)).superseded == ()
+    (gone,) = vacuum(lake, AT_ONCE).superseded
+    assert (gone.recipe_id, gone.num_recordings) == ("f00d", 4)
+    assert ask(lake, "select distinct recipe_id from recordings") == [("beef",)]
+    assert not [key for key in files_of(lake) if "recipe_id=f00d" in key and "_delta_log" not in key]
+
+
+def test_a_rejection_follows_no_transcript(lake, make_shard, three_recordings, day):
+    for number in range(4):
+        at = day + timedelta(days=number // 3)
+        rows = make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", recipe_id="beef", modified_at=at)
+        rejected = {name: three_recordings.recordings[2][name] for name in ("status", "reason", "message")}
+        zeros = dict.fromkeys(("decoded_s", "speech_s", "dropped_s"), 0.0) | {"num_segments": 0, "num_words": 0}
+        rows.recordings[0].update(rejected | zeros | {"transcribed_at": day + timedelta(hours=1)})
+        rows.segments.clear()
+        commit_shard(lake, rows)
+    assert vacuum(lake, AT_ONCE).superseded == ()
+
+
+@pytest.mark.parametrize("row_kind", ["recording", "segment"])
+def test_a_damaged_partition_is_taken_out_and_filled_anew(lake, make_shard, row_kind):
+    compact(lake, CompactionConfig())
+    vacuum(lake, AT_ONCE)
+    file_of(lake, row_kind, date="2026-01-02").unlink()
+    assert forget_partition(lake, PARTITION) == 2
+    assert len(committed_recordings(lake, "f00d")) == 1
+    assert check_lake(lake, is_deep=True).num_faults == 0
+    assert commit_shard(lake, make_shard(shard_id="s0", uri="/a/0.flac", run_id="run2")).recordings
+    assert forget_partition(lake, "recipe_id=f00d") == 4
+    assert committed_recordings(lake, "f00d") == set()
+
+
+def test_what_is_no_partition_is_refused(lake):
+    for partition in ("f00d", f"transcripts/{PARTITION}", "recipe_id=f00d/date=january", "recipe_id=f' or 1=1"):
+        with pytest.raises(ConfigError, match="is no partition"):
+            forget_partition(lake, partition)
+
+
+def test_sizes_and_durations_that_make_no_sense_are_refused():
+    with pytest.raises(ConfigError, match="must be positive"):
+        CompactionConfig(target_bytes=0)
+    with pytest.raises(ConfigError, match="0 s or more"):
+        VacuumConfig(grace_s=-1.0)
+
+
+def test_where_no_lake_lies_nothing_is_done(tmp_path):
+    for work in (lambda uri: compact(uri, CompactionConfig()), lambda uri: vacuum(uri, AT_ONCE)):
+        with pytest.raises(ConfigError, match="no lake lies here"):
+            work(str(tmp_path / "nowhere"))
