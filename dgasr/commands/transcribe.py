@@ -1,4 +1,4 @@
-"""`dgasr transcribe`: recordings into a lake, in this process; `dgasr demo`: the samples through S3 and the real flow."""
+"""`dgasr transcribe`: recordings into a lake, in this process; `dgasr demo`: the samples through S3 and the flow."""
 
 import argparse
 import importlib
