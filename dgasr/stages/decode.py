@@ -307,7 +307,7 @@ def _rejected(outcome: Outcome) -> Outcome:
         return outcome
     message = (
         f"{outcome.recording.uri}: its shard ended or held up every process that transcribed it. Transcribe it again "
-        f"with `dgasr backfill --reason {Reason.CRASHES_DECODER}` and smaller shards, or convert it to FLAC."
+        f"in a shard of its own: a backfill with `reasons: [{Reason.CRASHES_DECODER}]` and `shard: {{max_recordings: 1}}`."
     )
     return replace(outcome, status="rejected", reason=Reason.CRASHES_DECODER, message=message, num_segments=0)
 
