@@ -39,13 +39,13 @@ LOOK_UPS = (
     "words where uri = 's3://archive/desk1/2026/01/02/00001.flac'",
     "segments where \"date\" = '2026-01-02'",
 )
-"""Questions that only need a small part of a large view."""
+"""TextsToScore that only need a small part of a large view."""
 
 COMPACTED = "compacted"
 """State of the lake that budgets are for."""
 
 OF_A_LOOSE_LAKE = ("search('harbour pilot')", "coverage", "speech_per_day", "suspicious_segments", *LOOK_UPS)
-"""Questions that show what small files cost; all of them would take minutes and show nothing else."""
+"""TextsToScore that show what small files cost; all of them would take minutes and show nothing else."""
 
 REPEATS = 3
 """How often each question is asked; the fastest counts, the first shows what is cold."""

@@ -1,7 +1,7 @@
 """A model scored on a manifest: the second composition beside `dgasr.transcriber`. Knows no command line."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -59,6 +59,8 @@ class EvaluationConfig:
     """What a canvas starts from, `random` tokens or `ctc`'s text; counts for the path `diffusion`."""
     rescore: Rescore = RESCORE
     """Whether CTC may overrule the decoder, `joint` or `none`; counts for the path `diffusion`."""
+    segmentation: SegmentationMethod = SEGMENTATION
+    """What tells pauses, a `speech` model or `loudness` alone."""
     selection: Selection = EVERYTHING
     """Which utterances of the manifest are scored."""
 
@@ -72,17 +74,8 @@ class EvaluationConfig:
 def evaluate(
     manifest: Path,
     model: AsrModel,
-    *,
-    max_steps: int,
-    normalizer: str,
-    metric: str,
-    language: str | None,
+    config: EvaluationConfig,
     batch_size: int,
-    path: str = "diffusion",
-    seed_canvas: SeedCanvas = SEED_CANVAS,
-    rescore: Rescore = RESCORE,
-    segmentation: SegmentationMethod = SEGMENTATION,
-    selection: Selection = EVERYTHING,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score a model on a manifest.
@@ -90,83 +83,38 @@ def evaluate(
     Args:
         manifest: JSONL file, see `dgasr.training.manifests`.
         model: what recognises.
-        max_steps: denoising steps allowed a canvas.
-        normalizer: `whisper` or `basic`.
-        metric: `wer` or `cer`; what the table leads with.
-        language: code for every utterance, or `None` for the one in its manifest row.
+        config: what is scored, and how.
         batch_size: segments decoded together, of any utterances; 0 for as many as fit the memory.
-        path: the model's way to text, one of `PATHS`.
-        seed_canvas: what a canvas starts from, `random` tokens or `ctc`'s text.
-        rescore: whether CTC may overrule the decoder, `joint` or `none`.
-        segmentation: what tells pauses, a `speech` model or `loudness` alone.
-        selection: which utterances of the manifest are scored.
         on_utterance: called when an utterance's audio has been read; for progress.
 
     Raises:
-        ConfigError: a manifest, normaliser, metric, path or language that cannot be used; before any work.
+        ConfigError: a manifest or language that cannot be used; before any work.
     """
 
     def decoder(code: str) -> tuple[Recipe, Transcribe]:
         recipe = build_recipe(
-            model.config, model.identity, max_steps=max_steps, language=code, seed_canvas=seed_canvas, rescore=rescore,
-            segmentation=segmentation,
+            model.config, model.identity, max_steps=config.max_steps, language=code, seed_canvas=config.seed_canvas,
+            rescore=config.rescore, segmentation=config.segmentation,
         )  # fmt: skip
         num_rows = batch_size or fitting_batch_size(model, recipe)
-        if path == "ctc":
+        if config.path == "ctc":
             return recipe, partial(transcribe_by_ctc, model, recipe, num_rows)
-        if path == "ar":
+        if config.path == "ar":
             return recipe, partial(transcribe_autoregressively, model, recipe, num_rows)
         return recipe, Transcriber(model, recipe, num_rows).transcribe
 
-    config = EvaluationConfig(
-        normalizer=normalizer, metric=metric, max_steps=max_steps, language=language, path=path,
-        seed_canvas=seed_canvas, rescore=rescore, selection=selection,
-    )  # fmt: skip
     return score_manifest(manifest, decoder, config, on_utterance)
 
 
-def evaluate_ways(
-    manifest: Path,
-    model: AsrModel,
-    *,
-    normalizer: str,
-    language: str | None,
-    batch_size: int,
-    segmentation: SegmentationMethod = SEGMENTATION,
-    selection: Selection = EVERYTHING,
-) -> Iterator[Evaluation]:
-    """Score every way of `WAYS` of one model on one manifest, by word errors.
-
-    Args:
-        manifest: JSONL file, see `dgasr.training.manifests`.
-        model: what recognises.
-        normalizer: `whisper` or `basic`.
-        language: code for every utterance, or `None` for the one in its manifest row.
-        batch_size: segments decoded together, of any utterances.
-        segmentation: what tells pauses, a `speech` model or `loudness` alone.
-        selection: which utterances of the manifest are scored.
+def evaluate_ways(manifest: Path, model: AsrModel, config: EvaluationConfig, batch_size: int) -> Iterator[Evaluation]:
+    """Score every way of `WAYS` of one model on one manifest, by word errors; arguments as of `evaluate`.
 
     Yields:
-        An evaluation for each way, in turn.
-
-    Raises:
-        ConfigError: as `evaluate`.
+        An evaluation for each way, in turn; canvases start from noise.
     """
     for path, max_steps, rescore in WAYS:
-        yield evaluate(
-            manifest,
-            model,
-            max_steps=max_steps,
-            normalizer=normalizer,
-            metric="wer",
-            language=language,
-            batch_size=batch_size,
-            path=path,
-            seed_canvas="random",
-            rescore=rescore,
-            segmentation=segmentation,
-            selection=selection,
-        )
+        way = replace(config, metric="wer", path=path, max_steps=max_steps, seed_canvas="random", rescore=rescore)
+        yield evaluate(manifest, model, way, batch_size)
 
 
 def score_manifest(

@@ -69,21 +69,15 @@ async def score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str
 
 def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
     # torch takes seconds to import: a flow that finds the score in the lake does not need it.
+    from dgasr.evaluator import EvaluationConfig
     from dgasr.evaluator import evaluate as evaluate_model
 
     started_at = datetime.now(UTC)
-    evaluation = evaluate_model(
-        manifest,
-        load_model(engine),
-        max_steps=engine.max_steps,
-        normalizer=normalizer,
-        metric="wer",
-        language=engine.language,
-        batch_size=engine.batch_size,
-        seed_canvas=engine.seed_canvas,
-        rescore=engine.rescore,
-        segmentation=engine.segmentation,
-    )
+    config = EvaluationConfig(
+        normalizer=normalizer, metric="wer", max_steps=engine.max_steps, language=engine.language,
+        seed_canvas=engine.seed_canvas, rescore=engine.rescore, segmentation=engine.segmentation,
+    )  # fmt: skip
+    evaluation = evaluate_model(manifest, load_model(engine), config, engine.batch_size)
     row = evaluation_row(
         evaluation.to_json(),
         run_id=new_run_id(),

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from dgasr import build_recipe, load, transcribe
-from dgasr.evaluator import evaluate
+from dgasr.evaluator import EvaluationConfig, evaluate
 from dgasr.model.identity import model_folder
 from dgasr.transcriber import Transcriber
 from tools.tiny.corpora import ConnectedDigitsConfig, connected_digits
@@ -30,9 +30,7 @@ def connected(shared_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scored(model, connected):
-    return evaluate(
-        connected, model, max_steps=8, normalizer="basic", metric="wer", language=None, batch_size=16
-    ).to_json()
+    return evaluate(connected, model, EvaluationConfig(normalizer="basic", metric="wer", max_steps=8), 16).to_json()
 
 
 def test_the_checkpoint_is_small_and_has_a_card():

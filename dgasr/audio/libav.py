@@ -1,6 +1,7 @@
 """Reading with libav: everything that comes in packets. A bad packet costs its own audio only, and times stay right."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -166,9 +167,17 @@ def _declared_s(container: Any, stream: Any, start_s: float | None, source: Sour
     if name == "matroska,webm" and not states_matroska_length(source):
         return None
     if not stream.duration:
-        return container.duration / av.time_base - max(0.0, start_s or 0.0) if container.duration else None
+        # The container's own duration is that of its longest stream: of a video that goes on, it says nothing of audio.
+        end_s = _tagged_s(stream) or (container.duration or 0) / av.time_base * (len(container.streams) == 1)
+        return end_s - max(0.0, start_s or 0.0) if end_s else None
     begins_s = 0.0 if start_s is None or stream.start_time is None else stream.start_time * stream.time_base - start_s
     return float(stream.duration * stream.time_base + max(0.0, begins_s))
+
+
+def _tagged_s(stream: Any) -> float:
+    """Return where a track ends by its own tag, which Matroska's writers leave; 0 without one."""
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else 0.0
 
 
 def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame | None]:

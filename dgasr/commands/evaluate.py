@@ -12,6 +12,7 @@ from dgasr.errors import ConfigError
 if TYPE_CHECKING:
     from dgasr.baseline import Baseline
     from dgasr.evaluation.report import Evaluation
+    from dgasr.evaluator import EvaluationConfig
     from dgasr.training.manifests import Selection, Utterance
 
 
@@ -109,23 +110,19 @@ def _by_model(options: argparse.Namespace, selection: "Selection") -> "Evaluatio
     from dgasr.evaluator import evaluate
     from dgasr.stages.engine import load_model
 
-    model = load_model(engine_config(options))
+    model, config = load_model(engine_config(options)), _config(options, selection)
     with _progress("reading and decoding") as bar:
-        return evaluate(
-            options.manifest,
-            model,
-            max_steps=options.max_steps,
-            seed_canvas=options.seed_canvas,
-            rescore=options.rescore,
-            segmentation=options.segmentation,
-            normalizer=options.normalizer,
-            metric=options.metric,
-            language=options.language,
-            batch_size=options.batch_size,
-            path=options.path,
-            selection=selection,
-            on_utterance=bar.update,
-        )
+        return evaluate(options.manifest, model, config, options.batch_size, bar.update)
+
+
+def _config(options: argparse.Namespace, selection: "Selection") -> "EvaluationConfig":
+    from dgasr.evaluator import EvaluationConfig
+
+    return EvaluationConfig(
+        normalizer=options.normalizer, metric=options.metric, max_steps=options.max_steps, language=options.language,
+        path=options.path, seed_canvas=options.seed_canvas, rescore=options.rescore,
+        segmentation=options.segmentation, selection=selection,
+    )  # fmt: skip
 
 
 def _by_baseline(options: argparse.Namespace, baseline: "Baseline", utterances: "list[Utterance]") -> "Evaluation":
@@ -188,15 +185,8 @@ def _compare(options: argparse.Namespace, selection: "Selection") -> tuple[str, 
     from dgasr.evaluator import WAYS, evaluate_ways
     from dgasr.stages.engine import load_model
 
-    evaluations = evaluate_ways(
-        options.manifest,
-        load_model(engine_config(options)),
-        normalizer=options.normalizer,
-        language=options.language,
-        batch_size=options.batch_size,
-        segmentation=options.segmentation,
-        selection=selection,
-    )
+    model = load_model(engine_config(options))
+    evaluations = evaluate_ways(options.manifest, model, _config(options, selection), options.batch_size)
     bar = tqdm(evaluations, "comparing", len(WAYS), unit=" ways", disable=not sys.stderr.isatty(), leave=False)
     figures = [evaluation.to_json() for evaluation in bar]
     return steps_table(figures), figures

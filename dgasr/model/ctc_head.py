@@ -43,8 +43,8 @@ def label_log_probs(model: AsrModel, states: Tensor, log_partition: Tensor, labe
     return _log_probs(model, states, log_partition, columns).cpu().numpy()
 
 
-class Questions(NamedTuple):
-    """Texts of one segment that CTC is asked about."""
+class TextsToScore(NamedTuple):
+    """Texts of one segment whose likelihood is wanted."""
 
     states: Tensor
     """Audio embeddings every 20 ms, whole strides of the projector's grid.  [frames, hidden]"""
@@ -55,12 +55,12 @@ class Questions(NamedTuple):
 
 
 @torch.no_grad()
-def text_log_likelihoods(model: AsrModel, segments: Sequence[Questions]) -> list[list[float]]:
+def text_log_likelihoods(model: AsrModel, segments: Sequence[TextsToScore]) -> list[list[float]]:
     """Compute how likely CTC finds texts: the log-likelihood over all paths, the mean of the projector's shifts.
 
     Args:
         model: gives the head.
-        segments: asked about together, so that a device is waited for once for all; none depends on the others.
+        segments: scored together, so that a device is waited for once for all; none depends on the others.
 
     Returns:
         For each text of each segment nats, at least `IMPOSSIBLE`: what a shift gives to a text that its embeddings are
@@ -69,12 +69,12 @@ def text_log_likelihoods(model: AsrModel, segments: Sequence[Questions]) -> list
     Source:
         Graves et al. 2006, section 4.1, by torch's own loss; the mean over shifts is ours.
     """
-    asked = [segment for segment in segments if segment.texts]
-    found = iter(_mean_over_shifts(model, asked) if asked else [])
+    scored = [segment for segment in segments if segment.texts]
+    found = iter(_mean_over_shifts(model, scored) if scored else [])
     return [list(islice(found, len(segment.texts))) for segment in segments]
 
 
-def _mean_over_shifts(model: AsrModel, segments: Sequence[Questions]) -> list[float]:
+def _mean_over_shifts(model: AsrModel, segments: Sequence[TextsToScore]) -> list[float]:
     """Score all texts of all segments, one after the other."""
     num_shifts = model.config.projector.subsampling
     labels = [sorted({label for text in segment.texts for label in text}) for segment in segments]

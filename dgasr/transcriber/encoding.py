@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from dgasr.features import pad_features
 from dgasr.model.asr import AsrModel, keys_values
-from dgasr.model.ctc_head import Questions, blank_bias, text_log_likelihoods
+from dgasr.model.ctc_head import TextsToScore, blank_bias, text_log_likelihoods
 from dgasr.model.head import VocabularyScan, scan_vocabulary
 from dgasr.model.presets import AsrConfig
 from dgasr.prompt import build_prompt
@@ -184,7 +184,7 @@ def read_ctc(model: AsrModel, states: Sequence[Tensor], scans: Sequence[Vocabula
     scores = text_log_likelihoods(
         model,
         [
-            Questions(own, scan.log_partition, [text.ids for text in texts] if len(texts) > 1 else [])
+            TextsToScore(own, scan.log_partition, [text.ids for text in texts] if len(texts) > 1 else [])
             for own, scan, texts in zip(states, scans, read, strict=True)
         ],
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from dgasr.alignment.ctc import min_frames
 from dgasr.diffusion.canvas import Canvas
 from dgasr.model.asr import AsrModel
-from dgasr.model.ctc_head import Questions, text_log_likelihoods
+from dgasr.model.ctc_head import TextsToScore, text_log_likelihoods
 from dgasr.model.head import label_logits, log_partition
 from dgasr.prompt import PromptConfig
 from dgasr.recipe import Recipe
@@ -116,7 +116,7 @@ def _ctc_log_likelihoods(model: AsrModel, choices: Sequence[Choice]) -> list[tup
     segments = [choice.encoded for choice in choices]
     found = text_log_likelihoods(
         model,
-        [Questions(own.states, own.log_partition, asked) for own, asked in zip(segments, missing, strict=True)],
+        [TextsToScore(own.states, own.log_partition, asked) for own, asked in zip(segments, missing, strict=True)],
     )
     likelihoods = [
         {**scored, **dict(zip(asked, new, strict=True))}

@@ -1,6 +1,7 @@
 """Every container becomes the same mono waveform at 16 kHz."""
 
 import io
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -197,3 +198,43 @@ def test_sound_lies_where_it_was_before_it_was_encoded(tmp_path, encode, rate_hz
     heard = np.flatnonzero(np.abs(waveform) > 0.1)
     assert heard[0] / SAMPLE_RATE_HZ == pytest.approx(1.0, abs=0.01)
     assert heard[-1] / SAMPLE_RATE_HZ == pytest.approx(2.0, abs=0.01)
+
+
+def write_tracks(path, tracks):
+    """Write audio tracks into one container; each is a waveform at 48 kHz and when it begins, s."""
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("aac", rate=48_000, layout="mono") for _ in tracks]
+        for stream, (waveform, start_s) in zip(streams, tracks, strict=True):
+            for start in range(0, waveform.size - 1023, 1024):
+                frame = av.AudioFrame.from_ndarray(waveform[None, start : start + 1024], format="fltp", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = (
+                    48_000,
+                    round(start_s * 48_000) + start,
+                    Fraction(1, 48_000),
+                )
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_of_several_tracks_the_one_with_sound_is_read(tmp_path, name):
+    silence, sound = np.zeros(96_000, np.float32), tone(2.0, 48_000)
+    write_tracks(tmp_path / name, [(silence, 0.0), (sound, 0.0), (silence, 0.0)])
+    waveform, report = decode(tmp_path / name)
+    assert np.abs(waveform).max() > 0.3
+    assert (report.audio_track, report.num_audio_tracks) == (1, 3)
+
+
+def test_of_tracks_that_all_sound_the_first_is_read(tmp_path):
+    write_tracks(tmp_path / "a.mp4", [(tone(2.0, 48_000), 0.0), (tone(2.0, 48_000, 880.0), 0.0)])
+    assert decode(tmp_path / "a.mp4")[1].audio_track == 0
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_sound_that_begins_late_lies_where_a_player_plays_it(tmp_path, name):
+    write_tracks(tmp_path / name, [(np.zeros(48_000 * 5, np.float32), 0.0), (tone(2.0, 48_000), 2.5)])
+    with (tmp_path / name).open("rb") as file:
+        gap, *_ = open_audio(file, name, AudioConfig()).pieces()
+    assert gap.num_samples == pytest.approx(2.5 * SAMPLE_RATE_HZ, abs=0.03 * SAMPLE_RATE_HZ)
+    waveform = decode(tmp_path / name)[0]
+    assert np.flatnonzero(np.abs(waveform) > 0.1)[0] / SAMPLE_RATE_HZ == pytest.approx(2.5, abs=0.03)

@@ -34,8 +34,8 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         evaluator,
         "evaluate",
-        lambda manifest, model, *, path, max_steps, seed_canvas, rescore, **options: evaluation(
-            path, max_steps, seed_canvas, rescore
+        lambda manifest, model, config, *_: evaluation(
+            config.path, config.max_steps, config.seed_canvas, config.rescore
         ),
     )
 

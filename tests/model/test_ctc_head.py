@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dgasr.model.asr import AsrModel
-from dgasr.model.ctc_head import IMPOSSIBLE, Questions, blank_bias, label_log_probs, text_log_likelihoods
+from dgasr.model.ctc_head import IMPOSSIBLE, TextsToScore, blank_bias, label_log_probs, text_log_likelihoods
 from dgasr.model.head import log_partition
 from dgasr.model.presets import tiny
 from dgasr.training.objective import ctc
@@ -55,7 +55,7 @@ def by_every_path(model, states, total, text):
 
 def likelihoods(model, heard, texts):
     """Ask about one segment alone."""
-    (found,) = text_log_likelihoods(model, [Questions(*heard, texts)])
+    (found,) = text_log_likelihoods(model, [TextsToScore(*heard, texts)])
     return found
 
 
@@ -93,7 +93,7 @@ def test_the_other_texts_do_not_matter_to_one(model, heard):
 def test_the_other_segments_do_not_matter_to_one(model, heard):
     states, total = heard
     segments = [
-        Questions(states[: 8 * num_tokens], total[: 8 * num_tokens], texts)
+        TextsToScore(states[: 8 * num_tokens], total[: 8 * num_tokens], texts)
         for num_tokens, texts in ((4, TEXTS), (1, [(9,)]), (3, []), (2, [(), (12, 11, 10)]), (4, [(8,)]))
     ]
     found = text_log_likelihoods(model, segments)

@@ -3,7 +3,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from dgasr.model.ctc_head import Questions, blank_bias, text_log_likelihoods
+from dgasr.model.ctc_head import TextsToScore, blank_bias, text_log_likelihoods
 from dgasr.model.head import VocabularyScan, scan_vocabulary
 from dgasr.transcriber import encoding
 from dgasr.transcriber.encoding import SegmentEncoder, read_ctc
@@ -69,7 +69,7 @@ def test_ctc_reads_the_likeliest_of_the_plain_collapsed_argmaxes(model, recipe, 
             ids = scan.ids[shift::SHIFTS].tolist()
             pairs = zip([bias[0], *ids], ids, strict=False)
             texts.append(tuple(token for before, token in pairs if token not in (before, bias[0])))
-        (likelihoods,) = text_log_likelihoods(model, [Questions(encoded.states, encoded.log_partition, texts)])
+        (likelihoods,) = text_log_likelihoods(model, [TextsToScore(encoded.states, encoded.log_partition, texts)])
         likely = [text for text, score in zip(texts, likelihoods, strict=True) if score >= max(likelihoods) - 1e-3]
         assert encoded.ctc.ids in likely
         assert len(encoded.ctc.ids) == len(encoded.ctc.probabilities)

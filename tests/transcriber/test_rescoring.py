@@ -6,7 +6,7 @@ import torch
 
 from dgasr.diffusion.canvas import Canvas, CanvasJob
 from dgasr.features import pad_features
-from dgasr.model.ctc_head import Questions, text_log_likelihoods
+from dgasr.model.ctc_head import TextsToScore, text_log_likelihoods
 from dgasr.prompt import build_prompt
 from dgasr.transcriber import rescoring
 from dgasr.transcriber.encoding import CtcText, SegmentEncoder, prompt_cache
@@ -170,7 +170,7 @@ def test_what_was_scored_when_it_was_heard_is_what_scoring_it_now_gives(model, e
     num_compared = 0
     for item in encoded:
         for text, score in item.ctc.log_likelihoods.items():
-            ((alone,),) = text_log_likelihoods(model, [Questions(item.states, item.log_partition, [text])])
+            ((alone,),) = text_log_likelihoods(model, [TextsToScore(item.states, item.log_partition, [text])])
             assert score == pytest.approx(alone, abs=1e-4)
             num_compared += 1
     assert num_compared > len(encoded)
