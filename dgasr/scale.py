@@ -44,7 +44,7 @@ class Pace:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     rtfx: float = 700.0
-    core_rtfx: float = 210.0
+    core_rtfx: float = 110.0
     speech_share: float = 0.8
     recording_s: float = 360.0
     audio_bytes_s: float = 16_000.0
@@ -80,8 +80,8 @@ class Prices:
 SOURCES = {
     "rtfx": "derived, never measured: 774 on an H200, batch 64, canvas 192, 8 steps (model-facts, section 3), less the "
     "2.3 TFLOP per window of CTC on a 20 ms grid (dgasr.bench.bound)",
-    "core_rtfx": "measured: opus 219 by PyAV, the slowest common codec (lessons, section 4), cutting and log-mel 5,350 "
-    "(docs/experiments.md, 2026-11-21); 16 kHz FLAC goes at 2,303",
+    "core_rtfx": "measured: opus 219 by PyAV, the slowest common codec (lessons, section 4), the speech model 230 "
+    "(docs/experiments.md, 2026-11-29), log-mel 5,350 (2026-11-21); 16 kHz FLAC goes at 210, by loudness alone at 2,303",
     "speech_share": "assumed; measure it: sum(speech_s) / sum(decoded_s) of a lake",
     "recording_s": "assumed: six minutes",
     "audio_bytes_s": "assumed: 128 kbit/s, as podcasts have; 16 kHz FLAC is about 19,000",
