@@ -18,8 +18,7 @@ from dgasr.evaluation.normalise import base_language
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
 from dgasr.hypotheses import read_waveform
-from dgasr.records import SAMPLE_RATE_HZ, Word, seconds
-from dgasr.spacing import join_words
+from dgasr.records import SAMPLE_RATE_HZ, Word, join_words, seconds
 from dgasr.training.manifests import Utterance, num_samples
 
 if TYPE_CHECKING:

@@ -13,11 +13,8 @@ from collections.abc import Sequence
 
 from dgasr.errors import ConfigError, DgasrError
 
-COMMANDS = (
-    "transcribe", "backfill", "sql", "export", "lake", "evaluate", "train", "adapter", "doctor",
-    "demo",
-)  # fmt: skip
-"""Modules of `dgasr.commands`, in the order of `dgasr --help`; each has `add_parser` and, for the work, `run`."""
+COMMANDS = ("transcribe", "backfill", "sql", "export", "lake", "evaluate", "train", "adapter", "doctor")
+"""Modules of `dgasr.commands`, in the order of `dgasr --help`; each adds its commands to the parser."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

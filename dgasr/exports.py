@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dgasr.spacing import join_words
+from dgasr.records import join_words
 
 SegmentRow = Mapping[str, Any]
 

@@ -12,8 +12,7 @@ from dgasr.errors import RecordingError, TooShortError, TruncatedError
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
 from dgasr.frontend import cut_recording
 from dgasr.recipe import Recipe
-from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, seconds
-from dgasr.spacing import join_words
+from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, join_words, seconds
 from dgasr.training.manifests import Utterance, num_samples
 
 Transcribe = Callable[[Iterable[SegmentFeatures]], Iterator[SegmentTranscript]]

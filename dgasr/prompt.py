@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dgasr.errors import ConfigError
-from dgasr.spacing import UNSPACED
+from dgasr.records import UNSPACED
 
 LANGUAGE_NAMES = {
     "en": "English", "de": "German", "fr": "French", "es": "Spanish", "hi": "Hindi", "zh": "Chinese",

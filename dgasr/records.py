@@ -1,9 +1,10 @@
-"""Frozen records that are handed between packages.
+"""Frozen records that are handed between packages, and how words become a text.
 
 Positions are integer samples at `SAMPLE_RATE_HZ`; `seconds` is the one way out.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -23,6 +24,14 @@ CutKind = Literal["silence", "forced", "end"]
 TimingSource = Literal["ctc", "interpolated", "none"]
 """`ctc`: Viterbi alignment against the CTC posteriors. `interpolated`: more tokens than CTC has frames for, so the
 words are spread over the segment by their lengths. `none`: no words, so no times."""
+
+UNSPACED = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\uff01-\uff0f\uff1a-\uff20"
+)
+"""Thai, Lao, Tibetan, Myanmar, Khmer, Kana, Han, and the punctuation of these; for a class of a regular expression."""
+
+_RANGES = [(first, last) for first, last in zip(UNSPACED[::3], UNSPACED[2::3], strict=True)]
 
 
 def seconds(num_samples: int) -> float:
@@ -150,3 +159,21 @@ class Shard:
     recordings: tuple[Recording, ...]
     take: int = 0
     """Counts how often these recordings were asked for anew; of several takes of a recording the highest is shown."""
+
+
+def join_words(texts: Iterable[str]) -> str:
+    """Join words or longer pieces of text, with spaces where their writing has them.
+
+    Args:
+        texts: pieces in order; empty ones are left out.
+    """
+    joined = ""
+    for text in texts:
+        if text:
+            joined += text if not joined or is_unspaced(joined[-1]) or is_unspaced(text[0]) else f" {text}"
+    return joined
+
+
+def is_unspaced(character: str) -> bool:
+    """Say whether a character belongs to a writing without spaces between words."""
+    return any(first <= character <= last for first, last in _RANGES)

@@ -93,7 +93,7 @@ class Scheduler:
         }
         self._space = _Space(config.max_staged_bytes)
         self._children: dict[str, Child] = {}
-        self._phases: dict[int, Literal["prepare", "prepared", "decode"]] = {}
+        self._phases: dict[int, Literal["waiting", "prepare", "prepared", "decode"]] = {}
         self._num_assignments = self._num_done = self._num_attempts = 0
         self._watched_s = 0.0
         """Time in which the server answered: deadlines of child runs count in it, and not in the clock's time."""
@@ -173,6 +173,7 @@ class Scheduler:
                     break
                 logger.warning("%s: %s; trying again", request, status.message)
                 stage = following
+                self._phases[planned.number] = "prepared" if following == "decode" else "waiting"
             del self._phases[planned.number]
 
     async def _child(self, request: ChildRequest) -> ChildStatus:

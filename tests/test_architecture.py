@@ -16,12 +16,11 @@ IMPORTS: dict[str, set[str]] = {
     "errors": set(),
     "records": set(),
     "kernels": set(),
-    "spacing": set(),
     # one noun each
     "audio": {"errors", "records"},
     "segmentation": {"errors", "records"},
     "features": {"errors", "records"},
-    "prompt": {"errors", "spacing"},
+    "prompt": {"errors", "records"},
     "model": {"errors", "kernels", "prompt"},
     "diffusion": {"errors", "kernels"},
     "alignment": {"errors", "records"},
@@ -29,19 +28,18 @@ IMPORTS: dict[str, set[str]] = {
     "lake": {"errors", "records"},
     "evaluation": {"errors", "records"},
     "samples": set(),
-    "exports": {"spacing"},
+    "exports": {"records"},
     # compositions
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
     "frontend": {"features", "recipe", "records", "segmentation"},
     "training": {"alignment", "audio", "diffusion", "errors", "features", "model", "prompt", "records"},
     "transcriber": {
         "alignment", "audio", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe", "records",
-        "spacing",
-    },
-    "hypotheses": {"audio", "errors", "evaluation", "frontend", "recipe", "records", "spacing", "training"},
+        },
+    "hypotheses": {"audio", "errors", "evaluation", "frontend", "recipe", "records", "training"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
-    "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "spacing", "training"},
-    "stages": {"audio", "errors", "frontend", "lake", "model", "recipe", "records", "spacing", "store", "transcriber"},
+    "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
+    "stages": {"audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "transcriber"},
     # whoever asks
     "__init__": {"transcriber"},
     "commands": {

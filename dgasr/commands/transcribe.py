@@ -1,6 +1,7 @@
-"""`dgasr transcribe`: recordings into a lake, in this process; the stages are those of the flow."""
+"""`dgasr transcribe`: recordings into a lake, in this process; `dgasr demo`: the samples through S3 and the flow."""
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_model_arguments(parser)
     parser.set_defaults(run=run)
+    demo = commands.add_parser("demo", help="show the whole way on this machine: S3, flow, lake, SQL")
+    demo.add_argument(
+        "--lake", type=Path, default=Path("demo-lake"), metavar="FOLDER", help="lake to make anew (default: demo-lake)"
+    )
+    demo.set_defaults(run=run_demo)
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Show the samples' way. The flow is found at run time: the library does not depend on `pipelines`."""
+    importlib.import_module("pipelines.demo").run_demo(options.lake)
+    return 0
 
 
 def run(options: argparse.Namespace) -> int:

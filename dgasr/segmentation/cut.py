@@ -53,7 +53,8 @@ def cut_at_silence(
             "lower min_segment_s in the segmentation config."
         )
     num_history = max(0, _frames(config.context_s) - window - lookahead)
-    ahead, history, start, pause_before = _Ahead(blocks, config), np.zeros(0), 0, 0
+    ahead, history, start = _Ahead(blocks, config), np.zeros(0), 0
+    pause_before, follows_silence = 0, False
     while (visible := ahead.see((window + lookahead) * FRAME_SAMPLES)).size:
         power = frame_power(np.array(visible))
         surroundings = level_dbfs(np.concatenate((history, power)))
@@ -71,6 +72,7 @@ def cut_at_silence(
             levels=levels,
             pauses=pauses,
             pause_before=pause_before,
+            follows_silence=follows_silence,
             window=window,
             is_last=visible.size < (window + lookahead) * FRAME_SAMPLES,
         )
@@ -81,7 +83,7 @@ def cut_at_silence(
                 Span(start_sample=start + done, end_sample=start + end, kind=cut.kind, cut=cut.cut),
                 visible[done:end],
             )
-            done = end
+            done, follows_silence = end, cut.kind == "silence"
         num_done = -(-done // FRAME_SAMPLES)
         history = np.append(history, power[:num_done])[-num_history:] if num_history else history
         pause_before = _pause_at(num_done, view)

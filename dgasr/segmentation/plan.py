@@ -30,6 +30,8 @@ class View:
     """Half-open intervals of frames without speech."""
     pause_before: int
     """Frames without speech right before the view."""
+    follows_silence: bool
+    """Whether the last span was silence, which then goes on where the view begins with a pause."""
     window: int
     """Longest span, in frames."""
     is_last: bool
@@ -78,14 +80,18 @@ def next_cuts(view: View, config: SegmentationConfig) -> list[Cut]:
 
 
 def _first_silence(view: View, config: SegmentationConfig) -> tuple[int, int] | None:
-    """Find the first pause that is long and silent enough for a segment of its own, less the padding of speech."""
+    """Find the first pause that is long and silent enough for a segment of its own, less the padding of speech.
+
+    The rest of a silence longer than the window may be short.
+    """
     padding = _frames(config.padding_s)
     for start, end in view.pauses:
-        if end - start < _frames(config.min_silence_s):
+        goes_on = view.follows_silence and start == 0
+        if end - start < _frames(config.min_silence_s) and not goes_on:
             continue
         inner_start = start + padding if start > 0 else 0
         inner_end = end if view.is_last and end == view.num_frames else end - padding
-        if _is_silent(view, (start, end), (inner_start, inner_end), config):
+        if inner_start < inner_end and _is_silent(view, (start, end), (inner_start, inner_end), config):
             return inner_start, inner_end
     return None
 

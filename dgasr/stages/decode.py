@@ -314,8 +314,8 @@ def _rejected(outcome: Outcome) -> Outcome:
     if outcome.status == "rejected":
         return outcome
     message = (
-        f"{outcome.recording.uri}: its shard ended or held up every process that transcribed it. Transcribe it again "
-        f"with `dgasr backfill --reason {Reason.CRASHES_DECODER}` and smaller shards, or convert it to FLAC."
+        f"{outcome.recording.uri}: its shard ended or held up every process that transcribed it. Transcribe it "
+        f"again in one of its own: backfill with `reasons: [{Reason.CRASHES_DECODER}]`, `shard: {{max_recordings: 1}}`."
     )
     return replace(outcome, status="rejected", reason=Reason.CRASHES_DECODER, message=message, num_segments=0)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from dgasr.lake.views import connect
-from dgasr.spacing import join_words
+from dgasr.records import join_words
 
 Row = dict[str, Any]
 

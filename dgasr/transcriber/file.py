@@ -11,8 +11,7 @@ from dgasr.errors import ConfigError
 from dgasr.frontend import cut_recording
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import SEGMENTATION, Recipe, SegmentationMethod, build_recipe
-from dgasr.records import SegmentFeatures, SegmentTranscript, Word, silent_transcript
-from dgasr.spacing import join_words
+from dgasr.records import SegmentFeatures, SegmentTranscript, Word, join_words, silent_transcript
 from dgasr.transcriber.segments import Transcriber
 
 

@@ -101,5 +101,5 @@ def test_a_shard_that_kills_its_processes_stops_neither_the_run_nor_its_neighbou
         "d.wav": ["ok", None],
         "e.wav": ["ok", None],
     }
-    assert "smaller shards" in names["a.wav"][2]
+    assert "max_recordings: 1" in names["a.wav"][2]
     assert runs.decoders[-1].rejected == ("killing",)

@@ -120,6 +120,12 @@ def test_a_silence_longer_than_the_window_is_covered_by_several():
     assert kinds(spans) == ["silence", "silence", "silence", "speech"]
 
 
+def test_the_rest_of_a_long_silence_is_silence_up_to_the_padding_of_speech():
+    spans = spans_of(zeros(9.3), speech(2.0))
+    assert kinds(spans) == ["silence", "silence", "speech"]
+    np.testing.assert_allclose(ends_s(spans), [8.0, 9.1, 11.3], atol=0.1)
+
+
 def test_noise_between_speech_is_silence_too():
     samples = np.concatenate([speech(3.0), zeros(5.0), speech(3.0, seed=1)]) + noise(11.0, 0.003, seed=3)
     assert kinds(spans_of(samples)) == ["speech", "silence", "speech"]

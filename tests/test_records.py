@@ -1,6 +1,6 @@
 import pytest
 
-from dgasr.spacing import join_words
+from dgasr.records import join_words
 
 
 @pytest.mark.parametrize(
