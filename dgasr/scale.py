@@ -17,7 +17,7 @@ READ_BYTES = 4 * 2**20
 """Bytes of a ranged read, `store.s3.READ_BUFFER_BYTES`."""
 
 SHARD_WRITES, SHARD_READS = 6, 4
-"""Requests of a shard: staged part, claim, two parts, commit, its checks (docs/decisions/0002-commit-protocol.md)."""
+"""Requests of a shard: staged part, two files, log entry, its checks (docs/decisions/0020-delta-lake.md)."""
 
 BEAT_S = 15
 """Seconds between two signs of life of a child run."""
