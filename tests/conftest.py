@@ -1,6 +1,7 @@
 """Fixtures that more than one room needs."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,13 +26,23 @@ if not Path("/dev/nvidiactl").exists():
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """URL of an S3 server on loopback, for this session; the AWS_* environment points at it."""
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
+    put_object, lock = S3Response.put_object, threading.Lock()
+
+    def put_object_in_one_step(response: S3Response) -> object:
+        with lock:
+            return put_object(response)
+
     with pytest.MonkeyPatch.context() as environment:
+        # moto looks for If-None-Match whether there is an object, and then writes: two writers may both succeed, whose
+        # commits then replace each other. S3 decides in one step.
+        environment.setattr(S3Response, "put_object", put_object_in_one_step)
         environment.setenv("AWS_ENDPOINT_URL", endpoint)
         environment.setenv("AWS_ACCESS_KEY_ID", "test")
         environment.setenv("AWS_SECRET_ACCESS_KEY", "test")

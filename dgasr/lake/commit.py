@@ -1,13 +1,13 @@
 """Rows into Delta tables: a shard becomes visible whole, once, whoever runs twice, races or is killed.
 
-Why a commit cannot be lost or doubled: docs/decisions/0020-delta-lake.md
+Why a commit cannot be lost or doubled: docs/decisions/0021-delta-lake.md
 """
 
 import random
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
 from datetime import UTC, date
 from functools import lru_cache
 
@@ -26,6 +26,9 @@ from dgasr.records import Shard
 
 MAX_ATTEMPTS = 100
 """Times that a commit is tried while others commit first. 8 writers at once needed 31 at most (docs/experiments.md)."""
+
+MAX_FAILURES = 5
+"""Times that the store may fail in a commit; what it reads it asks for again by itself."""
 
 LONGEST_PAUSE_S = 1.0
 """Between two attempts, s; the first pauses are shorter."""
@@ -86,13 +89,14 @@ def commit_transcripts(lake_uri: str, recipe_id: str, data: pa.Table) -> set[str
     lake, kinds = open_lake(lake_uri), pc.equal(data["row_kind"], "recording")
     rows = {row["recording_id"]: row for row in data.filter(kinds).select(OWNER_COLUMNS).to_pylist()}
     safe_ids(**{f"recording_id of row {number}": recording_id for number, recording_id in enumerate(rows)})
+    failures: list[TransientError] = []
     for table in _attempts(lake, "transcripts"):
         held = _held(lake, table, recipe_id, set(rows))
         fresh = {recording_id for recording_id, row in rows.items() if _take(held.get(recording_id)) < _take(row)}
         mine = {recording_id for recording_id, row in rows.items() if held.get(recording_id) == row}
         if not fresh:
             return mine
-        with suppress(CommitFailedError), delta_errors(f"{lake_uri}/transcripts"):
+        with _or_again(f"{lake_uri}/transcripts", failures):
             _write(table, data, recipe_id, sorted(fresh), is_replacing=not fresh.isdisjoint(held))
             return fresh | mine
     raise TransientError(f"{lake_uri}: others commit all the time; this shard was tried {MAX_ATTEMPTS} times.")
@@ -135,11 +139,12 @@ def append_rows(lake_uri: str, name: str, rows: Sequence[Row]) -> bool:
     data = to_arrow(name, [row | {"date": row[at].astimezone(UTC).date()} for row in rows])
     lake, run_ids = open_lake(lake_uri), {row["run_id"] for row in rows}
     safe_ids(**{f"run_id {run_id}": run_id for run_id in run_ids})
+    failures: list[TransientError] = []
     for table in _attempts(lake, name) if rows else ():
         fresh = sorted(run_id for run_id in run_ids if table.transaction_version(run_id) is None)
         if not fresh:
             return False
-        with suppress(CommitFailedError), delta_errors(f"{lake_uri}/{name}"):
+        with _or_again(f"{lake_uri}/{name}", failures):
             write_deltalake(
                 table,
                 data.filter(pc.is_in(data["run_id"], value_set=pa.array(fresh, pa.string()))),
@@ -221,6 +226,23 @@ def _attempts(lake: Lake, name: str) -> Iterator[DeltaTable]:
     for attempt in range(MAX_ATTEMPTS):
         yield open_table(lake, name) or _create(lake, name)
         time.sleep(random.uniform(0, min(LONGEST_PAUSE_S, 0.02 * 2 ** min(attempt, 10))))
+
+
+@contextmanager
+def _or_again(where: str, failures: list[TransientError]) -> Iterator[None]:
+    """Let a conflict pass, so that the next attempt is made, and a few failures of the store.
+
+    Whoever looks again sees whether a commit is there whose answer was lost.
+    """
+    try:
+        with delta_errors(where):
+            yield
+    except CommitFailedError:
+        return
+    except TransientError as error:
+        failures.append(error)
+        if len(failures) > MAX_FAILURES:
+            raise
 
 
 def _create(lake: Lake, name: str) -> DeltaTable:

@@ -1,7 +1,7 @@
 """The Delta tables of a lake, open for reading: their files at one version, and what errors of Delta Lake mean.
 
 Writing is `dgasr.lake.commit`'s. Why Delta Lake, and why one table for both kinds of row:
-docs/decisions/0020-delta-lake.md
+docs/decisions/0021-delta-lake.md
 """
 
 import re

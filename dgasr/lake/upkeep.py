@@ -92,7 +92,7 @@ def compact(lake_uri: str, config: CompactionConfig) -> Compaction:
     merged stay until `vacuum` removes them: whoever looked before still reads them.
 
     Each partition is overwritten with its own rows. `DeltaTable.optimize.compact` would be cheaper, but two of them at
-    once double all rows in delta-rs 1.6.6, whatever `commit_properties` say (docs/decisions/0020-delta-lake.md).
+    once double all rows in delta-rs 1.6.6, whatever `commit_properties` say (docs/decisions/0021-delta-lake.md).
 
     Raises:
         ConfigError: no lake lies there, or it cannot be written.

@@ -221,7 +221,7 @@ def check(cluster: Cluster, options: argparse.Namespace) -> tuple[dict[str, Any]
     counts = count_rows(DISTURBED)
     found |= {
         "recordings / segments": f"{counts['recordings']} / {counts['segments']}",
-        "recordings committed in two shards": counts["recordings_in_two_shards"],
+        "recordings that are there twice": counts["doubled_recordings"],
         "WER": edits.rate,
     }
     return found, failures

@@ -59,7 +59,7 @@ def check(cluster: Cluster, options: argparse.Namespace) -> tuple[dict[str, Any]
     found = {
         "message of the run": message,
         "recordings / segments": f"{counts['recordings']} / {counts['segments']}",
-        "recordings committed in two shards": counts["recordings_in_two_shards"],
+        "recordings that are there twice": counts["doubled_recordings"],
         "of them bad on purpose": sum(entry.status != "ok" for entry in entries),
         "WER embedded": embedded_edits.rate,
         "WER pools": edits.rate,

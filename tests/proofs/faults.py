@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 from collections import Counter
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -25,6 +26,9 @@ what was asked, and its answer is lost; `cut_body`: half of the answer, then a r
 
 LAKE_FOLDERS = ("probes", "_delta_log", "transcripts", "runs", "evaluations", "presence")
 """Where conditional writes go. A refused one is a doubled row that did not come to be; probes only try the store."""
+
+ONE_STEP = threading.Lock()
+"""moto looks for `If-None-Match` whether there is an object, and then writes; S3 does both in one step."""
 
 CONTROL_PATH = "/_faults"
 
@@ -115,7 +119,8 @@ class Relay(BaseHTTPRequestHandler):
         elif kind == "reset_before":
             self._reset()
         else:
-            status, headers, data = self._ask(body)
+            with ONE_STEP if self.headers.get("If-None-Match") else nullcontext():
+                status, headers, data = self._ask(body)
             if self.command == "PUT" and status == 412:
                 self.faults.note_refusal(self.path)
             if kind == "reset_after":

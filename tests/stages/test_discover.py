@@ -141,7 +141,7 @@ def test_a_lake_among_the_recordings_is_none_of_them(tmp_path):
         (tmp_path / name).touch()
     found = uris(Listing([str(tmp_path)], lake_uri=str(tmp_path)))
     assert found == [f"{tmp_path}/{name}" for name in ("a.wav", "c.json", "runs/b.wav")]
-    assert len(uris(Listing([str(tmp_path)], lake_uri=f"{tmp_path}/rec"))) == 5
+    assert len(uris(Listing([str(tmp_path)], lake_uri=f"{tmp_path}/rec"))) == 6
 
 
 @pytest.fixture
