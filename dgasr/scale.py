@@ -81,7 +81,8 @@ SOURCES = {
     "rtfx": "derived, never measured: 774 on an H200, batch 64, canvas 192, 8 steps (model-facts, section 3), less the "
     "2.3 TFLOP per window of CTC on a 20 ms grid (dgasr.bench.bound)",
     "core_rtfx": "measured: opus 219 by PyAV, the slowest common codec (lessons, section 4), the speech model 230 "
-    "(docs/experiments.md, 2026-11-29), log-mel 5,350 (2026-11-21); 16 kHz FLAC goes at 210, by loudness alone at 2,303",
+    "(docs/experiments.md, 2026-11-29), log-mel 5,350 (2026-11-21); 16 kHz FLAC goes at 210, by loudness alone "
+    "at 2,303",
     "speech_share": "assumed; measure it: sum(speech_s) / sum(decoded_s) of a lake",
     "recording_s": "assumed: six minutes",
     "audio_bytes_s": "assumed: 128 kbit/s, as podcasts have; 16 kHz FLAC is about 19,000",
