@@ -107,7 +107,7 @@ def _device() -> Finding:
 def _tiny_model() -> Finding:
     from dgasr.model.checkpoint import load_model
 
-    folder = Path(__file__).parent / "model" / "tiny"
+    folder = Path(__file__).parents[1] / "model" / "tiny"
     try:
         model = load_model(folder)
     except DgasrError as error:
