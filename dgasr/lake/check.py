@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from dgasr.errors import IntegrityError
-from dgasr.lake.ledger import READ_THREADS
 from dgasr.lake.location import Lake, open_existing_lake
 from dgasr.lake.rules import LAKE_RULES, REDO, ROW_RULES, Severity, breaches
 from dgasr.lake.schema import TABLES
-from dgasr.lake.table import File, read_file, unreadable
+from dgasr.lake.table import READ_THREADS, File, read_file, unreadable
 from dgasr.lake.vacuum import unused_files
 from dgasr.lake.views import files_of_tables, open_tables
 

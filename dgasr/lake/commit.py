@@ -7,21 +7,31 @@ import random
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError
 
-from dgasr.errors import ConfigError, IntegrityError, TransientError
+from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.location import Lake, open_lake
 from dgasr.lake.rows import Row, ShardRows
 from dgasr.lake.rules import check_shard
-from dgasr.lake.schema import PARTITIONS, ROW_KINDS, SCHEMA_VERSION, table_schema
-from dgasr.lake.table import File, active_files, delta_errors, open_table, read_file
+from dgasr.lake.schema import ROW_KINDS
+from dgasr.lake.table import (
+    READ_THREADS,
+    File,
+    active_files,
+    create_table,
+    delta_errors,
+    open_table,
+    read_file,
+    to_arrow,
+)
 from dgasr.records import Shard
 
 MAX_ATTEMPTS = 100
@@ -32,9 +42,6 @@ MAX_FAILURES = 5
 
 LONGEST_PAUSE_S = 1.0
 """Between two attempts, s; the first pauses are shorter."""
-
-CHECKPOINT_COMMITS = "50"
-"""Commits between two checkpoints of a table's log: whoever opens the table reads as many small objects at most."""
 
 SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """What recipe, shard and run ids may consist of, so that they can stand in a key and in a predicate."""
@@ -194,26 +201,6 @@ def shard_table(rows: ShardRows) -> pa.Table:
     return to_arrow("transcripts", together).sort_by(order)
 
 
-def to_arrow(name: str, rows: Sequence[Row]) -> pa.Table:
-    """Turn rows into a table of Arrow with the columns of a table or view.
-
-    Raises:
-        IntegrityError: a row has other columns, or a value does not fit its column.
-    """
-    schema = table_schema(name)
-    for row in rows:
-        # a row of `transcripts` lacks the columns of the other kind
-        if (name != "transcripts" and set(row) != set(schema.names)) or not set(row) <= set(schema.names):
-            raise IntegrityError(
-                f"{name}: a row with missing or unknown columns {sorted(set(row) ^ set(schema.names))}. "
-                "Nothing was written; this is a fault of the program that made the rows."
-            )
-    try:
-        return pa.Table.from_pylist(list(rows), schema=schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
-        raise IntegrityError(f"{name}: a value does not fit its column ({error}). Nothing was written.") from error
-
-
 def safe_ids(**ids: str) -> None:
     """Refuse ids that cannot stand in a path or a predicate; raises `ConfigError`."""
     for name, value in ids.items():
@@ -224,7 +211,7 @@ def safe_ids(**ids: str) -> None:
 def _attempts(lake: Lake, name: str) -> Iterator[DeltaTable]:
     """Yield a table as it is now, again after each conflict, with pauses that spread the writers."""
     for attempt in range(MAX_ATTEMPTS):
-        yield open_table(lake, name) or _create(lake, name)
+        yield open_table(lake, name) or create_table(lake, name)
         time.sleep(random.uniform(0, min(LONGEST_PAUSE_S, 0.02 * 2 ** min(attempt, 10))))
 
 
@@ -243,31 +230,6 @@ def _or_again(where: str, failures: list[TransientError]) -> Iterator[None]:
         failures.append(error)
         if len(failures) > MAX_FAILURES:
             raise
-
-
-def _create(lake: Lake, name: str) -> DeltaTable:
-    """Make a table, unless somebody else is faster."""
-    uri = f"{lake.uri}/{name}"
-    configuration = {
-        "delta.checkpointInterval": CHECKPOINT_COMMITS,
-        "delta.dataSkippingStatsColumns": "recording_id" if name == "transcripts" else "run_id",
-        "dgasr.schema_version": str(SCHEMA_VERSION),
-    }
-    with delta_errors(uri):
-        try:
-            return DeltaTable.create(
-                lake.table_uri(name),
-                schema=table_schema(name),
-                partition_by=[field.name for field in PARTITIONS[name]],
-                configuration=configuration,
-                storage_options=dict(lake.storage_options),
-                raise_if_key_not_exists=False,
-            )
-        except (CommitFailedError, DeltaError) as error:
-            found = open_table(lake, name)
-            if found is None:
-                raise error
-            return found
 
 
 def _write(table: DeltaTable, data: pa.Table, recipe_id: str, fresh: Sequence[str], *, is_replacing: bool) -> None:
@@ -299,11 +261,12 @@ def _held(lake: Lake, table: DeltaTable | None, recipe_id: str, ids: set[str]) -
     """Read whose rows readers see of some recordings, by recording; of several the highest take."""
     held: dict[str, Row] = {}
     wanted = pa.array(sorted(ids), pa.string())
-    for file in active_files(table, "transcripts", recipe_id=recipe_id, row_kind="recording"):
-        found = _owners(lake, file)
-        for row in found.filter(pc.is_in(found["recording_id"], value_set=wanted)).to_pylist():
-            if _take(held.get(row["recording_id"])) < _take(row):
-                held[row["recording_id"]] = row
+    files = active_files(table, "transcripts", recipe_id=recipe_id, row_kind="recording")
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        for found in pool.map(partial(_owners, lake), files):
+            for row in found.filter(pc.is_in(found["recording_id"], value_set=wanted)).to_pylist():
+                if _take(held.get(row["recording_id"])) < _take(row):
+                    held[row["recording_id"]] = row
     return held
 
 

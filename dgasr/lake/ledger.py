@@ -9,10 +9,7 @@ import pyarrow as pa
 from dgasr.lake.location import open_lake
 from dgasr.lake.rows import Row
 from dgasr.lake.schema import table_schema
-from dgasr.lake.table import active_files, open_table, read_file
-
-READ_THREADS = 16
-"""Files read at once: on S3 nearly all of their time is waiting."""
+from dgasr.lake.table import READ_THREADS, active_files, open_table, read_file
 
 
 def committed_recordings(lake_uri: str, recipe_id: str) -> set[bytes]:

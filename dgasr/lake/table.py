@@ -1,4 +1,4 @@
-"""The Delta tables of a lake, open for reading: their files at one version, and what errors of Delta Lake mean.
+"""The Delta tables of a lake: made, opened, their files at one version, rows as Arrow, and what errors mean.
 
 Writing is `dgasr.lake.commit`'s. Why Delta Lake, and why one table for both kinds of row:
 docs/decisions/0021-delta-lake.md
@@ -17,7 +17,15 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from dgasr.errors import ConfigError, DgasrError, IntegrityError, TransientError
 from dgasr.lake.location import Lake, storage_error
-from dgasr.lake.schema import SCHEMA_VERSION, table_schema
+from dgasr.lake.rows import Row
+from dgasr.lake.schema import PARTITIONS, SCHEMA_VERSION, table_schema
+
+READ_THREADS = 16
+"""Files read at once: on S3 nearly all of their time is waiting."""
+
+
+CHECKPOINT_COMMITS = "50"
+"""Commits between two checkpoints of a table's log: whoever opens the table reads as many small objects at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +75,31 @@ def open_table(lake: Lake, name: str) -> DeltaTable | None:
     return table
 
 
+def create_table(lake: Lake, name: str) -> DeltaTable:
+    """Make a table, unless somebody else is faster."""
+    uri = f"{lake.uri}/{name}"
+    configuration = {
+        "delta.checkpointInterval": CHECKPOINT_COMMITS,
+        "delta.dataSkippingStatsColumns": "recording_id" if name == "transcripts" else "run_id",
+        "dgasr.schema_version": str(SCHEMA_VERSION),
+    }
+    with delta_errors(uri):
+        try:
+            return DeltaTable.create(
+                lake.table_uri(name),
+                schema=table_schema(name),
+                partition_by=[field.name for field in PARTITIONS[name]],
+                configuration=configuration,
+                storage_options=dict(lake.storage_options),
+                raise_if_key_not_exists=False,
+            )
+        except (CommitFailedError, DeltaError) as error:
+            found = open_table(lake, name)
+            if found is None:
+                raise error
+            return found
+
+
 def active_files(table: DeltaTable | None, name: str, **partition: str) -> list[File]:
     """List the files of a table that readers see at its version, in order; only those of some partitions, if asked."""
     if table is None:
@@ -99,6 +132,26 @@ def read_file(lake: Lake, file: File, columns: Sequence[str]) -> pa.Table:
         for name in columns
     ]
     return pa.Table.from_arrays(arrays, names=list(columns))
+
+
+def to_arrow(name: str, rows: Sequence[Row]) -> pa.Table:
+    """Turn rows into a table of Arrow with the columns of a table or view.
+
+    Raises:
+        IntegrityError: a row has other columns, or a value does not fit its column.
+    """
+    schema = table_schema(name)
+    for row in rows:
+        # a row of `transcripts` lacks the columns of the other kind
+        if (name != "transcripts" and set(row) != set(schema.names)) or not set(row) <= set(schema.names):
+            raise IntegrityError(
+                f"{name}: a row with missing or unknown columns {sorted(set(row) ^ set(schema.names))}. "
+                "Nothing was written; this is a fault of the program that made the rows."
+            )
+    try:
+        return pa.Table.from_pylist(list(rows), schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+        raise IntegrityError(f"{name}: a value does not fit its column ({error}). Nothing was written.") from error
 
 
 def unreadable(lake: Lake, key: str, error: Exception) -> DgasrError:

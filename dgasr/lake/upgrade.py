@@ -21,9 +21,9 @@ import pyarrow.dataset
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.lake.commit import append_rows, commit_transcripts
-from dgasr.lake.ledger import READ_THREADS
 from dgasr.lake.location import OLD_FOLDERS, Lake, lake_uri_of, open_lake, storage_error
 from dgasr.lake.schema import RECORDINGS, ROW_KINDS, SEGMENTS, TABLES, table_schema
+from dgasr.lake.table import READ_THREADS
 
 logger = logging.getLogger(__name__)
 

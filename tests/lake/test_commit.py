@@ -14,7 +14,7 @@ import pytest
 from deltalake.exceptions import CommitFailedError
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from dgasr.lake import commit
+from dgasr.lake import commit, table
 from dgasr.lake.commit import commit_shard, committed_shards, write_run
 from dgasr.lake.location import open_lake
 from dgasr.lake.schema import RUNS
@@ -299,15 +299,15 @@ def test_a_shard_of_rejected_recordings_has_no_segments(tmp_path, three_recordin
 
 
 def test_columns_that_come_later_are_added_to_an_older_table(tmp_path, make_shard, monkeypatch):
-    schema = commit.table_schema
+    schema = table.table_schema
 
     def older(name):
         found = schema(name)
         return found.remove(found.get_field_index("read_s")) if name == "transcripts" else found
 
     lake = open_lake(str(tmp_path))
-    monkeypatch.setattr(commit, "table_schema", older)
-    commit._create(lake, "transcripts")
+    monkeypatch.setattr(table, "table_schema", older)
+    table.create_table(lake, "transcripts")
     monkeypatch.undo()
     commit_shard(lake.uri, make_shard())
     commit_shard(lake.uri, redone(make_shard(), 1, read_s=2.0))
