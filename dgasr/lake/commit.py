@@ -35,7 +35,7 @@ from dgasr.lake.table import (
 from dgasr.records import Shard
 
 MAX_ATTEMPTS = 100
-"""Times that a commit is tried while others commit first. 8 writers at once needed 31 at most (docs/experiments.md)."""
+"""Times that a commit is tried while others commit first; 19 was the most that was measured (docs/experiments.md)."""
 
 MAX_FAILURES = 5
 """Times that the store may fail in a commit; what it reads it asks for again by itself."""
