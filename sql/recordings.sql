@@ -30,6 +30,10 @@ select
     audio_digest,
     read_s,
     take,
+    audio_track,
+    num_audio_tracks,
+    cancelled_s,
+    channels_differ,
     recipe_id,
     "date"
 from transcripts

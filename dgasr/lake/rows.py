@@ -96,6 +96,10 @@ def recording_row(
         "audio_digest": audio_digest,
         "read_s": read_s,
         "take": take,
+        "audio_track": report.audio_track if report else None,
+        "num_audio_tracks": report.num_audio_tracks if report else None,
+        "cancelled_s": report.cancelled_s if report else None,
+        "channels_differ": report.channels_differ if report else None,
     }
 
 

@@ -68,6 +68,16 @@ RECORDINGS = pa.schema(
         _column("audio_digest", pa.string(), "hash of the decoded audio; equal for equal audio", nullable=True),
         _column("read_s", pa.float64(), "time it took to read the recording", unit="s", nullable=True),
         _column("take", pa.int32(), "how often it was asked for again; the highest counts; null is 0", nullable=True),
+        _column("audio_track", pa.int32(), "audio track of the container that was read, from 0", nullable=True),
+        _column("num_audio_tracks", pa.int32(), "audio tracks in the container", nullable=True),
+        _column(
+            "cancelled_s",
+            pa.float64(),
+            "time in which the channels' mean would have cancelled the sound, so that the loudest was taken",
+            unit="s",
+            nullable=True,
+        ),
+        _column("channels_differ", pa.bool_(), "different voices are on the channels", nullable=True),
     ]
 )
 

@@ -47,6 +47,7 @@ REMOTE_THREADS = 16
 """Threads of DuckDB where the lake lies in S3: they wait for requests most of their time."""
 
 TYPES = {
+    pa.bool_(): "boolean",
     pa.string(): "varchar",
     pa.int32(): "integer",
     pa.int64(): "bigint",

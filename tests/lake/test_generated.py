@@ -52,6 +52,7 @@ def test_the_same_seed_invents_the_same_speech(generated, tmp_path: Path):
         ("select count(*) from rejections", lambda a: a.num_rejected),
         ("select sum(num_recordings) from rejections_by_reason", lambda a: a.num_rejected),
         ("select count(*) from suspicious_segments", lambda a: a.num_flagged),
+        ("select count(*) from heard_nothing", lambda a: 0),
         ("select sum(num_segments) from flag_counts", lambda a: a.num_flagged),
         ("select count(*) from phrase('harbour pilot ahoy')", lambda a: a.num_phrases),
         ("select count(*) from search('ahoy')", lambda a: a.num_phrases),

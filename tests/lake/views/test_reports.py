@@ -95,6 +95,14 @@ def test_suspicious_segments_show_their_flags(small):
     ]
 
 
+def test_speech_without_a_word_is_shown_with_its_channels_and_tracks(empty_lake, make_shard):
+    for number, text in enumerate(["", "one"]):
+        pieces = [("speech", 0, 4, text, 1.0, ())]
+        commit_shard(empty_lake, make_shard(shard_id=f"s{number}", uri=f"/{number}", pieces=pieces))
+    asked = "select uri, speech_s, channels_differ, audio_track, num_audio_tracks, cancelled_s from heard_nothing"
+    assert ask(empty_lake, asked) == [("/0", 4.0, False, 0, 1, 0.0)]
+
+
 def test_the_confidence_histogram_counts_every_word_once(small):
     histogram = {round(row[0], 1): row[2] for row in small("select * from confidence_histogram")}
     assert histogram == {0.0: 0, 0.1: 0, 0.2: 0, 0.3: 0, 0.4: 0, 0.5: 2, 0.6: 0, 0.7: 0, 0.8: 0, 0.9: 4}
