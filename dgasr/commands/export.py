@@ -71,10 +71,13 @@ def _export(chosen: "ChosenTranscripts", format: str, out: str | None, folder: s
         return _write_all(chosen, format, has_many, sys.stdout)
     if format == "manifest":
         return _whole(Path(out), lambda file: _write_all(chosen, format, has_many, file))
-    names, renamed = FileNames(), list[str]()
+    # Placed in the order of their URIs, so that the same recordings get the same names whatever the lake's files are.
+    names, num_written, renamed = FileNames(), 0, list[str]()
+    placed = {uri: names.place(uri[len(folder) :], EXTENSIONS[format], uri) for uri in chosen.uris()}
     for transcript in _transcripts(chosen):
+        num_written += 1
         uri = str(transcript.recording["uri"])
-        name, is_same = names.place(uri[len(folder) :], EXTENSIONS[format], uri)
+        name, is_same = placed[uri]
         path = Path(out, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         _whole(path, lambda file, one=transcript: _write_one(one, format, file))  # type: ignore[misc]
@@ -83,7 +86,7 @@ def _export(chosen: "ChosenTranscripts", format: str, out: str | None, folder: s
     if renamed:
         _whole(Path(out, RENAMED_FILE), lambda file: len([file.write(line) for line in renamed]))
         sys.stderr.write(f"{len(renamed)} names do not fit a folder and were changed: {Path(out, RENAMED_FILE)}\n")
-    return names.num_files
+    return num_written
 
 
 class FileNames:
@@ -95,7 +98,6 @@ class FileNames:
 
     def __init__(self) -> None:
         self._taken: dict[str, str] = {}
-        self.num_files = 0
 
     def place(self, relative: str, extension: str, uri: str) -> tuple[str, bool]:
         """Return the path for a recording, with `/` between its steps, and whether it is what its URI says."""
@@ -105,7 +107,6 @@ class FileNames:
             is_file = index == len(steps) - 1
             owner = uri if is_file else "/".join(["folder", *steps[: index + 1]])
             placed.append(self._free("/".join(placed), step, f".{extension}" if is_file else "", owner))
-        self.num_files += 1
         return "/".join(placed), "/".join(placed) == f"{'/'.join(steps)}.{extension}" and "/".join(steps) == relative
 
     def _free(self, parent: str, step: str, ending: str, owner: str) -> str:

@@ -5,14 +5,16 @@ The same rules refuse a shard before it is written, and find what is wrong with 
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import duckdb
 import pyarrow as pa
 
 from dgasr.errors import IntegrityError, Reason
 from dgasr.lake.schema import STATUSES, VIEWS, PresenceEvent
 from dgasr.records import SAMPLE_RATE_HZ, CutKind, SegmentKind, TimingSource
+
+if TYPE_CHECKING:
+    import duckdb
 
 Severity = Literal["fault", "note"]
 """`fault`: readers get a wrong answer, or none. `note`: worth knowing; every answer is right."""
@@ -240,7 +242,7 @@ LAKE_RULES = (
 """Rules between tables; `rows_lost` can tell nothing where recordings were transcribed again."""
 
 
-def breaches(connection: duckdb.DuckDBPyConnection, rules: Iterable[Rule], limit: int) -> Iterator[Breach]:
+def breaches(connection: "duckdb.DuckDBPyConnection", rules: Iterable[Rule], limit: int) -> Iterator[Breach]:
     """Yield what breaks some rules, at most so many places of each.
 
     Args:
@@ -270,6 +272,8 @@ def check_shard(shard_id: str, views: Mapping[str, pa.Table]) -> None:
         f"select {number} as number, '{rule.kind}' as kind, place, what from ({rule.query})"
         for number, rule in enumerate(ROW_RULES)
     )
+    import duckdb  # only who commits needs it, and a child run that reads audio does not
+
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("set TimeZone = 'UTC'")
         for name, rows in views.items():

@@ -79,6 +79,10 @@ class ChosenTranscripts:
             num_recordings=num_recordings, num_rejected=num_rejected, folder=_folder(first or "", last or "")
         )
 
+    def uris(self) -> list[str]:
+        """List the recordings that are chosen, with a transcript or without, in order."""
+        return [uri for (uri,) in self._ask("select uri from chosen order by uri").fetchall()]
+
     def read(self) -> Iterator[tuple[Row, list[Row]]]:
         """Yield each recording that has a transcript, and its segments in order.
 

@@ -18,7 +18,7 @@ from dgasr.lake.views import attach_script
 from tests.lake.reading import ask, file_of
 
 STRANGER = """
-import json, sys
+import json, os, sys
 import duckdb, pyarrow.dataset
 from deltalake import DeltaTable
 
@@ -41,7 +41,8 @@ else:
     frame = frame[frame["row_kind"] == kind][columns].astype(object)
     rows = frame.where(frame.notna(), None).values.tolist()
 assert not [name for name in sys.modules if name.split(".")[0] == "dgasr"]
-print(json.dumps(list(map(list, rows))))
+print(json.dumps(list(map(list, rows))), flush=True)
+os._exit(0)  # threads of deltalake now and then end the interpreter with SIGABRT when it goes down
 """
 
 SIMPLE = {

@@ -172,7 +172,15 @@ def test_a_store_that_stops_answering_may_work_next_time(small_lake, monkeypatch
             questions.answer("select sum(len(words)) from segments", "csv", io.StringIO())
 
 
-def test_a_question_that_takes_too_long_can_be_stopped(small_lake):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as a shell has it, whatever tests before this one left in its place."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_question_that_takes_too_long_can_be_stopped(small_lake, interruptible):
     out = io.StringIO()
     with Questions(small_lake) as questions:
         threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
