@@ -9,13 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
+import pyarrow as pa
 from deltalake import BloomFilterProperties, ColumnProperties, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.location import Lake, open_existing_lake
-from dgasr.lake.schema import TABLES
-from dgasr.lake.table import File, active_files, delta_errors, open_table
+from dgasr.lake.schema import TABLES, table_schema
+from dgasr.lake.table import File, active_files, delta_errors, open_table, read_batches
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ PARTITION = re.compile(
 
 MAX_CONFLICTS = 8
 """Times that somebody else may commit to the same files first before upkeep gives up for now."""
+
+ROWS_AT_ONCE = 8192
+"""Rows of a merge that are in memory together: about 16 MB."""
 
 ROW_GROUP_ROWS = 16_384
 """Rows that a reader who is sure of one of them fetches together: about 5 MB."""
@@ -127,11 +131,12 @@ def _merge(lake: Lake, name: str, partition: dict[str, str], target_bytes: int) 
         if table is None or files is None:
             return Compaction()
         with suppress(CommitFailedError), delta_errors(f"{lake.uri}/{name}"):
-            rows = table.to_pyarrow_dataset(partitions=[(column, "=", value) for column, value in partition.items()])
+            batches = (
+                batch for file in active_files(table, name, **partition) for batch in read_batches(lake, file, 8192)
+            )
             write_deltalake(
                 table,
-                # few rows at once: a segment takes some 2 kB, and a partition may be larger than the memory
-                rows.scanner(batch_size=8192, batch_readahead=2, fragment_readahead=2).to_reader(),
+                pa.RecordBatchReader.from_batches(table_schema(name), batches),
                 mode="overwrite",
                 predicate=" and ".join(f"{column} = '{value}'" for column, value in partition.items()),
                 target_file_size=target_bytes,
