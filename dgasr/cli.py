@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dgasr.errors import ConfigError, DgasrError
+from dgasr.errors import ConfigError, DgasrError, printable
 
 COMMANDS = ("transcribe", "backfill", "sql", "export", "lake", "evaluate", "train", "adapter", "doctor")
 """Modules of `dgasr.commands`, in the order of `dgasr --help`; each adds its commands to the parser."""
@@ -99,7 +99,7 @@ def _give_up_output() -> None:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    sys.stderr.write(f"dgasr: {message}\n")
+    sys.stderr.write("dgasr: " + "\n".join(map(printable, message.splitlines())) + "\n")
     return exit_code
 
 

@@ -3,8 +3,12 @@
 Every error takes one string (what, where, what now), so that it survives pickling between processes.
 """
 
+import re
 from enum import StrEnum
 from typing import ClassVar
+
+_STEERING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]")
+"""Control characters, line and paragraph separators, embeddings and isolates of direction."""
 
 
 class Reason(StrEnum):
@@ -150,3 +154,19 @@ class TransientError(DgasrError):
 
 class IntegrityError(DgasrError):
     """Lake, checkpoint or vocabulary contradict each other: stop, and write nothing."""
+
+
+def printable(text: str) -> str:
+    """Escape what would steer a terminal or turn the reading order around: names of files may hold anything.
+
+    Args:
+        text: a name or message as it is stored.
+
+    Returns:
+        The text with control characters (line ends and tabs too) and marks of direction written as Python writes them.
+    """
+    return "".join(_escaped(character) if _STEERING.match(character) else character for character in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgasr.commands.arguments import add_model_arguments, engine_config, given_uri
-from dgasr.errors import ConfigError
+from dgasr.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from dgasr.stages.transcripts import RecordingTranscript
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     transcripts = _noting(read_transcripts(lake_uri, summary.recipe_id, list(ids)), ids, complaints)
     write_transcripts(transcripts, options.format, len(ids) > 1, sys.stdout)
     sys.stdout.flush()
-    sys.stderr.writelines(f"{complaint}\n" for complaint in complaints)
+    sys.stderr.writelines(f"{printable(complaint)}\n" for complaint in complaints)
     return REJECTED_EXIT_CODE if complaints else 0
 
 

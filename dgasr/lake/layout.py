@@ -7,6 +7,8 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Any
 
+from dgasr.errors import printable
+
 GAP = "  "
 """Between two columns."""
 
@@ -55,7 +57,7 @@ def _cell(value: object) -> str:
         return "[" + ", ".join(_cell(item) for item in value) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_cell(item)}" for key, item in value.items()) + "}"
-    return " ".join(str(value).split())
+    return printable(" ".join(str(value).split()))
 
 
 def _fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int] | None:

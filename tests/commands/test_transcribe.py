@@ -140,3 +140,15 @@ def test_a_file_that_changes_between_listing_and_reading_is_named(dgasr, archive
     code, out, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake", "--format", "json")
     assert (code, out.count('"uri"')) == (3, 1)
     assert "one.wav: changed since it was listed" in err
+
+
+def test_names_that_steer_a_terminal_are_shown_escaped(dgasr, archive: Path, tmp_path: Path):
+    (archive / "\x1b[2Jone.wav").write_bytes((archive / "one.wav").read_bytes())
+    (archive / "bad\x1b[31m.wav").write_bytes(b"no audio at all")
+    code, out, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake")
+    assert code == 3
+    assert "\x1b" not in out + err
+    assert "\\x1b[2Jone.wav" in out
+    assert "bad\\x1b[31m.wav" in err
+    code, out, err = dgasr("transcribe", "/no\x1b[31m/such/", "--lake", tmp_path / "lake")
+    assert (code, "\x1b" in err) == (2, False)
