@@ -133,11 +133,13 @@ def read_batches(lake: Lake, file: File, num_rows: int) -> Iterator[pa.RecordBat
     pyarrow's own files and not `DeltaTable.to_pyarrow_dataset`: threads of its file system ended one interpreter in
     fifteen with SIGABRT when it went down (deltalake 1.6.6, docs/experiments.md).
     """
-    columns = table_schema(file.table).names
+    schema = table_schema(file.table)
     try:
         with pyarrow.parquet.ParquetFile(lake.path(file.key), filesystem=lake.filesystem) as source:
-            for batch in source.iter_batches(num_rows, columns=[c for c in columns if c in source.schema_arrow.names]):
-                yield from _completed(pa.Table.from_batches([batch]), file, columns).to_batches()
+            held = [name for name in schema.names if name in source.schema_arrow.names]
+            for batch in source.iter_batches(num_rows, columns=held):
+                found = _completed(pa.Table.from_batches([batch]), file, schema.names)
+                yield from pa.Table.from_arrays(found.columns, schema=schema).to_batches()
     except (pa.ArrowException, OSError) as error:
         raise unreadable(lake, file.key, error) from error
 
@@ -151,7 +153,7 @@ def _completed(found: pa.Table, file: File, columns: Sequence[str]) -> pa.Table:
         else pa.repeat(pa.scalar(values.get(name), pa.string()).cast(schema.field(name).type), found.num_rows)
         for name in columns
     ]
-    return pa.Table.from_arrays(arrays, schema=pa.schema([schema.field(name) for name in columns]))
+    return pa.Table.from_arrays(arrays, names=list(columns))
 
 
 def to_arrow(name: str, rows: Sequence[Row]) -> pa.Table:
