@@ -76,12 +76,17 @@ def _in_range(blocks: Iterator[np.ndarray], sample_rate_hz: int, label: str) -> 
             peak, num_left = max(peak, float(np.abs(judged).max())), num_left - len(judged)
             if num_left:
                 continue
-            scale = np.float32(1 / 32768 if LOUDEST_FLOAT < peak < np.inf else 1.0)
+            scale = _scale(peak)
             yield from (_checked(held * scale, label) for held in waiting)
         else:
             yield _checked(block * scale, label)
     if scale is None:
-        yield from (held * np.float32(1 / 32768 if LOUDEST_FLOAT < peak < np.inf else 1.0) for held in waiting)
+        yield from (held * _scale(peak) for held in waiting)
+
+
+def _scale(peak: float) -> np.float32:
+    """Return what brings samples to [-1, 1], by the loudest of the first second."""
+    return np.float32(1 / 32768 if LOUDEST_FLOAT < peak < np.inf else 1.0)
 
 
 def _checked(block: np.ndarray, label: str) -> np.ndarray:

@@ -1,7 +1,6 @@
 """One recording as a stream of waveform blocks: choose a decoder, mix down, resample, compare with the header."""
 
 import hashlib
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO
@@ -27,8 +26,6 @@ from dgasr.errors import (
     TruncatedError,
 )
 from dgasr.records import SAMPLE_RATE_HZ, AudioReport, Gap, seconds
-
-logger = logging.getLogger(__name__)
 
 FULL_SCALE = 32768
 """What 1.0 is in samples of 16 bits, as decoders divide them."""
@@ -160,14 +157,13 @@ class AudioStream:
     def _waveform(self, decoded: Decoded) -> Iterator[np.ndarray | Gap]:
         """Mix and resample one recording, keeping the positions behind gaps."""
         self._check_duration(decoded.declared_s or 0.0)
-        blocks, num_in, num_out = decoded.blocks, 0, 0
-        block: np.ndarray | Gap | None = None
+        num_in = num_out = 0
         damage: TruncatedError | None = None
         downmix = Downmix(decoded.num_channels, decoded.sample_rate_hz)
         resampler = _resampler(decoded.sample_rate_hz)
         while True:
             try:
-                block = next(blocks, None)
+                block = next(decoded.blocks, None)
             except TruncatedError as error:
                 damage, block = error, None
             is_end = block is None or isinstance(block, Gap)
