@@ -39,14 +39,15 @@ IMPORTS: dict[str, set[str]] = {
         "records",
     },
     "hypotheses": {"audio", "errors", "evaluation", "frontend", "recipe", "records", "training"},
+    "calibrator": {"errors", "evaluator", "features", "model"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
     "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
     "stages": {"audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "transcriber"},
     # whoever asks
     "__init__": {"transcriber"},
     "commands": {
-        "baseline", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
-        "segmentation", "stages", "store", "training", "transcriber",
+        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
+        "samples", "segmentation", "stages", "store", "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {

@@ -94,7 +94,7 @@ SEGMENTS = pa.schema(
         _column("text", pa.string(), "what was said; empty where nothing was"),
         _column("language", pa.string(), "language that the text was decoded as"),
         _column("words", pa.list_(pa.field("element", WORD, nullable=False)), "the words of the text, in order"),
-        _column("timing_source", pa.string(), "where word times come from: ctc | interpolated | none"),
+        _column("timing_source", pa.string(), "where word times come from: ctc | interpolated | even | none"),
         _column("confidence", pa.float32(), "probability that the text is right; null when not decoded", nullable=True),
         _column("flags", pa.list_(pa.field("element", pa.string(), nullable=False)), "reasons to doubt the segment"),
         _column("num_steps", pa.int32(), "denoising steps spent, 0 when not decoded"),
