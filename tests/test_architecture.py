@@ -31,7 +31,7 @@ IMPORTS: dict[str, set[str]] = {
     "exports": {"records"},
     # compositions
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
-    "frontend": {"features", "recipe", "records", "segmentation"},
+    "frontend": {"audio", "features", "recipe", "records", "segmentation"},
     "training": {"alignment", "audio", "diffusion", "errors", "features", "model", "prompt", "records"},
     "transcriber": {
         "alignment", "audio", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe", "records",
