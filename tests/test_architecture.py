@@ -32,6 +32,7 @@ IMPORTS: dict[str, set[str]] = {
     # compositions
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
     "frontend": {"audio", "features", "recipe", "records", "segmentation"},
+    "corpora": {"audio", "errors", "model", "records", "training"},
     "training": {"alignment", "audio", "diffusion", "errors", "features", "model", "prompt", "records"},
     "transcriber": {
         "alignment", "audio", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe", "records",
@@ -43,8 +44,8 @@ IMPORTS: dict[str, set[str]] = {
     # whoever asks
     "__init__": {"transcriber"},
     "commands": {
-        "baseline", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records", "segmentation",
-        "stages", "store", "training", "transcriber",
+        "baseline", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
+        "segmentation", "stages", "store", "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {

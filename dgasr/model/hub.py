@@ -39,7 +39,7 @@ def revision_of(source: str, file: str = "config.json") -> str:
         if isinstance(cached, str):
             return Path(cached).parent.name
         return str(model_info(source).sha)
-    except (OSError, ValueError, _http_error()) as error:
+    except (OSError, ValueError, http_error()) as error:
         raise absent(source, error) from error
 
 
@@ -63,11 +63,11 @@ def fetch(source: str, revision: str, patterns: Sequence[str]) -> Path:
 
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(patterns)))
-    except (OSError, ValueError, _http_error()) as error:
+    except (OSError, ValueError, http_error()) as error:
         raise absent(source, error) from error
 
 
-def _http_error() -> type[Exception]:
+def http_error() -> type[Exception]:
     """Return the error that every failed request of the Hub's client is: of httpx, or of httpx2 since its version 2."""
     from huggingface_hub.errors import HfHubHTTPError
 
