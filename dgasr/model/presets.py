@@ -139,6 +139,14 @@ class AsrConfig:
         """Bound of the backbone's logits, `softcap * tanh(z / softcap)`."""
         return self.backbone["final_logit_softcapping"]
 
+    @property
+    def is_full_attention(self) -> list[bool]:
+        """Of each layer whether it attends to everything: every sixth one, where the sizes do not list them."""
+        kinds = self.backbone.get("layer_types")
+        if kinds is not None:
+            return [kind == "full_attention" for kind in kinds]
+        return [index % 6 == 5 for index in range(self.backbone["num_hidden_layers"])]
+
     def save(self, path: Path) -> None:
         """Write as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
