@@ -31,7 +31,7 @@ IMPORTS: dict[str, set[str]] = {
     "exports": {"records"},
     # compositions
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
-    "frontend": {"features", "recipe", "records", "segmentation"},
+    "frontend": {"audio", "features", "recipe", "records", "segmentation"},
     "corpora": {"audio", "errors", "model", "records", "training"},
     "training": {"alignment", "audio", "diffusion", "errors", "features", "model", "prompt", "records"},
     "transcriber": {
