@@ -100,6 +100,20 @@ def load_adapter(model: AsrModel, source: str) -> str:
     if stored.layout != model.config.projector:
         _replace_projector(model, stored)
     inject_adapter_in_model(stored.settings, model.backbone)
+    _copy_tensors(stored, model, source)
+    return files_digest(adapter_files(source))
+
+
+def copy_adapter(model: AsrModel, source: str) -> None:
+    """Copy a saved projector and LoRA into a model that has LoRA of the same size.
+
+    Raises:
+        ConfigError: its tensors do not fit.
+    """
+    _copy_tensors(read_adapter(source, model.config, linear_layers(model), model.config.lora.scale), model, source)
+
+
+def _copy_tensors(stored: StoredAdapter, model: AsrModel, source: str) -> None:
     wanted = {
         name.replace(".default.", "."): parameter
         for name, parameter in model.backbone.named_parameters()
@@ -107,7 +121,6 @@ def load_adapter(model: AsrModel, source: str) -> str:
     }
     _copy(stored.lora, wanted, source)
     _copy(stored.projector, model.projector.state_dict(keep_vars=True), source)
-    return files_digest(adapter_files(source))
 
 
 @torch.no_grad()

@@ -136,7 +136,7 @@ def adapter_files(adapter: str) -> list[Path]:
     if missing:
         raise ConfigError(
             f"--adapter {adapter}: not an adapter ({', '.join(missing)} missing). It is a folder with "
-            f"{', '.join(ADAPTER_FILES)}, as `dgasr train --lora` writes them, or a `.pt` file of tensors."
+            f"{', '.join(ADAPTER_FILES)}, as `dgasr train` writes them, or a `.pt` file of tensors."
         )
     layout = [folder / PROJECTOR_CONFIG] if (folder / PROJECTOR_CONFIG).is_file() else []
     return [*(folder / name for name in ADAPTER_FILES), *layout]
