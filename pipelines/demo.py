@@ -5,6 +5,7 @@ Everything but the lake ends with it: the endpoint, Prefect's temporary server a
 
 import asyncio
 import atexit
+import io
 import logging
 import os
 import re
@@ -14,9 +15,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import duckdb
+import numpy as np
+import soundfile
 
 from dgasr.errors import ConfigError
 from dgasr.evaluation.timing import TimingErrors, timing_errors
@@ -29,6 +32,14 @@ from dgasr.training.manifests import Utterance, num_samples, read_manifest
 BUCKET = "archive"
 MARK = ".made-by-dgasr-demo"
 """File that marks a lake which the next demo may replace."""
+
+CALL = ("american_man.flac", "scottish_woman.ogg")
+"""Samples whose people speak on the two channels of a call, at 16 kHz."""
+
+CALL_NAME = "two_people.flac"
+
+ANSWER_S = 2.0
+"""When the second of them begins."""
 
 AUDIO_SUFFIXES = (".flac", ".mp3", ".ogg", ".m4a", ".webm", ".wav")
 
@@ -47,25 +58,26 @@ def run_demo(lake: Path) -> None:
     # standard error. Registered before Prefect is imported, this runs after all that Prefect has to say.
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno()))
     with _endpoint() as url, _prefect_home():
-        source = _upload()
+        source, calls = _upload()
         sys.stdout.write(f"{source}: {len(_audio_files())} recordings, S3 endpoint {url} (in memory)\n")
+        sys.stdout.write(f"{calls}: a call of two people, each on a channel\n")
         sys.stdout.write("the flow `transcribe` runs in this process, with a temporary Prefect server …\n")
         sys.stdout.flush()
-        _run_flow(source, lake)
+        _run_flow(calls, lake, channels="each")
+        _run_flow(source, lake, channels="mix")
     from pipelines.demo import write_report
 
-    write_report(lake, source, sys.stdout)
+    write_report(lake, source, calls, sys.stdout)
 
 
-def _run_flow(source: str, lake: Path) -> None:
+def _run_flow(source: str, lake: Path, channels: Literal["mix", "each"]) -> None:
     from dgasr.stages.engine import EngineConfig
     from dgasr.stages.plan import ShardConfig
     from pipelines.request import PoolsConfig
     from pipelines.transcribe import transcribe
 
-    asyncio.run(
-        transcribe(source=source, lake=str(lake), engine=EngineConfig(), shard=ShardConfig(), pools=PoolsConfig())
-    )
+    engine = EngineConfig(channels=channels)
+    asyncio.run(transcribe(source=source, lake=str(lake), engine=engine, shard=ShardConfig(), pools=PoolsConfig()))
 
 
 def _clear(lake: Path) -> None:
@@ -83,14 +95,28 @@ def _audio_files() -> list[Path]:
     return sorted(path for path in SAMPLES.iterdir() if path.suffix in AUDIO_SUFFIXES)
 
 
-def _upload() -> str:
+def _call() -> bytes:
+    """Put two samples on the two channels of one FLAC file."""
+    sides = [soundfile.read(SAMPLES / name, dtype="float32") for name in CALL]
+    rate_hz = sides[0][1]
+    starts = (0, round(ANSWER_S * rate_hz))
+    samples = np.zeros((max(start + side.size for (side, _), start in zip(sides, starts, strict=True)), 2), np.float32)
+    for channel, ((side, _), start) in enumerate(zip(sides, starts, strict=True)):
+        samples[start : start + side.size, channel] = side
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format="FLAC")
+    return file.getvalue()
+
+
+def _upload() -> tuple[str, str]:
     import boto3
 
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
     for path in _audio_files():
         client.put_object(Bucket=BUCKET, Key=f"recordings/{path.name}", Body=path.read_bytes())
-    return f"s3://{BUCKET}/recordings/"
+    client.put_object(Bucket=BUCKET, Key=f"calls/{CALL_NAME}", Body=_call())
+    return f"s3://{BUCKET}/recordings/", f"s3://{BUCKET}/calls/"
 
 
 @contextmanager
@@ -156,25 +182,30 @@ TEXT_WIDTH = 96
 """Characters of a text before it is cut."""
 
 
-def write_report(lake: Path, source: str, out: TextIO) -> None:
+def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
     """Print what the lake says of the samples.
 
     Args:
         lake: the demo's lake.
         source: prefix of the samples in the store.
+        calls: prefix of the call, which is transcribed channel by channel.
         out: where to.
     """
     with connect(str(lake)) as connection:
-        heard = {row["uri"].removeprefix(source): row for row in _ask(connection, "select * from latest_transcripts")}
+        transcripts = _ask(connection, "select * from latest_transcripts")
+        heard = {row["uri"].removeprefix(source): row for row in transcripts if row["uri"].startswith(source)}
         words = _words(connection, source)
         said = {Path(utterance.audio_filepath).name: utterance for utterance in read_manifest(MANIFEST)}
         _write_texts(said, heard, out)
+        _write_call(said, [row for row in transcripts if row["uri"].startswith(calls)], out)
         _write_times(said, heard, words, out)
         _write_scores(said, heard, words, out)
-        _write_coverage(connection, out)
+        _write_coverage(connection, source, out)
         _write_broken(connection, source, out)
     out.write(f"\nthe lake stays in {lake}; go on with:\n")
-    for query in ("latest_transcripts", "coverage", "select * from search('three one four')", "select * from words"):
+    call = "select channel, text from latest_transcripts where uri like '%/calls/%'"
+    searched, words_query = "select * from search('three one four')", "select * from words"
+    for query in ("latest_transcripts", call, "coverage", searched, words_query):
         out.write(f'  dgasr sql "{query}" --lake {lake}\n')
 
 
@@ -185,6 +216,12 @@ def _write_texts(said: dict[str, Utterance], heard: dict[str, dict[str, Any]], o
         out.write(f"  {name}  ({row['status']}, {row['decoded_s']:.1f} s{flagged})\n")
         out.write(f"    said   {_cut(said[name].text) or '(nothing)'}\n")
         out.write(f"    heard  {_cut(row['text']) or '(nothing)'}\n")
+
+
+def _write_call(said: dict[str, Utterance], rows: list[dict[str, Any]], out: TextIO) -> None:
+    out.write(f"\ntwo people on the two channels of {CALL_NAME} (channels: each)\n")
+    for name, row in zip(CALL, rows, strict=True):
+        out.write(f"  channel {row['channel']}  said   {said[name].text}\n{'':13}heard  {row['text']}\n")
 
 
 def _write_times(
@@ -218,10 +255,10 @@ def _write_scores(
         )
 
 
-def _write_coverage(connection: duckdb.DuckDBPyConnection, out: TextIO) -> None:
+def _write_coverage(connection: duckdb.DuckDBPyConnection, source: str, out: TextIO) -> None:
     run = _ask(connection, "select * from throughput")[0]
     sums = ", ".join(f"sum({column}) as {column}" for column in ("decoded_s", "speech_s", "dropped_s"))
-    total = _ask(connection, f"select {sums} from coverage")[0]
+    total = _ask(connection, f"select {sums} from coverage where starts_with(uri, '{source}')")[0]
     out.write(
         f"RTFx {run['rtfx']:.1f}: {total['decoded_s']:.1f} s of audio in {run['wall_s']:.1f} s on {run['device']}\n"
         f"coverage: {total['decoded_s']:.1f} s decoded = {total['speech_s']:.1f} s speech "

@@ -10,7 +10,9 @@ select
     end_s,
     end_s - start_s as duration_s,
     kind as reason,
-    segment_index
+    segment_index,
+    channel,
+    audio_track
 from segments_latest
 where kind <> 'speech'
 order by uri, start_s;

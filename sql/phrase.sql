@@ -27,6 +27,8 @@ heard as (
     select
         uri,
         segment_index,
+        channel,
+        audio_track,
         text,
         flatten(
             list_transform(
@@ -51,6 +53,8 @@ found as (
     select
         uri,
         segment_index,
+        channel,
+        audio_track,
         text,
         spelled[position:position + len(terms(query)) - 1] as said
     from begun
@@ -62,6 +66,8 @@ select
     said[-1].end_s as end_s,
     list_min(list_transform(said, lambda word: word.confidence)) as confidence,
     text,
-    segment_index
+    segment_index,
+    channel,
+    audio_track
 from found
 order by uri, start_s;

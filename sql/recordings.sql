@@ -34,6 +34,7 @@ select
     num_audio_tracks,
     cancelled_s,
     channels_differ,
+    num_transcripts,
     recipe_id,
     "date"
 from transcripts

@@ -127,11 +127,13 @@ nearby as (
         end_s,
         text,
         confidence,
+        channel,
+        audio_track,
         lag(nullif(text, '') ignore nulls) over recording as text_before,
         lead(nullif(text, '') ignore nulls) over recording as text_after
     from segments
     semi join best using (recording_id)
-    window recording as (partition by recipe_id, recording_id order by segment_index)
+    window recording as (partition by recipe_id, recording_id, audio_track, channel order by segment_index)
 )
 select
     best.uri,
@@ -142,7 +144,9 @@ select
     nearby.text,
     coalesce(nearby.text_after, '') as text_after,
     nearby.confidence,
-    best.segment_index
+    best.segment_index,
+    nearby.channel,
+    nearby.audio_track
 from best
 join nearby using (recipe_id, recording_id, segment_index)
 order by best.score desc, best.uri, best.segment_index;

@@ -1,5 +1,6 @@
 -- Every segment of the recordings in `recordings`, spoken or not, with its words nested.
--- grain: one row per recording, recipe and segment, in the order of the files: each recording's segments follow each other
+-- grain: one row per recording, recipe and segment, in the order of the files: each recording's segments follow each other,
+--        those of one track and channel after those of the one before; segment_index counts through
 -- sources: transcripts
 -- units: *_s seconds from the recording's first sample, end exclusive
 -- cost: a full scan, unless it is asked for some columns, a recording or a date
@@ -22,6 +23,7 @@ select
     flags,
     num_steps,
     canvas_tokens,
+    audio_track,
     recipe_id,
     "date"
 from transcripts

@@ -11,7 +11,9 @@ select
     flags,
     confidence,
     text,
-    segment_index
+    segment_index,
+    channel,
+    audio_track
 from segments_latest
 where len(flags) > 0
 order by confidence nulls first, uri, start_s;

@@ -10,6 +10,8 @@ with numbered as (
         uri,
         "date",
         segment_index,
+        channel,
+        audio_track,
         generate_subscripts(words, 1) - 1 as word_index,
         unnest(words) as word
     from segments_latest
@@ -22,5 +24,7 @@ select
     word.start_s as start_s,
     word.end_s as end_s,
     word.confidence as confidence,
+    channel,
+    audio_track,
     "date"
 from numbered;

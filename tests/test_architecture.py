@@ -15,14 +15,14 @@ IMPORTS: dict[str, set[str]] = {
     # what is handed between packages, and what they agree on
     "errors": set(),
     "records": set(),
-    "kernels": set(),
+    "device": set(),
     # one noun each
     "audio": {"errors", "records"},
     "segmentation": {"errors", "records"},
     "features": {"errors", "records"},
     "prompt": {"errors", "records"},
-    "model": {"errors", "kernels", "prompt"},
-    "diffusion": {"errors", "kernels"},
+    "model": {"device", "errors", "prompt"},
+    "diffusion": {"device", "errors"},
     "alignment": {"errors", "records"},
     "store": {"errors", "records"},
     "lake": {"errors", "records"},
@@ -31,21 +31,23 @@ IMPORTS: dict[str, set[str]] = {
     "exports": {"records"},
     # compositions
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
-    "frontend": {"features", "recipe", "records", "segmentation"},
+    "frontend": {"audio", "features", "recipe", "records", "segmentation"},
     "corpora": {"audio", "errors", "model", "records", "training"},
     "training": {"alignment", "audio", "diffusion", "errors", "features", "model", "prompt", "records"},
     "transcriber": {
-        "alignment", "audio", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe", "records",
-        },
+        "alignment", "audio", "device", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe",
+        "records",
+    },
     "hypotheses": {"audio", "errors", "evaluation", "frontend", "recipe", "records", "training"},
+    "calibrator": {"errors", "evaluator", "features", "model"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
     "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
     "stages": {"audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "transcriber"},
     # whoever asks
     "__init__": {"transcriber"},
     "commands": {
-        "baseline", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
-        "segmentation", "stages", "store", "training", "transcriber",
+        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
+        "samples", "segmentation", "stages", "store", "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {

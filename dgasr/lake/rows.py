@@ -100,6 +100,7 @@ def recording_row(
         "num_audio_tracks": report.num_audio_tracks if report else None,
         "cancelled_s": report.cancelled_s if report else None,
         "channels_differ": report.channels_differ if report else None,
+        "num_transcripts": report.num_transcripts if report else None,
     }
 
 
@@ -123,6 +124,7 @@ def segment_row(transcript: SegmentTranscript, *, shard_id: str) -> Row:
         "flags": list(transcript.flags),
         "num_steps": transcript.num_steps,
         "canvas_tokens": transcript.canvas_tokens,
+        "audio_track": segment.audio_track,
     }
 
 

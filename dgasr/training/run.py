@@ -128,7 +128,7 @@ def train_run(
         checkpoint_feed_forward(model)
     resumed = last_checkpoint(run.out)
     _forget_rows_after(run.out, int(resumed.name.split("-")[1]) if resumed else 0)
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.out / "tensorboard"))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.out / "tensorboard")  # the library takes it from nowhere else
     trainer = AsrTrainer(Losses(model, config), config, run, Numbered(batches), measured, device, sample)
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     model.eval()

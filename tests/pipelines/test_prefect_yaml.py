@@ -84,8 +84,13 @@ def test_parents_wait_in_a_pool_that_no_child_uses():
 def test_a_misspelt_setting_is_refused():
     from dgasr.stages.engine import EngineConfig
 
+    reads = TypeAdapter(EngineConfig).validate_python
     with pytest.raises(ValidationError, match="max_stepz"):
-        TypeAdapter(EngineConfig).validate_python({"max_stepz": 8})
+        reads({"max_stepz": 8})
+    with pytest.raises(ValidationError, match="max_speed"):
+        reads({"limits": {"max_speed": 8}})
+    asked = reads({"channels": 1, "track": "each", "limits": {"max_duration_s": 60}})
+    assert (asked.channels, asked.track, asked.limits.max_duration_s) == (1, "each", 60)
 
 
 def test_telemetry_is_off_for_whoever_imports_the_flows():
