@@ -34,14 +34,7 @@ AUDIO_SUFFIXES = (".flac", ".mp3", ".ogg", ".m4a", ".webm", ".wav")
 
 
 def run_demo(lake: Path) -> None:
-    """Show the whole way of the data on this machine.
-
-    Args:
-        lake: folder for the lake; a lake that an earlier demo made there is replaced.
-
-    Raises:
-        ConfigError: something else lies there.
-    """
+    """Show the whole way of the data on this machine; a lake that an earlier demo made in the folder is replaced."""
     _clear(lake)
     # Prefect keeps modules alive past the interpreter's end, and DuckDB's bindings then list all their types on
     # standard error. Registered before Prefect is imported, this runs after all that Prefect has to say.
@@ -157,13 +150,7 @@ TEXT_WIDTH = 96
 
 
 def write_report(lake: Path, source: str, out: TextIO) -> None:
-    """Print what the lake says of the samples.
-
-    Args:
-        lake: the demo's lake.
-        source: prefix of the samples in the store.
-        out: where to.
-    """
+    """Print what the demo's lake says of the samples, whose URIs begin with `source`."""
     with connect(str(lake)) as connection:
         heard = {row["uri"].removeprefix(source): row for row in _ask(connection, "select * from latest_transcripts")}
         words = _words(connection, source)

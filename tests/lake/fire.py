@@ -17,8 +17,7 @@ from dgasr.errors import IntegrityError, TransientError
 from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.rows import ShardRows
-from dgasr.lake.upkeep import CompactionConfig, compact
-from dgasr.lake.vacuum import VacuumConfig, vacuum
+from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, vacuum
 from dgasr.lake.views import connect
 
 OWNERS = """

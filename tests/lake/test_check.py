@@ -14,7 +14,7 @@ from deltalake import write_deltalake
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.lake import commit
 from dgasr.lake.check import check_lake
-from dgasr.lake.commit import commit_shard, commit_transcripts, shard_table, write_presence, write_run
+from dgasr.lake.commit import append_rows, commit_shard, commit_transcripts, shard_table
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.rules import LAKE_RULES, ROW_RULES
 from dgasr.lake.upkeep import CompactionConfig, compact, forget_partition
@@ -69,7 +69,7 @@ def lake(tmp_path, three_recordings, make_shard, make_run, day):
     uri = str(tmp_path / "lake")
     commit_shard(uri, three_recordings)
     commit_shard(uri, make_shard(shard_id="s2", uri="/a/four.flac", modified_at=day + timedelta(days=1)))
-    write_run(uri, make_run(recordings={"ok": 4}))
+    append_rows(uri, "runs", [make_run(recordings={"ok": 4})])
     return uri
 
 
@@ -149,7 +149,7 @@ def test_times_of_ten_hours_keep_their_samples(tmp_path, make_shard):
 
 def test_a_recording_under_two_dates_is_found(lake, make_shard, day, monkeypatch):
     """Identical bytes, listed again with another date: the format before this one let both rows stand."""
-    monkeypatch.setattr(commit, "_held", lambda *_: {})
+    monkeypatch.setattr(commit, "held_owners", lambda *_: {})
     moved = make_shard(shard_id="s9", modified_at=day + timedelta(days=1))
     commit_transcripts(lake, "f00d", shard_table(moved))
     assert "recording_doubled" in kinds(lake)
@@ -172,7 +172,7 @@ def test_a_recording_whose_id_is_not_that_of_its_object_is_found(lake, make_shar
 
 
 def test_an_unknown_event_is_found(lake, day):
-    write_presence(lake, presence_rows([("/a", None)], "vanished", noticed_at=day, run_id="r"))
+    append_rows(lake, "presence", presence_rows([("/a", None)], "vanished", noticed_at=day, run_id="r"))
     assert kinds(lake) == ["event"]
 
 

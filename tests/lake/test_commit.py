@@ -15,7 +15,8 @@ from deltalake.exceptions import CommitFailedError
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
 from dgasr.lake import commit, table
-from dgasr.lake.commit import commit_shard, committed_shards, write_run
+from dgasr.lake.commit import append_rows, commit_shard
+from dgasr.lake.ledger import committed_shards
 from dgasr.lake.location import open_lake
 from dgasr.lake.schema import RUNS
 from dgasr.lake.table import open_table
@@ -318,7 +319,7 @@ def test_a_run_is_written_once(tmp_path, small_lake):
     with connect(small_lake) as connection:
         (values,) = connection.execute("select * exclude (date) from runs").fetchall()
         row = dict(zip(RUNS.names, values, strict=True))
-    assert [write_run(str(tmp_path), row) for _ in range(2)] == [True, False]
+    assert [append_rows(str(tmp_path), "runs", [row]) for _ in range(2)] == [True, False]
     assert ask(str(tmp_path), "select run_id, rtfx from runs") == [("run1", 4.0)]
 
 

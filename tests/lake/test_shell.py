@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from dgasr.lake import answers
+from dgasr.lake import query
 from dgasr.lake.commit import commit_shard
 from dgasr.lake.files import _PartFile
-from dgasr.lake.shell import Questions, run_sql
+from dgasr.lake.query import Questions, run_sql
 from tests.lake.reading import file_of
 
 
@@ -76,7 +76,7 @@ def test_a_table_fits_into_a_line(small_lake):
 
 
 def test_a_long_table_says_that_it_stops(empty_lake, monkeypatch):
-    monkeypatch.setattr(answers, "TABLE_ROWS", 2)
+    monkeypatch.setattr(query, "TABLE_ROWS", 2)
     assert answer(empty_lake, "select unnest(range(3)) as n").endswith(
         "… the first 2 rows. Add a `limit`, or take --format csv for all of them.\n"
     )

@@ -9,11 +9,10 @@ import pytest
 
 from dgasr.errors import ConfigError
 from dgasr.lake.check import check_lake
-from dgasr.lake.commit import commit_shard, write_run
+from dgasr.lake.commit import append_rows, commit_shard
 from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.table import open_table
-from dgasr.lake.upkeep import CompactionConfig, compact, forget_partition
-from dgasr.lake.vacuum import VacuumConfig, vacuum
+from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, forget_partition, vacuum
 from dgasr.lake.views import connect
 from tests.lake.reading import ask, file_of, keys_of, rows_of
 
@@ -42,7 +41,7 @@ def lake(tmp_path, make_shard, make_run, day):
         at = day + timedelta(days=number // 3)
         commit_shard(uri, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", modified_at=at))
     for run_id in ("r1", "r2"):
-        write_run(uri, make_run(run_id=run_id))
+        append_rows(uri, "runs", [make_run(run_id=run_id)])
     return uri
 
 

@@ -6,14 +6,14 @@ import pytest
 import soundfile
 
 from dgasr.errors import TransientError
+from dgasr.lake.transcripts import read_transcripts
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages import prepare as prepare_module
-from dgasr.stages.discover import list_recordings
+from dgasr.stages.discover import Listing
 from dgasr.stages.embedded import transcribe_sources
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.report import RunSummary
-from dgasr.stages.transcripts import read_transcripts
 from tests.stages.conftest import engine_of
 
 
@@ -134,7 +134,7 @@ def test_segments_of_a_recording_that_is_rejected_half_way_are_left_out(
     audio[-100] = np.nan
     soundfile.write(archive / "nan.wav", audio, 16_000, subtype="FLOAT")
     run(archive, recipe, transcriber)
-    nan = [r.recording_id for r in list_recordings([str(archive / "nan.wav")])]
+    nan = [r.recording_id for r in Listing([str(archive / "nan.wav")])]
     assert ask(archive, "select status, reason, num_segments from recordings where uri like '%nan.wav'") == [
         ("rejected", "not_finite", 0)
     ]
@@ -143,7 +143,7 @@ def test_segments_of_a_recording_that_is_rejected_half_way_are_left_out(
 
 def test_transcripts_are_read_back_in_order(archive: Path, recipe: Recipe, transcriber):
     run(archive, recipe, transcriber)
-    ids = [r.recording_id for r in list_recordings([str(archive)])]
+    ids = [r.recording_id for r in Listing([str(archive)])]
     transcripts = list(read_transcripts(f"{archive.parent}/lake", recipe.recipe_id, ids))
     assert [t.recording["uri"].split("/")[-1] for t in transcripts] == ["a.flac", "b.wav", "cut.wav", "text.mp3"]
     assert all(

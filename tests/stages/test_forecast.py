@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from dgasr.errors import ConfigError
-from dgasr.lake.commit import write_run
+from dgasr.lake.commit import append_rows
 from dgasr.lake.rows import run_row
 from dgasr.recipe import Recipe
 from dgasr.stages.embedded import transcribe_sources
@@ -29,11 +29,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def write_measured(lake: str, run_id: str, audio_s: float, wall_s: float, stage: str | None, recipe_id: str) -> None:
     row = run_row(
-        run_id=run_id, recipe_id=recipe_id, recipe_json="{}", versions_json="{}", source="/a", device="cuda:0",
+        run_id=run_id, recipe_id=recipe_id, recipe="{}", versions="{}", source="/a", device="cuda:0",
         started_at=datetime.now(UTC), recordings={"ok": 1, "partial": 0, "rejected": 0}, num_segments=1, num_words=1,
         audio_s=audio_s, wall_s=wall_s, peak_memory_bytes=1, stage=stage,
     )  # fmt: skip
-    write_run(lake, row)
+    append_rows(lake, "runs", [row])
 
 
 def test_without_a_lake_all_is_estimated_and_says_so(archive: Path):

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from dgasr.lake.commit import commit_shard, write_presence
+from dgasr.lake.commit import append_rows, commit_shard
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.views import connect
 from tests.lake.reading import ask
@@ -33,7 +33,9 @@ def test_an_object_that_is_gone_is_listed_with_what_it_said(empty_lake, three_re
     commit_shard(empty_lake, three_recordings)
     for number, (event, uris) in enumerate({"deleted": ["/a/two.mp3", "/b"], "returned": ["/b"]}.items()):
         at = day + timedelta(hours=number)
-        write_presence(empty_lake, presence_rows([(u, None) for u in uris], event, noticed_at=at, run_id=f"r{number}"))
+        append_rows(
+            empty_lake, "presence", presence_rows([(u, None) for u in uris], event, noticed_at=at, run_id=f"r{number}")
+        )
     assert ask(empty_lake, "select uri, noticed_at, decoded_s, num_words from deleted_objects") == [
         ("/a/two.mp3", day, 2.0, 1)
     ]
