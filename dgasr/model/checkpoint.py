@@ -1,7 +1,8 @@
-"""Model folders: `config.json`, `model.safetensors`, `tokenizer.json`. Written whole, read strictly.
+"""Model folders: `config.json`, weights, `tokenizer.json`. Written whole, read strictly.
 
-Tied tensors are stored once, under their first name; every tensor in the file must be used and every one needed must
-be in the file.
+Weights lie in `model.safetensors`, or in a file for each part of the model, so that a part that stays as it was adds
+nothing to a repository's history. Tied tensors are stored once, under their first name; every tensor in the files must
+be used and every one needed must be there.
 """
 
 import os
@@ -14,9 +15,12 @@ from torch import Tensor
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.model.asr import AsrModel
-from dgasr.model.identity import CONFIG_FILE, WEIGHTS_FILE, folder_digest
+from dgasr.model.identity import CONFIG_FILE, PART_FILES, WEIGHTS_FILE, folder_digest, weight_files
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.prompt import Tokenizer
+
+SCALES = ".scales"
+"""After the name of a matrix that is stored in 8 bits: what each of its rows is multiplied by."""
 
 
 def unique_tensors(model: AsrModel) -> dict[str, Tensor]:
@@ -29,47 +33,68 @@ def unique_tensors(model: AsrModel) -> dict[str, Tensor]:
     return tensors
 
 
-def save_model(model: AsrModel, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+def save_model(model: AsrModel, folder: Path, dtype: torch.dtype = torch.float32, *, by_part: bool = False) -> None:
     """Write config and weights; the tokenizer is copied by whoever has it.
 
     Args:
         model: what to store.
         folder: created if missing. Each file is replaced atomically.
-        dtype: type of the stored floating-point weights.
+        dtype: type of the stored floating-point weights; `int8` stores matrices in 8 bits with a scale for each row,
+            and the rest in float32.
+        by_part: write one file for each of `PART_FILES` in place of one for all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder / CONFIG_FILE)
-    tensors = {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
-        for name, tensor in unique_tensors(model).items()
-    }
-    partial = folder / (WEIGHTS_FILE + ".partial")
-    save_file(tensors, partial)
-    os.replace(partial, folder / WEIGHTS_FILE)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in unique_tensors(model).items():
+        tensors |= _stored(name, tensor.detach().cpu(), dtype)
+    files = PART_FILES if by_part else {"": WEIGHTS_FILE}
+    for part, file in files.items():
+        partial = folder / (file + ".partial")
+        save_file({name: tensor for name, tensor in tensors.items() if name.startswith(part)}, partial)
+        os.replace(partial, folder / file)
 
 
-def load_weights(model: AsrModel, path: Path) -> None:
-    """Copy a file's tensors into a model of the same configuration, in the model's own dtype.
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    if not tensor.is_floating_point() or (dtype == torch.int8 and tensor.dim() < 2):
+        return {name: tensor.contiguous()}
+    if dtype != torch.int8:
+        return {name: tensor.to(dtype).contiguous()}
+    rows = tensor.float().flatten(1)
+    scales = (rows.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)  # [rows]
+    narrow = (rows / scales[:, None]).round().to(torch.int8)
+    return {name: narrow.view(tensor.shape).contiguous(), name + SCALES: scales}
+
+
+def load_weights(model: AsrModel, folder: Path) -> None:
+    """Copy a folder's tensors into a model of the same configuration, in the model's own dtype.
 
     Raises:
-        ConfigError: the file is missing or is not safetensors.
-        IntegrityError: names or shapes of file and model differ; nothing is copied then.
+        ConfigError: a file is missing or is not safetensors.
+        IntegrityError: names or shapes of files and model differ; nothing is copied then.
     """
-    try:
-        stored = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{path}: no readable weights ({error}). Give a folder written by `dgasr train`.") from error
+    stored: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        try:
+            stored |= load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(
+                f"{path}: no readable weights ({error}). Give a folder written by `dgasr train`."
+            ) from error
+    scales = {name: stored.pop(name) for name in [name for name in stored if name.endswith(SCALES)]}
     wanted = unique_tensors(model)
     missing, unused = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
     other = [name for name in wanted.keys() & stored.keys() if wanted[name].shape != stored[name].shape]
     if missing or unused or other:
         raise IntegrityError(
-            f"{path} does not fit its config.json: missing {missing[:3]}, unused {unused[:3]}, other shape "
-            f"{sorted(other)[:3]} (of {len(missing)}, {len(unused)}, {len(other)}). Take both from one training."
+            f"{folder}: its weights do not fit its config.json: missing {missing[:3]}, unused {unused[:3]}, other "
+            f"shape {sorted(other)[:3]} (of {len(missing)}, {len(unused)}, {len(other)}). Take both from one training."
         )
     with torch.no_grad():
         for name, tensor in wanted.items():
-            tensor.copy_(stored[name])
+            rows = scales.get(name + SCALES)
+            number = stored[name] if rows is None else stored[name] * rows.view(-1, *[1] * (tensor.dim() - 1))
+            tensor.copy_(number)
 
 
 def load_model(folder: Path) -> AsrModel:
@@ -77,5 +102,5 @@ def load_model(folder: Path) -> AsrModel:
     config = AsrConfig.load(folder / CONFIG_FILE)
     identity = ModelIdentity(name=config.name, digest=folder_digest(folder))
     model = AsrModel(config, Tokenizer.load(folder), identity)
-    load_weights(model, folder / WEIGHTS_FILE)
+    load_weights(model, folder)
     return model.eval().requires_grad_(False)

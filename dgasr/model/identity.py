@@ -18,6 +18,9 @@ from dgasr.model.projector_config import ProjectorConfig
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 """A model folder."""
 
+PART_FILES = {part: f"{part}.safetensors" for part in ("encoder", "projector", "backbone")}
+"""What holds the weights of each part where they do not lie in `WEIGHTS_FILE`."""
+
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "projector.safetensors")
 """An adapter folder."""
 
@@ -109,9 +112,15 @@ def pretrained_digest(config: AsrConfig) -> str:
     return "+".join(revision_of(config.pretrained[part]) for part in ("encoder", "backbone"))
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """List the files of a model folder's weights: one for all, or one for each part."""
+    is_by_part = any((folder / name).is_file() for name in PART_FILES.values())
+    return [folder / name for name in (PART_FILES.values() if is_by_part else [WEIGHTS_FILE])]
+
+
 def folder_digest(folder: Path) -> str:
     """Fingerprint of a model folder: 32 hex digits over config, weights and tokenizer."""
-    return files_digest([folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)])
+    return files_digest([folder / CONFIG_FILE, *weight_files(folder), folder / TOKENIZER_FILE])
 
 
 def adapter_files(adapter: str) -> list[Path]:

@@ -5,7 +5,7 @@ from safetensors.torch import load_file, save_file
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_weights, save_model, unique_tensors
-from dgasr.model.identity import WEIGHTS_FILE, folder_digest
+from dgasr.model.identity import PART_FILES, WEIGHTS_FILE, folder_digest
 from dgasr.model.presets import tiny
 
 
@@ -17,7 +17,7 @@ def stored(random_model, tmp_path):
 
 def test_a_model_survives_its_folder_to_the_bit(stored, random_model):
     model = AsrModel(tiny())
-    load_weights(model, stored / WEIGHTS_FILE)
+    load_weights(model, stored)
     for (name, tensor), other in zip(random_model.state_dict().items(), model.state_dict().values(), strict=True):
         assert torch.equal(tensor, other), name
 
@@ -30,7 +30,7 @@ def test_tied_tensors_are_stored_once(stored, random_model):
 
 def test_loading_keeps_encoder_and_decoder_tied(stored):
     model = AsrModel(tiny())
-    load_weights(model, stored / WEIGHTS_FILE)
+    load_weights(model, stored)
     assert model.head_weight is model.backbone.model.encoder.language_model.embed_tokens.weight
 
 
@@ -47,14 +47,14 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_copied(stored, rando
     model = AsrModel(tiny())
     before = unique_tensors(model)["projector.hidden.weight"].clone()
     with pytest.raises(IntegrityError, match="projector"):
-        load_weights(model, stored / WEIGHTS_FILE)
+        load_weights(model, stored)
     assert torch.equal(before, unique_tensors(model)["projector.hidden.weight"])
 
 
 def test_a_file_that_is_not_safetensors_is_refused(stored):
     (stored / WEIGHTS_FILE).write_bytes(b"\x80\x04pickle")
     with pytest.raises(ConfigError, match="no readable weights"):
-        load_weights(AsrModel(tiny()), stored / WEIGHTS_FILE)
+        load_weights(AsrModel(tiny()), stored)
 
 
 def test_the_digest_changes_with_any_file(stored):
@@ -62,3 +62,34 @@ def test_the_digest_changes_with_any_file(stored):
     first = folder_digest(stored)
     (stored / "tokenizer.json").write_text("{ }")
     assert folder_digest(stored) != first
+
+
+def test_a_file_for_each_part_holds_the_same(random_model, tmp_path):
+    save_model(random_model, tmp_path, by_part=True)
+    assert {path.name for path in tmp_path.glob("*.safetensors")} == set(PART_FILES.values())
+    model = AsrModel(tiny())
+    load_weights(model, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), random_model.parameters(), strict=True))
+
+
+def test_a_part_that_is_missing_is_named(random_model, tmp_path):
+    save_model(random_model, tmp_path, by_part=True)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / PART_FILES["projector"]).unlink()
+    with pytest.raises(ConfigError, match=r"projector\.safetensors"):
+        load_weights(AsrModel(tiny()), tmp_path)
+    with pytest.raises(ConfigError, match=r"projector\.safetensors"):
+        folder_digest(tmp_path)
+
+
+def test_eight_bits_are_off_by_half_a_step_of_each_row_at_most(random_model, tmp_path):
+    with torch.no_grad():
+        random_model.projector.output.weight[0] = 0
+    save_model(random_model, tmp_path, torch.int8)
+    model = AsrModel(tiny())
+    load_weights(model, tmp_path)
+    for (name, wanted), found in zip(random_model.named_parameters(), model.parameters(), strict=True):
+        rows = wanted.flatten(1) if wanted.dim() > 1 else wanted[:, None]
+        step = rows.abs().amax(dim=1, keepdim=True) / 127 if wanted.dim() > 1 else 0.0
+        assert ((found.view_as(rows) - rows).abs() <= 0.501 * step).all(), name
+    assert (tmp_path / WEIGHTS_FILE).stat().st_size < 0.35 * sum(4 * p.numel() for p in random_model.parameters())

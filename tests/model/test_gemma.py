@@ -95,7 +95,7 @@ def test_weights_survive_a_model_folder(model, config, tmp_path):
 
     save_model(model, tmp_path)
     other = AsrModel(AsrConfig.load(tmp_path / "config.json")).eval()
-    load_weights(other, tmp_path / "model.safetensors")
+    load_weights(other, tmp_path)
     embeddings = torch.randn(1, 6, 64, generator=torch.Generator().manual_seed(4))
     assert torch.equal(other.prefill(embeddings)[0], model.prefill(embeddings)[0])
 

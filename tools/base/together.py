@@ -203,7 +203,7 @@ def main() -> None:
         with torch.no_grad():
             for name, parameter in learning.items():
                 parameter.copy_(by_name[name])
-        save_model(model, options.bundle, torch.float16)
+        save_model(model, options.bundle, torch.int8, by_part=True)
         shutil.copy(options.vocabulary / "tokenizer.json", options.bundle / "tokenizer.json")
 
 
