@@ -16,19 +16,11 @@ with spoken as (
     group by uri
 )
 select
-    recordings_latest.uri,
-    recordings_latest.status,
+    recordings_latest.uri, recordings_latest.status,
     coalesce(spoken.text, '') as text,
-    spoken.confidence,
-    coalesce(spoken.num_flagged, 0) as num_flagged,
-    recordings_latest.num_words,
-    recordings_latest.decoded_s,
-    recordings_latest.speech_s,
-    recordings_latest.language,
-    recordings_latest.reason,
-    recordings_latest.recording_id,
-    recordings_latest.recipe_id,
-    recordings_latest.transcribed_at
+    spoken.confidence, coalesce(spoken.num_flagged, 0) as num_flagged, recordings_latest.num_words,
+    recordings_latest.decoded_s, recordings_latest.speech_s, recordings_latest.language, recordings_latest.reason,
+    recordings_latest.recording_id, recordings_latest.recipe_id, recordings_latest.transcribed_at
 from recordings_latest
 left join spoken using (uri)
 order by uri;

@@ -8,11 +8,7 @@
 -- example: s3://archive/a.flac | 31.2–32.0 | 0.98 | 'one forty two' | segment_index 7
 create or replace macro phrase(query) as table
 with held as materialized (
-    select
-        recipe_id,
-        "date",
-        recording_id,
-        segment_index
+    select recipe_id, "date", recording_id, segment_index
     from segments_latest
     where
         -- leaves out most segments before the others' text is looked at closely
@@ -21,9 +17,7 @@ with held as materialized (
 ),
 heard as (
     select
-        uri,
-        segment_index,
-        text,
+        uri, segment_index, text,
         flatten(
             list_transform(
                 words,
@@ -45,9 +39,7 @@ begun as (
 ),
 found as (
     select
-        uri,
-        segment_index,
-        text,
+        uri, segment_index, text,
         spelled[position:position + len(terms(query)) - 1] as said
     from begun
     where spelled_terms[position:position + len(terms(query)) - 1] = terms(query)
@@ -57,7 +49,6 @@ select
     said[1].start_s as start_s,
     said[-1].end_s as end_s,
     list_min(list_transform(said, lambda word: word.confidence)) as confidence,
-    text,
-    segment_index
+    text, segment_index
 from found
 order by uri, start_s;

@@ -11,17 +11,13 @@ create or replace macro search(query, max_results := 50) as table
 with latest as materialized (
     select
         row_number() over (order by uri) as number,
-        recipe_id,
-        recording_id,
-        uri
+        recipe_id, recording_id, uri
     from recordings_latest
 ),
 -- Which of the words asked for stand in each segment, as often as they do. Of a text in ASCII only these are taken out.
 heard as materialized (
     select
-        latest.number,
-        segments.segment_index,
-        strlen(segments.text) as num_bytes,
+        latest.number, segments.segment_index, strlen(segments.text) as num_bytes,
         if(
             strlen(segments.text) = length(segments.text),
             regexp_extract_all(
@@ -37,11 +33,7 @@ heard as materialized (
 ),
 found as materialized (
     select
-        number,
-        segment_index,
-        num_bytes,
-        is_as_asked,
-        term,
+        number, segment_index, num_bytes, is_as_asked, term,
         count(*) as num_hits
     from (select * exclude (hits), unnest(hits) as term from heard)
     group by all
@@ -56,16 +48,10 @@ weights as materialized (
 ),
 -- Decimals, whose sum does not depend on the order in which threads come to them.
 best as materialized (
-    select
-        latest.uri,
-        latest.recipe_id,
-        latest.recording_id,
-        ranked.segment_index,
-        ranked.score
+    select latest.uri, latest.recipe_id, latest.recording_id, ranked.segment_index, ranked.score
     from (
         select
-            found.number,
-            found.segment_index,
+            found.number, found.segment_index,
             sum(
                 (
                     weights.weight::double * found.num_hits * 2.2
@@ -83,13 +69,7 @@ best as materialized (
 -- By recording alone, which is cheaper to compare; other recipes' rows of it fall out below.
 nearby as (
     select
-        recipe_id,
-        recording_id,
-        segment_index,
-        start_s,
-        end_s,
-        text,
-        confidence,
+        recipe_id, recording_id, segment_index, start_s, end_s, text, confidence,
         lag(nullif(text, '') ignore nulls) over recording as text_before,
         lead(nullif(text, '') ignore nulls) over recording as text_after
     from segments
@@ -97,15 +77,12 @@ nearby as (
     window recording as (partition by recipe_id, recording_id order by segment_index)
 )
 select
-    best.uri,
-    nearby.start_s,
-    nearby.end_s,
+    best.uri, nearby.start_s, nearby.end_s,
     best.score::double as score,
     coalesce(nearby.text_before, '') as text_before,
     nearby.text,
     coalesce(nearby.text_after, '') as text_after,
-    nearby.confidence,
-    best.segment_index
+    nearby.confidence, best.segment_index
 from best
 join nearby using (recipe_id, recording_id, segment_index)
 order by best.score desc, best.uri, best.segment_index;

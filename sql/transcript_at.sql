@@ -16,17 +16,7 @@ with segment as (
     window recording as (order by segment_index)
 )
 select
-    start_s,
-    end_s,
-    kind,
-    text,
-    spoken.word as word,
-    spoken.start_s as word_start_s,
-    spoken.end_s as word_end_s,
-    text_before,
-    text_after,
-    confidence,
-    flags,
-    segment_index
+    start_s, end_s, kind, text, spoken.word as word, spoken.start_s as word_start_s, spoken.end_s as word_end_s,
+    text_before, text_after, confidence, flags, segment_index
 from segment
 where start_s <= second and second < end_s;

@@ -14,26 +14,16 @@ with shared as (
     having count(distinct recipe_id) = 2
 ),
 heard as (
-    select
-        recipe_id,
-        recording_id,
-        segment_index,
-        generate_subscripts(words, 1) as word_index,
-        unnest(words) as said
+    select recipe_id, recording_id, segment_index, generate_subscripts(words, 1) as word_index, unnest(words) as said
     from segments
     semi join shared using (recording_id)
     where recipe_id in (first_recipe, second_recipe)
 ),
 spelled as (
     select
-        recipe_id,
-        recording_id,
-        segment_index,
-        word_index,
-        said.word as word,
+        recipe_id, recording_id, segment_index, word_index, said.word as word,
         regexp_replace(lower(said.word), '[^\p{L}\p{N}]+', '', 'g') as term,
-        said.start_s as start_s,
-        said.end_s as end_s,
+        said.start_s as start_s, said.end_s as end_s,
         (said.start_s + said.end_s) / 2 as middle_s,
         said.confidence as confidence
     from heard
@@ -65,21 +55,14 @@ missing as (
     select second_words.*
     from second_words
     anti join (
-        select
-            recording_id,
-            other.segment_index as segment_index,
-            other.word_index as word_index
+        select recording_id, other.segment_index as segment_index, other.word_index as word_index
         from paired
         where other is not null
     ) as taken using (recording_id, segment_index, word_index)
 ),
 differences as (
     select
-        recording_id,
-        start_s,
-        word as first_word,
-        other.word as second_word,
-        confidence as first_confidence,
+        recording_id, start_s, word as first_word, other.word as second_word, confidence as first_confidence,
         other.confidence as second_confidence
     from paired
     where other is null or other.term <> term
@@ -88,13 +71,8 @@ differences as (
     from missing
 )
 select
-    shared.uri,
-    differences.start_s,
-    differences.first_word,
-    differences.second_word,
-    differences.first_confidence,
-    differences.second_confidence,
-    recording_id
+    shared.uri, differences.start_s, differences.first_word, differences.second_word, differences.first_confidence,
+    differences.second_confidence, recording_id
 from differences
 join shared using (recording_id)
 order by shared.uri, differences.start_s, differences.first_word;

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
     lake_uri = lake_uri_of(options.lake)
     _check_lake(lake_uri)
-    ids = {recording.recording_id: recording.uri for recording in Listing(options.sources, lake_uri)}
+    ids = {recording.recording_id: recording.uri for recording in Listing(options.sources, lake_uri=lake_uri)}
     if not ids:
         raise ConfigError(f"{', '.join(options.sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
     config = engine_config(options)

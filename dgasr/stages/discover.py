@@ -67,7 +67,7 @@ class Listing:
         lake_uri: absolute; what a lake there consists of is no recording. Empty for no lake.
     """
 
-    def __init__(self, sources: Sequence[str], uris: Sequence[str] = (), lake_uri: str = "") -> None:
+    def __init__(self, sources: Sequence[str], uris: Sequence[str] = (), *, lake_uri: str = "") -> None:
         self._sources, self._lake_uri = sources, lake_uri
         self._uris = tuple(dict.fromkeys(map(_whole_uri, uris)))
         self._names = set(self._uris)

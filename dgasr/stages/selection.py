@@ -210,4 +210,4 @@ def _held(selection: Selection, lake_uri: str, recipe_id: str) -> Held:
 def list_selected(selection: Selection, lake_uri: str = "") -> Listing:
     """Start listing where a selection says, without what a lake there consists of; the caller leaves out the rest."""
     listed = () if selection.uri_list is None else read_uri_list(selection.uri_list)
-    return Listing(selection.sources, (*selection.uris, *listed), lake_uri)
+    return Listing(selection.sources, (*selection.uris, *listed), lake_uri=lake_uri)
