@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import date
 from decimal import Decimal
 from functools import partial
@@ -36,6 +36,9 @@ PIPE_WIDTH = 120
 
 PARQUET_ROWS = 65_536
 """Rows of a row group that a Parquet answer is written in."""
+
+INTERRUPT_S = 0.1
+"""Between two tries to stop a question, s."""
 
 Rows = Iterator[Sequence[Any]]
 
@@ -122,7 +125,9 @@ class Questions:
             try:
                 working.result()
             except KeyboardInterrupt:
-                self._connection.interrupt()
+                while not working.done():  # what comes before DuckDB has begun with the question does not stop it
+                    self._connection.interrupt()
+                    wait([working], timeout=INTERRUPT_S)
                 raise
 
     def _strings(self, sql: str) -> list[str]:

@@ -62,6 +62,16 @@ def shard_of(template: dict, shard_id: str, run_id: str, recipe_id: str = "f00d"
     return ShardRows(recipe_id=recipe_id, shard_id=shard_id, run_id=run_id, **rows)
 
 
+def race(environment: dict[str, str], lake: str, template: dict, shard_ids: list[str], run: tuple, start) -> None:
+    """Commit shards as one run, at the moment in which others begin too."""
+    os.environ.update(environment)
+    run_id, when, take = run
+    start.wait()
+    kill_when(lake, when)
+    for shard_id in shard_ids:
+        commit_shard(lake, shard_of(template, shard_id, run_id, take=take))
+
+
 def write(environment: dict[str, str], lake: str, template: dict, seed: int, kill_ms: int, take: int = 0) -> None:
     """Commit all shards of both recipes, in an order of its own."""
     os.environ.update(environment)

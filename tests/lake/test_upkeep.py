@@ -126,22 +126,6 @@ def test_what_was_overtaken_begins_again_and_no_row_is_lost_or_doubled(lake, mak
     assert check_lake(lake, is_deep=True).num_faults == 0
 
 
-def test_a_lake_on_s3_is_compacted_and_cleaned_like_a_folder(s3_lake, make_shard):
-    for number in range(3):
-        commit_shard(s3_lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac"))
-    before = rows_of(s3_lake)
-    assert compact(s3_lake, CompactionConfig()).num_written == 2
-    assert len(vacuum(s3_lake, AT_ONCE).unused) == 6
-    assert rows_of(s3_lake) == before
-    assert len(keys_of(s3_lake)) == 2
-
-
-def test_a_lake_without_garbage_stays_as_it_is(lake):
-    before = files_of(lake)
-    assert vacuum(lake, AT_ONCE).unused == ()
-    assert {key for key in files_of(lake) if "_delta_log" not in key} == {k for k in before if "_delta_log" not in k}
-
-
 def test_merged_files_go_after_the_grace_period_and_their_rows_stay(lake):
     before = rows_of(lake)
     compact(lake, CompactionConfig())

@@ -3,7 +3,6 @@ import inspect
 
 import pytest
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from pipelines.deploy import DEPLOYMENTS as DEPLOYMENTS_FILE
 from pipelines.deploy import POOLS as POOLS_FILE
@@ -79,22 +78,6 @@ def test_parents_wait_in_a_pool_that_no_child_uses():
     children = {d["work_pool"]["name"] for d in DEPLOYMENTS if name_of(d) in CHILDREN}
     parents = {d["work_pool"]["name"] for d in DEPLOYMENTS if "pools" in d["parameters"]}
     assert not parents & children
-
-
-def test_a_misspelt_setting_is_refused():
-    from dgasr.stages.engine import EngineConfig
-
-    with pytest.raises(ValidationError, match="max_stepz"):
-        TypeAdapter(EngineConfig).validate_python({"max_stepz": 8})
-
-
-def test_telemetry_is_off_for_whoever_imports_the_flows():
-    import os
-
-    import pipelines  # noqa: F401
-
-    assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
-    assert os.environ["DO_NOT_TRACK"] == "1"
 
 
 def test_processes_that_read_side_by_side_have_one_thread_each():

@@ -10,7 +10,6 @@ from dgasr.recipe import Recipe
 from dgasr.stages.embedded import transcribe_sources
 from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
 from dgasr.stages.heartbeat import Progress
-from dgasr.stages.plan import estimate_s
 from dgasr.stages.selection import Selection, find_backlog
 from tests.stages.conftest import engine_of
 
@@ -89,12 +88,6 @@ def test_speed_is_the_recipes_own_and_that_of_decoding_where_it_is_known(archive
     write_measured(lake, "reader", 400.0, 1.0, "prepare", NEW_RECIPE)
     found = forecast_of(archive, NEW_RECIPE)
     assert (found.rtfx, found.rtfx_origin) == (20.0, "measured on cuda:0, decode runs of this recipe: 2")
-
-
-def test_a_recording_of_unknown_length_is_guessed_as_the_planner_does(archive: Path):
-    backlog = find_backlog(Selection(sources=(f"{archive}/b.wav",)), f"{archive.parent}/lake", NEW_RECIPE)
-    (recording,) = backlog
-    assert forecast_of(archive, NEW_RECIPE, path_pattern="*/b.wav").audio_s == estimate_s(recording)
 
 
 @pytest.mark.parametrize("wrong", [{"assumed_rtfx": 0.0}, {"gpu_hour_price": -1.0}])

@@ -137,8 +137,3 @@ def test_equal_audio_has_an_equal_digest_in_another_container(tmp_path: Path, re
     assert digests[0] == digests[1] == digests[2]
     assert len(set(digests)) == 3
     assert len(digests[0]) == 32
-
-
-def test_the_time_to_read_a_recording_is_kept(shards: list[Shard], recipe: Recipe, tmp_path: Path):
-    prepare_shard(shards[0], recipe, f"{tmp_path}/part")
-    assert all(0 < outcome.read_s < 60 for outcome in read_outcomes(f"{tmp_path}/part"))

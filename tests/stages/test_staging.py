@@ -19,7 +19,6 @@ from dgasr.stages.staging import (
     Outcome,
     Prefetch,
     StagedPart,
-    delete_part,
     read_outcomes,
     read_segments,
 )
@@ -105,13 +104,6 @@ def test_a_part_that_was_given_up_is_not_whole(tmp_path: Path):
     assert read_outcomes(f"{tmp_path}/part") is None
 
 
-def test_a_deleted_part_leaves_nothing(tmp_path: Path):
-    write_part(f"{tmp_path}/part")
-    delete_part(f"{tmp_path}/part")
-    assert read_outcomes(f"{tmp_path}/part") is None
-    assert not list(read_segments(f"{tmp_path}/part"))
-
-
 def test_a_part_written_anew_holds_nothing_of_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(staging, "CHUNK_BYTES", 2 * 80 * 5 * 2)
     write_part(f"{tmp_path}/part", count=9)
@@ -132,14 +124,6 @@ def test_parts_that_killed_runs_left_behind_are_swept_away(tmp_path: Path):
     age(tmp_path / "staging" / "recipe" / "old", KEPT + timedelta(hours=1))
     sweep_staging(open_lake(str(tmp_path)), datetime.now(UTC) - KEPT)
     assert [path.parent.name for path in sorted(tmp_path.rglob("*")) if path.is_file()] == ["new", "new"]
-
-
-def test_a_part_is_as_old_as_what_was_written_to_it_last(tmp_path: Path):
-    write_part(f"{tmp_path}/staging/recipe/part")
-    age(tmp_path / "staging" / "recipe" / "part", KEPT + timedelta(hours=1))
-    (tmp_path / "staging" / "recipe" / "part" / "outcomes.json").touch()
-    sweep_staging(open_lake(str(tmp_path)), datetime.now(UTC) - KEPT)
-    assert len(list(read_segments(f"{tmp_path}/staging/recipe/part"))) == 4
 
 
 def test_outcomes_of_a_newer_version_are_read_as_far_as_this_version_knows_them(tmp_path: Path):
@@ -174,11 +158,6 @@ def test_parts_in_s3_are_swept_away_likewise(s3_endpoint: str):
     assert len(list(objects.list_uris("s3://sweep/"))) == 2
     sweep_staging(open_lake("s3://sweep/lake"), datetime.now(UTC) + timedelta(hours=1))
     assert not [uri for uri in objects.list_uris("s3://sweep/") if not uri.endswith("/")]
-
-
-def test_a_lake_without_anything_staged_is_left_alone(tmp_path: Path):
-    sweep_staging(open_lake(f"{tmp_path}/no-lake"), datetime.now(UTC))
-    assert not list(tmp_path.iterdir())
 
 
 def test_items_come_in_order_and_end():

@@ -73,29 +73,6 @@ def test_the_newest_version_of_an_object_is_the_latest(empty_lake, make_shard):
     assert ask(empty_lake, "select count(*) from recordings") == [(2,)]
 
 
-def test_a_recording_that_two_plans_put_into_two_shards_is_seen_once(empty_lake, make_shard):
-    commit_shard(empty_lake, make_shard())
-    pieces = [("speech", 0, 10, "late", 1.0, ())]
-    commit_shard(empty_lake, make_shard(shard_id="s0", run_id="run2", pieces=pieces))
-    assert ask(empty_lake, "select run_id from recordings") == [("run1",)]
-    assert ask(empty_lake, "select text from segments order by segment_index") == [
-        ("One two, two",),
-        ("",),
-        ("forty two",),
-    ]
-
-
-def test_a_recording_that_was_asked_for_again_is_seen_as_it_was_redone(empty_lake, make_shard):
-    again = make_shard(shard_id="s2", pieces=[("speech", 0, 10, "redone", 1.0, ())])
-    again.recordings[0]["take"] = 1
-    commit_shard(empty_lake, again)
-    commit_shard(empty_lake, make_shard())
-    assert ask(empty_lake, "select text from segments") == [("redone",)]
-    assert ask(empty_lake, "select text, take from latest_transcripts join recordings_latest using (uri)") == [
-        ("redone", 1)
-    ]
-
-
 def test_recipes_say_what_they_transcribed(small):
     columns = "recipe_id, model, num_recordings, num_latest, audio_h * 3600, num_words"
     assert small(f"select {columns} from recipes") == [("f00d", None, 3, 3, 12.0, 6)]
