@@ -9,7 +9,8 @@ from dgasr.errors import DgasrError
 BENCHMARKS = {
     "frontend": "audio → segments → features, on one core",
     "path": "the sample recordings, read and decoded at several batch sizes",
-    "decode": "waveforms → canvases by phase, beside transformers and the machine's bound (minutes)",
+    "occupancy": "rows in use on clips of mixed lengths, and what prompts take, without a model",
+    "decode": "waveforms → transcripts by phase, beside transformers and the machine's bound (minutes)",
     "segmentation": "where recordings are cut, and what is taken for silence, by each method (minutes)",
     "sql": "every view over a million segments (minutes)",
 }

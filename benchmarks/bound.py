@@ -40,7 +40,8 @@ def window_work(config: AsrConfig, batch: int, canvas: int, clip_s: float | None
         clip_s: audio in each, s; whole windows when `None`.
 
     Returns:
-        Work of `encoder`, `projector`, `ctc`, `prefill`, and of one step's `body` and `tail`.
+        Work of `encoder`, `projector`, `ctc`, `prefill`, of one step's `body` and `tail`, and of `rescore`: both texts
+        of every window, filled up to the canvas.
     """
     sizes, encoder = config.backbone, config.encoder
     prompt = config.num_audio_tokens + PROMPT_TEXT_TOKENS
@@ -50,6 +51,7 @@ def window_work(config: AsrConfig, batch: int, canvas: int, clip_s: float | None
     audible = frames if clip_s is None else min(frames, round(clip_s * SAMPLE_RATE_HZ / config.frame_samples))
     # The unshifted embeddings of the whole window are the prompt's; those between them are read where audio is.
     passes = 1 + (subsampling - 1) * audible / frames
+    text = _layers_work(config, batch, canvas, prompt + canvas / 2)
     return {
         "encoder": _encoder_work(config, batch),
         "projector": Work(flops=passes * batch * _projector_flops(config), weights=projector),
@@ -57,7 +59,10 @@ def window_work(config: AsrConfig, batch: int, canvas: int, clip_s: float | None
         "prefill": _layers_work(config, batch, prompt, prompt / 2),
         "body": _layers_work(config, batch, canvas, prompt + canvas, extra=3 * hidden * sizes["intermediate_size"]),
         "tail": Work(flops=4.0 * batch * canvas * head, weights=head),
-    }
+        "rescore": Work(
+            flops=2 * (text.flops + 2.0 * batch * canvas * head), weights=2 * (text.weights + head)
+        ),
+    }  # fmt: skip
 
 
 def _encoder_work(config: AsrConfig, batch: int) -> Work:
@@ -100,7 +105,7 @@ def _layers_work(config: AsrConfig, batch: int, tokens: int, keys: float, extra:
     # Of routed experts only those are read that some token chose; evenly routed, that many are expected.
     read = experts * (1 - (1 - chosen / experts) ** (batch * tokens))
     flops = weights = 0.0
-    for is_full in _is_full(config):
+    for is_full in config.is_full_attention:
         dim = sizes["global_head_dim" if is_full else "head_dim"]
         key_heads = sizes["num_global_key_value_heads" if is_full else "num_key_value_heads"]
         attention = hidden * dim * (2 * heads + key_heads * (1 if is_full else 2))
@@ -108,12 +113,3 @@ def _layers_work(config: AsrConfig, batch: int, tokens: int, keys: float, extra:
         flops += 2.0 * (dense + chosen * expert) + 4.0 * keys * heads * dim
         weights += dense + read * expert
     return Work(flops=batch * tokens * (flops + 2.0 * extra), weights=weights + extra)
-
-
-def _is_full(config: AsrConfig) -> list[bool]:
-    """Tell of each layer whether it attends to everything: every sixth one, where the sizes do not list them."""
-    sizes = config.backbone
-    kinds = sizes.get("layer_types")
-    if kinds is not None:
-        return [kind == "full_attention" for kind in kinds]
-    return [index % 6 == 5 for index in range(sizes["num_hidden_layers"])]

@@ -1,8 +1,8 @@
-"""Speed of decoding on this machine: waveforms to finished canvases, by batch, clip length and engine.
+"""Speed of decoding on this machine: waveforms to transcripts, by batch, clip length and engine.
 
-Every canvas takes all its steps, so figures of trained and random weights compare; text is neither rescored nor read
-from it, which on real weights adds a pass over segments where CTC hears another text, and alignment on the CPU. The
-weights, and how the audio sounds, do not change the work.
+Every canvas takes all its steps, and of random weights every text is rescored and read, so figures of trained and
+random weights compare: CTC, rescoring and alignment are in them. The weights, and how the audio sounds, do not change
+the work.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """One engine on clips of one length: its speed, where time goes, how many clips fit the memory at once.
 
-Engines: `ours`, and transformers' `generate`.
+Engines: `ours`, from waveforms to transcripts, and transformers' `generate`, to token ids.
 """
 
 import sys
@@ -15,22 +15,21 @@ import torch
 from torch import Tensor
 
 from benchmarks.bound import window_work
-from benchmarks.decode_model import noise_segments
+from benchmarks.decode_model import RANDOM_DIGEST, noise_segments
 from benchmarks.machine import PeakMemory, Rates, Stopwatch, largest_fitting
 from dgasr.diffusion import sampler
-from dgasr.diffusion.canvas import CanvasJob
+from dgasr.diffusion.canvas import Canvas
 from dgasr.diffusion.decode_config import DecodeConfig
-from dgasr.diffusion.denoise import denoise
-from dgasr.diffusion.noise import segment_key
-from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.features import FeatureConfig, pad_features, segment_features
 from dgasr.model.asr import AsrModel
 from dgasr.prompt import build_prompt
 from dgasr.recipe import Recipe
-from dgasr.records import Segment, SegmentFeatures
-from dgasr.transcriber import encoding
+from dgasr.records import Segment, SegmentFeatures, seconds
+from dgasr.transcriber import Transcriber, encoding
+from dgasr.transcriber import segments as composition
 from dgasr.transcriber.encoding import SegmentEncoder
 from dgasr.transcriber.memory import is_out_of_memory, release_memory
+from dgasr.transcriber.rescoring import Rescorer
 from dgasr.transcriber.segments import CachedDecoder
 
 Segments = Sequence[tuple[Segment, np.ndarray]]
@@ -44,30 +43,43 @@ LARGEST_TRIED = 4096
 STEPS_AT_THE_PEAK = 2
 """Steps that take as much memory as any number: the second one holds what the first one left."""
 
-BEFORE_DENOISING = ("mel", "encoder", "projector", "ctc", "ctc text", "prefill")
+PHASES = (
+    "mel", "encoder", "projector", "ctc", "ctc text", "prefill", "admit", "body", "tail", "read out", "rescore", "read",
+    "sampler and rest",
+)  # fmt: skip
 
-PHASES = ("mel", "encoder", "projector", "ctc", "ctc text", "prefill", "admit", "body", "tail", "sampler and rest")
+IN_A_STEP = ("admit", "body", "tail", "sampler and rest")
+
+TOKENS_PER_S = 3.3
+"""Text that random weights are taken to have said, so that it is scored and read: English has 100 tokens in 30 s."""
+
+
+class WholePath(Transcriber):
+    """The product's own path, from features to transcripts; of random weights every canvas holds a text."""
+
+    is_random = False
+
+    def _denoise(self, features: Iterator[SegmentFeatures]) -> Iterator[Canvas]:
+        for canvas in super()._denoise(features):
+            said = round(TOKENS_PER_S * seconds(canvas.job.payload.segment.num_samples))
+            num_tokens = min(max(said, 1), canvas.job.canvas_tokens - 1)
+            yield replace(canvas, num_tokens=num_tokens, is_overflowed=False) if self.is_random else canvas
 
 
 def decode_ours(model: AsrModel, recipe: Recipe, segments: Segments, batch_size: int, canvas: int) -> int:
-    """Decode segments as `Transcriber` does, with every canvas of one size, up to the finished canvases.
+    """Transcribe segments as the product does: CTC, rescoring and reading included; every canvas has one size.
 
     Returns:
-        How many canvases came out.
+        How many transcripts came out.
     """
-    head = VocabularyHead(weight=model.head_weight, softcap=model.config.softcap, embed_scale=model.embed_scale)
-    features = _features(segments, recipe.features)
-    jobs = (
-        CanvasJob(
-            noise_key=segment_key(encoded.features.segment.recording_id, 0), canvas_tokens=canvas, payload=encoded
-        )
-        for encoded in SegmentEncoder(model, recipe, batch_size).encode(features)
-    )
-    canvases = denoise(
-        CachedDecoder(model, batch_size, canvas), head, jobs, num_rows=batch_size, buckets=(canvas,),
-        end_token_ids=model.config.prompt.end_text_ids, config=recipe.decode,
-    )  # fmt: skip
-    return sum(1 for _ in canvases)
+    config = model.config
+    model.config = replace(config, canvas=replace(config.canvas, buckets=(canvas,)))
+    path = WholePath(model, recipe, batch_size)
+    path.is_random = model.identity.digest == RANDOM_DIGEST
+    try:
+        return sum(1 for _ in path.transcribe(_features(segments, recipe.features)))
+    finally:
+        model.config = config
 
 
 @torch.no_grad()
@@ -117,17 +129,23 @@ def phases_of(model: AsrModel, watch: Stopwatch) -> Iterator[None]:
         (SegmentEncoder, "_refine", "projector"),
         (SegmentEncoder, "_scan", "ctc"),
         (encoding, "read_ctc", "ctc text"),
+        (encoding, "text_log_likelihoods", "ctc text"),
         (model, "prefill", "prefill"),
         (CachedDecoder, "admit", "admit"),
         (model, "decode", "body"),
         (sampler, "read_vocabulary", "tail"),
+        (CachedDecoder, "read_out", "read out"),
+        (Rescorer, "_rescore", "rescore"),
+        (Transcriber, "_read", "read"),
     ]
     before = [(owner, name, owner.__dict__.get(name)) for owner, name, _ in places]
     for owner, name, phase in places:
         setattr(owner, name, watch.timed(phase, getattr(owner, name)))
+    waits_for, composition.waits_for = composition.waits_for, lambda device: False  # nothing beside what is timed
     try:
         yield
     finally:
+        composition.waits_for = waits_for
         for owner, name, plain in before:
             if plain is None:
                 delattr(owner, name)
@@ -176,7 +194,7 @@ class Measured:
     rtfx: float | None = None
     """Seconds of audio per second."""
     ms_per_step: float | None = None
-    """All of a batch's time but what is done before denoising, by step; for `transformers` the whole."""
+    """A batch's time but for what is done before and after denoising, by step; for `transformers` the whole."""
     share_of_bound: float | None = None
     """Least time of what the engine does, by the machine's rates / measured time."""
     peak_bytes: int | None = None
@@ -225,13 +243,13 @@ class DecodeCase:
         self._decode(self.recipe, batch, self.rounds)
         wall_s = (watch.now() - started) / self.rounds  # of one batch
         peak_bytes = peak.bytes()
-        phases_s, before_s, experts = None, 0.0, None
+        phases_s, other_s, experts = None, 0.0, None
         if self.engine == "ours":
             phases_s, experts = self._phases(batch)
-            before_s = sum(phases_s[phase] for phase in BEFORE_DENOISING)
+            other_s = sum(part_s for phase, part_s in phases_s.items() if phase not in IN_A_STEP)
         return self._figures(
             batch, rtfx=round(batch * self.clip_s / wall_s, 2),
-            ms_per_step=round(1000 * max(wall_s - before_s, 0.0) / steps, 3),
+            ms_per_step=round(1000 * max(wall_s - other_s, 0.0) / steps, 3),
             share_of_bound=round(self.least_s(rates, batch) / wall_s, 4), peak_bytes=peak_bytes, phases_s=phases_s,
             tokens_per_expert=experts,
         )  # fmt: skip
@@ -247,7 +265,7 @@ class DecodeCase:
             part.seconds(rates, self.model.head_weight.element_size())
             * (self.recipe.decode.max_steps if phase in ("body", "tail") else 1)
             for phase, part in work.items()
-            if is_ours or phase != "ctc"
+            if is_ours or phase not in ("ctc", "rescore")
         )
 
     def _decode(self, recipe: Recipe, batch: int, rounds: int) -> None:

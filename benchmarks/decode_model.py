@@ -20,6 +20,9 @@ DECIDING_BIAS = 100.0
 """On the blank's logit: more than two soft caps apart, whatever the network says."""
 
 
+RANDOM_DIGEST = "random"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reduction:
     """What is made smaller than the model's own size; 0 leaves a size as it is.
@@ -64,7 +67,7 @@ def random_model(name: str, reduction: Reduction, device: torch.device, dtype: t
     encoder = encoder_skeleton(WhisperConfig(**config.encoder))
     for part in (encoder, backbone):
         draw_weights(part, dtype, device, seed=0)
-    identity = ModelIdentity(name=f"{config.name} with random weights", digest="random")
+    identity = ModelIdentity(name=f"{config.name} with random weights", digest=RANDOM_DIGEST)
     model = AsrModel(config, prompt_tokenizer(), identity, encoder=encoder, backbone=backbone)
     model.projector.to(device, dtype)
     return model.eval().requires_grad_(False)
@@ -80,6 +83,9 @@ class _FixedLength:
 
     def encode(self, text: str, **_: Any) -> list[int]:
         return [3] * (PROMPT_TEXT_TOKENS // 2 - 1)
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return " ".join(map(str, ids))
 
 
 def noise_segments(config: AsrConfig, duration_s: float, count: int) -> list[tuple[Segment, np.ndarray]]:

@@ -25,17 +25,20 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self._device, self._is_running = device, False
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def timed(self, phase: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a function so that its time is counted."""
+        """Wrap a function so that its time is counted; what it calls of other phases counts as its own."""
 
         def run(*arguments: Any, **named: Any) -> Any:
-            started = self.now()
+            if self._is_running:
+                return work(*arguments, **named)
+            self._is_running, started = True, self.now()
             try:
                 return work(*arguments, **named)
             finally:
+                self._is_running = False
                 self.seconds[phase] += self.now() - started
 
         return run

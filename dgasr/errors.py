@@ -25,6 +25,10 @@ class Reason(StrEnum):
     TOO_MANY_CHANNELS = "too_many_channels"
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
+    TOO_LARGE = "too_large"
+    TOO_SLOW = "too_slow"
+    NO_SUCH_CHANNEL = "no_such_channel"
+    NO_SUCH_TRACK = "no_such_track"
     SAMPLE_RANGE = "sample_range"
     NOT_FINITE = "not_finite"
     CORRUPT_AUDIO = "corrupt_audio"
@@ -88,10 +92,38 @@ class TooShortError(AudioError):
     reason = Reason.TOO_SHORT
 
 
-class TooLongError(AudioError):
-    """More audio than the recipe allows."""
+class LimitError(AudioError):
+    """The file takes more than its limits allow; nothing of it is kept."""
+
+
+class TooLongError(LimitError):
+    """More audio than the limits allow."""
 
     reason = Reason.TOO_LONG
+
+
+class TooLargeError(LimitError):
+    """More samples than the limits allow, or more than so few bytes can hold."""
+
+    reason = Reason.TOO_LARGE
+
+
+class TooSlowError(LimitError):
+    """Reading takes longer than the limits allow."""
+
+    reason = Reason.TOO_SLOW
+
+
+class NoSuchChannelError(AudioError):
+    """The recording lacks the channel that was asked for."""
+
+    reason = Reason.NO_SUCH_CHANNEL
+
+
+class NoSuchTrackError(AudioError):
+    """The container lacks the audio track that was asked for."""
+
+    reason = Reason.NO_SUCH_TRACK
 
 
 class SampleRangeError(AudioError):

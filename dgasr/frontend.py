@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from dgasr.audio import Channel
 from dgasr.features import segment_features
 from dgasr.recipe import Recipe
 from dgasr.records import Gap, Segment, SegmentFeatures
@@ -13,8 +14,45 @@ from dgasr.segmentation import Span, cut_at_silence
 EMPTY = np.zeros(0, dtype=np.float32)
 
 
+def cut_channels(
+    channels: Iterable[Channel], recording_id: str, recipe: Recipe
+) -> Iterator[tuple[Segment, SegmentFeatures | None]]:
+    """Cut what is transcribed by itself of a recording, one after the other.
+
+    Args:
+        channels: its tracks and channels.
+        recording_id: whose segments they are.
+        recipe: how to cut, and what the encoder takes.
+
+    Yields:
+        Segments, numbered through. Those of each channel cover the recording, as long as its longest track is: gaps
+        fill shorter ones up, last of all.
+
+    Raises:
+        AudioError: whatever the pieces raise.
+    """
+    num_segments, ends = 0, dict[tuple[int, int], int]()
+    for channel in channels:
+        place = channel.audio_track, channel.channel
+        ends[place] = 0
+        for segment, features in cut_recording(channel.pieces, recording_id, recipe, num_segments, *place):
+            num_segments, ends[place] = num_segments + 1, segment.end_sample
+            yield segment, features
+    longest = max(ends.values(), default=0)
+    for place, end in ends.items():
+        filling = [Gap(num_samples=longest - end)] if end < longest else []
+        for segment, _ in cut_recording(filling, recording_id, recipe, num_segments, *place):
+            start, num_segments = end + segment.start_sample, num_segments + 1
+            yield replace(segment, start_sample=start, end_sample=end + segment.end_sample), None
+
+
 def cut_recording(
-    pieces: Iterable[np.ndarray | Gap], recording_id: str, recipe: Recipe
+    pieces: Iterable[np.ndarray | Gap],
+    recording_id: str,
+    recipe: Recipe,
+    first_index: int = 0,
+    audio_track: int = 0,
+    channel: int = 0,
 ) -> Iterator[tuple[Segment, SegmentFeatures | None]]:
     """Cut a recording at its silences, and at its gaps.
 
@@ -22,6 +60,9 @@ def cut_recording(
         pieces: its waveform at `SAMPLE_RATE_HZ`, [samples] of any length each, and gaps before them.
         recording_id: whose segments they are.
         recipe: how to cut, and what the encoder takes.
+        first_index: number of the first segment.
+        audio_track: audio track that it is of.
+        channel: channel that it is of.
 
     Yields:
         Segments that cover all samples, in order; features are `None` where nobody speaks.
@@ -29,11 +70,12 @@ def cut_recording(
     Raises:
         AudioError: whatever the pieces raise.
     """
-    for index, (span, waveform) in enumerate(_spans(pieces, recipe)):
+    for index, (span, waveform) in enumerate(_spans(pieces, recipe), first_index):
         segment = Segment(
             recording_id=recording_id,
             segment_index=index,
-            channel=0,
+            channel=channel,
+            audio_track=audio_track,
             start_sample=span.start_sample,
             end_sample=span.end_sample,
             kind=span.kind,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from dgasr.alignment.words import AlignmentConfig
-from dgasr.audio import AudioConfig
+from dgasr.audio import AudioConfig, Limits
 from dgasr.diffusion.decode_config import DecodeConfig, SeedCanvas
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
@@ -55,8 +55,10 @@ class Recipe:
 
     @property
     def recipe_id(self) -> str:
-        """Fingerprint: 16 hex digits over all settings and the revision of the code."""
-        return hashlib.blake2b(self.to_json().encode(), digest_size=8).hexdigest()
+        """Fingerprint: 16 hex digits over all settings that change text or times, and the revision of the code."""
+        settings = json.loads(self.to_json())
+        del settings["audio"]["limits"]  # what is rejected may be tried again with others, under the same recipe
+        return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def to_json(self) -> str:
         """Write all settings as JSON with sorted keys."""
@@ -89,9 +91,13 @@ class Recipe:
         return recipe
 
 
+def _audio_config(limits: dict[str, Any], **settings: Any) -> AudioConfig:
+    return AudioConfig(limits=Limits(**limits), **settings)
+
+
 _PARTS: dict[str, Any] = {
     "model": ModelIdentity,
-    "audio": AudioConfig,
+    "audio": _audio_config,
     "segmentation": SegmentationConfig,
     "features": FeatureConfig,
     "decode": DecodeConfig,
@@ -109,6 +115,7 @@ def build_recipe(
     seed_canvas: SeedCanvas = SEED_CANVAS,
     rescore: Rescore = RESCORE,
     segmentation: SegmentationMethod = SEGMENTATION,
+    audio: AudioConfig = AudioConfig(),  # noqa: B008
 ) -> Recipe:
     """Compose the recipe of a model.
 
@@ -118,8 +125,9 @@ def build_recipe(
         max_steps: denoising steps a canvas gets at most.
         language: ISO 639-1 code; the model's first language when `None`.
         seed_canvas: what canvases start from, `random` tokens or `ctc`'s text.
-        rescore: `joint` or `none`, see `Recipe`.
+        rescore: `joint` or `none`, see `Recipe`; always `none` where the model's blank is unknown.
         segmentation: what tells pauses, a `speech` model or `loudness` alone.
+        audio: which tracks and channels are read, and limits.
 
     Raises:
         ConfigError: the model does not know the language, a setting makes no sense, or the speech model that is to cut
@@ -129,13 +137,15 @@ def build_recipe(
         raise ConfigError(
             f"--language {language}: model {config.name} knows {', '.join(config.languages)}. Choose one of them."
         )
+    if seed_canvas == "ctc" and not config.has_blank:
+        raise ConfigError("--seed-canvas ctc: the adapter's CTC blank is unknown, so CTC reads no text. Leave it out.")
     if segmentation == "speech":
         weights_path()  # refused now, and not when the first recording is cut
     return Recipe(
         model=identity,
         language=language or config.languages[0],
-        rescore=rescore,
-        audio=AudioConfig(),
+        rescore=rescore if config.has_blank else "none",
+        audio=audio,
         segmentation=SegmentationConfig(method=segmentation),
         features=FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"]),
         decode=DecodeConfig(max_steps=max_steps, seed_canvas=seed_canvas),

@@ -21,9 +21,10 @@ two are kept as rows without text."""
 CutKind = Literal["silence", "forced", "end"]
 """Why a segment ends: at a silence, at the window's limit in the middle of sound, or with the recording."""
 
-TimingSource = Literal["ctc", "interpolated", "none"]
+TimingSource = Literal["ctc", "interpolated", "even", "none"]
 """`ctc`: Viterbi alignment against the CTC posteriors. `interpolated`: more tokens than CTC has frames for, so the
-words are spread over the segment by their lengths. `none`: no words, so no times."""
+words are spread over the segment by their lengths. `even`: spread likewise, since the model's CTC blank is unknown.
+`none`: no words, so no times."""
 
 UNSPACED = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -73,6 +74,7 @@ class Segment:
     end_sample: int
     kind: SegmentKind
     cut: CutKind
+    audio_track: int = 0
 
     @property
     def num_samples(self) -> int:
@@ -141,14 +143,16 @@ class AudioReport:
     """Duration in the header, `None` where the container states none."""
     decoded_samples: int
     """Samples at `SAMPLE_RATE_HZ` after resampling to mono, gaps included."""
-    audio_track: int = 0
-    """Which of the container's audio tracks was read, from 0."""
+    audio_track: int | None = 0
+    """Which of the container's audio tracks was read, from 0; `None` where several were."""
     num_audio_tracks: int = 1
     """How many it has."""
     cancelled_s: float = 0.0
     """Time in which the channels would have cancelled each other, so that the loudest was taken."""
-    channels_differ: bool = False
-    """Whether the channels hold different voices: transcribe them one by one."""
+    channels_differ: bool | None = False
+    """Whether the channels hold different voices: transcribe them one by one; `None` where that is done."""
+    num_transcripts: int = 1
+    """Tracks and channels of it that are transcribed each by itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

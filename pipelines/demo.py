@@ -5,6 +5,7 @@ Everything but the lake ends with it: the endpoint, Prefect's temporary server a
 
 import asyncio
 import atexit
+import io
 import logging
 import os
 import shutil
@@ -15,10 +16,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 from unittest.mock import patch
 
 import duckdb
+import numpy as np
+import soundfile
 
 from dgasr.errors import ConfigError
 from dgasr.evaluation.timing import TimingErrors, timing_errors
@@ -31,6 +34,14 @@ from dgasr.training.manifests import num_samples, read_manifest
 BUCKET = "archive"
 MARK = ".made-by-dgasr-demo"
 """File that marks a lake which the next demo may replace."""
+
+CALL = ("american_man.flac", "scottish_woman.ogg")
+"""Samples whose people speak on the two channels of a call, at 16 kHz."""
+
+CALL_NAME = "two_people.flac"
+
+ANSWER_S = 2.0
+"""When the second of them begins."""
 
 AUDIO_SUFFIXES = (".flac", ".mp3", ".ogg", ".m4a", ".webm", ".wav")
 
@@ -54,12 +65,14 @@ def run_demo(lake: Path) -> None:
     # standard error. Registered before Prefect is imported, this runs after all that Prefect has to say.
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno()))
     with _surroundings() as url:
-        source, count = _upload()
+        source, calls, count = _upload()
         sys.stdout.write(f"{source}: {count} recordings, S3 endpoint {url} (in memory)\n")
+        sys.stdout.write(f"{calls}: a call of two people, each on a channel\n")
         sys.stdout.write("the flow `transcribe` runs in this process, with a temporary Prefect server …\n")
         sys.stdout.flush()
-        _run_flow(source, lake)
-    write_report(lake, source, sys.stdout)
+        _run_flow(calls, lake, channels="each")
+        _run_flow(source, lake, channels="mix")
+    write_report(lake, source, calls, sys.stdout)
 
 
 @contextmanager
@@ -94,8 +107,21 @@ def _surroundings() -> Iterator[str]:
         server.stop()
 
 
-def _upload() -> tuple[str, int]:
-    """Put the samples into S3; returns their prefix and how many they are."""
+def _call() -> bytes:
+    """Put two samples on the two channels of one FLAC file."""
+    sides = [soundfile.read(SAMPLES / name, dtype="float32") for name in CALL]
+    rate_hz = sides[0][1]
+    starts = (0, round(ANSWER_S * rate_hz))
+    samples = np.zeros((max(start + side.size for (side, _), start in zip(sides, starts, strict=True)), 2), np.float32)
+    for channel, ((side, _), start) in enumerate(zip(sides, starts, strict=True)):
+        samples[start : start + side.size, channel] = side
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format="FLAC")
+    return file.getvalue()
+
+
+def _upload() -> tuple[str, str, int]:
+    """Put the samples and the call into S3; returns the prefixes of both, and how many samples they are."""
     import boto3
 
     client = boto3.client("s3")
@@ -103,24 +129,25 @@ def _upload() -> tuple[str, int]:
     paths = sorted(path for path in SAMPLES.iterdir() if path.suffix in AUDIO_SUFFIXES)
     for path in paths:
         client.put_object(Bucket=BUCKET, Key=f"recordings/{path.name}", Body=path.read_bytes())
-    return f"s3://{BUCKET}/recordings/", len(paths)
+    client.put_object(Bucket=BUCKET, Key=f"calls/{CALL_NAME}", Body=_call())
+    return f"s3://{BUCKET}/recordings/", f"s3://{BUCKET}/calls/", len(paths)
 
 
-def _run_flow(source: str, lake: Path) -> None:
+def _run_flow(source: str, lake: Path, channels: Literal["mix", "each"]) -> None:
     from dgasr.stages.engine import EngineConfig
     from dgasr.stages.plan import ShardConfig
     from pipelines.request import PoolsConfig
     from pipelines.transcribe import transcribe
 
-    asyncio.run(
-        transcribe(source=source, lake=str(lake), engine=EngineConfig(), shard=ShardConfig(), pools=PoolsConfig())
-    )
+    engine = EngineConfig(channels=channels)
+    asyncio.run(transcribe(source=source, lake=str(lake), engine=engine, shard=ShardConfig(), pools=PoolsConfig()))
 
 
-def write_report(lake: Path, source: str, out: TextIO) -> None:
-    """Print what the demo's lake says of the samples, whose URIs begin with `source`."""
+def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
+    """Print what the demo's lake says of the samples and of the call, whose URIs begin with `source` and `calls`."""
     with connect(str(lake)) as connection:
-        heard = {row["uri"].removeprefix(source): row for row in _ask(connection, "from latest_transcripts")}
+        transcripts = _ask(connection, "from latest_transcripts")
+        heard = {row["uri"].removeprefix(source): row for row in transcripts if row["uri"].startswith(source)}
         said = {Path(utterance.audio_filepath).name: utterance for utterance in read_manifest(MANIFEST)}
         words: dict[str, list[Word]] = {}
         for row in _ask(connection, "from words order by uri, segment_index, word_index"):
@@ -132,6 +159,9 @@ def write_report(lake: Path, source: str, out: TextIO) -> None:
             out.write(f"  {name}  ({row['status']}, {row['decoded_s']:.1f} s{flagged})\n")
             out.write(f"    said   {cut(said[name].text) or '(nothing)'}\n")
             out.write(f"    heard  {cut(row['text']) or '(nothing)'}\n")
+        out.write(f"\ntwo people on the two channels of {CALL_NAME} (channels: each)\n")
+        for name, row in zip(CALL, [row for row in transcripts if row["uri"].startswith(calls)], strict=True):
+            out.write(f"  channel {row['channel']}  said   {said[name].text}\n{'':13}heard  {row['text']}\n")
         out.write("\nwords with times (s) and confidence\n")
         for name in [name for name, row in heard.items() if row["text"]][:TIMED_RECORDINGS]:
             out.write(f"  {name}\n")
@@ -149,8 +179,9 @@ def write_report(lake: Path, source: str, out: TextIO) -> None:
                 f"word times: median error {timing['start_median_ms']:.0f} ms at starts, "
                 f"{timing['end_median_ms']:.0f} ms at ends, over {timing['matched_words']} words\n"
             )
-        (run,) = _ask(connection, "from throughput")
-        (total,) = _ask(connection, "select sum(columns(['decoded_s', 'speech_s', 'dropped_s'])) from coverage")
+        run = _ask(connection, "from throughput")[0]
+        sums = "sum(columns(['decoded_s', 'speech_s', 'dropped_s']))"
+        (total,) = _ask(connection, f"select {sums} from coverage where starts_with(uri, '{source}')")
         decoded_s, speech_s, dropped_s = total.values()
         out.write(
             f"RTFx {run['rtfx']:.1f}: {decoded_s:.1f} s of audio in {run['wall_s']:.1f} s on {run['device']}\n"
@@ -161,7 +192,9 @@ def write_report(lake: Path, source: str, out: TextIO) -> None:
         for row in _ask(connection, "from rejections"):
             out.write(f"  {row['uri'].removeprefix(source)}: {row['status']}, {row['reason']}\n    {row['message']}\n")
     out.write(f"\nthe lake stays in {lake}; go on with:\n")
-    for query in ("latest_transcripts", "coverage", "select * from search('three one four')", "select * from words"):
+    call = "select channel, text from latest_transcripts where uri like '%/calls/%'"
+    search = "select * from search('three one four')"
+    for query in ("latest_transcripts", call, "coverage", search, "select * from words"):
         out.write(f'  dgasr sql "{query}" --lake {lake}\n')
 
 

@@ -44,6 +44,11 @@ async def evaluate(
         The row of `evaluations`.
     """
     lake_uri, path = lake_uri_of(lake), MANIFEST if manifest == OWN_MANIFEST else Path(manifest)
+    if (engine.channels, engine.track) != ("mix", "auto"):
+        raise ConfigError(
+            f"engine.channels={engine.channels}, engine.track={engine.track}: utterances of a manifest are scored on "
+            "the mix of the track with most sound. Leave both out."
+        )
     recipe_id, digest = recipe_of(engine).recipe_id, manifest_digest(path)
     held = [row for row in await earlier(lake_uri, digest) if row["normalizer"] == normalizer]
     known = next((row for row in held if row["recipe_id"] == recipe_id), None)

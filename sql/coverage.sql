@@ -1,5 +1,6 @@
 -- Where each recording's seconds went: speech_s + dropped_s = decoded_s, and what the header claims beyond that.
--- grain: one row per URI, rejected recordings too
+-- grain: one row per URI, rejected recordings too; where tracks or channels were transcribed each by itself, speech_s and
+--        dropped_s count all of them
 -- sources: recordings_latest, dropped_intervals
 -- units: *_s seconds; speech_share in [0, 1], null where nothing was decoded; missing_s: declared, but not decoded
 -- example: s3://archive/a.flac | ok | decoded_s 12.48 | speech_s 9.02 | dropped_s 3.46 | 'silence 3.46 s' | missing_s 0.0
@@ -14,7 +15,7 @@ select
     recordings_latest.decoded_s, recordings_latest.speech_s, recordings_latest.dropped_s,
     coalesce(dropped.dropped_as, '') as dropped_as,
     greatest(coalesce(recordings_latest.declared_s, 0) - recordings_latest.decoded_s, 0) as missing_s,
-    recordings_latest.speech_s / nullif(recordings_latest.decoded_s, 0) as speech_share
+    recordings_latest.speech_s / nullif(recordings_latest.speech_s + recordings_latest.dropped_s, 0) as speech_share
 from recordings_latest
 left join dropped using (uri)
 order by uri;

@@ -7,7 +7,7 @@ create or replace view dropped_intervals as
 select
     uri, start_s, end_s,
     end_s - start_s as duration_s,
-    kind as reason, segment_index
+    kind as reason, segment_index, channel, audio_track
 from segments_latest
 where kind <> 'speech'
 order by uri, start_s;

@@ -17,7 +17,7 @@ with held as materialized (
 ),
 heard as (
     select
-        uri, segment_index, text,
+        uri, segment_index, channel, audio_track, text,
         flatten(
             list_transform(
                 words,
@@ -39,7 +39,7 @@ begun as (
 ),
 found as (
     select
-        uri, segment_index, text,
+        uri, segment_index, channel, audio_track, text,
         spelled[position:position + len(terms(query)) - 1] as said
     from begun
     where spelled_terms[position:position + len(terms(query)) - 1] = terms(query)
@@ -49,6 +49,6 @@ select
     said[1].start_s as start_s,
     said[-1].end_s as end_s,
     list_min(list_transform(said, lambda word: word.confidence)) as confidence,
-    text, segment_index
+    text, segment_index, channel, audio_track
 from found
 order by uri, start_s;

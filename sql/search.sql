@@ -69,12 +69,13 @@ best as materialized (
 -- By recording alone, which is cheaper to compare; other recipes' rows of it fall out below.
 nearby as (
     select
-        recipe_id, recording_id, segment_index, start_s, end_s, text, confidence,
+        recipe_id, recording_id, segment_index, start_s, end_s, text, confidence, channel,
+        audio_track,
         lag(nullif(text, '') ignore nulls) over recording as text_before,
         lead(nullif(text, '') ignore nulls) over recording as text_after
     from segments
     semi join best using (recording_id)
-    window recording as (partition by recipe_id, recording_id order by segment_index)
+    window recording as (partition by recipe_id, recording_id, audio_track, channel order by segment_index)
 )
 select
     best.uri, nearby.start_s, nearby.end_s,
@@ -82,7 +83,7 @@ select
     coalesce(nearby.text_before, '') as text_before,
     nearby.text,
     coalesce(nearby.text_after, '') as text_after,
-    nearby.confidence, best.segment_index
+    nearby.confidence, best.segment_index, nearby.channel, nearby.audio_track
 from best
 join nearby using (recipe_id, recording_id, segment_index)
 order by best.score desc, best.uri, best.segment_index;

@@ -1,27 +1,33 @@
 -- Where two recipes heard different words: `from word_differences('5a0e…', '77b1…')`.
 -- grain: one row per word of the first recipe beside the word of the second that is spoken at the same time, where the two
---        are not equal (but for case and punctuation) or one of them is missing; recordings that both transcribed
+--        are not equal (but for case and punctuation) or one of them is missing; recordings that both transcribed, channel by
+--        channel where both have as many transcripts of it
 -- sources: segments, recordings
 -- units: start_s seconds from the recording's first sample, of the word that is there; confidences in [0, 1]
 -- cost: a full scan of the words of both recipes
 -- example: s3://archive/a.flac | 31.2 | 'forty' | 'fourteen' | 0.98 | 0.55
 create or replace macro word_differences(first_recipe, second_recipe) as table
 with shared as (
-    select uri, recording_id
+    select
+        uri, recording_id,
+        min(num_transcripts) > 1 and min(num_transcripts) = max(num_transcripts) as is_by_channel
     from recordings
     where recipe_id in (first_recipe, second_recipe)
     group by uri, recording_id
     having count(distinct recipe_id) = 2
 ),
 heard as (
-    select recipe_id, recording_id, segment_index, generate_subscripts(words, 1) as word_index, unnest(words) as said
+    select
+        recipe_id, recording_id,
+        if(is_by_channel, audio_track || '.' || channel, '') as place,
+        segment_index, generate_subscripts(words, 1) as word_index, unnest(words) as said
     from segments
-    semi join shared using (recording_id)
+    join shared using (recording_id)
     where recipe_id in (first_recipe, second_recipe)
 ),
 spelled as (
     select
-        recipe_id, recording_id, segment_index, word_index, said.word as word,
+        recipe_id, recording_id, place, segment_index, word_index, said.word as word,
         regexp_replace(lower(said.word), '[^\p{L}\p{N}]+', '', 'g') as term,
         said.start_s as start_s, said.end_s as end_s,
         (said.start_s + said.end_s) / 2 as middle_s,
@@ -39,6 +45,7 @@ around as (
     asof left join second_words
         on
             first_words.recording_id = second_words.recording_id
+            and first_words.place = second_words.place
             and first_words.middle_s >= second_words.start_s
 ),
 paired as (
@@ -49,6 +56,7 @@ paired as (
     asof left join second_words
         on
             around.recording_id = second_words.recording_id
+            and around.place = second_words.place
             and around.end_s > second_words.middle_s
 ),
 missing as (

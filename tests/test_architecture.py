@@ -15,14 +15,14 @@ IMPORTS: dict[str, set[str]] = {
     # what is handed between packages, and what they agree on
     "errors": set(),
     "records": set(),
-    "kernels": set(),
+    "device": set(),
     # one noun each
     "audio": {"errors", "records"},
     "segmentation": {"errors", "records"},
     "features": {"errors", "records"},
     "prompt": {"errors", "records"},
-    "model": {"errors", "kernels", "prompt"},
-    "diffusion": {"errors", "kernels"},
+    "model": {"device", "errors", "prompt"},
+    "diffusion": {"device", "errors"},
     "alignment": {"errors", "records"},
     "store": {"errors", "records"},
     "tables": {"errors"},
@@ -32,12 +32,15 @@ IMPORTS: dict[str, set[str]] = {
     "exports": {"records"},
     # compositions
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
-    "frontend": {"features", "recipe", "records", "segmentation"},
+    "frontend": {"audio", "features", "recipe", "records", "segmentation"},
+    "corpora": {"audio", "errors", "model", "records", "training"},
     "training": {"alignment", "audio", "diffusion", "errors", "features", "model", "prompt", "records"},
     "transcriber": {
-        "alignment", "audio", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe", "records",
-        },
+        "alignment", "audio", "device", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe",
+        "records",
+    },
     "hypotheses": {"audio", "errors", "evaluation", "frontend", "recipe", "records", "training"},
+    "calibrator": {"errors", "evaluator", "features", "model"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
     "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
     "stages": {
@@ -46,8 +49,8 @@ IMPORTS: dict[str, set[str]] = {
     # whoever asks
     "__init__": {"transcriber"},
     "commands": {
-        "baseline", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records", "segmentation",
-        "stages", "store", "tables", "training", "transcriber",
+        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
+        "samples", "segmentation", "stages", "store", "tables", "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {

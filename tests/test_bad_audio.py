@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.audio import AudioConfig, open_audio
+from dgasr.audio import AudioConfig, Limits, open_audio
 from dgasr.errors import AudioError, Reason, TooLongError, TruncatedError
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.store.objects import list_objects, open_object
@@ -223,7 +223,7 @@ def test_floats_that_leave_their_range_are_rejected(file):
 def test_a_recording_longer_than_allowed_is_rejected_as_soon_as_that_is_known(tmp_path, name):
     soundfile.write(tmp_path / name, np.zeros(30 * SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
     with (tmp_path / name).open("rb") as file:
-        pieces = open_audio(file, name, AudioConfig(max_duration_s=20)).pieces()
+        pieces = open_audio(file, name, AudioConfig(limits=Limits(max_duration_s=20))).pieces()
         with pytest.raises(TooLongError, match="max_duration_s=20"):
             next(pieces)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dgasr.cli import build_parser
+from dgasr.corpora.layouts import CORPORA
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -63,6 +64,17 @@ def test_commands_on_the_page_on_operations_are_commands():
         words = shlex.split(command.replace("…", "something"))[1:]
         has_lake = "--lake" in words or words[0] == "doctor" or words[:2] == ["lake", "upgrade"]
         parser.parse_args(words + ([] if has_lake else ["--lake", "something"]))
+
+
+def test_the_page_on_corpora_has_every_kind_reason_and_subset():
+    page = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8")
+    for command in re.findall(r"^dgasr .+$", page, re.MULTILINE):
+        build_parser().parse_args(shlex.split(command)[1:])
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "dgasr" / "corpora").glob("*.py"))
+    reasons = set(re.findall(r'(?:reason=|refuse\()"(\w+)"', code))
+    subsets = {name for corpus in CORPORA.values() for name in corpus.subsets}
+    assert len(reasons) > 8
+    assert not [name for name in {*CORPORA, *subsets, *reasons} if f"`{name}`" not in page]
 
 
 def test_targets_on_the_page_on_operations_are_in_the_makefile():

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from dgasr.exports import cues, export_json, export_manifest, export_srt, export_txt, export_vtt
+from dgasr.exports import cues, export_ctm, export_json, export_manifest, export_srt, export_txt, export_vtt
 
 SRT_BLOCK = re.compile(r"(\d+)\n(\d\d):(\d\d):(\d\d),(\d{3}) --> (\d\d):(\d\d):(\d\d),(\d{3})\n((?:.+\n){1,2})")
 
@@ -170,3 +170,40 @@ def test_subtitles_have_spaces_only_where_the_writing_has_them():
     assert "今天天气很好" in export_srt([row(0, 0.0, 3.0, "今天天气很好", words)])
     mixed = [("我", 0.0, 0.5), ("love", 0.5, 1.0), ("you", 1.0, 1.5)]
     assert "我love you" in export_srt([row(0, 0.0, 1.5, "我love you", mixed)])
+
+
+CALL = [
+    row(0, 0.0, 2.0, "one two") | {"channel": 0, "audio_track": 0},
+    row(1, 5.0, 6.0, "three") | {"channel": 0, "audio_track": 0},
+    row(2, 1.0, 4.0, "four five") | {"channel": 1, "audio_track": 0},
+]
+"""Two people, each on a channel of their own, who speak at once."""
+
+
+def test_every_export_names_the_channel_and_keeps_the_order_of_time():
+    said = ["[channel 0] one two", "[channel 1] four five", "[channel 0] three"]
+    assert export_txt(CALL).splitlines() == said
+    assert [block[3].strip() for block in srt_blocks(export_srt(CALL))] == said
+    assert [line for line in export_vtt(CALL).splitlines() if line.startswith("<v")] == [
+        "<v channel 0>one two", "<v channel 1>four five", "<v channel 0>three"
+    ]  # fmt: skip
+    document = json.loads(export_json(CALL, "en"))
+    assert [(part["channel"], part["speaker"]) for part in document["segments"]] == [
+        (0, "channel 0"), (1, "channel 1"), (0, "channel 0")
+    ]  # fmt: skip
+    assert [word["speaker"][-1] for word in document["word_segments"]] == list("00110")
+    assert [json.loads(line)["channel"] for line in export_manifest(CALL, "a").splitlines()] == [0, 1, 0]
+    assert [line.split()[:2] for line in export_ctm(CALL, "my call").splitlines()] == [
+        ["my_call", channel] for channel in "11221"
+    ]  # fmt: skip
+
+
+def test_tracks_are_named_where_there_are_several():
+    tracks = [{**one, "audio_track": one["channel"], "channel": 0} for one in CALL]
+    assert export_txt(tracks).startswith("[track 0] one two\n[track 1] four five\n")
+    assert {line.split()[1] for line in export_ctm(tracks, "a").splitlines()} == {"1.1", "2.1"}
+
+
+def test_one_channel_alone_is_not_named():
+    assert "channel" not in export_txt(CALL[2:]) + export_srt(CALL[2:]) + export_json(CALL[2:], "en")
+    assert export_ctm(CALL[2:], "a") == "a 2 1.000 1.500 four 0.500\na 2 2.500 1.500 five 0.500\n"

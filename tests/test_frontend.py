@@ -3,9 +3,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dgasr.audio import Channel
 from dgasr.errors import TruncatedError
 from dgasr.features import FeatureConfig
-from dgasr.frontend import cut_recording
+from dgasr.frontend import cut_channels, cut_recording
 from dgasr.records import SAMPLE_RATE_HZ, Gap
 from dgasr.segmentation import SegmentationConfig
 
@@ -73,3 +74,18 @@ def test_what_the_audio_raises_comes_through():
 
     with pytest.raises(TruncatedError):
         list(cut_recording(breaking_off(), "r", RECIPE))
+
+
+def test_each_channel_covers_the_recording_as_long_as_its_longest_track_is():
+    waveforms = {(0, 0): two_phrases(), (1, 0): two_phrases()[:20_000], (1, 1): np.zeros(0, np.float32)}
+    channels = [
+        Channel(audio_track=t, channel=c, pieces=iter([w] if w.size else [])) for (t, c), w in waveforms.items()
+    ]
+    segments = [segment for segment, _ in cut_channels(channels, "r", RECIPE)]
+    assert [segment.segment_index for segment in segments] == list(range(len(segments)))
+    for place, waveform in waveforms.items():
+        found = [segment for segment in segments if (segment.audio_track, segment.channel) == place]
+        assert [segment.start_sample for segment in found] == [0, *(segment.end_sample for segment in found[:-1])]
+        assert found[-1].end_sample == two_phrases().size
+        gap = sum(segment.num_samples for segment in found if segment.kind == "gap")
+        assert gap == two_phrases().size - waveform.size

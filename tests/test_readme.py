@@ -108,6 +108,10 @@ def test_the_demo_shows_what_was_said_beside_what_was_heard(demo: str):
     assert demo.count("\n    said ") == demo.count("\n    heard ") == 13
 
 
+def test_the_demo_hears_each_person_of_a_call(demo: str):
+    assert re.search(r"channel 0  said   (.+)\n +heard  \1\n  channel 1  said   (.+)\n +heard  \2\n", demo)
+
+
 def test_the_demo_gives_words_with_times_error_rate_speed_and_coverage(demo: str):
     assert re.search(r"\n +0\.\d\d to +\d\.\d\d  \d\.\d\d  \w+\n", demo)
     assert re.search(r"\nWER \d+\.\d%", demo)

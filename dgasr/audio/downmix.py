@@ -1,4 +1,4 @@
-"""Channels in, one out, so that what is said on any of them stays audible. Knows samples only."""
+"""Channels in, one out: a mix in which what is said on any of them stays audible, or one alone. Knows samples only."""
 
 from collections.abc import Iterator
 
@@ -24,6 +24,28 @@ UNRELATED = 0.3
 
 DIFFERING_SHARE = 0.3
 """Channels differ where they do so for this share of the time with sound."""
+
+
+class OneChannel:
+    """Leaves out all channels of a recording but one.
+
+    Args:
+        channel: which one, from 0.
+    """
+
+    cancelled_s = 0.0
+    channels_differ = None
+
+    def __init__(self, channel: int) -> None:
+        self._channel = channel
+
+    def mix(self, block: np.ndarray) -> Iterator[np.ndarray]:
+        """Pass the channel on; [frames, channels] → [frames]."""
+        yield np.ascontiguousarray(block[:, self._channel])
+
+    def finish(self) -> Iterator[np.ndarray]:
+        """Yield nothing: nothing waits."""
+        return iter(())
 
 
 class Downmix:

@@ -11,9 +11,9 @@ import numpy as np
 from av.audio.frame import AudioFrame
 
 from dgasr.audio.headers import ends_inside_ogg_page, states_matroska_length, states_mp3_length
-from dgasr.audio.source import AudioConfig, Decoded, Source
+from dgasr.audio.source import AudioConfig, Decoded, Source, Track
 from dgasr.audio.timeline import Timeline, to_array
-from dgasr.errors import AudioError, NoAudioStreamError, TruncatedError, UnknownFormatError
+from dgasr.errors import AudioError, NoAudioStreamError, NoSuchTrackError, TruncatedError, UnknownFormatError
 from dgasr.records import Gap
 
 logger = logging.getLogger(__name__)
@@ -54,12 +54,13 @@ AUDIBLE = 10 ** (-50 / 20)
 """Root mean square of a packet from which it counts as sound, of full scale."""
 
 
-def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = False) -> Decoded:
+def open_libav(source: Source, config: AudioConfig, track: Track, *, ignore_length: bool = False) -> Decoded:
     """Open a recording with libav.
 
     Args:
         source: the recording.
         config: limits and tolerances.
+        track: which audio track, `auto` for that on which somebody speaks, `each` for the first that can be read.
         ignore_length: read a WAV file to its end, whatever its header says.
 
     Returns:
@@ -68,15 +69,23 @@ def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = Fal
     Raises:
         UnknownFormatError: no decoder for this container or codec, or the audio is encrypted.
         NoAudioStreamError: the container holds no audio.
+        NoSuchTrackError: it does not hold that track.
         AudioError: the container's header is damaged.
     """
     container = _open(source, ignore_length)
     tracks = _tracks(container, source)
-    index = tracks[0].index
-    if len(tracks) > 1:
-        index = _loudest(container, tracks)
-        container.close()
-        container = _open(source, ignore_length)
+    numbers = {stream.index: number for number, stream in enumerate(container.streams.audio)}
+    readable = sorted(numbers[stream.index] for stream in tracks)
+    if isinstance(track, int):
+        index = _numbered(container, tracks, track, source)
+    elif track == "each":
+        index = container.streams.audio[readable[0]].index
+    else:
+        index = tracks[0].index
+        if len(tracks) > 1:
+            index = _loudest(container, tracks)
+            container.close()
+            container = _open(source, ignore_length)
     stream = container.streams[index]
     codec, name = stream.codec_context, container.format.name
     start_s = None if container.start_time is None else container.start_time / av.time_base
@@ -100,8 +109,10 @@ def open_libav(source: Source, config: AudioConfig, *, ignore_length: bool = Fal
         declared_s=declared_s,
         is_cut_off=name == "ogg" and ends_inside_ogg_page(source),
         blocks=_grouped(timeline.align(_frames(container, stream, source)), config.block_values),
-        audio_track=[track.index for track in container.streams.audio].index(stream.index),
-        num_audio_tracks=len(container.streams.audio),
+        audio_track=numbers[index],
+        num_audio_tracks=len(numbers),
+        likely_s=source.num_bytes * 8 / codec.bit_rate if ignore_length and codec.name.startswith("pcm_") else 0.0,
+        unreadable_tracks=tuple(number for number in range(len(numbers)) if number not in readable),
     )
 
 
@@ -134,6 +145,22 @@ def _tracks(container: Any, source: Source) -> list[Any]:
             "Get it without protection, or convert it to FLAC."
         )
     return usable
+
+
+def _numbered(container: Any, tracks: list[Any], number: int, source: Source) -> int:
+    """Return the index of an audio track by its number."""
+    if number >= len(container.streams.audio):
+        raise NoSuchTrackError(
+            f"{source.label}: has {len(container.streams.audio)} audio tracks, counted from 0, and --track {number} is "
+            "not one of them. Choose another, or `auto`."
+        )
+    stream = container.streams.audio[number]
+    if stream not in tracks:
+        raise UnknownFormatError(
+            f"{source.label}: its audio track {number} ({_tag(stream)}) is encrypted or of a codec that no decoder "
+            "knows. Choose another, or `auto`."
+        )
+    return int(stream.index)
 
 
 def _tag(track: Any) -> str:

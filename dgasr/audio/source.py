@@ -1,14 +1,47 @@
 """The bytes of one recording as decoders see them, limits for what counts as audio, and what a decoder hands on."""
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, Literal
 
 import numpy as np
 
-from dgasr.errors import ConfigError, DgasrError
+from dgasr.errors import ConfigError, DgasrError, TooSlowError
 from dgasr.records import Gap
+
+Channels = Literal["mix", "each"] | int
+"""What is made of channels: their mix, a transcript of each, or one of them alone, from 0."""
+
+Track = Literal["auto", "each"] | int
+"""Which audio tracks are read: that on which somebody speaks, each, or one alone, from 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How much one file may take before it is rejected. They change no text, and so no recipe id.
+
+    Attributes:
+        max_duration_s: longest recording.
+        max_decoded_bytes: most that a track may decode to: 4 bytes a sample, in every channel.
+        max_seconds_per_file_wall: longest time that reading a file may take, s; not what is done with its audio.
+        min_bytes_per_s: least bytes of the file for a second of audio, beyond the first hour. Digital silence in FLAC
+            takes 2 at least; less is made to fill machines.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    max_duration_s: float = 172_800.0
+    max_decoded_bytes: int = 2**37
+    max_seconds_per_file_wall: float = 7200.0
+    min_bytes_per_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse limits that no recording can keep."""
+        for name in self.__slots__:
+            if not getattr(self, name) > 0 and name != "min_bytes_per_s":
+                raise ConfigError(f"limits: {name}={getattr(self, name)} must be above 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,8 +56,10 @@ class AudioConfig:
         tolerance_s: how far decoded and declared duration may differ before the recording is `partial`, and how far
             timestamps may run ahead of the samples before the gap between them is filled with silence.
         max_gap_s: a longer jump of timestamps is taken for wrong timestamps and not followed.
-        max_duration_s: a longer recording is rejected, as soon as that is known.
         block_values: samples times channels that are decoded at once; has no influence on the waveform.
+        channels: `mix` of all, a transcript of `each`, or the number of one, from 0.
+        track: `auto` for the one on which somebody speaks, a transcript of `each`, or the number of one, from 0.
+        limits: what a file may take before it is rejected.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -35,19 +70,56 @@ class AudioConfig:
     min_samples: int = 400
     tolerance_s: float = 0.1
     max_gap_s: float = 43_200.0
-    max_duration_s: float = 172_800.0
     block_values: int = 2**18
+    channels: Channels = "mix"
+    track: Track = "auto"
+    limits: Limits = Limits()
 
     def __post_init__(self) -> None:
-        """Refuse limits that no recording can keep."""
+        """Refuse limits that no recording can keep, and channels and tracks that none has."""
         if min(self.max_channels, self.min_sample_rate_hz, self.min_samples, self.block_values) < 1:
             raise ConfigError("AudioConfig: max_channels, min_sample_rate_hz, min_samples, block_values must be ≥ 1.")
         if self.max_sample_rate_hz < self.min_sample_rate_hz or self.max_gap_s < 0:
             raise ConfigError(
                 "AudioConfig: max_sample_rate_hz must not be below min_sample_rate_hz, and max_gap_s not negative."
             )
-        if min(self.tolerance_s, self.max_duration_s) <= 0:
-            raise ConfigError("AudioConfig: tolerance_s and max_duration_s must be positive.")
+        if self.tolerance_s <= 0:
+            raise ConfigError("AudioConfig: tolerance_s must be positive.")
+        for name, allowed in (("channels", ("mix", "each")), ("track", ("auto", "each"))):
+            value = getattr(self, name)
+            if value not in allowed and (isinstance(value, str) or value < 0):
+                raise ConfigError(f"--{name} {value}: choose {', '.join(allowed)} or a number from 0.")
+
+
+class Stopwatch:
+    """Counts the time that reading a file takes, in `with` blocks: not what its readers do in between.
+
+    Args:
+        limit_s: how long it may take.
+        label: how messages call the file.
+    """
+
+    def __init__(self, limit_s: float, label: str) -> None:
+        self._limit_s, self._label = limit_s, label
+        self._spent_s = 0.0
+        self._started_at: float | None = None
+
+    def __enter__(self) -> None:
+        self._started_at = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self._spent_s, self._started_at = self._elapsed_s(), None
+
+    def check(self) -> None:
+        """Raise `TooSlowError` where it takes longer."""
+        if self._elapsed_s() > self._limit_s:
+            raise TooSlowError(
+                f"{self._label}: reading it takes more than max_seconds_per_file_wall={self._limit_s:.0f}. Convert it "
+                "to FLAC and transcribe that, or raise the limit if store and machine are slow."
+            )
+
+    def _elapsed_s(self) -> float:
+        return self._spent_s + (0.0 if self._started_at is None else time.monotonic() - self._started_at)
 
 
 class Source:
@@ -60,11 +132,15 @@ class Source:
         file: seekable binary file at any position.
         label: how messages call it, in printable text.
         start, end: which of its bytes count; to its end where `end` is `None`.
+        stopwatch: ends the reading where that takes too long, so that no decoder goes on for ever; `None` for never.
     """
 
-    def __init__(self, file: BinaryIO, label: str, start: int = 0, end: int | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO, label: str, start: int = 0, end: int | None = None, stopwatch: Stopwatch | None = None
+    ) -> None:
         self._file = file
         self._error: Exception | None = None
+        self._stopwatch = stopwatch
         self._start = start
         self.label = label
         self.num_bytes = (file.seek(0, os.SEEK_END) if end is None else end) - start
@@ -72,7 +148,8 @@ class Source:
 
     def part(self, start: int, end: int) -> "Source":
         """Return some of the bytes as a source of their own; only one of the two may be read at a time."""
-        return Source(self._file, f"{self.label} (bytes {start} to {end})", self._start + start, self._start + end)
+        label = f"{self.label} (bytes {start} to {end})"
+        return Source(self._file, label, self._start + start, self._start + end, self._stopwatch)
 
     def check(self) -> None:
         """Raise what went wrong while a decoder was reading.
@@ -89,6 +166,8 @@ class Source:
         if self._error is not None or not left:
             return b""
         try:
+            if self._stopwatch is not None:
+                self._stopwatch.check()
             return self._file.read(left if num_bytes < 0 else min(num_bytes, left))
         except (DgasrError, OSError) as error:
             self._error = error
@@ -137,3 +216,7 @@ class Decoded:
     """Bytes of audio in the file that this decoder does not reach."""
     audio_track: int = 0
     num_audio_tracks: int = 1
+    unreadable_tracks: tuple[int, ...] = ()
+    """Those of its audio tracks that no decoder knows."""
+    likely_s: float = 0.0
+    """Duration by the file's size, where its header says nothing true and the audio is not compressed."""

@@ -1,25 +1,25 @@
-"""One recording as a stream of waveform blocks: choose a decoder, mix down, resample, compare with the header."""
+"""One recording as streams of waveform blocks: choose a decoder and channels, resample, compare with the header."""
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
-import soxr
 
-from dgasr.audio.downmix import Downmix
 from dgasr.audio.headers import read_chunk_claim
 from dgasr.audio.joined import split_joined
 from dgasr.audio.libav import open_libav
 from dgasr.audio.sndfile import open_sndfile
-from dgasr.audio.source import AudioConfig, Decoded, Source
+from dgasr.audio.source import AudioConfig, Decoded, Source, Stopwatch, Track
+from dgasr.audio.waveform import Waveform
 from dgasr.errors import (
     AudioError,
     EmptyFileError,
     InvalidHeaderError,
-    MisdeclaredError,
-    NotFiniteError,
+    LimitError,
+    NoSuchChannelError,
+    NoSuchTrackError,
+    TooLargeError,
     TooLongError,
     TooManyChannelsError,
     TooShortError,
@@ -27,8 +27,8 @@ from dgasr.errors import (
 )
 from dgasr.records import SAMPLE_RATE_HZ, AudioReport, Gap, seconds
 
-FULL_SCALE = 32768
-"""What 1.0 is in samples of 16 bits, as decoders divide them."""
+FREE_S = 3600.0
+"""Audio that a file may hold however small it is, s."""
 
 
 def open_audio(file: BinaryIO, name: str, config: AudioConfig) -> "AudioStream":
@@ -37,7 +37,7 @@ def open_audio(file: BinaryIO, name: str, config: AudioConfig) -> "AudioStream":
     Args:
         file: seekable binary file; must stay open while blocks are read.
         name: how messages call it.
-        config: limits and tolerances.
+        config: which of its tracks and channels, limits and tolerances.
 
     Returns:
         The recording's waveform, not yet decoded.
@@ -45,20 +45,23 @@ def open_audio(file: BinaryIO, name: str, config: AudioConfig) -> "AudioStream":
     Raises:
         AudioError: nothing of it is usable; the subclass says why.
     """
-    source = Source(file, name.encode("utf-8", "backslashreplace").decode())
-    if source.num_bytes == 0:
-        raise EmptyFileError(f"{source.label}: is empty. Copy it anew from its source, or remove it.")
-    parts = split_joined(source)
-    return AudioStream(_open(parts[0], config), parts[1:], source.label, config)
+    label = name.encode("utf-8", "backslashreplace").decode()
+    stopwatch = Stopwatch(config.limits.max_seconds_per_file_wall, label)
+    with stopwatch:
+        source = Source(file, label, stopwatch=stopwatch)
+        if source.num_bytes == 0:
+            raise EmptyFileError(f"{source.label}: is empty. Copy it anew from its source, or remove it.")
+        parts = split_joined(source)
+        return AudioStream(parts, _open(parts[0], config, config.track), source, config, stopwatch)
 
 
-def _open(source: Source, config: AudioConfig) -> Decoded:
+def _open(source: Source, config: AudioConfig, track: Track) -> Decoded:
     """Choose a decoder, and refuse what the header makes unusable before anything is decoded."""
     claim = read_chunk_claim(source)
     if claim is not None and (claim.claimed_bytes is None or claim.is_too_small):
-        decoded = open_libav(source, config, ignore_length=True)
+        decoded = open_libav(source, config, track, ignore_length=True)
     else:
-        decoded = open_sndfile(source, claim, config.block_values) or open_libav(source, config)
+        decoded = open_sndfile(source, claim, config.block_values) or open_libav(source, config, track)
     rate_hz = decoded.sample_rate_hz
     if not config.min_sample_rate_hz <= rate_hz <= config.max_sample_rate_hz or decoded.num_channels < 1:
         raise InvalidHeaderError(
@@ -70,41 +73,97 @@ def _open(source: Source, config: AudioConfig) -> Decoded:
             f"{source.label}: has {decoded.num_channels} channels, the recipe allows {config.max_channels}. "
             "Mix it down, or raise max_channels."
         )
+    if isinstance(track, int) and track != decoded.audio_track:
+        raise NoSuchTrackError(
+            f"{source.label}: has one audio track, which is --track 0, not {track}. Choose that, or `auto`."
+        )
     return decoded if claim is None else replace(decoded, num_bytes_unread=claim.second_bytes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Channel:
+    """What is transcribed by itself: the mix of a track's channels, or one of them.
+
+    Attributes:
+        audio_track: which of the container's audio tracks, from 0.
+        channel: which of its channels, from 0; 0 for the mix.
+        pieces: mono samples at 16 kHz, float32 [samples], and the gaps between them; raises as `AudioStream.pieces`.
+    """
+
+    audio_track: int
+    channel: int
+    pieces: Iterator[np.ndarray | Gap]
 
 
 class AudioStream:
     """The waveform of an opened recording.
 
     Args:
-        first: what is read first.
-        others: recordings joined behind it in the same file.
-        label: how messages call the file.
-        config: limits and tolerances.
+        parts: the recordings that are joined in the file; mostly one, the file itself.
+        first: the first of them, opened.
+        source: the file.
+        config: which of its tracks and channels, limits and tolerances.
+        stopwatch: counts the time that reading takes.
     """
 
-    def __init__(self, first: Decoded, others: list[Source], label: str, config: AudioConfig) -> None:
-        self._decoded, self._others = first, others
-        self._label = label
-        self._config = config
-        self._num_samples = 0
+    def __init__(
+        self, parts: list[Source], first: Decoded, source: Source, config: AudioConfig, stopwatch: Stopwatch
+    ) -> None:
+        self._parts, self._first, self._config, self._stopwatch = parts, first, config, stopwatch
+        self._opened: Decoded | None = first
+        self._label, self._num_bytes = source.label, source.num_bytes
+        self._num_samples = self._num_decoded_bytes = self._longest = self._num_transcripts = 0
+        self._decoded_s = 0.0
         self._cancelled_s = 0.0
-        self._channels_differ = False
+        self._channels_differ: bool | None = None
 
     def report(self) -> AudioReport:
-        """State what the container claims and what was decoded; complete once `pieces` is used up."""
+        """State what the container claims and what was decoded; complete once `channels` is used up."""
         return AudioReport(
-            container=self._decoded.container,
-            codec=self._decoded.codec,
-            source_sample_rate_hz=self._decoded.sample_rate_hz,
-            num_channels=self._decoded.num_channels,
-            declared_s=None if self._others else self._decoded.declared_s,
-            decoded_samples=self._num_samples,
-            audio_track=self._decoded.audio_track,
-            num_audio_tracks=self._decoded.num_audio_tracks,
+            container=self._first.container,
+            codec=self._first.codec,
+            source_sample_rate_hz=self._first.sample_rate_hz,
+            num_channels=self._first.num_channels,
+            declared_s=None if len(self._parts) > 1 else self._first.declared_s,
+            decoded_samples=self._longest,
+            audio_track=None if len(self._tracks()) > 1 else self._first.audio_track,
+            num_audio_tracks=self._first.num_audio_tracks,
             cancelled_s=self._cancelled_s,
             channels_differ=self._channels_differ,
+            num_transcripts=max(1, self._num_transcripts),
         )
+
+    def channels(self) -> Iterator[Channel]:
+        """Yield all that is to be transcribed by itself, in order; the file is read once for each.
+
+        Its pieces must be used up before the next is asked for. Where a track is of no use among others, its pieces end
+        with `TruncatedError`.
+
+        Raises:
+            AudioError: nothing of the recording is usable.
+            NoSuchChannelError: it lacks the channel that was asked for.
+        """
+        failures: list[AudioError] = []
+        tracks = self._tracks()
+        for track in tracks:
+            channels: Sequence[int | None] = [None]
+            failure: AudioError | None = None
+            try:
+                channels = self._channels_of(track)
+            except AudioError as error:
+                if len(tracks) == 1 or isinstance(error, LimitError):
+                    raise
+                failure = error
+            for channel in channels:
+                self._num_transcripts += 1
+                pieces = self._pieces(track, channel, failure)
+                yield Channel(
+                    audio_track=track,
+                    channel=channel or 0,
+                    pieces=_kept_apart(pieces, track, failures) if len(tracks) > 1 else pieces,
+                )
+        if failures and len(failures) == self._num_transcripts:
+            raise failures[0]
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Decode the recording once as `pieces` does, with silence in place of gaps."""
@@ -116,7 +175,7 @@ class AudioStream:
                 yield piece
 
     def pieces(self) -> Iterator[np.ndarray | Gap]:
-        """Decode the recording once, in bounded memory.
+        """Decode the recording once, in bounded memory; of several channels that `channels` yields the first.
 
         Yields:
             Mono samples at 16 kHz, float32 [samples], and the gaps between them.
@@ -125,27 +184,91 @@ class AudioStream:
             AudioError: nothing of it is usable.
             TruncatedError: after everything that could be decoded: audio is missing, or the header lies.
         """
+        yield from next(self.channels()).pieces
+
+    def _tracks(self) -> Sequence[int]:
+        """List the audio tracks that are read."""
+        if self._config.track != "each":
+            return [self._first.audio_track]
+        return [n for n in range(self._first.num_audio_tracks) if n not in self._first.unreadable_tracks]
+
+    def _channels_of(self, track: int) -> Sequence[int | None]:
+        """List the channels that are read of a track; `None` is their mix."""
+        wanted = self._config.channels
+        if wanted == "mix":
+            return [None]
+        with self._stopwatch:
+            self._opened = self._take(track)
+            count = max(self._opened.num_channels, *(self._count_channels(part, track) for part in self._parts[1:]), 0)
+        if wanted == "each":
+            return range(count)
+        if wanted >= count:
+            raise NoSuchChannelError(
+                f"{self._label}: has {count} channels, counted from 0, and --channels {wanted} is not one of them. "
+                "Choose another, `mix` or `each`."
+            )
+        return [wanted]
+
+    def _count_channels(self, part: Source, track: int) -> int:
+        try:
+            return _open(part, self._config, track).num_channels
+        except AudioError:
+            return 0  # said where it is read
+
+    def _take(self, track: int) -> Decoded:
+        """Return the first part of the file, opened and not yet read."""
+        opened, self._opened = self._opened, None
+        if opened is not None and opened.audio_track == track and len(self._parts) == 1:
+            return opened
+        return _open(self._parts[0], self._config, track)
+
+    def _pieces(self, track: int, channel: int | None, failure: AudioError | None) -> Iterator[np.ndarray | Gap]:
+        """Decode a channel of a track, or say why not; the stopwatch runs while this does, and not its caller."""
+        if failure is not None:
+            raise failure
+        self._num_samples, self._num_decoded_bytes, self._decoded_s = 0, 0, 0.0
+        pieces = self._joined(track, channel)
+        while True:
+            with self._stopwatch:
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
+    def _joined(self, track: int, channel: int | None) -> Iterator[np.ndarray | Gap]:
+        """Decode the recordings of a file one behind the other."""
         damage: TruncatedError | None = None
-        decoded: Decoded | None = self._decoded
-        waiting = list(self._others)
+        unreadable = self._first.unreadable_tracks
+        if self._config.track == "each" and unreadable:
+            damage = TruncatedError(
+                f"{self._label}: its audio tracks {', '.join(map(str, unreadable))} are encrypted or of a codec that "
+                "no decoder knows. The others are kept."
+            )
+        decoded: Decoded | None = self._take(track)
+        waiting, wanted = self._parts[1:], track if self._config.track == "each" else self._config.track
         while decoded is not None:
-            before = self._num_samples
             try:
-                yield from self._waveform(decoded)
-                self._check_length(decoded, self._num_samples - before)
+                self._check_duration(max(decoded.declared_s or 0.0, decoded.likely_s))
+                waveform = Waveform(decoded, channel, self._label, self._note_block)
+                for piece in waveform.pieces(self._config.tolerance_s):
+                    self._count(piece)
+                    yield piece
             except TruncatedError as error:
                 damage = damage or error
             decoded = None
             if waiting:
                 source = waiting.pop(0)
                 try:
-                    decoded = _open(source, self._config)
+                    decoded = _open(source, self._config, wanted)
                 except AudioError as error:
                     num_bytes = source.num_bytes + sum(other.num_bytes for other in waiting)
                     damage = damage or TruncatedError(
                         f"{self._label}: is several recordings joined in one file, of which the last {num_bytes} bytes "
                         f"were not read ({error})"
                     )
+            self._cancelled_s += waveform.cancelled_s
+            if waveform.channels_differ is not None:
+                self._channels_differ = bool(self._channels_differ) or waveform.channels_differ
         if self._num_samples < self._config.min_samples:
             raise TooShortError(
                 f"{self._label}: holds {self._num_samples} samples at {SAMPLE_RATE_HZ} Hz, less than the "
@@ -154,113 +277,45 @@ class AudioStream:
         if damage is not None:
             raise damage
 
-    def _waveform(self, decoded: Decoded) -> Iterator[np.ndarray | Gap]:
-        """Mix and resample one recording, keeping the positions behind gaps."""
-        self._check_duration(decoded.declared_s or 0.0)
-        num_in = num_out = 0
-        damage: TruncatedError | None = None
-        downmix = Downmix(decoded.num_channels, decoded.sample_rate_hz)
-        resampler = _resampler(decoded.sample_rate_hz)
-        while True:
-            try:
-                block = next(decoded.blocks, None)
-            except TruncatedError as error:
-                damage, block = error, None
-            is_end = block is None or isinstance(block, Gap)
-            mixed = list(downmix.finish() if isinstance(block, Gap) or block is None else downmix.mix(block))
-            for index, mono in enumerate(mixed or ([np.zeros(0, np.float32)] if is_end else [])):
-                self._check_finite(mono)
-                num_in += mono.size
-                is_last = is_end and index == max(0, len(mixed) - 1)
-                resampled = mono if resampler is None else resampler.resample_chunk(mono, last=is_last)
-                if resampled.size:
-                    num_out += resampled.size
-                    yield from self._counted(resampled)
-            if isinstance(block, Gap):
-                num_in += block.num_samples
-                gap = round(num_in * SAMPLE_RATE_HZ / decoded.sample_rate_hz) - num_out
-                num_out += gap
-                yield from self._counted(Gap(num_samples=gap))
-                resampler = _resampler(decoded.sample_rate_hz)
-            if block is None:
-                break
-        self._cancelled_s += downmix.cancelled_s
-        self._channels_differ |= downmix.channels_differ
-        if damage is not None:
-            raise damage
-
-    def _counted(self, piece: np.ndarray | Gap) -> Iterator[np.ndarray | Gap]:
+    def _count(self, piece: np.ndarray | Gap) -> None:
         self._num_samples += piece.num_samples if isinstance(piece, Gap) else piece.size
+        self._longest = max(self._longest, self._num_samples)
         self._check_duration(seconds(self._num_samples))
-        yield piece
 
     def _check_duration(self, duration_s: float) -> None:
-        if duration_s > self._config.max_duration_s:
+        limit_s = self._config.limits.max_duration_s
+        if duration_s > limit_s:
             raise TooLongError(
-                f"{self._label}: holds at least {duration_s:.0f} s, the recipe allows max_duration_s="
-                f"{self._config.max_duration_s:.0f}. Split it, or raise the limit if it is what it claims to be."
+                f"{self._label}: holds at least {duration_s:.0f} s, and max_duration_s={limit_s:.0f}. "
+                "Split it, or raise the limit if it is what it claims to be."
             )
 
-    def _check_finite(self, mono: np.ndarray) -> None:
-        if not np.isfinite(mono).all():
-            raise NotFiniteError(
-                f"{self._label}: holds samples that are NaN or infinite after {seconds(self._num_samples):.2f} s. "
-                "Write it anew from its source as PCM."
+    def _note_block(self, num_bytes: int, duration_s: float) -> None:
+        """Count what is decoded; refuse more than a machine is to be given, and more than so few bytes can hold."""
+        limits = self._config.limits
+        self._stopwatch.check()
+        self._num_decoded_bytes += num_bytes
+        self._decoded_s += duration_s
+        if self._num_decoded_bytes > limits.max_decoded_bytes:
+            raise TooLargeError(
+                f"{self._label}: decodes to more than max_decoded_bytes={limits.max_decoded_bytes}, after "
+                f"{self._decoded_s:.0f} s of audio. Split it, or raise the limit if it is what it claims to be."
             )
-
-    def _check_length(self, decoded: Decoded, num_samples: int) -> None:
-        """Compare what was decoded with what was declared."""
-        decoded_s, declared_s = seconds(num_samples), decoded.declared_s
-        if declared_s is not None and decoded_s < declared_s - self._config.tolerance_s:
-            raise TruncatedError(
-                f"{self._label}: its header says {declared_s:.2f} s, but only {decoded_s:.2f} s can be decoded. "
-                "They are kept; copy the file anew if its source is whole, and run the backfill."
-            )
-        if decoded.is_cut_off:
-            raise TruncatedError(
-                f"{self._label}: breaks off within a page after {decoded_s:.2f} s. "
-                "They are kept; copy the file anew if its source is longer, and run the backfill."
-            )
-        if declared_s is not None and decoded_s > declared_s + self._config.tolerance_s:
-            raise MisdeclaredError(
-                f"{self._label}: its header says {declared_s:.2f} s, but there are {decoded_s:.2f} s; all were used. "
-                "Repair the header if the surplus is no audio."
-            )
-        if decoded.num_bytes_unread:
-            raise TruncatedError(
-                f"{self._label}: holds a second chunk of audio, whose {decoded.num_bytes_unread} bytes were not read. "
-                "Write it anew with a program that joins the two, and run the backfill."
+        if self._decoded_s > FREE_S and self._num_bytes < limits.min_bytes_per_s * self._decoded_s:
+            raise TooLargeError(
+                f"{self._label}: its {self._num_bytes} bytes decode to {self._decoded_s:.0f} s and more, and "
+                f"min_bytes_per_s={limits.min_bytes_per_s}: it was made to fill machines. Lower the limit if not."
             )
 
 
-def _resampler(sample_rate_hz: int) -> soxr.ResampleStream | None:
-    """Return what brings samples to 16 kHz, or `None` where they are."""
-    if sample_rate_hz == SAMPLE_RATE_HZ:
-        return None
-    return soxr.ResampleStream(sample_rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-
-
-class WaveformDigest:
-    """Hashes samples as they pass, rounded to 16 bits: the same for every lossless copy, however it comes in blocks."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=16)
-
-    def passing(self, pieces: Iterator[np.ndarray | Gap]) -> Iterator[np.ndarray | Gap]:
-        """Hand pieces on and take note of them.
-
-        Args:
-            pieces: mono samples in [-1, 1], [samples] each, and gaps.
-        """
-        for block in pieces:
-            if isinstance(block, Gap):
-                self._hash.update(f"gap of {block.num_samples}".encode())
-                yield block
-                continue
-            samples = np.clip(np.rint(block * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
-            self._hash.update(samples.astype("<i2").tobytes())
-            yield block
-
-    def hexdigest(self) -> str:
-        """Return the fingerprint of what has passed: 32 hex digits, blake2b over little-endian samples."""
-        return self._hash.hexdigest()
+def _kept_apart(
+    pieces: Iterator[np.ndarray | Gap], track: int, failures: list[AudioError]
+) -> Iterator[np.ndarray | Gap]:
+    """Pass the pieces of one of several tracks on: that it is of no use does not spoil the others."""
+    try:
+        yield from pieces
+    except (TruncatedError, LimitError):
+        raise
+    except AudioError as error:
+        failures.append(error)
+        raise TruncatedError(f"{error} That is audio track {track}; the others are kept.") from error

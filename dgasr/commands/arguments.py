@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from dgasr.errors import ConfigError
-from dgasr.stages.engine import EngineConfig
+from dgasr.stages.engine import EngineConfig, Limits
 
 DEFAULTS = EngineConfig()
 
 KINDS = get_type_hints(EngineConfig)
+
+LIMITS: dict[str, type] = {field.name: type(field.default) for field in fields(Limits)}
+"""Limits of files, and the kind of number that each is."""
 
 
 def positive_int(text: str) -> int:
@@ -96,6 +99,36 @@ def batch_size(text: str) -> int:
     return 0 if text == "auto" else positive_int(text)
 
 
+def channel_or_track(text: str) -> str | int:
+    """Read what is made of channels or tracks: a word, or the number of one."""
+    return natural_int(text) if text.lstrip("-").isdecimal() else text
+
+
+def limit(text: str) -> tuple[str, float]:
+    """Read a limit of files, `NAME=NUMBER`."""
+    name, _, number = text.partition("=")
+    if name not in LIMITS:
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=NUMBER, with one of {', '.join(LIMITS)}")
+    return name, LIMITS[name](finite_float(number))
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses which of a file's audio is read."""
+    group = parser.add_argument_group("reading")
+    group.add_argument(
+        "--channels", type=channel_or_track, default=DEFAULTS.channels, metavar="mix|each|N",
+        help="mix them, transcribe each, or one alone, from 0 (default: %(default)s); another recipe",
+    )  # fmt: skip
+    group.add_argument(
+        "--track", type=channel_or_track, default=DEFAULTS.track, metavar="auto|each|N",
+        help="audio track with most sound, each, or one alone, from 0 (default: %(default)s); another recipe",
+    )  # fmt: skip
+    group.add_argument(
+        "--limit", type=limit, action="append", default=[], dest="limits", metavar="NAME=NUMBER",
+        help=f"what a file may take before it is rejected: {', '.join(LIMITS)}; may be given several times",
+    )  # fmt: skip
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what chooses the model and how it decodes."""
     group = parser.add_argument_group("model")
@@ -122,5 +155,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def engine_config(options: argparse.Namespace) -> EngineConfig:
-    """Make settings of an engine from what `add_model_arguments` added."""
-    return EngineConfig(**{field.name: getattr(options, field.name) for field in fields(EngineConfig)})
+    """Make settings of an engine from what the functions above added."""
+    given = {field.name: getattr(options, field.name) for field in fields(EngineConfig) if hasattr(options, field.name)}
+    return EngineConfig(**given | {"limits": Limits(**dict(given.get("limits", ())))})

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dgasr.commands.arguments import add_model_arguments, engine_config, finite_float, given_uri
+from dgasr.commands.arguments import add_model_arguments, add_reading_arguments, engine_config, finite_float, given_uri
 from dgasr.errors import ConfigError, Reason
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--pools", action="store_true",
         help="hand it to the deployment backfill/archive of the Prefect server, with its engine unless flags name one",
     )  # fmt: skip
+    add_reading_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 

@@ -1,4 +1,4 @@
-"""`dgasr export`: transcripts out of a lake, as text, subtitles, JSON or a manifest, in a file each or all in one."""
+"""`dgasr export`: transcripts out of a lake, as text, subtitles, CTM, JSON or a manifest, a file each or all in one."""
 
 import argparse
 import hashlib
@@ -21,12 +21,12 @@ LONGEST_NAME_BYTES = 240
 RENAMED_FILE = "renamed.jsonl"
 """Which recording lies in which file, for those whose names had to change."""
 
-EXTENSIONS = {"txt": "txt", "srt": "srt", "vtt": "vtt", "json": "json", "manifest": "jsonl"}
+EXTENSIONS = {"txt": "txt", "srt": "srt", "vtt": "vtt", "ctm": "ctm", "json": "json", "manifest": "jsonl"}
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
-    parser = commands.add_parser("export", help="write transcripts as text, SRT, VTT, JSON or a manifest")
+    parser = commands.add_parser("export", help="write transcripts as text, SRT, VTT, CTM, JSON or a manifest")
     parser.add_argument(
         "--lake", type=given_uri, required=True, metavar="URI", help="folder or s3://bucket/prefix of the lake"
     )
@@ -145,12 +145,13 @@ def _write_all(chosen: "ChosenTranscripts", format: str, has_many: bool, out: Te
 
 def _write_one(transcript: "RecordingTranscript", format: str, out: TextIO) -> int:
     """Write one transcript."""
-    from dgasr.exports import export_json, export_srt, export_txt, export_vtt
+    from dgasr.commands.output import write_transcripts
+    from dgasr.exports import export_json
 
     if format == "json":
         out.write(export_json(transcript.segments, transcript.recording["language"]))
     else:
-        out.write({"txt": export_txt, "srt": export_srt, "vtt": export_vtt}[format](transcript.segments))
+        write_transcripts([transcript], format, False, out)
     return 1
 
 

@@ -3,14 +3,14 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from tqdm import tqdm
 
-from dgasr.exports import export_json, export_srt, export_txt, export_vtt
+from dgasr.exports import by_channel, export_ctm, export_json, export_srt, export_txt, export_vtt
 from dgasr.lake.transcripts import RecordingTranscript
-from dgasr.records import Shard
+from dgasr.records import Shard, join_words
 from dgasr.stages.counts import Counts
 from dgasr.stages.heartbeat import Progress
 from dgasr.tables import format_table
@@ -29,7 +29,7 @@ def write_transcripts(transcripts: Iterable[RecordingTranscript], format: str, h
 
     Args:
         transcripts: what to write, taken lazily, to the last one.
-        format: `table`, `txt`, `srt`, `vtt` or `json`. JSON is an array with one object a recording.
+        format: `table`, `txt`, `srt`, `vtt`, `ctm` or `json`. JSON is an array with one object a recording.
         has_many: whether several recordings follow, so that text and subtitles need a line that says whose they are.
         out: where to.
     """
@@ -37,6 +37,8 @@ def write_transcripts(transcripts: Iterable[RecordingTranscript], format: str, h
         _write_table(transcripts, out)
     elif format == "json":
         _write_json(transcripts, out)
+    elif format == "ctm":
+        out.writelines(export_ctm(one.segments, _stem(str(one.recording["uri"]))) for one in transcripts)
     else:
         export = {"txt": export_txt, "srt": export_srt, "vtt": export_vtt}[format]
         for transcript in transcripts:
@@ -49,28 +51,34 @@ def _write_table(transcripts: Iterable[RecordingTranscript], out: TextIO) -> Non
     shown = [transcript for _, transcript in zip(range(TABLE_ROWS), remaining, strict=False)]
     prefix = _common_folder([str(transcript.recording["uri"]) for transcript in shown])
     width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if out.isatty() else PIPE_WIDTH
-    out.write(format_table(COLUMNS, [_table_row(transcript, prefix) for transcript in shown], width))
+    out.write(format_table(COLUMNS, [row for one in shown for row in _table_rows(one, prefix)], width))
     num_more = sum(1 for _ in remaining)
     if num_more:
         out.write(f"… and {num_more} more; `dgasr sql latest_transcripts --lake …` has all of them.\n")
 
 
-def _table_row(transcript: RecordingTranscript, prefix: str) -> list[object]:
+def _stem(uri: str) -> str:
+    """Return the name of a recording without its folder and ending."""
+    name = uri.rpartition("/")[2]
+    return name.rpartition(".")[0] or name
+
+
+def _table_rows(transcript: RecordingTranscript, prefix: str) -> Iterator[list[object]]:
+    """Make the row of a recording, or one for each channel that was transcribed by itself."""
     row = transcript.recording
-    confidences = [(s["confidence"], s["end_s"] - s["start_s"]) for s in transcript.segments if s["text"]]
-    length_s = sum(duration_s for _, duration_s in confidences)
-    mean = sum(value * duration_s for value, duration_s in confidences) / length_s if length_s else None
-    num_flagged = sum(bool(segment["flags"]) for segment in transcript.segments)
     status = row["status"] if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
-    return [
-        str(row["uri"])[len(prefix) :],
-        status,
-        round(row["decoded_s"], 1),
-        row["num_words"],
-        mean,
-        num_flagged,
-        transcript.text,
-    ]
+    for speaker, segments in by_channel(transcript.segments) or [("", [])]:
+        confidences = [(s["confidence"], s["end_s"] - s["start_s"]) for s in segments if s["text"]]
+        length_s = sum(duration_s for _, duration_s in confidences)
+        yield [
+            str(row["uri"])[len(prefix) :] + (f" ({speaker})" if speaker else ""),
+            status,
+            round(row["decoded_s"], 1),
+            sum(len(segment["words"]) for segment in segments),
+            sum(value * duration_s for value, duration_s in confidences) / length_s if length_s else None,
+            sum(bool(segment["flags"]) for segment in segments),
+            join_words(segment["text"] for segment in segments),
+        ]
 
 
 def _write_json(transcripts: Iterable[RecordingTranscript], out: TextIO) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dgasr.commands.arguments import add_model_arguments, engine_config, given_uri
+from dgasr.commands.arguments import add_model_arguments, add_reading_arguments, engine_config, given_uri
 from dgasr.errors import ConfigError, printable
 
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument(
         "--format",
-        choices=("table", "txt", "srt", "vtt", "json"),
+        choices=("table", "txt", "srt", "vtt", "ctm", "json"),
         default="table",
         help="how transcripts are printed (default: table)",
     )
+    add_reading_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run)
     demo = commands.add_parser("demo", help="show the whole way on this machine: S3, flow, lake, SQL")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,7 @@ class CanvasJob:
 
     noise_key: 64 bits from `noise.segment_key`.
     canvas_tokens: length of the canvas, one of the buckets.
-    payload: what the decoder needs to take the job in; the denoiser only hands it on.
+    payload: what the decoder encodes before it takes the job in; the denoiser only hands it on.
     spent_steps: steps that smaller canvases, which the text did not fit, have cost already.
     seed: what to start from; noise alone when `None`.
     """
@@ -61,9 +61,10 @@ class CanvasJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Canvas:
-    """A denoised canvas, on the CPU.
+    """A denoised canvas, on the host.
 
     job: what was asked for, with the canvas length that was used in the end.
+    encoded: what the decoder's `encode` made of the job.
     ids: the likeliest token of every position.  [canvas] int64
     log_probabilities: of these tokens at temperature 1, natural logarithm.  [canvas] float32
     entropy: of every position at the last step's temperature, nats.  [canvas] float32
@@ -71,13 +72,16 @@ class Canvas:
     num_steps: decoder calls spent, those on smaller canvases with them.
     is_settled: the canvas stopped changing and was sure; `False` when `max_steps` ended it.
     is_overflowed: the largest canvas holds no end of text, so the text may go on; `num_tokens` is the whole canvas.
+    read_out: what the decoder's `read_out` computed of it, float32; `None` for nothing.
     """
 
     job: CanvasJob
-    ids: Tensor
-    log_probabilities: Tensor
-    entropy: Tensor
+    encoded: Any
+    ids: np.ndarray
+    log_probabilities: np.ndarray
+    entropy: np.ndarray
     num_tokens: int
     num_steps: int
     is_settled: bool
     is_overflowed: bool
+    read_out: np.ndarray | None = None

@@ -12,6 +12,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from dgasr.device import upload
+
 _WORD = 1 << 32
 _LOW = _WORD - 1
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -36,7 +38,7 @@ def segment_key(recording_id: str, segment_index: int) -> int:
 
 def key_words(keys: Sequence[int], device: torch.device) -> Tensor:
     """Split 64-bit keys into the words that Philox takes, low word first; int64 [rows, 2]."""
-    return torch.tensor([[key & _LOW, key >> 32] for key in keys], dtype=torch.int64, device=device)
+    return upload(torch.tensor([[key & _LOW, key >> 32] for key in keys], dtype=torch.int64), device)
 
 
 def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from dgasr.device import upload
 from dgasr.diffusion.canvas import CanvasJob
 from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.diffusion.noise import SegmentNoise, key_words
@@ -112,7 +113,7 @@ class CanvasRows:
             rows: which rows.
             jobs: the job of each of them; its noise key and its seed count.
         """
-        chosen = torch.tensor(rows, dtype=torch.int64, device=self.keys.device)
+        chosen = upload(torch.tensor(rows), self.keys.device)
         self.keys[chosen] = key_words([job.noise_key for job in jobs], self.keys.device)
         self.steps[chosen] = 0
         noise = SegmentNoise(self.keys[chosen], self.steps[chosen])
@@ -130,7 +131,7 @@ class CanvasRows:
         laid_out = [nothing if job.seed is None else job.seed.lay_out(self.canvas_tokens) for job in jobs]
         ids, probabilities = zip(*laid_out, strict=True)
         device = self.ids.device
-        return torch.tensor(ids, device=device), torch.tensor(probabilities, dtype=torch.float64, device=device)
+        return upload(torch.tensor(ids), device), upload(torch.tensor(probabilities, dtype=torch.float64), device)
 
     def step(self, denoiser: Denoiser) -> Tensor:
         """Take one step in every row; `statistics` are this step's until the next one.

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dgasr.kernels import runs_kernels, warn_without_kernel
+from dgasr.device import runs_kernels, warn_without_kernel
 
 BLOCK = 128
 """Vocabulary entries per block. A draw finds its block by block sums and then looks at one block only."""

@@ -29,9 +29,13 @@ class ShardRows:
 
 OF_REPORT = (
     "container", "codec", "source_sample_rate_hz", "num_channels", "declared_s", "audio_track", "num_audio_tracks",
-    "cancelled_s", "channels_differ",
+    "cancelled_s", "channels_differ", "num_transcripts",
 )  # fmt: skip
 """Columns of `recordings` that say what `AudioReport` says, under the same names."""
+
+
+OF_SEGMENT = ("recording_id", "segment_index", "audio_track", "channel", "kind", "cut")
+"""Columns of `segments` that say what `Segment` says, under the same names."""
 
 
 def recording_row(
@@ -87,7 +91,7 @@ def segment_row(transcript: SegmentTranscript, *, shard_id: str) -> Row:
     segment = transcript.segment
     same = ("text", "language", "timing_source", "confidence", "num_steps", "canvas_tokens")
     return {
-        **{name: getattr(segment, name) for name in ("recording_id", "segment_index", "channel", "kind", "cut")},
+        **{name: getattr(segment, name) for name in OF_SEGMENT},
         **{name: getattr(transcript, name) for name in same},
         "shard_id": shard_id,
         "start_s": seconds(segment.start_sample),

@@ -158,19 +158,30 @@ ROW_RULES = (
             || ' begins at sample ' || start_sample || ', ends at ' || end_sample || ', and the one before ends at '
             || before as what
         from (
-            select *, lag(end_sample, 1, 0) over (partition by {ROWS} order by segment_index) as before from s
+            select *, lag(end_sample, 1, 0) over (
+                partition by {ROWS}, audio_track, channel order by segment_index
+            ) as before from s
         ) where start_sample <> before or end_sample <= start_sample
         union all
         select recipe_id, "date", uri as place, 'has segments up to sample ' || coalesce(last_sample, 0)
             || ', and was decoded up to ' || decoded as what
-        from r left join sums using ({ROWS}) where decoded <> coalesce(last_sample, 0)""",
+        from r left join (
+            select {ROWS}, max(end_sample) as last_sample from s group by {ROWS}, audio_track, channel
+        ) using ({ROWS}) where decoded <> coalesce(last_sample, 0)
+        union all
+        select recipe_id, "date", uri as place, 'says num_transcripts=' || r.num_transcripts || ', and segments of '
+            || num_places || ' tracks and channels are there' as what
+        from r join (
+            select {ROWS}, count(distinct (audio_track, channel)) as num_places from s group by {ROWS}
+        ) using ({ROWS}) where num_places <> coalesce(r.num_transcripts, 1)""",
     ),
     Rule(
         kind="speech_and_dropped",
         query=f"""select recipe_id, "date", uri as place, 'speech_s ' || speech_s || ' + dropped_s ' || dropped_s
-            || ' is not decoded_s ' || decoded_s || ', or not what the segments come to' as what
+            || ' is not decoded_s ' || decoded_s || ' for each transcript, or not what the segments come to' as what
         from r left join sums using ({ROWS})
-        where r.speech + r.dropped <> r.decoded or r.speech <> coalesce(sums.speech, 0)""",
+        where r.speech + r.dropped <> r.decoded * coalesce(r.num_transcripts, 1)
+            or r.speech <> coalesce(sums.speech, 0)""",
     ),
     Rule(
         kind="words",

@@ -58,9 +58,9 @@ RECORDINGS = pa.schema(
         _column("source_sample_rate_hz", pa.int32(), "sample rate before resampling", unit="Hz", nullable=True),
         _column("num_channels", pa.int32(), "channels before mixing down", nullable=True),
         _column("declared_s", pa.float64(), "duration in the header; null where none stands", unit="s", nullable=True),
-        _column("decoded_s", pa.float64(), "duration that was decoded; speech_s + dropped_s", unit="s"),
-        _column("speech_s", pa.float64(), "duration of the segments given to the decoder", unit="s"),
-        _column("dropped_s", pa.float64(), "duration of the segments that were not; see dropped_intervals", unit="s"),
+        _column("decoded_s", pa.float64(), "duration that was decoded, of one of num_transcripts", unit="s"),
+        _column("speech_s", pa.float64(), "duration of segments given to the decoder, of all transcripts", unit="s"),
+        _column("dropped_s", pa.float64(), "duration of the segments that were not, likewise", unit="s"),
         _column("num_segments", pa.int32(), "rows of this recording in segments"),
         _column("num_words", pa.int32(), "words of this recording in segments"),
         _column("language", pa.string(), "language of most of the speech; null without speech", nullable=True),
@@ -68,7 +68,7 @@ RECORDINGS = pa.schema(
         _column("audio_digest", pa.string(), "hash of the decoded audio; equal for equal audio", nullable=True),
         _column("read_s", pa.float64(), "time it took to read the recording", unit="s", nullable=True),
         _column("take", pa.int32(), "how often it was asked for again; the highest counts; null is 0", nullable=True),
-        _column("audio_track", pa.int32(), "audio track of the container that was read, from 0", nullable=True),
+        _column("audio_track", pa.int32(), "audio track of the container, from 0; null where all are", nullable=True),
         _column("num_audio_tracks", pa.int32(), "audio tracks in the container", nullable=True),
         _column(
             "cancelled_s",
@@ -77,7 +77,8 @@ RECORDINGS = pa.schema(
             unit="s",
             nullable=True,
         ),
-        _column("channels_differ", pa.bool_(), "different voices are on the channels", nullable=True),
+        _column("channels_differ", pa.bool_(), "different voices are on the mixed channels", nullable=True),
+        _column("num_transcripts", pa.int32(), "tracks and channels transcribed each; null is 1", nullable=True),
     ]
 )
 
@@ -86,7 +87,7 @@ SEGMENTS = pa.schema(
         _column("recording_id", pa.string(), "the recording this is a piece of"),
         _column("shard_id", pa.string(), "the shard that committed this row"),
         _column("segment_index", pa.int32(), "position in the recording, from 0"),
-        _column("channel", pa.int32(), "channel of the recording, 0 for the mix of all"),
+        _column("channel", pa.int32(), "channel of the recording, from 0; 0 for the mix of all too"),
         _column("start_s", pa.float64(), "start, from the recording's first sample", unit="s"),
         _column("end_s", pa.float64(), "end, exclusive", unit="s"),
         _column("kind", pa.string(), "speech: was decoded; anything else: why it was not"),
@@ -94,11 +95,12 @@ SEGMENTS = pa.schema(
         _column("text", pa.string(), "what was said; empty where nothing was"),
         _column("language", pa.string(), "language that the text was decoded as"),
         _column("words", pa.list_(pa.field("element", WORD, nullable=False)), "the words of the text, in order"),
-        _column("timing_source", pa.string(), "where word times come from: ctc | interpolated | none"),
+        _column("timing_source", pa.string(), "where word times come from: ctc | interpolated | even | none"),
         _column("confidence", pa.float32(), "probability that the text is right; null when not decoded", nullable=True),
         _column("flags", pa.list_(pa.field("element", pa.string(), nullable=False)), "reasons to doubt the segment"),
         _column("num_steps", pa.int32(), "denoising steps spent, 0 when not decoded"),
         _column("canvas_tokens", pa.int32(), "length of the canvas that held the text", unit="token"),
+        _column("audio_track", pa.int32(), "audio track of the container, from 0; null in old rows", nullable=True),
     ]
 )
 
@@ -185,7 +187,7 @@ ROW_KINDS = {"recordings": "recording", "segments": "segment"}
 def _transcripts() -> pa.Schema:
     """Return the columns of both kinds of row; each is null where it is the other kind's alone."""
     fields = {field.name: field for field in (*SEGMENTS, *RECORDINGS)}
-    in_both = set(RECORDINGS.names) & set(SEGMENTS.names) - {"language"}
+    in_both = set(RECORDINGS.names) & set(SEGMENTS.names) - {"language", "audio_track"}
     return pa.schema([field.with_nullable(name not in in_both) for name, field in fields.items()])
 
 

@@ -57,6 +57,11 @@ class CanvasCache:
             for kind, buffer in enumerate(layer):
                 buffer[rows, :, : self._prompt_tokens] = torch.stack([prompt[index][kind] for prompt in prompts])
 
+    def prompt(self, row: int) -> list[tuple[Tensor, Tensor]]:
+        """Show the prompt in a row, as it is until another one is put there.  [heads, prompt, head_dim] each"""
+        end = self._prompt_tokens
+        return [(keys[row, :, :end], values[row, :, :end]) for keys, values in self._layers]
+
     def join(self, layer_idx: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put a canvas behind the prompts.
 

@@ -5,7 +5,6 @@ the whole vocabulary for their log-partition, is not known here.
 """
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dgasr.device import upload
 from dgasr.model.asr import AsrModel
 from dgasr.model.head import Bias, label_logits
 from dgasr.model.presets import AsrConfig
@@ -27,20 +27,20 @@ def blank_bias(config: AsrConfig) -> Bias:
 
 
 @torch.no_grad()
-def label_log_probs(model: AsrModel, states: Tensor, log_partition: Tensor, labels: Sequence[int]) -> np.ndarray:
+def label_log_probs(model: AsrModel, states: Tensor, log_partition: Tensor, labels: Tensor) -> Tensor:
     """Compute what alignment needs: CTC log-probabilities of the blank and of each label in turn.
 
     Args:
         model: gives the head.
         states: audio embeddings.  [frames, hidden]
         log_partition: of these over the whole vocabulary, with `blank_bias`.  [frames]
-        labels: vocabulary ids of a text, without blanks.
+        labels: vocabulary ids of a text, without blanks, on the model's device.  [labels]
 
     Returns:
-        Natural logarithms, float32.  [frames, 1 + labels]
+        Natural logarithms, float32, on the model's device.  [frames, 1 + labels]
     """
-    columns = torch.tensor([model.config.blank_id, *labels], device=states.device)
-    return _log_probs(model, states, log_partition, columns).cpu().numpy()
+    columns = F.pad(labels, (1, 0), value=model.config.blank_id)
+    return _log_probs(model, states, log_partition, columns)
 
 
 class TextsToScore(NamedTuple):
@@ -55,49 +55,46 @@ class TextsToScore(NamedTuple):
 
 
 @torch.no_grad()
-def text_log_likelihoods(model: AsrModel, segments: Sequence[TextsToScore]) -> list[list[float]]:
+def text_log_likelihoods(model: AsrModel, segments: Sequence[TextsToScore]) -> list[Tensor]:
     """Compute how likely CTC finds texts: the log-likelihood over all paths, the mean of the projector's shifts.
 
     Args:
         model: gives the head.
-        segments: scored together, so that a device is waited for once for all; none depends on the others.
+        segments: scored together; none depends on the others.
 
     Returns:
-        For each text of each segment nats, at least `IMPOSSIBLE`: what a shift gives to a text that its embeddings are
-        too few for.
+        For each text of each segment nats, on the model's device, at least `IMPOSSIBLE`: what a shift gives to a text
+        that its embeddings are too few for.  [texts] each
 
     Source:
         Graves et al. 2006, section 4.1, by torch's own loss; the mean over shifts is ours.
     """
     scored = [segment for segment in segments if segment.texts]
-    found = iter(_mean_over_shifts(model, scored) if scored else [])
-    return [list(islice(found, len(segment.texts))) for segment in segments]
+    found = _mean_over_shifts(model, scored) if scored else torch.empty(0, device=model.device)
+    return list(found.split([len(segment.texts) for segment in segments]))
 
 
-def _mean_over_shifts(model: AsrModel, segments: Sequence[TextsToScore]) -> list[float]:
+def _mean_over_shifts(model: AsrModel, segments: Sequence[TextsToScore]) -> Tensor:
     """Score all texts of all segments, one after the other."""
-    num_shifts = model.config.projector.subsampling
-    labels = [sorted({label for text in segment.texts for label in text}) for segment in segments]
-    columns = torch.tensor([label for own in labels for label in (model.config.blank_id, *own)], device=model.device)
+    num_shifts, device = model.config.projector.subsampling, model.device
+    texts = [[np.asarray(text, dtype=np.int64) for text in segment.texts] for segment in segments]
+    labels = [np.unique(np.concatenate(own)) for own in texts]
+    columns = upload(torch.from_numpy(np.concatenate([[model.config.blank_id, *own] for own in labels])), device)
     log_probs = [
         _log_probs(model, segment.states, segment.log_partition, own).unflatten(0, (-1, num_shifts))
         for segment, own in zip(segments, columns.split([1 + len(own) for own in labels]), strict=True)
     ]  # [audio tokens, shifts, 1 + labels] each
-    targets = [
-        [1 + own.index(label) for label in text]
-        for segment, own in zip(segments, labels, strict=True)
-        for text in segment.texts
-    ]
-    num_texts = [len(segment.texts) for segment in segments]
+    targets = [1 + np.searchsorted(own, text) for own, said in zip(labels, texts, strict=True) for text in said]
+    num_texts = [len(said) for said in texts]
     num_tokens = [len(own) for own, count in zip(log_probs, num_texts, strict=True) for _ in range(count)]
     nll = F.ctc_loss(
         _side_by_side(log_probs, num_texts),
-        _filled_up(targets).to(model.device).repeat_interleave(num_shifts, dim=0),
+        upload(_filled_up(targets), device).repeat_interleave(num_shifts, dim=0),
         torch.tensor(num_tokens).repeat_interleave(num_shifts),
         torch.tensor([len(target) for target in targets]).repeat_interleave(num_shifts),
         reduction="none",
     )
-    return (-nll).clamp(min=IMPOSSIBLE).view(-1, num_shifts).mean(dim=1).tolist()
+    return (-nll).clamp(min=IMPOSSIBLE).view(-1, num_shifts).mean(dim=1)
 
 
 def _side_by_side(log_probs: Sequence[Tensor], num_texts: Sequence[int]) -> Tensor:
@@ -111,9 +108,11 @@ def _side_by_side(log_probs: Sequence[Tensor], num_texts: Sequence[int]) -> Tens
     return torch.cat([own.repeat(1, count, 1) for own, count in zip(filled, num_texts, strict=True)], dim=1)
 
 
-def _filled_up(targets: Sequence[Sequence[int]]) -> Tensor:
-    width = max(1, *map(len, targets))
-    return torch.tensor([[*target, *[0] * (width - len(target))] for target in targets])
+def _filled_up(targets: Sequence[np.ndarray]) -> Tensor:
+    filled = np.zeros((len(targets), max(1, *map(len, targets))), dtype=np.int64)
+    for row, target in zip(filled, targets, strict=True):
+        row[: len(target)] = target
+    return torch.from_numpy(filled)
 
 
 def _log_probs(model: AsrModel, states: Tensor, log_partition: Tensor, columns: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dgasr.kernels import runs_kernels
+from dgasr.device import runs_kernels
 
 Bias = tuple[int, float]
 """(vocabulary id, constant that is added to its logit after the soft cap)."""

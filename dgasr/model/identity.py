@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -27,6 +28,9 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "projector.
 PROJECTOR_CONFIG = "projector.json"
 """Layout of its projector; without it, the layout is the model's."""
 
+
+CALIBRATION = "calibration.json"
+"""What an imported adapter's file did not tell, how it was chosen, and what else was tried."""
 
 MERGED = "+merged"
 """After the digest of an adapter whose LoRA was added into the weights: rounded otherwise, it is another recipe."""
@@ -76,8 +80,7 @@ def identify(
     identity = ModelIdentity(name=config.name, digest=_digest(model, config) + way)
     if adapter is not None:
         files = adapter_files(adapter)
-        layout = read_projector_config(files[0].parent) if len(files) > 1 else None
-        config = replace(config, projector=layout or config.projector)
+        config = adapted(config, files)
         identity = replace(identity, adapter_digest=files_digest(files) + (MERGED if merge_adapter else ""))
     return config, identity
 
@@ -132,14 +135,40 @@ def adapter_files(adapter: str) -> list[Path]:
     if Path(adapter).is_file():
         return [Path(adapter)]
     folder = Path(adapter) if is_folder(adapter) else _fetch_adapter(adapter)
+    published = sorted(folder.glob("*.pt"))
+    if not (folder / ADAPTER_FILES[0]).is_file() and len(published) == 1:
+        return published  # as the reference's repository has it
     missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
     if missing:
         raise ConfigError(
             f"--adapter {adapter}: not an adapter ({', '.join(missing)} missing). It is a folder with "
-            f"{', '.join(ADAPTER_FILES)}, as `dgasr train --lora` writes them, or a `.pt` file of tensors."
+            f"{', '.join(ADAPTER_FILES)}, as `dgasr train --lora` writes them, or one `.pt` file of tensors"
+            + (f", and there are {len(published)}: download it, and name one." if published else ".")
         )
-    layout = [folder / PROJECTOR_CONFIG] if (folder / PROJECTOR_CONFIG).is_file() else []
-    return [*(folder / name for name in ADAPTER_FILES), *layout]
+    stated = [folder / name for name in (PROJECTOR_CONFIG, CALIBRATION) if (folder / name).is_file()]
+    return [*(folder / name for name in ADAPTER_FILES), *stated]
+
+
+def adapted(config: AsrConfig, files: Sequence[Path]) -> AsrConfig:
+    """Let an adapter's folder say how its projector is built, and what a calibration chose: wording and blank.
+
+    Raises:
+        ConfigError: a file in it cannot be read.
+    """
+    folder = files[0].parent
+    layout = read_projector_config(folder) if len(files) > 1 else None
+    config = replace(config, projector=layout or config.projector)
+    if folder / CALIBRATION not in files:
+        return config
+    try:
+        chosen = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+        prompt = replace(config.prompt, template=chosen["wording"])
+        blank = config.blank_id if chosen["blank_id"] is None else int(chosen["blank_id"])
+        return replace(config, prompt=prompt, blank_id=blank, has_blank=chosen["blank_id"] is not None)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{folder / CALIBRATION}: no calibration ({error!r}). Import the adapter again with `dgasr adapter import`."
+        ) from error
 
 
 def read_projector_config(folder: Path) -> ProjectorConfig | None:
@@ -178,7 +207,7 @@ def _found_from(folder: Path, source: str) -> str:
 
 
 def _fetch_adapter(adapter: str) -> Path:
-    return fetch(adapter, revision_of(adapter, ADAPTER_FILES[0]), (*ADAPTER_FILES, PROJECTOR_CONFIG))
+    return fetch(adapter, revision_of(adapter), (*ADAPTER_FILES, PROJECTOR_CONFIG, CALIBRATION, "*.pt"))
 
 
 def _digest(model: str, config: AsrConfig) -> str:

@@ -5,11 +5,12 @@ A folder holds `adapter_config.json` and `adapter_model.safetensors`, which PEFT
 whoever wrote it. Knows shapes of a model, no model.
 """
 
+import copy
 import json
 import pickle
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -77,6 +78,16 @@ def write_folder(stored: StoredAdapter, folder: Path) -> None:
     stored.settings.save_pretrained(str(folder))
     save_file({name: _plain(tensor) for name, tensor in stored.projector.items()}, folder / PROJECTOR_WEIGHTS)
     (folder / PROJECTOR_CONFIG).write_text(json.dumps(asdict(stored.layout), indent=2) + "\n", encoding="utf-8")
+
+
+def with_scale(stored: StoredAdapter, scale: float | None) -> StoredAdapter:
+    """Let every layer's update be multiplied by `scale`; `None` leaves what is stated."""
+    if scale is None or stored.found is None:
+        return stored
+    settings = copy.deepcopy(stored.settings)
+    settings.lora_alpha = scale * settings.r  # type: ignore[assignment] # PEFT divides either
+    settings.alpha_pattern = {name: scale * rank for name, rank in (settings.rank_pattern or {}).items()}
+    return replace(stored, settings=settings)
 
 
 def write_file(stored: StoredAdapter, path: Path) -> None:

@@ -4,10 +4,11 @@ Imports nothing heavy: the command line reads the settings' defaults for `--help
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
+from dgasr.audio import AudioConfig, Channels, Limits, Track
 from dgasr.errors import ConfigError
 from dgasr.model.identity import Quantize, identify
 from dgasr.model.presets import AsrConfig, ModelIdentity
@@ -61,11 +62,23 @@ class EngineConfig:
     """`joint` takes CTC's text where two likelihoods prefer it to the decoder's; `none` never."""
     segmentation: SegmentationMethod = SEGMENTATION
     """What tells pauses, a `speech` model or `loudness` alone."""
+    channels: Channels = "mix"
+    """`mix` of all, a transcript of `each`, or the number of one, from 0."""
+    track: Track = "auto"
+    """`auto` for the audio track with most sound, a transcript of `each`, or the number of one, from 0."""
+    limits: Limits = field(default_factory=Limits)
+    """What a file may take before it is rejected."""
+
+    @property
+    def audio(self) -> AudioConfig:
+        """How audio is read."""
+        return AudioConfig(channels=self.channels, track=self.track, limits=self.limits)
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing is decoded, and devices that are none."""
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"--device {self.device}: choose auto, cpu, cuda or cuda:N.")
+        _ = self.audio  # refuses channels and tracks that none has
         if self.max_steps < 1 or self.batch_size < 0:
             raise ConfigError(
                 f"EngineConfig: max_steps={self.max_steps} must be 1 or more, batch_size={self.batch_size} 0 or more."
@@ -130,5 +143,5 @@ def load_model(config: EngineConfig) -> "AsrModel":
 def _recipe(model: AsrConfig, identity: ModelIdentity, config: EngineConfig) -> Recipe:
     return build_recipe(
         model, identity, max_steps=config.max_steps, language=config.language, seed_canvas=config.seed_canvas,
-        rescore=config.rescore, segmentation=config.segmentation,
+        rescore=config.rescore, segmentation=config.segmentation, audio=config.audio,
     )  # fmt: skip

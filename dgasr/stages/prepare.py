@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from dgasr.audio import open_audio
-from dgasr.audio.stream import WaveformDigest
+from dgasr.audio.waveform import WaveformDigest
 from dgasr.errors import DgasrError, Reason, RecordingError, TruncatedError
-from dgasr.frontend import cut_recording
+from dgasr.frontend import cut_channels
 from dgasr.lake.ledger import committed_shards
 from dgasr.recipe import Recipe
 from dgasr.records import Gap, Recording, Segment, SegmentFeatures, Shard, seconds
@@ -145,8 +145,11 @@ def _read(recording: Recording, recipe: Recipe, stage: Stage) -> Outcome:
     try:
         with open_object(recording) as file:
             stream = open_audio(file, recording.uri, recipe.audio)
-            pieces = digest.passing(_until_truncation(stream.pieces(), truncations))
-            for segment, features in cut_recording(pieces, recording.recording_id, recipe):
+            channels = (
+                replace(channel, pieces=digest.passing(_until_truncation(channel.pieces, truncations)))
+                for channel in stream.channels()
+            )
+            for segment, features in cut_channels(channels, recording.recording_id, recipe):
                 stage(segment, features)
                 num_segments += 1
             report = stream.report()

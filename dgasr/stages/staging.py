@@ -52,6 +52,7 @@ STAGED_SEGMENT = pa.schema(
     [
         pa.field("recording_id", pa.string(), nullable=False),
         pa.field("segment_index", pa.int64(), nullable=False),
+        pa.field("audio_track", pa.int32(), nullable=False),
         pa.field("channel", pa.int32(), nullable=False),
         pa.field("start_sample", pa.int64(), nullable=False),
         pa.field("end_sample", pa.int64(), nullable=False),
@@ -88,7 +89,7 @@ class StagedPart:
         """Append a segment; `features` is `None` for a silent one."""
         log_mel = None if features is None else np.ascontiguousarray(features.log_mel, dtype="<f2")
         self._rows.append(
-            {name: getattr(segment, name) for name in STAGED_SEGMENT.names[:7]}
+            {name: getattr(segment, name) for name in STAGED_SEGMENT.names[:8]}
             | {
                 "num_frames": 0 if log_mel is None else log_mel.shape[1],
                 "log_mel": None if log_mel is None else log_mel.tobytes(),
@@ -150,7 +151,7 @@ def _write(uri: str, data: bytes) -> None:
 
 
 def _segment(row: dict[str, Any]) -> tuple[Segment, SegmentFeatures | None]:
-    segment = Segment(**{name: row[name] for name in STAGED_SEGMENT.names[:7]})
+    segment = Segment(**{name: row[name] for name in STAGED_SEGMENT.names[:8]})
     if row["log_mel"] is None:
         return segment, None
     log_mel = np.frombuffer(row["log_mel"], dtype="<f2").reshape(-1, row["num_frames"])

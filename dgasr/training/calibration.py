@@ -72,7 +72,7 @@ def _log_probs(model: AsrModel, waveform: np.ndarray, labels: Sequence[int]) -> 
     states = model.projector.forward_shifted(frames[0], model.projector(frames)[0])  # [frames, hidden]
     states = states[: -(-waveform.size // config.frame_samples)]
     total = log_partition(states, model.head_weight, config.softcap, VOCABULARY_CHUNK, blank_bias(config))
-    return label_log_probs(model, states, total, labels)
+    return label_log_probs(model, states, total, torch.tensor(labels, device=model.device)).cpu().numpy()
 
 
 def _waveform(utterance: Utterance) -> np.ndarray:

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from dgasr.device import fetch, upload
 from dgasr.features import pad_features
 from dgasr.model.asr import AsrModel, keys_values
-from dgasr.model.ctc_head import TextsToScore, blank_bias, text_log_likelihoods
+from dgasr.model.ctc_head import TextsToScore, blank_bias, label_log_probs, text_log_likelihoods
 from dgasr.model.head import VocabularyScan, scan_vocabulary
 from dgasr.model.presets import AsrConfig
 from dgasr.prompt import build_prompt
@@ -22,8 +23,9 @@ from dgasr.records import SegmentFeatures
 CTC_LENGTHS = 8
 """How many lengths the audio is read at for CTC, equally far apart: few shapes, and little read that is silence."""
 
-ENCODED_AT_ONCE = 32
-"""Rows of an encoding batch at most: the products fill a GPU by then, and more rows only hold more memory at once."""
+ENCODED_AT_ONCE = 16
+"""Rows of an encoding batch at most: by then products take longer than reading the weights, and what is encoded waits
+for free rows, 50 MB of prompt cache each in the full model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,17 +44,19 @@ class CtcText:
     log_likelihoods: Mapping[tuple[int, ...], float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(kw_only=True, slots=True, eq=False)
 class EncodedSegment:
     """A segment after the encoders.
 
     features: what went in.
-    keys_values: prompt cache of every backbone layer.  [heads, prompt, head_dim] each
+    keys_values: prompt cache of every backbone layer, in storage of its own; once the segment is in a decoder's row, a
+        view of that row, good until another segment enters it.  [heads, prompt, head_dim] each
     prompt_state: the backbone encoder's last state, which predicts the first token.  [hidden]
     num_frames: frames of 20 ms that hold audio.
     states: audio embeddings of these frames and of all that depend on them.  [frames, hidden]
     log_partition: of the states, over the vocabulary.  [frames]
-    ctc: what CTC reads in it.
+    texts: the different greedy texts of CTC's shifts, the least shifted first.
+    scores: how likely CTC finds these texts, nats; of a single one nothing.  [texts] or [0]
     """
 
     features: SegmentFeatures
@@ -61,7 +65,37 @@ class EncodedSegment:
     num_frames: int
     states: Tensor
     log_partition: Tensor
-    ctc: CtcText
+    texts: Sequence[CtcText]
+    scores: Tensor
+
+    @property
+    def ctc(self) -> CtcText:
+        """What CTC reads in it; waits for the device where shifts differ."""
+        return self.likeliest(self.scores.cpu().numpy())
+
+    def likeliest(self, scores: np.ndarray) -> CtcText:
+        """Take the likeliest of the shifts' greedy texts; of equally likely ones the least shifted.
+
+        Audio embeddings stand 160 ms apart, and where a word falls between two of them decides how well it is
+        recognised. Alignment needs the embeddings at all shifts anyway, so their greedy texts cost little.
+
+        Args:
+            scores: `scores`, fetched from the device.
+
+        Returns:
+            The text, with the scores of all, for whoever compares with another text.
+
+        Source:
+            Ours; several views of one audio that vote, as test-time augmentation does.
+        """
+        if not len(scores):
+            return self.texts[0]
+        likelihoods = {text.ids: float(score) for text, score in zip(self.texts, scores, strict=True)}
+        return replace(self.texts[int(scores.argmax())], log_likelihoods=likelihoods)
+
+    def keep_prompt(self) -> None:
+        """Copy the prompt cache out of the row that it is in."""
+        self.keys_values = [(keys.clone(), values.clone()) for keys, values in self.keys_values]
 
 
 class SegmentEncoder:
@@ -75,12 +109,11 @@ class SegmentEncoder:
     """
 
     def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int) -> None:
-        self._model, self._recipe, self._batch_size = model, recipe, min(batch_size, ENCODED_AT_ONCE)
+        self._model, self._recipe, self.batch_size = model, recipe, min(batch_size, ENCODED_AT_ONCE)
         config = model.config
         prompt = build_prompt(model.tokenizer, config.prompt, config.num_audio_tokens, recipe.language)
         self._prompt_ids = torch.tensor(prompt.ids, device=model.device)
 
-    @torch.no_grad()
     def encode(self, features: Iterable[SegmentFeatures]) -> Iterator[EncodedSegment]:
         """Encode segments, pulled a batch ahead.
 
@@ -91,28 +124,44 @@ class SegmentEncoder:
             Each of them, in order.
         """
         source = iter(features)
-        while batch := list(islice(source, self._batch_size)):
-            yield from self._encode_batch(batch)
+        while batch := list(islice(source, self.batch_size)):
+            yield from self.encode_batch(batch)
 
-    def _encode_batch(self, batch: Sequence[SegmentFeatures]) -> Iterator[EncodedSegment]:
+    @torch.no_grad()
+    def encode_batch(self, batch: Sequence[SegmentFeatures]) -> list[EncodedSegment]:
+        """Encode at most `batch_size` segments; the device is waited for once."""
         model, recipe = self._model, self._recipe
-        filled = [*batch, *[batch[-1]] * (self._batch_size - len(batch))]
-        log_mel = torch.from_numpy(pad_features(filled, recipe.features)).to(model.device)
+        filled = [*batch, *[batch[-1]] * (self.batch_size - len(batch))]
+        log_mel = upload(torch.from_numpy(pad_features(filled, recipe.features)), model.device)
         frames = model.encode_audio(log_mel)  # [batch, frames, encoder_width]
         audio_embeddings = self._project(frames)
         prompt_states, cache = model.prefill(model.prompt_embeddings(self._prompt_ids, audio_embeddings))
+        layers = keys_values(cache)
+        del cache
+        prompts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in batch]
+        while layers:  # what has been copied goes, layer by layer: no row's cache holds the batch's
+            keys, values = layers.pop(0)
+            for row, prompt in enumerate(prompts):
+                prompt.append((keys[row].clone(), values[row].clone()))
         audible = [self._read_audio(frames[row], audio_embeddings[row], item) for row, item in enumerate(batch)]
-        texts = read_ctc(model, [own.states for own in audible], [own.scan for own in audible])
-        for row, (item, own, text) in enumerate(zip(batch, audible, texts, strict=True)):
-            yield EncodedSegment(
-                features=item,
-                keys_values=[(keys[row], values[row]) for keys, values in keys_values(cache)],
-                prompt_state=prompt_states[row, -1],
-                num_frames=own.num_frames,
-                states=own.states,
-                log_partition=own.scan.log_partition,
-                ctc=text,
+        texts = read_ctc(model, [own.scan for own in audible])
+        scores = text_log_likelihoods(
+            model,
+            [
+                TextsToScore(own.states, own.scan.log_partition, [text.ids for text in said] if len(said) > 1 else [])
+                for own, said in zip(audible, texts, strict=True)
+            ],
+        )
+        return [
+            EncodedSegment(
+                features=item, keys_values=prompt, prompt_state=prompt_states[row, -1].clone(),
+                num_frames=own.num_frames, states=own.states, log_partition=own.scan.log_partition, texts=said,
+                scores=score,
             )
+            for row, (item, prompt, own, said, score) in enumerate(
+                zip(batch, prompts, audible, texts, scores, strict=True)
+            )
+        ]  # fmt: skip
 
     def _read_audio(self, frames: Tensor, embeddings: Tensor, item: SegmentFeatures) -> "_Audible":
         """Read one segment's audio every 20 ms, as far as it goes; [frames, encoder_width], [audio tokens, hidden]."""
@@ -159,65 +208,63 @@ def prompt_cache(model: AsrModel, batch: Sequence[EncodedSegment]) -> DynamicCac
     return cache
 
 
+def aligned_log_probs(model: AsrModel, encoded: EncodedSegment, labels: Tensor) -> Tensor:
+    """Compute the CTC log-probabilities that `read_transcript` takes, on the device.
+
+    Args:
+        model: gives the head.
+        encoded: the segment.
+        labels: token ids on the model's device.  [labels]
+
+    Returns:
+        Of the blank and of each label, where there is audio.  [frames, 1 + labels]
+    """
+    frames = slice(encoded.num_frames)
+    return label_log_probs(model, encoded.states[frames], encoded.log_partition[frames], labels)
+
+
 def ctc_tokens(config: AsrConfig, num_tokens: int) -> int:
     """Round a number of audio embeddings up to one of the lengths that are read for CTC."""
     step = -(-config.num_audio_tokens // CTC_LENGTHS)
     return min(-(-num_tokens // step) * step, config.num_audio_tokens)
 
 
-def read_ctc(model: AsrModel, states: Sequence[Tensor], scans: Sequence[VocabularyScan]) -> list[CtcText]:
-    """Take the likeliest of the shifts' greedy texts; of equally likely ones the least shifted.
-
-    Audio embeddings stand 160 ms apart, and where a word falls between two of them decides how well it is recognised.
-    Alignment needs the embeddings at all shifts anyway, so their greedy texts cost little. All segments are scored
-    together: the device is waited for as often as for one.
+def read_ctc(model: AsrModel, scans: Sequence[VocabularyScan]) -> list[list[CtcText]]:
+    """Read the greedy text of every shift of the projector's grid.
 
     Args:
-        model: gives the head and its blank.
-        states: audio embeddings of each segment every 20 ms, whole strides of the projector's grid.  [frames, hidden]
-        scans: of these over the vocabulary, with the blank's bias.  [frames] each
+        model: gives the blank.
+        scans: of segments' audio embeddings every 20 ms, whole strides of the grid, over the vocabulary with the
+            blank's bias; fetched together.  [frames] each
 
-    Source:
-        Ours; several views of one audio that vote, as test-time augmentation does.
+    Returns:
+        The different texts of each segment, the least shifted first.
     """
-    read = _greedy_texts(scans, model.config.projector.subsampling, model.config.blank_id)
-    scores = text_log_likelihoods(
-        model,
-        [
-            TextsToScore(own, scan.log_partition, [text.ids for text in texts] if len(texts) > 1 else [])
-            for own, scan, texts in zip(states, scans, read, strict=True)
-        ],
-    )
-    return [_likeliest(texts, found) for texts, found in zip(read, scores, strict=True)]
+    found = fetch([values for scan in scans for values in (scan.ids, scan.top_logit - scan.log_partition)])
+    subsampling, blank = model.config.projector.subsampling, model.config.blank_id
+    return [
+        _greedy_texts(ids.reshape(-1, subsampling).T, log_probs.reshape(-1, subsampling).T, blank)
+        for ids, log_probs in zip(found[::2], found[1::2], strict=True)
+    ]
 
 
-def _likeliest(texts: Sequence[CtcText], scores: Sequence[float]) -> CtcText:
-    """Choose by scores, where there are any; they are kept, for whoever compares with another text."""
-    if not scores:
-        return texts[0]
-    likelihoods = {text.ids: score for text, score in zip(texts, scores, strict=True)}
-    return replace(texts[scores.index(max(scores))], log_likelihoods=likelihoods)
-
-
-def _greedy_texts(scans: Sequence[VocabularyScan], subsampling: int, blank: int) -> list[list[CtcText]]:
-    """Read the different texts of each segment's shifts, the least shifted first."""
-    lengths = [len(scan.ids) for scan in scans]
-    ids = torch.cat([scan.ids for scan in scans]).cpu().split(lengths)
-    log_probs = torch.cat([scan.top_logit - scan.log_partition for scan in scans]).cpu().split(lengths)
-    read = []
-    for own_ids, own_log_probs in zip(ids, log_probs, strict=True):
-        shifts = [_greedy(own_ids[n::subsampling], own_log_probs[n::subsampling], blank) for n in range(subsampling)]
-        read.append(list({text.ids: text for text in reversed(shifts)}.values())[::-1])
-    return read
-
-
-def _greedy(ids: Tensor, log_probs: Tensor, blank: int) -> CtcText:
-    """Collapse the likeliest ids of one shift's embeddings.  [audio tokens] each"""
-    frames = list(zip(ids.tolist(), log_probs.exp().tolist(), strict=True))
-    runs = [(token, max(p for _, p in run)) for token, run in groupby(frames, key=itemgetter(0))]
-    tokens = [(token, probability) for token, probability in runs if token != blank]
-    return CtcText(
-        ids=tuple(token for token, _ in tokens),
-        probabilities=tuple(probability for _, probability in tokens),
-        end_probability=min(probability for _, probability in tokens or frames),
-    )
+def _greedy_texts(ids: np.ndarray, log_probs: np.ndarray, blank: int) -> list[CtcText]:
+    """Collapse the likeliest ids of every shift's embeddings; different texts, in order.  [shifts, audio tokens]"""
+    begins = np.ones(ids.shape, dtype=bool)
+    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    runs = np.flatnonzero(begins)
+    probabilities = np.exp(log_probs.ravel())
+    tokens, peaks = ids.ravel()[runs].astype(np.int64), np.maximum.reduceat(probabilities, runs)
+    is_said = tokens != blank
+    ends = np.searchsorted(runs[is_said] // ids.shape[1], np.arange(1, len(ids)))
+    least = probabilities.reshape(ids.shape).min(axis=1)
+    texts: dict[tuple[int, ...], CtcText] = {}
+    pairs = zip(np.split(tokens[is_said], ends), np.split(peaks[is_said], ends), least, strict=True)
+    for said, sure, blank_probability in pairs:
+        text = CtcText(
+            ids=tuple(said.tolist()),
+            probabilities=tuple(sure.tolist()),
+            end_probability=float(sure.min() if len(sure) else blank_probability),
+        )
+        texts.setdefault(text.ids, text)
+    return list(texts.values())

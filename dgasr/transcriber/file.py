@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dgasr.audio import open_audio
+from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import ConfigError
-from dgasr.frontend import cut_recording
+from dgasr.frontend import cut_channels
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import SEGMENTATION, Recipe, SegmentationMethod, build_recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, Word, join_words, silent_transcript
@@ -19,8 +19,8 @@ from dgasr.transcriber.segments import Transcriber
 class Transcript:
     """What is said in one recording.
 
-    text: of all segments, joined by spaces.
-    words: with positions from the recording's first sample.
+    text: of all segments, joined by spaces; where channels are transcribed each by itself, one after the other.
+    words: with positions from the recording's first sample, likewise.
     confidence: mean over the words, `None` without any.
     segments: everything that is known, silence included.
     """
@@ -39,6 +39,7 @@ def transcribe(
     language: str | None = None,
     batch_size: int = 8,
     segmentation: SegmentationMethod = SEGMENTATION,
+    audio_config: AudioConfig = AudioConfig(),  # noqa: B008
 ) -> Transcript:
     """Transcribe one audio file.
 
@@ -49,14 +50,16 @@ def transcribe(
         language: ISO 639-1 code; the model's first language when `None`.
         batch_size: segments decoded together.
         segmentation: what tells pauses, a `speech` model or `loudness` alone.
+        audio_config: which track and channels are read, and limits.
 
     Raises:
         ConfigError: the request is wrong.
         AudioError: the file cannot be used, or ends early.
     """
     recipe = build_recipe(
-        model.config, model.identity, max_steps=max_steps, language=language, segmentation=segmentation
-    )
+        model.config, model.identity, max_steps=max_steps, language=language, segmentation=segmentation,
+        audio=audio_config,
+    )  # fmt: skip
     silent: list[SegmentTranscript] = []
     spoken = list(Transcriber(model, recipe, batch_size).transcribe(_segments(Path(audio), recipe, silent)))
     segments = sorted([*spoken, *silent], key=lambda transcript: transcript.segment.segment_index)
@@ -76,8 +79,8 @@ def _segments(path: Path, recipe: Recipe, silent: list[SegmentTranscript]) -> It
     except OSError as error:
         raise ConfigError(f"{path}: cannot be opened ({error.strerror}). Give the path of an audio file.") from error
     with file:
-        pieces = open_audio(file, str(path), recipe.audio).pieces()
-        for segment, features in cut_recording(pieces, path.name, recipe):
+        channels = open_audio(file, str(path), recipe.audio).channels()
+        for segment, features in cut_channels(channels, path.name, recipe):
             if features is None:
                 silent.append(silent_transcript(segment, recipe.language))
             else:

@@ -3,7 +3,9 @@
 import torch
 
 from dgasr.model.asr import AsrModel
+from dgasr.model.presets import AsrConfig
 from dgasr.recipe import Recipe
+from dgasr.transcriber.encoding import ENCODED_AT_ONCE
 
 LARGEST_BATCH = 64
 """Speed saturates from 32 rows (model-facts, section 3: derived); more rows only hold more back."""
@@ -14,9 +16,8 @@ CPU_BATCH = 16
 USABLE_SHARE = 0.8
 """Of the free memory: the rest is for the allocator's gaps and for what the estimate does not know."""
 
-COPIES = 7
-"""Prompt caches per row: its own, two batches of waiting jobs, the batch being encoded and its stacked cache, the batch
-waiting to be rescored and its stacked cache."""
+PROMPT_TEXT_TOKENS = 32
+"""Prompt tokens around the audio slots, at most: 220 in all with the full model's 188."""
 
 TEMPORARIES = 6
 """Float32 values alive at once for every logit of a chunk: logits, tempered, weights, blocks, gathered, a copy."""
@@ -46,32 +47,53 @@ def fitting_batch_size(model: AsrModel, recipe: Recipe) -> int:
         return CPU_BATCH
     free_bytes, _ = torch.cuda.mem_get_info(model.device)
     free_bytes += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-    usable = free_bytes * USABLE_SHARE - scan_bytes(model, recipe)
-    batch_size = LARGEST_BATCH
-    while batch_size > 1 and batch_size * row_bytes(model, recipe) > usable:
+    batch_size, width = LARGEST_BATCH, model.head_weight.element_size()
+    while batch_size > 1 and peak_bytes(model.config, recipe, batch_size, width) > free_bytes * USABLE_SHARE:
         batch_size //= 2
     return batch_size
 
 
-def scan_bytes(model: AsrModel, recipe: Recipe) -> int:
-    """Estimate what reading CTC off the vocabulary takes, a row at a time, whatever the batch."""
-    frames = model.config.num_audio_tokens * model.config.projector.subsampling
-    return frames * recipe.decode.vocabulary_chunk * 4 * TEMPORARIES
+def peak_bytes(config: AsrConfig, recipe: Recipe, num_rows: int, width: int) -> int:
+    """Estimate what decoding takes at most beside the weights.
+
+    Args:
+        config: sizes of the model.
+        recipe: that it follows.
+        num_rows: rows of the batch.
+        width: bytes of a weight.
+    """
+    sizes, chunk, canvas = config.backbone, recipe.decode.vocabulary_chunk, config.canvas.buckets[-1]
+    hidden, inner = sizes["hidden_size"], sizes["moe_intermediate_size"]
+    # Tokens sorted by expert and what experts make of them in the weights' type, then weighed and sorted back in
+    # float32: 75 MB a row at the full model's 256 tokens of canvas.
+    experts = sizes["top_k_experts"] * (hidden * (width + 4) + 3 * inner * width)
+    body = canvas * (experts + (8 * hidden + 3 * sizes["intermediate_size"]) * width)
+    tail = canvas * (min(chunk, sizes["vocab_size"]) * TEMPORARIES + 2 * hidden) * 4
+    frames = config.num_audio_tokens * config.projector.subsampling
+    scan = frames * min(chunk, sizes["vocab_size"]) * 4 * TEMPORARIES  # CTC is read a row at a time
+    return held_bytes(config, num_rows, width) + num_rows * max(body, tail) + scan
 
 
-def row_bytes(model: AsrModel, recipe: Recipe) -> int:
-    """Estimate what one more row takes: its prompt caches, the values of its canvas, its audio embeddings."""
-    config, width = model.config, model.head_weight.element_size()
-    sizes, text = config.backbone, model.backbone.config.get_text_config()
-    prompt, canvas = config.num_audio_tokens + 32, config.canvas.buckets[-1]
+def held_bytes(config: AsrConfig, num_rows: int, width: int) -> int:
+    """Count the prompt caches and audio embeddings that are there at once, at most.
+
+    In rows: prompts with room for the largest canvas. Waiting for a row: the rest of one encoded batch. Waiting to be
+    scored: fewer than another batch. Beside those one batch's cache, while it is encoded and copied to its rows, or
+    while its two texts are scored behind it.
+
+    Args:
+        config: sizes of the model.
+        num_rows: rows of the batch.
+        width: bytes of a weight.
+    """
+    sizes = config.backbone
     kinds = {
-        "sliding_attention": sizes["num_key_value_heads"] * sizes["head_dim"],
-        "full_attention": sizes["num_global_key_value_heads"] * sizes["global_head_dim"],
+        False: sizes["num_key_value_heads"] * sizes["head_dim"],
+        True: sizes["num_global_key_value_heads"] * sizes["global_head_dim"],
     }
-    cache = sum(2 * kinds[kind] for kind in text.layer_types) * prompt * width
-    experts = sizes["top_k_experts"] * (sizes["hidden_size"] + 3 * sizes["moe_intermediate_size"])
-    body = canvas * (experts + 8 * sizes["hidden_size"] + 3 * sizes["intermediate_size"]) * width
-    tail = canvas * (recipe.decode.vocabulary_chunk * TEMPORARIES + 2 * sizes["hidden_size"]) * 4
-    frames = config.encoder["max_source_positions"]
-    audio = COPIES * frames * (sizes["hidden_size"] + config.encoder["d_model"]) * width
-    return COPIES * cache + body + tail + audio
+    token = sum(2 * kinds[is_full] for is_full in config.is_full_attention) * width
+    prompt, canvas = config.num_audio_tokens + PROMPT_TEXT_TOKENS, config.canvas.buckets[-1]
+    batch = min(num_rows, ENCODED_AT_ONCE)
+    caches = num_rows * (prompt + canvas) + batch * (prompt + prompt + (prompt + canvas))
+    states = (num_rows + 2 * batch) * config.encoder["max_source_positions"] * (sizes["hidden_size"] * width + 4)
+    return caches * token + states

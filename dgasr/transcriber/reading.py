@@ -7,57 +7,59 @@ what `Transcriber.transcribe` takes and give what it gives.
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+import numpy as np
 import torch
 
 from dgasr.alignment.flags import flag_segment
 from dgasr.alignment.words import WordTokens, align_words, loudness, segment_confidence
+from dgasr.device import fetch, upload
 from dgasr.model.asr import AsrModel
-from dgasr.model.ctc_head import label_log_probs
 from dgasr.model.head import greedy
+from dgasr.prompt import Tokenizer
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript
-from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder, prompt_cache
+from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder, aligned_log_probs, prompt_cache
 
 
-@torch.no_grad()
 def read_transcript(
-    model: AsrModel,
+    tokenizer: Tokenizer,
     recipe: Recipe,
-    encoded: EncodedSegment,
+    features: SegmentFeatures,
     ids: Sequence[int],
     probabilities: Sequence[float],
+    log_probs: np.ndarray,
     *,
-    alternative_ids: Sequence[int] | None = None,
+    alternative_ids: Sequence[int],
     num_steps: int = 0,
     canvas_tokens: int = 0,
     is_settled: bool = True,
     is_overflow: bool = False,
+    has_blank: bool = True,
 ) -> SegmentTranscript:
-    """Turn a segment's tokens into a transcript.
+    """Turn a segment's tokens into a transcript. Everything is on the host: no device is asked for anything.
 
     Args:
-        model: gives vocabulary and language head.
-        recipe: of this model.
-        encoded: the segment.
+        tokenizer: of the model.
+        recipe: of the model.
+        features: the segment.
         ids: tokens of the text, without the end of text.
         probabilities: what the model gives each of them, in [0, 1].
+        log_probs: of the blank and of each of them by CTC, natural logarithms.  [frames, 1 + tokens]
         alternative_ids: tokens of the text that it was preferred to; CTC's if nothing was chosen.
         num_steps: decoder calls spent.
         canvas_tokens: length of the canvas that held the text.
         is_settled: the canvas had stopped changing.
         is_overflow: the largest canvas held no end of text.
+        has_blank: CTC's log-probabilities mean something; else words are spread evenly, and the first column of
+            `log_probs` says how sure an empty text is.
     """
-    ids, alternative_ids = list(ids), list(encoded.ctc.ids if alternative_ids is None else alternative_ids)
-    segment, tokenizer = encoded.features.segment, model.tokenizer
+    ids, segment = list(ids), features.segment
     tokens = [WordTokens(word, start, end, min(probabilities[start:end])) for word, start, end in tokenizer.words(ids)]
-    log_probs = label_log_probs(
-        model, encoded.states[: encoded.num_frames], encoded.log_partition[: encoded.num_frames], ids
-    )
-    sound = loudness(encoded.features.log_mel, recipe.features.hop_samples)
-    words, timing_source = align_words(tokens, ids, log_probs, sound, segment, recipe.alignment)
+    sound = loudness(features.log_mel, recipe.features.hop_samples)
+    words, timing_source = align_words(tokens, ids, log_probs, sound, segment, recipe.alignment, has_blank=has_blank)
     confidence = segment_confidence(words, log_probs[:, 0])
     flags = flag_segment(
-        words, [word for word, _, _ in tokenizer.words(alternative_ids)], confidence,
+        words, [word for word, _, _ in tokenizer.words(list(alternative_ids))], confidence,
         is_settled=is_settled, is_overflow=is_overflow, config=recipe.alignment,
     )  # fmt: skip
     return SegmentTranscript(
@@ -67,13 +69,30 @@ def read_transcript(
     )  # fmt: skip
 
 
+def _read(
+    model: AsrModel,
+    recipe: Recipe,
+    encoded: EncodedSegment,
+    ids: Sequence[int],
+    probabilities: Sequence[float],
+    num_steps: int,
+) -> SegmentTranscript:
+    """Read a text that nothing was chosen against."""
+    labels = upload(torch.tensor(ids, dtype=torch.int64), model.device)
+    (log_probs,) = fetch([aligned_log_probs(model, encoded, labels)])
+    return read_transcript(
+        model.tokenizer, recipe, encoded.features, ids, probabilities, log_probs, alternative_ids=encoded.ctc.ids,
+        num_steps=num_steps, has_blank=model.config.has_blank,
+    )  # fmt: skip
+
+
 def transcribe_by_ctc(
     model: AsrModel, recipe: Recipe, batch_size: int, features: Iterable[SegmentFeatures]
 ) -> Iterator[SegmentTranscript]:
     """Read the likeliest CTC labels of the audio embeddings, without the backbone's layers."""
     for encoded in SegmentEncoder(model, recipe, batch_size).encode(features):
         ids = encoded.ctc.ids
-        yield read_transcript(model, recipe, encoded, ids, [1.0] * len(ids))
+        yield _read(model, recipe, encoded, ids, [1.0] * len(ids), num_steps=0)
 
 
 def transcribe_autoregressively(
@@ -83,7 +102,7 @@ def transcribe_autoregressively(
     source = SegmentEncoder(model, recipe, batch_size).encode(features)
     while batch := list(islice(source, batch_size)):
         for encoded, (ids, probabilities) in zip(batch, _greedy_texts(model, recipe, batch), strict=True):
-            yield read_transcript(model, recipe, encoded, ids, probabilities, num_steps=len(ids) + 1)
+            yield _read(model, recipe, encoded, ids, probabilities, num_steps=len(ids) + 1)
 
 
 @torch.no_grad()
@@ -96,13 +115,14 @@ def _greedy_texts(
     unfinished = set(range(len(batch)))
     for _ in range(model.config.canvas.buckets[-1]):
         ids, log_probs = greedy(states, model.head_weight, model.config.softcap, recipe.decode.vocabulary_chunk)
+        found, sure = fetch([ids, log_probs.exp()])
         for row in sorted(unfinished):
-            token = int(ids[row])
+            token = int(found[row])
             if token in model.config.prompt.end_text_ids:
                 unfinished.discard(row)
             else:
                 texts[row][0].append(token)
-                texts[row][1].append(float(log_probs[row].exp()))
+                texts[row][1].append(float(sure[row]))
         if not unfinished:
             break
         embeddings = model.backbone.model.encoder.get_input_embeddings()(ids.unsqueeze(1))

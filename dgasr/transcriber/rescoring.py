@@ -10,38 +10,78 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dgasr.alignment.ctc import min_frames
+from dgasr.device import fetch, upload
 from dgasr.diffusion.canvas import Canvas
 from dgasr.model.asr import AsrModel
 from dgasr.model.ctc_head import TextsToScore, text_log_likelihoods
 from dgasr.model.head import label_logits, log_partition
 from dgasr.prompt import PromptConfig
 from dgasr.recipe import Recipe
-from dgasr.transcriber.encoding import ENCODED_AT_ONCE, EncodedSegment, prompt_cache
+from dgasr.transcriber.encoding import ENCODED_AT_ONCE, CtcText, EncodedSegment, aligned_log_probs, prompt_cache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Choice:
     """A segment's text, and the one that was not taken.
 
-    canvas: as it was denoised.
+    canvas: as it was denoised; what it was encoded to is gone once the choice has been made.
     ids: tokens of the text.
     probabilities: of each of them, by the decoder or, for CTC's text, by the causal encoder, in [0, 1].
-    alternative_ids: tokens of the other text.
+    log_probs: of the blank and of each of them by CTC, natural logarithms.  [frames, 1 + tokens]
+    alternative: the other text, CTC's before the choice.
     """
 
     canvas: Canvas
     ids: Sequence[int]
     probabilities: Sequence[float]
-    alternative_ids: Sequence[int]
+    log_probs: np.ndarray
+    alternative: CtcText
 
     @property
     def encoded(self) -> EncodedSegment:
         """The segment that both texts are of."""
-        return self.canvas.job.payload
+        encoded: EncodedSegment = self.canvas.encoded
+        return encoded
+
+    def made(self) -> "Choice":
+        """Let go of what the device holds of the segment."""
+        return replace(self, canvas=replace(self.canvas, encoded=None))
+
+
+def read_out(model: AsrModel, encoded: Sequence[EncodedSegment], ids: Tensor) -> list[Tensor]:
+    """Compute what `decoded` needs of segments whose canvases are done, on the device.
+
+    Args:
+        model: gives the head.
+        encoded: the segments.
+        ids: their canvases' tokens.  [segments, canvas]
+
+    Returns:
+        For each its `scores`, then CTC's log-probabilities of the blank and of all its tokens, in a row.
+    """
+    return [
+        torch.cat([own.scores, aligned_log_probs(model, own, row).flatten()])
+        for own, row in zip(encoded, ids, strict=True)
+    ]
+
+
+def decoded(canvas: Canvas) -> Choice:
+    """Take the decoder's text, before there is a choice."""
+    encoded, tokens, found = canvas.encoded, canvas.num_tokens, canvas.read_out
+    assert found is not None
+    scores, log_probs = found[: len(encoded.scores)], found[len(encoded.scores) :]
+    return Choice(
+        canvas=canvas,
+        ids=canvas.ids[:tokens].tolist(),
+        probabilities=np.exp(canvas.log_probabilities[:tokens]).tolist(),
+        log_probs=log_probs.reshape(encoded.num_frames, -1)[:, : 1 + tokens].copy(),
+        alternative=encoded.likeliest(scores),
+    )
 
 
 class Rescorer:
@@ -61,18 +101,19 @@ class Rescorer:
         """Choose, holding back at most a batch of segments whose texts differ.
 
         Args:
-            canvases: denoised; their payloads are `EncodedSegment`.
+            canvases: denoised and read out; what they were encoded to are `EncodedSegment`.
 
         Yields:
             One choice for each, in the order in which they are made.
         """
         waiting: dict[int, list[Choice]] = defaultdict(list)
         for canvas in canvases:
-            choice = _decoded(canvas)
+            choice = decoded(canvas)
             length = self._scored_tokens(choice)
             if length is None:
-                yield choice
+                yield choice.made()
                 continue
+            choice.encoded.keep_prompt()  # another segment may enter the row before there are enough to score
             waiting[length].append(choice)
             if sum(map(len, waiting.values())) == self._num_rows:
                 fullest = max(waiting, key=lambda tokens: len(waiting[tokens]))
@@ -82,47 +123,60 @@ class Rescorer:
 
     def _scored_tokens(self, choice: Choice) -> int | None:
         """The canvas length that holds both texts and their end; `None` where there is nothing to choose."""
-        texts, config = (choice.ids, choice.alternative_ids), self._model.config
+        texts, config = (choice.ids, choice.alternative.ids), self._model.config
         embeddings = len(choice.encoded.states) // config.projector.subsampling
         if (
             self._recipe.rescore == "none"
-            or tuple(choice.ids) == tuple(choice.alternative_ids)
+            or tuple(choice.ids) == choice.alternative.ids
             or choice.canvas.is_overflowed
             or any(min_frames(text) > embeddings for text in texts)  # CTC could not say it, whatever was spoken
         ):
             return None
         return config.canvas.bucket_holding(max(len(text) for text in texts) + 1)
 
-    def _rescore(self, choices: Sequence[Choice], num_tokens: int) -> Iterator[Choice]:
+    def _rescore(self, choices: Sequence[Choice], num_tokens: int) -> list[Choice]:
+        model = self._model
         batch = [choice.encoded for choice in [*choices, *[choices[-1]] * (self._num_rows - len(choices))]]
-        texts = [choice.ids for choice in choices], [choice.alternative_ids for choice in choices]
-        decoded, by_label = causal_log_probs(self._model, self._recipe, batch, texts, num_tokens)
-        by_ctc = _ctc_log_likelihoods(self._model, choices)
-        for choice, ours, theirs, (ctc_ours, ctc_theirs) in zip(choices, decoded, by_label, by_ctc, strict=True):
-            if sum(theirs) + ctc_theirs > sum(ours) + ctc_ours:
-                probabilities = torch.tensor(theirs[:-1]).exp().tolist()
-                yield replace(
-                    choice, ids=choice.alternative_ids, probabilities=probabilities, alternative_ids=choice.ids
-                )
-            else:
-                yield choice
+        texts = [choice.ids for choice in choices], [choice.alternative.ids for choice in choices]
+        by_ctc, missing = _ctc_log_likelihoods(model, choices)
+        log_probs = [
+            aligned_log_probs(model, choice.encoded, upload(torch.tensor(choice.alternative.ids).long(), model.device))
+            for choice in choices
+        ]
+        causal = causal_log_probs(model, self._recipe, batch, texts, num_tokens)
+        ours, theirs, scores, *read = fetch([*causal, torch.cat([*missing]), *log_probs])
+        new, made = iter(scores.tolist()), []
+        for index, choice in enumerate(choices):
+            ends = len(choice.ids) + 1, len(choice.alternative.ids) + 1
+            ctc = [next(new) if known is None else known for known in by_ctc[index]]
+            if theirs[index, : ends[1]].sum() + ctc[1] > ours[index, : ends[0]].sum() + ctc[0]:
+                choice = Choice(
+                    canvas=choice.canvas, ids=choice.alternative.ids, log_probs=read[index],
+                    probabilities=np.exp(theirs[index, : ends[1] - 1]).tolist(),
+                    alternative=replace(choice.alternative, ids=tuple(choice.ids)),
+                )  # fmt: skip
+            made.append(choice.made())
+        return made
 
 
-def _ctc_log_likelihoods(model: AsrModel, choices: Sequence[Choice]) -> list[tuple[float, float]]:
-    """Score the two texts of each choice, those excepted that were scored when they were read."""
-    texts = [(tuple(choice.ids), tuple(choice.alternative_ids)) for choice in choices]
-    known = [choice.encoded.ctc.log_likelihoods for choice in choices]
-    missing = [[text for text in pair if text not in scored] for pair, scored in zip(texts, known, strict=True)]
-    segments = [choice.encoded for choice in choices]
-    found = text_log_likelihoods(
-        model,
-        [TextsToScore(own.states, own.log_partition, asked) for own, asked in zip(segments, missing, strict=True)],
-    )
-    likelihoods = [
-        {**scored, **dict(zip(asked, new, strict=True))}
-        for scored, asked, new in zip(known, missing, found, strict=True)
+def _ctc_log_likelihoods(
+    model: AsrModel, choices: Sequence[Choice]
+) -> tuple[list[tuple[float | None, float | None]], list[Tensor]]:
+    """Look up how likely CTC finds the two texts of each choice, and score those that were not when they were read."""
+    known = [
+        (likelihoods.get(tuple(choice.ids)), likelihoods.get(choice.alternative.ids))
+        for choice in choices
+        for likelihoods in (choice.alternative.log_likelihoods,)
     ]
-    return [(own[ours], own[theirs]) for own, (ours, theirs) in zip(likelihoods, texts, strict=True)]
+    asked = [
+        TextsToScore(
+            choice.encoded.states,
+            choice.encoded.log_partition,
+            [text for text, score in zip((choice.ids, choice.alternative.ids), scores, strict=True) if score is None],
+        )
+        for choice, scores in zip(choices, known, strict=True)
+    ]
+    return known, text_log_likelihoods(model, asked)
 
 
 @torch.no_grad()
@@ -132,7 +186,7 @@ def causal_log_probs(
     batch: Sequence[EncodedSegment],
     texts: Sequence[Sequence[Sequence[int]]],
     num_tokens: int,
-) -> list[list[list[float]]]:
+) -> list[Tensor]:
     """Compute how likely the backbone's causal encoder finds each token of texts after those before it.
 
     Args:
@@ -143,19 +197,19 @@ def causal_log_probs(
         num_tokens: what every text with its end is filled up to, tokens.
 
     Returns:
-        For each text of each list natural logarithms: of its tokens, and of its end.
+        For each list natural logarithms, on the device: of a text's tokens and its end, then of what fills it up.
+        [segments, tokens] each
     """
     cache = prompt_cache(model, batch)
     cache.activate_past_recording()  # or what a text pushes out of the sliding window would be gone
     first = torch.stack([encoded.prompt_state for encoded in batch]).unsqueeze(1)
     found = []
     for row_texts in texts:
-        ids = _filled_up(row_texts, len(batch), num_tokens, model.config.prompt).to(model.device)
+        ids = upload(_filled_up(row_texts, len(batch), num_tokens, model.config.prompt), model.device)
         embeddings = model.backbone.model.encoder.get_input_embeddings()(ids[:, :-1])
         states = torch.cat([first, model.prefill(embeddings, cache)[0]], dim=1)
         cache.crop(1 - num_tokens)  # back to the prompts
-        log_probs = _log_probs(model, states, ids, recipe.decode.vocabulary_chunk).tolist()
-        found.append([row[: len(text) + 1] for row, text in zip(log_probs, row_texts, strict=False)])
+        found.append(_log_probs(model, states, ids, recipe.decode.vocabulary_chunk))
     return found
 
 
@@ -172,13 +226,3 @@ def _log_probs(model: AsrModel, states: Tensor, ids: Tensor, chunk: int) -> Tens
     weight, softcap = model.head_weight, model.config.softcap
     logits = label_logits(states.unsqueeze(-2), weight, ids.unsqueeze(-1), softcap).flatten(-3)
     return logits - log_partition(states, weight, softcap, chunk)
-
-
-def _decoded(canvas: Canvas) -> Choice:
-    text = slice(canvas.num_tokens)
-    return Choice(
-        canvas=canvas,
-        ids=canvas.ids[text].tolist(),
-        probabilities=canvas.log_probabilities[text].exp().tolist(),
-        alternative_ids=canvas.job.payload.ctc.ids,
-    )

@@ -1,7 +1,8 @@
 """Segments' features in, transcripts with word times, confidence and flags out: model, diffusion, alignment composed.
 
-Four steps, each in batches of fixed shapes: encode (audio → prompt cache and CTC's text), denoise (canvases come
-and go), rescore (where the two texts differ), read (one by one, while a GPU takes the next steps). A segment's result
+Four steps, each in batches of fixed shapes: encode (audio → prompt cache and CTC's text, shortly before a row is free),
+denoise (canvases come and go), rescore (where the two texts differ), read (one by one, on the host alone, while a GPU
+takes the next steps). A device is waited for once in each of the first three's batches and steps. A segment's result
 depends on the segment, the recipe and the type of device, nothing else; that is why a batch that does not fit the
 memory can be halved, and its segments done again.
 """
@@ -11,24 +12,26 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from dgasr.diffusion.canvas import CanvasJob, CanvasSeed
-from dgasr.diffusion.denoise import denoise
+from dgasr.device import fetch, upload
+from dgasr.diffusion.canvas import Canvas, CanvasJob, CanvasSeed
+from dgasr.diffusion.denoise import Decoder, denoise
 from dgasr.diffusion.noise import segment_key
 from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, TransientError
 from dgasr.model.asr import AsrModel, CanvasCache
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, seconds
-from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
+from dgasr.transcriber.encoding import CtcText, EncodedSegment, SegmentEncoder
 from dgasr.transcriber.memory import is_out_of_memory, release_memory
 from dgasr.transcriber.reading import read_transcript
-from dgasr.transcriber.rescoring import Choice, Rescorer
+from dgasr.transcriber.rescoring import Choice, Rescorer, read_out
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ class Transcriber:
         )
 
     def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
-        """Transcribe segments, pulled a few batches ahead.
+        """Transcribe segments, pulled as far ahead as `diffusion.denoise` says.
 
         Where the memory does not hold a batch, the segments that were in it are done again in batches of half its
         size, and so is everything after them; `batch_size` says so.
@@ -101,60 +104,47 @@ class Transcriber:
         self.batch_size //= 2
 
     def _transcribe(self, features: Iterator[SegmentFeatures]) -> Generator[SegmentTranscript]:
-        canvases = denoise(
-            CachedDecoder(self._model, self.batch_size, self._model.config.canvas.buckets[-1]),
-            self._head,
-            self._jobs(features),
-            num_rows=self.batch_size,
-            buckets=self._model.config.canvas.buckets,
-            end_token_ids=self._model.config.prompt.end_text_ids,
-            config=self._recipe.decode,
-        )
         # A CPU's product of the seven tokens of one short text sums in another order than that of three such texts: in
         # batches, a confidence would depend on the batch in its sixth digit.
         rows = 1 if self._model.device.type == "cpu" else self.batch_size
-        chosen = Rescorer(self._model, self._recipe, rows).choose(canvases)
+        chosen = Rescorer(self._model, self._recipe, rows).choose(self._denoise(features))
         yield from in_background(self._read, chosen, self.batch_size if waits_for(self._model.device) else 0)
 
-    def _jobs(self, features: Iterator[SegmentFeatures]) -> Iterator[CanvasJob]:
-        for encoded in SegmentEncoder(self._model, self._recipe, self.batch_size).encode(features):
-            segment = encoded.features.segment
-            seed = self._seed(encoded) if self._recipe.decode.seed_canvas == "ctc" else None
-            yield CanvasJob(
-                noise_key=segment_key(segment.recording_id, segment.segment_index),
-                canvas_tokens=self._canvas_tokens(seconds(segment.num_samples), seed),
-                payload=encoded,
-                seed=seed,
+    def _denoise(self, features: Iterator[SegmentFeatures]) -> Iterator[Canvas]:
+        canvas = self._model.config.canvas
+        jobs = (
+            CanvasJob(
+                noise_key=segment_key(item.segment.recording_id, item.segment.segment_index),
+                canvas_tokens=canvas.bucket_for(seconds(item.segment.num_samples)),
+                payload=item,
             )
-
-    def _seed(self, encoded: EncodedSegment) -> CanvasSeed:
-        """What CTC reads, as the text that the canvas starts from."""
-        prompt, text = self._model.config.prompt, encoded.ctc
-        return CanvasSeed(
-            ids=(*text.ids, prompt.end_text_ids[0]),
-            probabilities=(*text.probabilities, text.end_probability),
-            pad_id=prompt.pad_id,
+            for item in features
+        )
+        return denoise(
+            CachedDecoder(self._model, self._recipe, self.batch_size),
+            self._head,
+            jobs,
+            num_rows=self.batch_size,
+            buckets=canvas.buckets,
+            end_token_ids=self._model.config.prompt.end_text_ids,
+            config=self._recipe.decode,
         )
 
-    def _canvas_tokens(self, duration_s: float, seed: CanvasSeed | None) -> int:
-        """Choose the bucket by the audio's length, or a larger one that a seed needs."""
-        canvas = self._model.config.canvas
-        needed = max(canvas.bucket_for(duration_s), len(seed.ids) if seed is not None else 0)
-        return canvas.bucket_holding(needed) or canvas.buckets[-1]
-
     def _read(self, choice: Choice) -> SegmentTranscript:
-        canvas = choice.canvas
+        canvas, has_blank = choice.canvas, self._model.config.has_blank
         return read_transcript(
-            self._model,
+            self._model.tokenizer,
             self._recipe,
-            choice.encoded,
+            canvas.job.payload,
             choice.ids,
             choice.probabilities,
-            alternative_ids=choice.alternative_ids,
+            choice.log_probs if has_blank else canvas.log_probabilities[canvas.num_tokens :][:1, None],
+            alternative_ids=choice.alternative.ids if has_blank else choice.ids,
             num_steps=canvas.num_steps,
             canvas_tokens=canvas.job.canvas_tokens,
             is_settled=canvas.is_settled,
             is_overflow=canvas.is_overflowed,
+            has_blank=has_blank,
         )
 
 
@@ -192,30 +182,58 @@ class _Pulled:
         self._source = chain(again, self._source)
 
 
-class CachedDecoder:
-    """What `diffusion.denoise` calls; its cache is filled row by row, in place.
+class CachedDecoder(Decoder):
+    """What `diffusion.denoise` calls: encodes segments, and decodes from a cache that is filled row by row, in place.
 
     Args:
         model: in evaluation mode.
+        recipe: of this model.
         num_rows: rows of every call.
-        canvas_tokens: largest canvas.
     """
 
-    def __init__(self, model: AsrModel, num_rows: int, canvas_tokens: int) -> None:
-        self._model, self._num_rows, self._canvas_tokens = model, num_rows, canvas_tokens
+    def __init__(self, model: AsrModel, recipe: Recipe, num_rows: int) -> None:
+        self._model, self._recipe, self._num_rows = model, recipe, num_rows
+        self._encoder = SegmentEncoder(model, recipe, num_rows)
+        self.encoded_at_once = self._encoder.batch_size
         self._cache: CanvasCache | None = None
 
-    def admit(self, rows: Sequence[int], payloads: Sequence[EncodedSegment]) -> None:
-        """Copy segments' prompt caches into rows."""
+    def encode(self, jobs: Sequence[CanvasJob]) -> list[tuple[CanvasJob, EncodedSegment]]:
+        """Run the encoders over segments' features; a seed may need a larger canvas."""
+        encoded = self._encoder.encode_batch([job.payload for job in jobs])
+        if self._recipe.decode.seed_canvas == "ctc":
+            scores = fetch([own.scores for own in encoded])
+            texts = [own.likeliest(found) for own, found in zip(encoded, scores, strict=True)]
+            jobs = [self._seeded(job, text) for job, text in zip(jobs, texts, strict=True)]
+        return list(zip(jobs, encoded, strict=True))
+
+    def _seeded(self, job: CanvasJob, text: CtcText) -> CanvasJob:
+        """Let a canvas start from what CTC reads, and hold it."""
+        prompt, canvas = self._model.config.prompt, self._model.config.canvas
+        seed = CanvasSeed(
+            ids=(*text.ids, prompt.end_text_ids[0]),
+            probabilities=(*text.probabilities, text.end_probability),
+            pad_id=prompt.pad_id,
+        )
+        needed = canvas.bucket_holding(max(job.canvas_tokens, len(seed.ids))) or canvas.buckets[-1]
+        return replace(job, seed=seed, canvas_tokens=needed)
+
+    def admit(self, rows: Sequence[int], encoded: Sequence[EncodedSegment]) -> None:
+        """Copy segments' prompt caches into rows; what was copied is let go."""
         if self._cache is None:
-            self._cache = CanvasCache(payloads[0].keys_values, self._num_rows, self._canvas_tokens)
-        chosen = torch.tensor(rows, device=self._model.device)
-        self._cache.put(chosen, [payload.keys_values for payload in payloads])
+            largest = self._model.config.canvas.buckets[-1]
+            self._cache = CanvasCache(encoded[0].keys_values, self._num_rows, largest)
+        self._cache.put(upload(torch.tensor(rows), self._model.device), [own.keys_values for own in encoded])
+        for row, own in reversed([*zip(rows, encoded, strict=True)]):  # of copies the first one is in use
+            own.keys_values = self._cache.prompt(row)
 
     def __call__(self, ids: Tensor, soft_embeddings: Tensor) -> Tensor:
         """Run one step; [rows, canvas], [rows, canvas, hidden] → [rows, canvas, hidden]."""
         assert self._cache is not None, "rows are admitted before their first step"
         return self._model.decode(ids, soft_embeddings, self._cache)
+
+    def read_out(self, encoded: Sequence[EncodedSegment], ids: Tensor) -> list[Tensor]:
+        """Compute what choosing and reading need of segments that are done."""
+        return read_out(self._model, encoded, ids)
 
 
 def in_background(work: Callable[[Item], Result], items: Iterable[Item], limit: int) -> Generator[Result]:

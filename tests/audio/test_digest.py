@@ -1,6 +1,6 @@
 import numpy as np
 
-from dgasr.audio.stream import WaveformDigest
+from dgasr.audio.waveform import WaveformDigest
 
 WAVEFORM = (0.2 * np.random.default_rng(0).standard_normal(5000)).astype(np.float32)
 

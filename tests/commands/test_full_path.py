@@ -59,7 +59,12 @@ def test_an_adapter_is_trained_saved_and_transcribes_into_a_lake(dgasr, publishe
     moved = [tensor for name, tensor in first.items() if "lora_B" in name and tensor.abs().max() > 0]
     assert moved
     assert all(tensor.dtype == torch.float32 for tensor in first.values())
-    again = ("--adapter", out, "--language", "de")
+    # As somebody would publish it: one file of tensors, which comes back as a folder that says the rest.
+    file, back = tmp_path / "published.pt", tmp_path / "imported"
+    assert dgasr("adapter", "export", out, "--model", published, "--out", file)[0] == 0
+    given = ("--activation", "gelu", "--wording", "model", "--blank", "4")
+    assert dgasr("adapter", "import", file, "--model", published, "--out", back, *given)[0] == 0
+    again = ("--adapter", back, "--language", "de")
     assert dgasr("transcribe", manifest.parent / "de0.wav", "--lake", lake, "--model", published, *again)[0] == 0
     asked = "select language, num_steps > 0 as is_decoded from segments where kind = 'speech'"
     code, found, _ = dgasr("sql", "--lake", lake, asked, "--format", "json")

@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion, DiffusionGemmaTextConfig, DynamicCache
 
+from dgasr.diffusion.denoise import Decoder
 from dgasr.diffusion.vocabulary import VocabularyHead
 
 PROMPT_TOKENS = 7
@@ -49,7 +50,7 @@ def backbone():
     return _build_backbone("eager")
 
 
-class TextDecoder:
+class TextDecoder(Decoder):
     """A `Decoder` over transformers' backbone; payloads are prompts of PROMPT_TOKENS ids. Notes what it is asked."""
 
     def __init__(self, backbone, num_rows):

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dgasr import kernels
+from dgasr import device as devices
 from dgasr.diffusion.noise import SegmentNoise, key_words
 from dgasr.diffusion.vocabulary import VocabularyHead, choose_reader, num_chunks, read_chunk, read_vocabulary
 
@@ -151,5 +151,5 @@ def test_on_the_cpu_the_vocabulary_is_read_by_torchs_operations():
 
 def test_a_gpu_without_triton_reads_the_plain_way(monkeypatch):
     weight = type("OnGpu", (), {"device": torch.device("cuda"), "dtype": torch.bfloat16})
-    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    monkeypatch.setattr(devices, "find_spec", lambda name: None)
     assert choose_reader(VocabularyHead(weight=weight, softcap=SOFTCAP, embed_scale=1.0), 0.4) is read_chunk

@@ -24,9 +24,9 @@ def test_labels_are_as_probable_as_softmax_over_all_ids_says(model):
     logits[:, config.blank_id] += config.blank_bias
     assert config.blank_bias
     total = log_partition(states, weight, config.softcap, 7, blank_bias(config))
-    ours = label_log_probs(model, states, total, [9, 10, 9])
+    ours = label_log_probs(model, states, total, torch.tensor([9, 10, 9]))
     expected = torch.log_softmax(logits.double(), dim=-1)[:, [config.blank_id, 9, 10, 9]]
-    torch.testing.assert_close(torch.from_numpy(ours).double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def heard(model):
 def by_every_path(model, states, total, text):
     """Sum the probabilities of all paths that collapse to a text, shift by shift, in doubles."""
     ids = [model.config.blank_id, *sorted({*text})]
-    log_probs = torch.from_numpy(label_log_probs(model, states, total, ids[1:])).double()
+    log_probs = label_log_probs(model, states, total, torch.tensor(ids[1:], dtype=torch.long)).double()
     likelihoods = []
     for shift in range(8):
         frames = log_probs[shift::8]
@@ -56,7 +56,7 @@ def by_every_path(model, states, total, text):
 def likelihoods(model, heard, texts):
     """Ask about one segment alone."""
     (found,) = text_log_likelihoods(model, [TextsToScore(*heard, texts)])
-    return found
+    return found.tolist()
 
 
 TEXTS = [(9,), (9, 10), (10, 9, 11), (9, 9), (), (9, 9, 10)]
@@ -96,6 +96,6 @@ def test_the_other_segments_do_not_matter_to_one(model, heard):
         TextsToScore(states[: 8 * num_tokens], total[: 8 * num_tokens], texts)
         for num_tokens, texts in ((4, TEXTS), (1, [(9,)]), (3, []), (2, [(), (12, 11, 10)]), (4, [(8,)]))
     ]
-    found = text_log_likelihoods(model, segments)
-    assert found == [text_log_likelihoods(model, [segment])[0] for segment in segments]  # bit for bit
+    found = [own.tolist() for own in text_log_likelihoods(model, segments)]
+    assert found == [text_log_likelihoods(model, [segment])[0].tolist() for segment in segments]  # bit for bit
     assert [len(own) for own in found] == [6, 1, 0, 2, 1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dgasr import kernels
+from dgasr import device as devices
 from dgasr.model import head
 from dgasr.model.head import greedy, label_logits, log_partition, scan_vocabulary
 
@@ -128,7 +128,7 @@ def test_on_the_cpu_the_vocabulary_is_scanned_by_torchs_operations():
 
 
 def test_a_gpu_without_triton_scans_by_torchs_operations(monkeypatch):
-    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    monkeypatch.setattr(devices, "find_spec", lambda name: None)
     assert head._choose_scan(torch.device("cuda")) is head.scan_plain
-    monkeypatch.setattr(kernels, "find_spec", lambda name: object())
+    monkeypatch.setattr(devices, "find_spec", lambda name: object())
     assert head._choose_scan(torch.device("cuda")) is head.scan_fused

@@ -3,6 +3,7 @@ import inspect
 
 import pytest
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from pipelines.deploy import DEPLOYMENTS as DEPLOYMENTS_FILE
 from pipelines.deploy import POOLS as POOLS_FILE
@@ -78,6 +79,18 @@ def test_parents_wait_in_a_pool_that_no_child_uses():
     children = {d["work_pool"]["name"] for d in DEPLOYMENTS if name_of(d) in CHILDREN}
     parents = {d["work_pool"]["name"] for d in DEPLOYMENTS if "pools" in d["parameters"]}
     assert not parents & children
+
+
+def test_a_misspelt_setting_is_refused():
+    from dgasr.stages.engine import EngineConfig
+
+    reads = TypeAdapter(EngineConfig).validate_python
+    with pytest.raises(ValidationError, match="max_stepz"):
+        reads({"max_stepz": 8})
+    with pytest.raises(ValidationError, match="max_speed"):
+        reads({"limits": {"max_speed": 8}})
+    asked = reads({"channels": 1, "track": "each", "limits": {"max_duration_s": 60}})
+    assert (asked.channels, asked.track, asked.limits.max_duration_s) == (1, "each", 60)
 
 
 def test_processes_that_read_side_by_side_have_one_thread_each():

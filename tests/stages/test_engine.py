@@ -1,6 +1,7 @@
 import pytest
 
 from dgasr import transcriber
+from dgasr.audio import AudioConfig, Limits
 from dgasr.stages import engine
 from dgasr.stages.engine import EngineConfig, recipe_of, start_engine
 
@@ -21,8 +22,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 def test_steps_language_and_seed_reach_the_recipe(asked: dict[str, object]):
     settings = {"max_steps": 3, "language": "de", "seed_canvas": "ctc", "rescore": "none", "segmentation": "speech"}
-    start_engine.__wrapped__(EngineConfig(**settings))
-    assert asked == settings
+    reading = {"channels": "each", "track": 1, "limits": Limits(max_duration_s=60)}
+    start_engine.__wrapped__(EngineConfig(**settings, **reading))
+    assert asked == settings | {"audio": AudioConfig(**reading)}
 
 
 def test_a_recipe_is_named_without_loading_the_model_and_is_the_engines():

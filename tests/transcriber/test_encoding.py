@@ -1,4 +1,4 @@
-from typing import ClassVar
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,8 +18,8 @@ def read(model):
     def of(ids, probabilities=None):
         probabilities = [0.5] * len(ids) if probabilities is None else probabilities
         scan = VocabularyScan(torch.tensor(ids), torch.tensor(probabilities).log(), torch.zeros(len(ids)))
-        (text,) = read_ctc(model, [torch.zeros(len(ids), model.head_weight.shape[1])], [scan])
-        return text
+        (texts,) = read_ctc(model, [scan])
+        return texts
 
     return of
 
@@ -30,34 +30,37 @@ def at_every_shift(values):
 
 def test_repeats_are_merged_before_blanks_go(model, read):
     blank = model.config.blank_id
-    assert read(at_every_shift([blank, 9, 10, 10, blank, 10])).ids == (9, 10, 10)
+    assert [text.ids for text in read(at_every_shift([blank, 9, 10, 10, blank, 10]))] == [(9, 10, 10)]
 
 
 def test_a_token_is_as_probable_as_the_surest_embedding_of_its_run(model, read):
     blank = model.config.blank_id
     ids, probabilities = [blank, 9, 9, blank, 9, 10, 10], [0.9, 0.25, 0.5, 0.75, 0.375, 1.0, 0.125]
-    text = read(at_every_shift(ids), at_every_shift(probabilities))
+    (text,) = read(at_every_shift(ids), at_every_shift(probabilities))
     assert text.ids == (9, 9, 10)
     assert text.probabilities == pytest.approx((0.5, 0.375, 1.0))
     assert text.end_probability == pytest.approx(0.375)
 
 
 def test_a_silence_ends_as_surely_as_its_least_likely_blank(model, read):
-    text = read(at_every_shift([model.config.blank_id] * 2), at_every_shift([0.9, 0.6]))
+    (text,) = read(at_every_shift([model.config.blank_id] * 2), at_every_shift([0.9, 0.6]))
     assert (text.ids, text.probabilities) == ((), ())
     assert text.end_probability == pytest.approx(0.6)
 
 
-def test_of_equally_likely_texts_the_least_shifted_is_taken(read, monkeypatch):
-    monkeypatch.setattr(encoding, "text_log_likelihoods", lambda model, segments: [[-1.0] * len(segments[0].texts)])
-    text = read([10, 9, 9, 9, 9, 9, 9, 11])
-    assert text.ids == (10,)
-    assert text.log_likelihoods == {(10,): -1.0, (9,): -1.0, (11,): -1.0}
+def test_the_texts_of_the_shifts_come_once_each_the_least_shifted_first(read):
+    assert [text.ids for text in read([10, 9, 9, 9, 9, 9, 9, 11])] == [(10,), (9,), (11,)]
 
 
-def test_one_text_of_all_shifts_is_not_scored(read):
-    text = read(at_every_shift([9, 10]))
-    assert (text.ids, text.log_likelihoods) == ((9, 10), {})
+def test_of_equally_likely_texts_the_least_shifted_is_taken(read, encoded):
+    three = replace(encoded, texts=read([10, 9, 9, 9, 9, 9, 9, 11]), scores=torch.tensor([-1.0, -1.0, -2.0]))
+    assert three.ctc.ids == (10,)
+    assert three.ctc.log_likelihoods == {(10,): -1.0, (9,): -1.0, (11,): -2.0}
+
+
+def test_one_text_of_all_shifts_is_not_scored(model, recipe, segments):
+    for own in SegmentEncoder(model, recipe, 4).encode(segments):
+        assert len(own.scores) == (len(own.texts) if len(own.texts) > 1 else 0)
 
 
 def test_ctc_reads_the_likeliest_of_the_plain_collapsed_argmaxes(model, recipe, segments):
@@ -70,38 +73,18 @@ def test_ctc_reads_the_likeliest_of_the_plain_collapsed_argmaxes(model, recipe, 
             pairs = zip([bias[0], *ids], ids, strict=False)
             texts.append(tuple(token for before, token in pairs if token not in (before, bias[0])))
         (likelihoods,) = text_log_likelihoods(model, [TextsToScore(encoded.states, encoded.log_partition, texts)])
-        likely = [text for text, score in zip(texts, likelihoods, strict=True) if score >= max(likelihoods) - 1e-3]
+        likely = [text for text, score in zip(texts, likelihoods, strict=True) if score >= likelihoods.max() - 1e-3]
         assert encoded.ctc.ids in likely
         assert len(encoded.ctc.ids) == len(encoded.ctc.probabilities)
         num_chosen.add(texts.index(encoded.ctc.ids))
     assert len(num_chosen) > 1  # no shift is the best of all
 
 
-class OnDevice(torch.Tensor):
-    """As if it lay on a GPU: notes what a process would wait for."""
-
-    waits: ClassVar[list[str]] = []
-
-    @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
-        if func.__name__ in ("cpu", "item", "numpy", "tolist", "to", "__bool__", "__float__", "__int__"):
-            cls.waits.append(func.__name__)
-            return func(args[0].as_subclass(torch.Tensor), *args[1:], **(kwargs or {}))
-        return super().__torch_function__(func, types, args, kwargs)
-
-
-def test_segments_are_waited_for_together(model, recipe, segments):
-    bias, states, scans = blank_bias(model.config), [], []
-    encoded = list(SegmentEncoder(model, recipe, 4).encode(segments))
-    for own in encoded:
-        states.append(own.states.as_subclass(OnDevice))
-        scan = scan_vocabulary(own.states, model.head_weight, model.config.softcap, 8192, bias)
-        scans.append(VocabularyScan(*(tensor.as_subclass(OnDevice) for tensor in scan)))
-    OnDevice.waits.clear()
-    texts = read_ctc(model, states, scans)
-    assert OnDevice.waits == ["cpu", "cpu", "tolist"]
-    assert sum(len(text.log_likelihoods) > 1 for text in texts) > 1
-    assert [text.ids for text in texts] == [own.ctc.ids for own in encoded]
+def test_no_segment_holds_the_storage_of_its_batch(model, recipe, segments):
+    for own in SegmentEncoder(model, recipe, 5).encode(segments):
+        tensors = [own.prompt_state, *(tensor for pair in own.keys_values for tensor in pair)]
+        assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors)
+        assert own.states.untyped_storage().nbytes() <= 1.5 * own.states.nbytes + 8 * 8 * own.states[0].nbytes
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,18 @@
 """Running out of memory, simulated where it happens: no segment is lost, and each text is what it would have been."""
 
-from dataclasses import replace
+import gc
 
 import pytest
 import torch
 
+from dgasr.diffusion.denoise import LOOK_AHEAD_BATCHES
 from dgasr.errors import TransientError
 from dgasr.model.presets import full
-from dgasr.transcriber import Transcriber, memory
+from dgasr.transcriber import Transcriber, encoding, memory
 from dgasr.transcriber import segments as composition
-from dgasr.transcriber.encoding import SegmentEncoder
-from dgasr.transcriber.memory import fitting_batch_size, is_out_of_memory, row_bytes
+from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
+from dgasr.transcriber.memory import fitting_batch_size, held_bytes, is_out_of_memory, peak_bytes
+from dgasr.transcriber.rescoring import Rescorer
 from dgasr.transcriber.segments import CachedDecoder
 
 
@@ -40,7 +42,7 @@ class RunsOut:
 
 
 @pytest.mark.parametrize(
-    ("owner", "method", "after"), [(CachedDecoder, "__call__", 3), (SegmentEncoder, "_encode_batch", 0)]
+    ("owner", "method", "after"), [(CachedDecoder, "__call__", 3), (SegmentEncoder, "encode_batch", 0)]
 )
 def test_halved_batches_give_the_same_transcripts_and_lose_none(
     model, recipe, segments, wanted, monkeypatch, caplog, owner, method, after
@@ -73,7 +75,7 @@ def test_the_source_is_pulled_once_and_no_further_ahead_than_before(model, recip
     RunsOut(monkeypatch, CachedDecoder, "__call__", rows=4, after=1)
     pulled = []
     for done, _ in enumerate(Transcriber(model, recipe, 4).transcribe(pulled.append(s) or s for s in segments * 2), 1):
-        assert len(pulled) - done < 4 * 5
+        assert len(pulled) - done < 4 * (LOOK_AHEAD_BATCHES + 3)
     assert len(pulled) == 2 * len(segments)
 
 
@@ -100,11 +102,11 @@ def test_the_lack_of_memory_has_several_names(message):
 
 
 def test_the_batch_is_the_largest_power_of_two_that_the_free_memory_holds(model, recipe, monkeypatch):
-    on_gpu = type("Model", (), {"device": torch.device("cuda:0"), "config": model.config, "backbone": model.backbone,
+    on_gpu = type("Model", (), {"device": torch.device("cuda:0"), "config": model.config,
                                 "head_weight": model.head_weight})  # fmt: skip
     sizes = {}
     for rows in (1, 5, 40, 10**6):
-        free = (rows * row_bytes(model, recipe) + memory.scan_bytes(on_gpu, recipe)) / memory.USABLE_SHARE + 1000
+        free = peak_bytes(model.config, recipe, rows, model.head_weight.element_size()) / memory.USABLE_SHARE + 1000
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=int(free): (free, free))
         monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
         monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
@@ -112,10 +114,42 @@ def test_the_batch_is_the_largest_power_of_two_that_the_free_memory_holds(model,
     assert sizes == {1: 1, 5: 4, 40: 32, 10**6: memory.LARGEST_BATCH}
 
 
-def test_a_full_sized_row_is_estimated_within_a_gigabyte(model, recipe):
-    text = type("Text", (), {"layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 5})
-    backbone = type("Backbone", (), {"config": type("Config", (), {"get_text_config": staticmethod(lambda: text)})})
-    weight = torch.empty(0, dtype=torch.bfloat16)
-    sized = type("Model", (), {"config": full(), "backbone": backbone, "head_weight": weight})
-    decode = replace(recipe.decode, vocabulary_chunk=8192)
-    assert 160e6 < row_bytes(sized, replace(recipe, decode=decode)) < 1e9
+def test_full_sized_prompts_take_at_most_12_gb_at_64_rows():
+    assert held_bytes(full(), 1, 2) > 2 * 220 * 225_000  # its own, and that of the batch it is in
+    assert 9e9 < held_bytes(full(), 64, 2) < 12e9
+
+
+class Census:
+    """Counts prompt caches that lie in storage of their own, whenever something happens."""
+
+    def __init__(self, monkeypatch, *places):
+        self.most = 0
+        for owner, method in places:
+            self._watch(monkeypatch, owner, method)
+
+    def _watch(self, monkeypatch, owner, method):
+        plain = getattr(owner, method)
+
+        def run(*arguments):
+            self.count()
+            found = plain(*arguments)
+            self.count()
+            return found
+
+        monkeypatch.setattr(owner, method, run)
+
+    def count(self):
+        encoded = [item for item in gc.get_objects() if type(item) is EncodedSegment]
+        storages = {own.keys_values[0][0].untyped_storage() for own in encoded}
+        prompts = [storage for storage in storages if storage.nbytes() == encoded[0].keys_values[0][0].nbytes]
+        self.most = max(self.most, len({storage.data_ptr() for storage in prompts}))
+
+
+def test_no_more_prompts_are_held_than_the_estimate_counts(model, recipe, segments, monkeypatch):
+    monkeypatch.setattr(encoding, "ENCODED_AT_ONCE", 2)
+    monkeypatch.setattr(composition, "waits_for", lambda device: True)
+    places = (SegmentEncoder, "encode_batch"), (CachedDecoder, "__call__"), (CachedDecoder, "read_out")
+    census = Census(monkeypatch, *places, (Rescorer, "_rescore"))
+    transcriber = Transcriber(model, recipe, 6)
+    assert len(list(transcriber.transcribe(segments * 4))) == 4 * len(segments)
+    assert 2 <= census.most <= 2 + 2  # a batch that waits for rows, and one that waits to be scored

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,9 +10,9 @@ from dgasr.features import pad_features
 from dgasr.model.ctc_head import TextsToScore, text_log_likelihoods
 from dgasr.prompt import build_prompt
 from dgasr.transcriber import rescoring
-from dgasr.transcriber.encoding import CtcText, SegmentEncoder, prompt_cache
+from dgasr.transcriber.encoding import CtcText, SegmentEncoder, aligned_log_probs, prompt_cache
 from dgasr.transcriber.reading import transcribe_autoregressively
-from dgasr.transcriber.rescoring import Rescorer, causal_log_probs
+from dgasr.transcriber.rescoring import Rescorer, causal_log_probs, read_out
 
 OURS, THEIRS = (9, 10), (9, 11, 10)
 
@@ -37,6 +38,7 @@ def log_probs_without_a_cache(model, recipe, features, text):
 def test_a_text_is_as_likely_as_one_run_over_prompt_and_text_says(model, recipe, segments, encoded, monkeypatch):
     texts = [OURS, (), THEIRS]
     (found,) = causal_log_probs(model, recipe, encoded[:5], [texts], 8)
+    found = [row[: len(text) + 1].tolist() for row, text in zip(found, texts, strict=False)]
     monkeypatch.setattr(rescoring, "prompt_cache", None)  # the reference uses none of it
     for features, item, text, log_probs in zip(segments, encoded, texts, found, strict=False):
         assert item.features is features
@@ -47,12 +49,12 @@ def test_a_text_is_as_likely_as_token_after_token_says(model, recipe, segments, 
     kept = []
     monkeypatch.setattr(
         "dgasr.transcriber.reading.read_transcript",
-        lambda model, recipe, encoded, ids, probabilities, **spent: kept.append((ids, probabilities)),
+        lambda tokenizer, recipe, features, ids, probabilities, log_probs, **spent: kept.append((ids, probabilities)),
     )
     list(transcribe_autoregressively(model, recipe, 2, segments[:2]))
     (found,) = causal_log_probs(model, recipe, encoded[:2], [[ids for ids, _ in kept]], 40)
-    for (_, probabilities), log_probs in zip(kept, found, strict=True):
-        assert torch.tensor(log_probs[:-1]).exp().tolist() == pytest.approx(probabilities, rel=1e-3)
+    for (ids, probabilities), log_probs in zip(kept, found, strict=True):
+        assert log_probs[: len(ids)].exp().tolist() == pytest.approx(probabilities, rel=1e-3)
 
 
 def test_both_texts_are_read_from_prompts_that_are_stacked_once(model, recipe, encoded, monkeypatch):
@@ -60,7 +62,8 @@ def test_both_texts_are_read_from_prompts_that_are_stacked_once(model, recipe, e
     alone = [causal_log_probs(model, recipe, encoded[:5], [texts], 8)[0] for texts in (first, second)]
     stacked = []
     monkeypatch.setattr(rescoring, "prompt_cache", lambda *batch: stacked.append(batch) or prompt_cache(*batch))
-    assert causal_log_probs(model, recipe, encoded[:5], [first, second], 8) == alone  # bit for bit
+    together = causal_log_probs(model, recipe, encoded[:5], [first, second], 8)
+    assert all(map(torch.equal, together, alone))
     assert len(stacked) == 1
 
 
@@ -68,17 +71,26 @@ def test_texts_that_reach_past_the_sliding_window_leave_the_prompts_whole(model,
     prompt_tokens = encoded[0].keys_values[0][0].shape[1]
     monkeypatch.setattr(model.backbone.config.get_text_config(), "sliding_window", prompt_tokens + 4)
     alone = causal_log_probs(model, recipe, encoded[:2], [[OURS, THEIRS]], 8)
-    assert causal_log_probs(model, recipe, encoded[:2], [[THEIRS, OURS], [OURS, THEIRS]], 8)[1:] == alone
+    assert torch.equal(causal_log_probs(model, recipe, encoded[:2], [[THEIRS, OURS], [OURS, THEIRS]], 8)[1], alone[0])
 
 
-def canvas(encoded, ours=OURS, theirs=THEIRS, *, is_overflowed=False, log_likelihoods=MappingProxyType({})):
-    text = CtcText(ids=theirs, probabilities=(0.5,) * len(theirs), end_probability=0.5, log_likelihoods=log_likelihoods)
-    return Canvas(
-        job=CanvasJob(noise_key=1, canvas_tokens=8, payload=replace(encoded, ctc=text)),
-        ids=torch.tensor([*ours, *[8] * 6]), log_probabilities=torch.full((len(ours) + 6,), 0.25).log(),
-        entropy=torch.zeros(len(ours) + 6), num_tokens=len(ours), num_steps=3, is_settled=True,
-        is_overflowed=is_overflowed,
-    )  # fmt: skip
+@pytest.fixture
+def canvas(model):
+    """Function: a segment's canvas that says one text, where CTC reads another."""
+
+    def of(encoded, ours=OURS, theirs=THEIRS, *, is_overflowed=False, log_likelihoods=MappingProxyType({})):
+        sure = (0.5,) * len(theirs)
+        text = CtcText(ids=theirs, probabilities=sure, end_probability=0.5, log_likelihoods=log_likelihoods)
+        encoded = replace(encoded, texts=[text], scores=torch.empty(0))
+        ids = torch.tensor([*ours, *[8] * 6])
+        return Canvas(
+            job=CanvasJob(noise_key=1, canvas_tokens=8, payload=encoded.features), encoded=encoded, ids=ids.numpy(),
+            log_probabilities=np.log(np.full(len(ids), 0.25)), entropy=np.zeros(len(ids)), num_tokens=len(ours),
+            num_steps=3, is_settled=True, is_overflowed=is_overflowed,
+            read_out=read_out(model, [encoded], ids[None])[0].numpy(),
+        )  # fmt: skip
+
+    return of
 
 
 @pytest.fixture
@@ -87,12 +99,13 @@ def likelihoods(monkeypatch):
 
     def of(causal, ctc):
         def say(model, recipe, batch, texts, num_tokens):
-            return [[[0.0] * len(text) + [causal[tuple(text) == THEIRS]] for text in row_texts] for row_texts in texts]
+            said = [[[0.0] * len(text) + [causal[tuple(text) == THEIRS]] for text in rows] for rows in texts]
+            return [torch.tensor([row + [7.0] * (num_tokens - len(row)) for row in rows]) for rows in said]
 
         monkeypatch.setattr(rescoring, "causal_log_probs", say)
         monkeypatch.setattr(
             rescoring, "text_log_likelihoods",
-            lambda model, segments: [[ctc[tuple(text) == THEIRS] for text in own.texts] for own in segments],
+            lambda model, asked: [torch.tensor([ctc[tuple(text) == THEIRS] for text in own.texts]) for own in asked],
         )  # fmt: skip
 
     return of
@@ -108,13 +121,16 @@ def likelihoods(monkeypatch):
     ],
 )
 def test_the_text_is_taken_that_both_likelihoods_together_prefer(
-    model, recipe, encoded, likelihoods, causal, ctc, taken
+    model, recipe, encoded, canvas, likelihoods, causal, ctc, taken
 ):
     likelihoods(causal, ctc)
     (choice,) = Rescorer(model, recipe, 3).choose([canvas(encoded[0])])
     assert tuple(choice.ids) == taken
-    assert tuple(choice.alternative_ids) == (OURS if taken == THEIRS else THEIRS)
+    assert choice.alternative.ids == (OURS if taken == THEIRS else THEIRS)
     assert choice.probabilities == pytest.approx([1.0] * 3 if taken == THEIRS else [0.25] * 2)
+    wanted = aligned_log_probs(model, encoded[0], torch.tensor(taken)).numpy()
+    np.testing.assert_allclose(choice.log_probs, wanted, atol=1e-5)
+    assert choice.canvas.encoded is None  # nothing on the device is held any longer
 
 
 @pytest.mark.parametrize(
@@ -126,19 +142,21 @@ def test_the_text_is_taken_that_both_likelihoods_together_prefer(
         {"theirs": (9, 10) * 200},  # more than CTC's embeddings could say
     ],
 )
-def test_the_decoders_text_stays_where_there_is_nothing_to_choose(model, recipe, encoded, monkeypatch, doubtful):
+def test_the_decoders_text_stays_where_there_is_nothing_to_choose(
+    model, recipe, encoded, canvas, monkeypatch, doubtful
+):
     monkeypatch.setattr(rescoring, "causal_log_probs", None)
     (choice,) = Rescorer(model, recipe, 1).choose([canvas(encoded[0], **doubtful)])
     assert tuple(choice.ids) == doubtful.get("ours", OURS)
 
 
-def test_the_decoders_text_stays_where_nothing_is_to_be_chosen(model, recipe, encoded, monkeypatch):
+def test_the_decoders_text_stays_where_nothing_is_to_be_chosen(model, recipe, encoded, canvas, monkeypatch):
     monkeypatch.setattr(rescoring, "causal_log_probs", None)
     (choice,) = Rescorer(model, replace(recipe, rescore="none"), 1).choose([canvas(encoded[0])])
-    assert (tuple(choice.ids), tuple(choice.alternative_ids)) == (OURS, THEIRS)
+    assert (tuple(choice.ids), choice.alternative.ids) == (OURS, THEIRS)
 
 
-def test_at_most_a_batch_of_doubtful_segments_is_held_back(model, recipe, encoded, likelihoods):
+def test_at_most_a_batch_of_doubtful_segments_is_held_back(model, recipe, encoded, canvas, likelihoods):
     likelihoods((0.0, 0.0), (0.0, 0.0))
     pulled = []
 
@@ -153,7 +171,7 @@ def test_at_most_a_batch_of_doubtful_segments_is_held_back(model, recipe, encode
     assert len([*choices]) == len(encoded) - 1
 
 
-def test_ctc_is_not_asked_again_about_what_a_shift_heard(model, recipe, encoded, monkeypatch):
+def test_ctc_is_not_asked_again_about_what_a_shift_heard(model, recipe, encoded, canvas, monkeypatch):
     asked = []
     plain = text_log_likelihoods
     monkeypatch.setattr(
@@ -163,7 +181,7 @@ def test_ctc_is_not_asked_again_about_what_a_shift_heard(model, recipe, encoded,
     scores = ({}, {THEIRS: -2.0}, {OURS: -3.0, THEIRS: -2.0, (9,): -1.0})
     canvases = [canvas(item, log_likelihoods=own) for item, own in zip(encoded, scores, strict=False)]
     list(Rescorer(model, recipe, 3).choose(canvases))
-    assert asked == [[OURS, THEIRS], [OURS], []]
+    assert [[tuple(text) for text in own] for own in asked] == [[OURS, THEIRS], [OURS], []]
 
 
 def test_what_was_scored_when_it_was_heard_is_what_scoring_it_now_gives(model, encoded):
@@ -171,6 +189,6 @@ def test_what_was_scored_when_it_was_heard_is_what_scoring_it_now_gives(model, e
     for item in encoded:
         for text, score in item.ctc.log_likelihoods.items():
             ((alone,),) = text_log_likelihoods(model, [TextsToScore(item.states, item.log_partition, [text])])
-            assert score == pytest.approx(alone, abs=1e-4)
+            assert score == pytest.approx(float(alone), abs=1e-4)
             num_compared += 1
     assert num_compared > len(encoded)

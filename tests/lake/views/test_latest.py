@@ -94,3 +94,11 @@ def test_two_recipes_stand_side_by_side(empty_lake, make_shard):
     assert ask(empty_lake, f"select {columns} from compare_recipes('f00d', 'beef')") == [
         (2, 0.4, "One two, two forty two", "one two three forty")
     ]
+
+
+def test_a_recording_that_was_asked_for_again_is_seen_as_it_was_redone(empty_lake, make_shard):
+    again = make_shard(shard_id="s2", pieces=[("speech", 0, 10, "redone", 1.0, ())])
+    again.recordings[0]["take"] = 1
+    commit_shard(empty_lake, again)
+    commit_shard(empty_lake, make_shard())
+    assert ask(empty_lake, "select text from segments") == [("redone",)]

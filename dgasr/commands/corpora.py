@@ -1,0 +1,115 @@
+"""`dgasr corpora`: a public corpus or one's own folder in, manifests for `dgasr train` and `dgasr evaluate` out."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dgasr.commands.arguments import finite_float, positive_int
+from dgasr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dgasr.corpora.layouts import Corpus
+    from dgasr.corpora.prepare import Summary
+
+KINDS = ("librispeech", "fleurs", "voxpopuli", "commonvoice", "hf", "folder", "nemo")
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command and its flags."""
+    parser = commands.add_parser(
+        "corpora", help="make manifests of LibriSpeech, FLEURS, VoxPopuli, Common Voice, Hub datasets, own folders"
+    )
+    parser.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument(
+        "source", metavar="SOURCE", help="its folder, archive or manifest, with --download where archives go; of hf "
+        "also a Hub id",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for manifests and what is unpacked"
+    )
+    parser.add_argument(
+        "--subset", type=_names, default=(), metavar="NAME,…", help="such as train.clean.100,test.clean or train,dev "
+        "(default: all that the kind has)",
+    )  # fmt: skip
+    parser.add_argument("--language", type=_names, default=(), metavar="CODE,…", help="such as de,fr; what it is in")
+    parser.add_argument("--download", action="store_true", help="fetch it from its publisher first; resumes")
+    parser.add_argument(
+        "--max-duration", type=finite_float, default=30.0, metavar="S", help="longer clips are refused (default: 30)"
+    )
+    parser.add_argument("--processes", type=positive_int, metavar="N", help="that decode (default: one a core)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prepare every subset in every language; 3 where clips were refused."""
+    from dataclasses import replace
+
+    from dgasr.corpora.layouts import CORPORA, Subset
+    from dgasr.corpora.prepare import PrepareConfig, prepare
+
+    corpus = CORPORA[options.kind]
+    config = PrepareConfig(max_duration_s=options.max_duration)
+    config = config if options.processes is None else replace(config, processes=options.processes)
+    summaries = []
+    for name, language in _parts(options, corpus):
+        source = _source(options, name, language)
+        if not source.exists():
+            raise ConfigError(f"{source}: not there. Give the corpus's folder, or fetch it with --download.")
+        subset = Subset(source=source, name=name, language=language, work=options.out)
+        with _bar(f"{options.kind} {language} {name}", "clips") as bar:
+            summaries.append(prepare(options.kind, subset, options.out, config, bar.update))
+        sys.stdout.write(_line(summaries[-1], options.out) + "\n")
+    return 3 if any(summary.refused for summary in summaries) else 0
+
+
+def _parts(options: argparse.Namespace, corpus: "Corpus") -> list[tuple[str, str]]:
+    unknown = [name for name in options.subset if corpus.subsets and name not in corpus.subsets]
+    if unknown:
+        raise ConfigError(
+            f"--subset {','.join(unknown)}: {options.kind} has {', '.join(corpus.subsets)}. Choose of these."
+        )
+    needs_name = options.kind in ("commonvoice", "hf") and not options.subset
+    if needs_name:
+        raise ConfigError(f"--subset: say which part of the {options.kind} corpus, such as train,dev,test.")
+    languages = (corpus.language,) if corpus.language else options.language
+    if not languages and options.kind != "nemo":
+        raise ConfigError(f"--language: say which language of the {options.kind} corpus, such as en,de.")
+    names = options.subset or corpus.subsets or (Path(options.source).stem if options.kind == "nemo" else "",)
+    return [(name, language) for language in languages or ("",) for name in names]
+
+
+def _source(options: argparse.Namespace, name: str, language: str) -> Path:
+    """Give the corpus's folder, fetched first where that was asked for."""
+    from dgasr.corpora.download import download
+
+    is_hub_id = options.kind == "hf" and options.source.count("/") == 1 and not Path(options.source).exists()
+    if not options.download and not is_hub_id:
+        return Path(options.source)
+    folder = options.out / "hub" if is_hub_id else Path(options.source)
+    with _bar(f"fetching {options.kind} {language} {name}", "B") as bar:
+
+        def show(count: int, total: int) -> None:
+            bar.total = total or None
+            bar.update(count)
+
+        return download(options.kind, name, language, folder, show, options.source if is_hub_id else None)
+
+
+def _bar(what: str, unit: str):  # type: ignore[no-untyped-def] # tqdm has no types
+    from tqdm import tqdm
+
+    return tqdm(desc=what, unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty(), leave=False)
+
+
+def _line(summary: "Summary", out: Path) -> str:
+    people = f", {summary.num_speakers} speakers" if summary.num_speakers else ""
+    line = f"{out / summary.name}.jsonl: {summary.num_clips:,} clips, {summary.hours:.2f} h{people}"
+    if summary.refused:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in summary.refused.items())
+        line += f"; refused {sum(summary.refused.values())} ({reasons}), each in {summary.name}.refused.jsonl"
+    return line
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
