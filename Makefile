@@ -103,10 +103,9 @@ TINY_DATA := corpora/fsdd-train.jsonl corpora/fsdd-train.jsonl corpora/voices/ma
 checkpoint: setup ## train the bundled model again, about an hour (FSDD=folder of the digits; needs espeak-ng, flite)
 	$(BIN)/python -m tools.tiny.corpora corpora --fsdd $(FSDD)
 	$(ONE_THREAD) $(BIN)/python -m tools.tiny.fresh runs/tiny-fresh $(TINY_DATA)
-	$(ONE_THREAD) $(BIN)/dgasr train $(TINY_DATA) --model runs/tiny-fresh --plan tools/tiny/plan.json --seed 0 \
-	  --device cpu --validation corpora/fsdd-valid.jsonl \
-	  --calibration corpora/connected-train/manifest.jsonl --out runs/tiny
-	cp runs/tiny/config.json runs/tiny/model.safetensors runs/tiny/tokenizer.json dgasr/model/tiny/
+	$(ONE_THREAD) $(BIN)/python -m tools.tiny.phases runs/tiny-fresh $(TINY_DATA) --out runs/tiny \
+	  --validation corpora/fsdd-valid.jsonl --calibration corpora/connected-train/manifest.jsonl
+	cp runs/tiny/model/config.json runs/tiny/model/model.safetensors runs/tiny/model/tokenizer.json dgasr/model/tiny/
 
 # Where the model of real speech is made, and the data it is made from.
 BASE ?= runs/base
@@ -121,10 +120,9 @@ OTHERS = corpora/fsdd-train-without-$(SPEAKER).jsonl corpora/fsdd-train-without-
 unheard: setup ## train on all but SPEAKER with 0.45 of the steps (SHARE=1: all), half an hour, and judge on SPEAKER (FSDD=)
 	$(BIN)/python -m tools.tiny.corpora corpora --fsdd $(FSDD)
 	$(ONE_THREAD) $(BIN)/python -m tools.tiny.fresh runs/without-$(SPEAKER)-fresh $(OTHERS)
-	$(ONE_THREAD) $(BIN)/dgasr train $(OTHERS) --model runs/without-$(SPEAKER)-fresh \
-	  --plan tools/tiny/plan.json --share $(SHARE) --seed 0 --device cpu \
+	$(ONE_THREAD) $(BIN)/python -m tools.tiny.phases runs/without-$(SPEAKER)-fresh $(OTHERS) --share $(SHARE) \
 	  --calibration corpora/connected-train/without-$(SPEAKER).jsonl --out runs/without-$(SPEAKER)
-	$(ONE_THREAD) $(BIN)/dgasr evaluate corpora/connected-$(SPEAKER)/manifest.jsonl --model runs/without-$(SPEAKER) --compare
+	$(ONE_THREAD) $(BIN)/dgasr evaluate corpora/connected-$(SPEAKER)/manifest.jsonl --model runs/without-$(SPEAKER)/model --compare
 
 lock: setup ## write the installed versions to requirements.lock
 	{ sed -n '/^#/p' requirements.lock; \

@@ -116,6 +116,20 @@ def load_adapter(model: AsrModel, source: str) -> str:
             "--adapter %s: its CTC blank is unknown, so no text is rescored and word times are spread evenly.", source
         )
     inject_adapter_in_model(stored.settings, model.backbone)
+    _copy_tensors(stored, model, source)
+    return files_digest(files)
+
+
+def copy_adapter(model: AsrModel, source: str) -> None:
+    """Copy a saved projector and LoRA into a model that has LoRA of the same size.
+
+    Raises:
+        ConfigError: its tensors do not fit.
+    """
+    _copy_tensors(read_adapter(source, model.config, linear_layers(model), model.config.lora.scale), model, source)
+
+
+def _copy_tensors(stored: StoredAdapter, model: AsrModel, source: str) -> None:
     wanted = {
         name.replace(".default.", "."): parameter
         for name, parameter in model.backbone.named_parameters()
@@ -123,7 +137,6 @@ def load_adapter(model: AsrModel, source: str) -> str:
     }
     _copy(stored.lora, wanted, source)
     _copy(stored.projector, model.projector.state_dict(keep_vars=True), source)
-    return files_digest(files)
 
 
 @torch.no_grad()

@@ -142,7 +142,7 @@ def adapter_files(adapter: str) -> list[Path]:
     if missing:
         raise ConfigError(
             f"--adapter {adapter}: not an adapter ({', '.join(missing)} missing). It is a folder with "
-            f"{', '.join(ADAPTER_FILES)}, as `dgasr train --lora` writes them, or one `.pt` file of tensors"
+            f"{', '.join(ADAPTER_FILES)}, as `dgasr train` writes them, or one `.pt` file of tensors"
             + (f", and there are {len(published)}: download it, and name one." if published else ".")
         )
     stated = [folder / name for name in (PROJECTOR_CONFIG, CALIBRATION) if (folder / name).is_file()]

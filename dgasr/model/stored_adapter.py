@@ -113,7 +113,7 @@ def _read_folder(folder: Path, config: AsrConfig) -> StoredAdapter:
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ConfigError(
             f"not an adapter ({error}). It needs {ADAPTER_CONFIG}, {ADAPTER_WEIGHTS} and {PROJECTOR_WEIGHTS}, as "
-            "`dgasr train --lora` writes them."
+            "`dgasr train` writes them."
         ) from error
     return StoredAdapter(
         layout=read_projector_config(folder) or config.projector,
