@@ -20,7 +20,7 @@ from benchmarks.invented import (
     spellings,
     vocabulary,
 )
-from dgasr.lake.commit import commit_transcripts, write_evaluation, write_presence, write_run
+from dgasr.lake.commit import append_rows, commit_transcripts
 from dgasr.lake.rows import evaluation_row, presence_rows, run_row
 from dgasr.lake.schema import RECORDINGS, ROW_KINDS, table_schema
 from dgasr.records import seconds
@@ -185,8 +185,8 @@ def _write_runs(lake_uri: str, day: Day) -> None:
         row = run_row(
             run_id=day.run_id if worker is None else f"{day.run_id}-{number}",
             recipe_id=day.recipe_id,
-            recipe_json='{"model": {"name": "invented"}}',
-            versions_json="{}",
+            recipe='{"model": {"name": "invented"}}',
+            versions="{}",
             source="s3://archive/",
             device="cuda",
             started_at=day.midnight + timedelta(days=1, seconds=number),
@@ -203,7 +203,7 @@ def _write_runs(lake_uri: str, day: Day) -> None:
             num_attempts=1,
             gpu_hour_price=GPU_HOUR_PRICE,
         )
-        write_run(lake_uri, row)
+        append_rows(lake_uri, "runs", [row])
 
 
 def _write_presence(lake_uri: str, day: Day) -> None:
@@ -212,7 +212,7 @@ def _write_presence(lake_uri: str, day: Day) -> None:
     for number, (event, found) in enumerate({"deleted": uris, "returned": uris[1:]}.items(), 1):
         at = day.midnight + timedelta(days=number)
         rows = presence_rows([(uri, None) for uri in found], event, noticed_at=at, run_id=f"{day.run_id}-{event}")  # type: ignore[arg-type]
-        write_presence(lake_uri, rows)
+        append_rows(lake_uri, "presence", rows)
 
 
 def _write_evaluations(lake_uri: str, day: Day) -> None:
@@ -234,4 +234,4 @@ def _write_evaluations(lake_uri: str, day: Day) -> None:
             manifest_digest="00",
             started_at=day.midnight + timedelta(hours=number),
         )
-        write_evaluation(lake_uri, row)
+        append_rows(lake_uri, "evaluations", [row])

@@ -14,14 +14,14 @@ from prefect.states import Completed
 
 from dgasr.errors import ConfigError
 from dgasr.evaluation.normalise import Normalizer
-from dgasr.lake.commit import write_evaluation
+from dgasr.lake.commit import append_rows
 from dgasr.lake.ledger import evaluations_of
 from dgasr.lake.location import lake_uri_of
 from dgasr.lake.rows import Row, evaluation_row
 from dgasr.samples import MANIFEST
 from dgasr.stages.engine import EngineConfig, load_model, recipe_of
 from dgasr.stages.plan import new_run_id
-from dgasr.stages.report import markdown_table
+from dgasr.tables import markdown_table
 from pipelines.tasks import in_thread, storage_task
 
 OWN_MANIFEST = "samples"
@@ -90,16 +90,12 @@ def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, nor
         manifest_digest=digest,
         started_at=started_at,
     )
-    write_evaluation(lake_uri, row)
+    append_rows(lake_uri, "evaluations", [row])
     return row
 
 
 def manifest_digest(manifest: Path) -> str:
-    """Fingerprint a manifest: 32 hex digits over its bytes; not over the audio that it names.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
+    """Fingerprint a manifest: 32 hex digits over its bytes; not over the audio that it names."""
     try:
         return blake2b(manifest.read_bytes(), digest_size=16).hexdigest()
     except OSError as error:

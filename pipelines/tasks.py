@@ -41,13 +41,9 @@ EXIT_S = 5.0
 
 
 async def ended(work: Awaitable[str]) -> State[Any]:
-    """Wait for a child run's work, and turn its end into the state that its parent understands.
+    """Wait for a child run's work, whose result is a line for a person, and turn its end into a state for its parent.
 
-    Args:
-        work: what is to be done; its result is one line for a person.
-
-    Returns:
-        Completed, or Failed under a name that says who has to act. Errors that are none of ours are raised.
+    Completed, or Failed under a name that says who has to act. Errors that are none of ours are raised.
     """
     try:
         return Completed(message=await work)

@@ -172,7 +172,6 @@ PRESENCE = pa.schema(
 
 RECIPE_ID = _column("recipe_id", pa.string(), "fingerprint of all that changes text or times; partition column")
 DATE = _column("date", pa.date32(), "UTC date of modified_at (else of started_at, noticed_at); partition column")
-
 ROW_KIND = _column("row_kind", pa.string(), "recording | segment; partition column")
 
 VIEWS: dict[str, pa.Schema] = {
@@ -202,6 +201,8 @@ TABLES: dict[str, pa.Schema] = {
 
 PARTITIONS: dict[str, tuple[pa.Field, ...]] = {
     "transcripts": (RECIPE_ID, DATE, ROW_KIND),
+    "recordings": (RECIPE_ID, DATE),  # a table before Delta Lake
+    "segments": (RECIPE_ID, DATE),  # likewise
     "runs": (DATE,),
     "evaluations": (DATE,),
     "presence": (DATE,),

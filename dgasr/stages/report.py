@@ -4,72 +4,26 @@ Every figure is a query over the lake.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import duckdb
 
-from dgasr.lake.commit import write_run
-from dgasr.lake.rows import run_row
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
-from dgasr.stages.counts import peak_memory_bytes, versions_json
+from dgasr.stages.counts import RunSummary, write_run
+from dgasr.tables import markdown_table
 
 DEVICES = """
-    select string_agg(distinct device, ', ' order by device) from runs where parent_run_id = ? and stage = 'decode'
+    select string_agg(distinct device, ', ' order by device) as devices
+    from runs where parent_run_id = $run_id and stage = 'decode'
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunSummary:
-    """What one execution did."""
-
-    run_id: str
-    recipe_id: str
-    num_held: int
-    """Recordings that the lake held already."""
-    num_recordings: int = 0
-    """Recordings committed by this run."""
-    num_partial: int = 0
-    num_rejected: int = 0
-    num_segments: int = 0
-    num_words: int = 0
-    audio_s: float = 0.0
-    """Audio committed by this run, s."""
-    speech_s: float = 0.0
-    """Of it, what went through the model, s."""
-    wall_s: float
-    """Time from the run's begin to its end, s."""
-
-    @property
-    def rtfx(self) -> float:
-        """Audio seconds per wall second."""
-        return self.audio_s / self.wall_s if self.wall_s > 0 else 0.0
-
-    def line(self) -> str:
-        """Say it in one line."""
-        if not self.num_recordings:
-            return f"nothing new: the lake holds all {self.num_held} recordings"
-        held = f", {self.num_held} more were in the lake already" if self.num_held else ""
-        return (
-            f"{self.num_recordings} recordings ({self.num_rejected} rejected, {self.num_partial} partial), "
-            f"{self.audio_s / 60:.1f} min of audio in {self.wall_s:.1f} s, RTFx {self.rtfx:.1f}{held}"
-        )
 
 
 def summarise(lake_uri: str, run_id: str, recipe_id: str, num_held: int, wall_s: float) -> RunSummary:
     """Ask the lake what a run committed, so that retries and other workers count as they should.
 
-    Args:
-        lake_uri: the lake.
-        run_id: the run.
-        recipe_id: its recipe.
-        num_held: recordings that the lake held before.
-        wall_s: time from the run's begin until now, s.
-
-    Returns:
-        The run in figures.
+    `num_held` recordings were in the lake before; `wall_s` is the time from the run's begin until now, s.
     """
     with connect(lake_uri) as connection:
         row = _Asker(connection, run_id).rows(RECORDINGS)[0]
@@ -87,12 +41,9 @@ def commit_run(
     sources: Sequence[str],
     device: str,
     started_at: datetime,
-    *,
-    busy_share: float | None = None,
-    num_attempts: int | None = None,
-    gpu_hour_price: float | None = None,
+    **columns: Any,
 ) -> None:
-    """Write the run's row, unless it did nothing.
+    """Write the row of a whole run, unless it did nothing.
 
     Args:
         lake_uri: lake of the run.
@@ -101,37 +52,20 @@ def commit_run(
         sources: what was asked for.
         device: where the model ran.
         started_at: when the run began, with a time zone.
-        busy_share: share of the time in which the model had work, where this process decoded.
-        num_attempts: child runs that were started; `None` where there were none.
-        gpu_hour_price: what an hour of the device costs, where it is known.
+        columns: `busy_share` where this process decoded, `num_attempts` where there were child runs, and
+            `gpu_hour_price` where it is known.
     """
-    if not summary.num_recordings:
-        return
-    complete = summary.num_recordings - summary.num_partial - summary.num_rejected
-    row = run_row(
-        run_id=summary.run_id,
-        recipe_id=summary.recipe_id,
-        recipe_json=recipe.to_json(),
-        versions_json=versions_json(),
-        source=" ".join(sources),
-        device=device,
-        started_at=started_at,
-        recordings={"ok": complete, "partial": summary.num_partial, "rejected": summary.num_rejected},
-        num_segments=summary.num_segments,
-        num_words=summary.num_words,
-        audio_s=summary.audio_s,
-        wall_s=summary.wall_s,
-        peak_memory_bytes=peak_memory_bytes(),
-        busy_share=busy_share,
-        num_attempts=num_attempts,
-        gpu_hour_price=gpu_hour_price,
-    )
-    write_run(lake_uri, row)
+    if summary.num_recordings:
+        write_run(
+            lake_uri, recipe, summary, run_id=summary.run_id, source=" ".join(sources), device=device,
+            started_at=started_at, **columns,
+        )  # fmt: skip
 
 
 def decoding_devices(lake_uri: str, run_id: str) -> str:
     """Name the devices on which a run's children decoded; `none` where none did."""
-    return connect(lake_uri).execute(DEVICES, [run_id]).fetchall()[0][0] or "none"
+    with connect(lake_uri) as connection:
+        return _Asker(connection, run_id).rows(DEVICES)[0]["devices"] or "none"
 
 
 RECORDINGS = """
@@ -202,16 +136,7 @@ Row = dict[str, Any]
 
 
 def run_report(lake_uri: str, run_id: str, failures: Sequence[str] = ()) -> str:
-    """Write a run's report.
-
-    Args:
-        lake_uri: the lake.
-        run_id: the run.
-        failures: what was not done and why, one line each; the one thing that the lake cannot know.
-
-    Returns:
-        Markdown.
-    """
+    """Write a run's report in Markdown; `failures` says what was not done, a line each, which the lake cannot know."""
     with connect(lake_uri) as connection:
         ask = _Asker(connection, run_id)
         sections = [
@@ -289,15 +214,3 @@ def _section(title: str, rows: Sequence[Row]) -> str:
         return ""
     names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     return f"### {title}\n" + markdown_table(names, [[row[name] for name in names] for row in rows])
-
-
-def markdown_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Lay rows out as a table in Markdown, with a line end after the last one."""
-    lines = [names, ["---"] * len(names), *rows]
-    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    """Write a value so that it cannot break a table."""
-    text = "" if value is None else f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)
-    return " ".join(text.replace("|", "\\|").split())

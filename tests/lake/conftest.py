@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from dgasr.errors import Reason
-from dgasr.lake.commit import commit_shard, write_run
+from dgasr.lake.commit import append_rows, commit_shard
 from dgasr.lake.rows import ShardRows, recording_row, run_row, segment_row
 from dgasr.records import AudioReport, Recording, Segment, SegmentTranscript, Word
 
@@ -162,7 +162,7 @@ def empty_lake(tmp_path: Path) -> str:
 
 def fill(lake: str, rows: ShardRows) -> None:
     commit_shard(lake, rows)
-    write_run(lake, run_of())
+    append_rows(lake, "runs", [run_of()])
 
 
 def run_of(**changes: object) -> dict:
@@ -170,8 +170,8 @@ def run_of(**changes: object) -> dict:
     columns: dict = {
         "run_id": "run1",
         "recipe_id": RECIPE,
-        "recipe_json": "{}",
-        "versions_json": "{}",
+        "recipe": "{}",
+        "versions": "{}",
         "source": "/a",
         "device": "cpu",
         "started_at": DAY,

@@ -7,7 +7,7 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from dgasr.lake.console import Console, NameCompleter
-from dgasr.lake.shell import Questions
+from dgasr.lake.query import Questions
 
 
 @pytest.fixture(scope="module")

@@ -10,22 +10,9 @@ from dgasr.lake.ledger import committed_recordings, held_rows
 from tests.lake.reading import file_of
 
 
-def test_a_lake_that_is_not_there_yet_holds_nothing(tmp_path):
-    assert committed_recordings(str(tmp_path / "later"), "f00d") == set()
-
-
 def test_rejected_recordings_are_held_too(small_lake, three_recordings):
     expected = {bytes.fromhex(row["recording_id"]) for row in three_recordings.recordings}
     assert committed_recordings(small_lake, "f00d") == expected
-
-
-def test_another_recipe_holds_nothing(small_lake):
-    assert committed_recordings(small_lake, "beef") == set()
-
-
-def test_a_new_version_of_an_object_is_not_held(small_lake, make_shard):
-    row = make_shard(etag="v2").recordings[0]
-    assert bytes.fromhex(row["recording_id"]) not in committed_recordings(small_lake, "f00d")
 
 
 def test_a_file_of_the_right_length_that_is_no_parquet_is_named(tmp_path, make_shard):

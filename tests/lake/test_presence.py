@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 
 from dgasr.errors import IntegrityError
-from dgasr.lake.commit import write_presence
+from dgasr.lake.commit import append_rows
 from dgasr.lake.ledger import absent_uris
 from dgasr.lake.rows import presence_rows
 
 
 def note(lake: str, event: str, at: datetime, *uris: str) -> None:
     rows = presence_rows([(uri, None) for uri in uris], event, noticed_at=at, run_id=f"run{at:%H%M%S}")
-    write_presence(lake, rows)
+    append_rows(lake, "presence", rows)
 
 
 def test_nothing_is_absent_from_a_lake_that_is_not_there(tmp_path: Path):

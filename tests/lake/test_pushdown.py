@@ -108,11 +108,6 @@ def test_a_part_is_opened_once_for_all_questions(fetched):
     assert fetched("select sum(len(words)) from segments").num_openings == 0
 
 
-def test_transcripts_are_fetched_without_their_words(fetched, segment_bytes):
-    traffic = fetched("select uri, text from latest_transcripts")
-    assert traffic.num_bytes < segment_bytes / 2
-
-
 def test_one_recording_is_fetched_without_the_others_words(fetched, segment_bytes):
     traffic = fetched("select word, start_s from words where uri = 's3://archive/desk1/2026/01/02/00001.flac'")
     assert traffic.num_bytes < segment_bytes / 2

@@ -108,12 +108,6 @@ def test_lives_that_could_not_be_read_while_the_server_was_away_do_not_count_aga
     assert not runs.cancelled
 
 
-def test_a_server_that_never_answers_ends_the_run():
-    runs = FakeRuns(silent=lambda now: True)
-    with pytest.raises(TransientError, match="What was committed stays"):
-        schedule(runs)
-
-
 def test_a_server_that_is_away_for_too_long_ends_the_run():
     runs = FakeRuns(silent=lambda now: now > 15)
     with pytest.raises(TransientError, match="What was committed stays"):

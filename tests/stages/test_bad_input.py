@@ -1,6 +1,5 @@
 """Every bad file that an archive may hold, end to end: each ends as a row with an enumerated reason and a message."""
 
-import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -120,33 +119,6 @@ def test_what_could_be_decoded_of_a_truncated_file_is_kept(tmp_path: Path, rows_
     assert rows_of(str(tmp_path / "truncated.wav"))[0][4] == 1.0
 
 
-def test_a_wrong_extension_does_not_matter(tmp_path: Path, rows_of):
-    soundfile.write(tmp_path / "really_flac.mp3", SOUND, RATE_HZ, format="FLAC")
-    assert rows_of(str(tmp_path / "really_flac.mp3"))[0][1:3] == ("ok", None)
-
-
-def test_192_khz_is_resampled(tmp_path: Path, rows_of):
-    soundfile.write(tmp_path / "high.wav", np.repeat(SOUND, 12), 192_000)
-    assert rows_of(str(tmp_path / "high.wav"))[0][1::3] == ("ok", 2.0)
-
-
-def test_a_name_that_is_no_utf8_is_transcribed(tmp_path: Path, rows_of):
-    archive = tmp_path / "archive"
-    archive.mkdir()
-    soundfile.write(archive / "good.wav", SOUND, RATE_HZ)
-    os.rename(archive / "good.wav", os.fsencode(archive) + b"/caf\xe9.wav")
-    ((uri, status, *_),) = rows_of(str(archive))
-    assert status == "ok"
-    assert uri.endswith("caf%E9.wav")
-
-
-def test_a_folder_with_the_name_of_a_recording_is_looked_into(tmp_path: Path, rows_of):
-    (tmp_path / "archive" / "folder.wav").mkdir(parents=True)
-    soundfile.write(tmp_path / "archive" / "folder.wav" / "inside.flac", SOUND, RATE_HZ)
-    ((uri, status, *_),) = rows_of(str(tmp_path / "archive"))
-    assert (uri.endswith("folder.wav/inside.flac"), status) == (True, "ok")
-
-
 def test_a_folder_that_took_the_place_of_a_file_is_no_file(tmp_path: Path, recipe: Recipe):
     soundfile.write(tmp_path / "file.wav", SOUND, RATE_HZ)
     shard = Shard(shard_id="s", recordings=tuple(list_objects(str(tmp_path / "file.wav"))))
@@ -155,11 +127,6 @@ def test_a_folder_that_took_the_place_of_a_file_is_no_file(tmp_path: Path, recip
     prepare_shard(shard, recipe, f"{tmp_path}/staged")
     (outcome,) = read_outcomes(f"{tmp_path}/staged")
     assert (outcome.status, outcome.reason) == ("rejected", Reason.NOT_A_FILE)
-
-
-def test_a_pipe_is_no_file(tmp_path: Path, rows_of):
-    os.mkfifo(tmp_path / "pipe.wav")
-    assert rows_of(str(tmp_path / "pipe.wav"))[0][1:3] == ("rejected", "not_a_file")
 
 
 def test_a_missing_object_is_a_row(tmp_path: Path, rows_of):

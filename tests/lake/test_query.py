@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from dgasr.lake import answers
+from dgasr.lake import query
 from dgasr.lake.commit import commit_shard
 from dgasr.lake.files import _PartFile
-from dgasr.lake.shell import Questions, run_sql
+from dgasr.lake.query import Questions, run_sql
 from tests.lake.reading import file_of
 
 
@@ -76,7 +76,7 @@ def test_a_table_fits_into_a_line(small_lake):
 
 
 def test_a_long_table_says_that_it_stops(empty_lake, monkeypatch):
-    monkeypatch.setattr(answers, "TABLE_ROWS", 2)
+    monkeypatch.setattr(query, "TABLE_ROWS", 2)
     assert answer(empty_lake, "select unnest(range(3)) as n").endswith(
         "… the first 2 rows. Add a `limit`, or take --format csv for all of them.\n"
     )
@@ -180,9 +180,30 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_question_that_takes_too_long_can_be_stopped(small_lake, interruptible):
+class Early:
+    """A connection that is told to stop before it has begun, as on a busy machine."""
+
+    def __init__(self, connection) -> None:
+        self._connection, self.is_told = connection, threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+    def execute(self, *arguments):
+        self.is_told.wait(20)
+        return self._connection.execute(*arguments)
+
+    def interrupt(self) -> None:
+        self._connection.interrupt()
+        self.is_told.set()
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+def test_a_question_that_takes_too_long_can_be_stopped_whenever_ctrl_c_comes(small_lake, interruptible, is_early):
     out = io.StringIO()
     with Questions(small_lake) as questions:
+        if is_early:
+            questions._connection = Early(questions._connection)
         threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             questions.answer("select sum(a.range * b.range) from range(10_000_000) a, range(1_000) b", "csv", out)

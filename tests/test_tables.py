@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from dgasr.lake.layout import format_table
+from dgasr.tables import format_table
 
 
 def lines(columns: list[str], rows: list[tuple], width: int = 80) -> list[str]:
