@@ -122,7 +122,7 @@ def start_engine(config: EngineConfig) -> Engine:
     model = load_model(config)
     recipe = _recipe(model.config, model.identity, config)
     device = str(model.device)
-    if model.device.type == "cuda":
+    if device.startswith("cuda"):
         experts = model.backbone.config.get_text_config()._experts_implementation
         device += f", experts by {experts}" if experts in FUSED_EXPERTS else ""
     batch_size = config.batch_size or fitting_batch_size(model, recipe)
