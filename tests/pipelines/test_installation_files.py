@@ -59,7 +59,6 @@ def test_a_kubernetes_job_runs_in_the_environment_of_a_worker(job: dict[str, Any
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert WORKER.items() <= container["env"].items()
     assert container["env"]["OMP_NUM_THREADS"] == container["resources"]["requests"]["cpu"]
-    assert container["env"]["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "reschedule"  # where a pod is evicted
 
 
 @pytest.mark.parametrize("wanted", [SERVER, WORKER], ids=["server", "worker"])
