@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     lora = None if options.no_lora or options.adapter else _lora(options, name)
     model = starting_model(StartConfig(model=name, adapter=options.adapter, lora=lora, device=str(device)))
     settings = RunConfig(
-        out=out, base=options.base, checkpoint_steps=options.checkpoint_steps,
+        out=out, base=name if name == "full" else str(Path(name).resolve()), checkpoint_steps=options.checkpoint_steps,
         validation_steps=options.validation_steps, workers=options.workers, shows_progress=sys.stderr.isatty(),
     )  # fmt: skip
     steps = train_run(

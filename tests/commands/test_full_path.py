@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.published import reduced, write_checkpoints
 from dgasr.training.manifests import read_manifest, write_manifest
-from tests.published import reduced, write_checkpoints
 from tests.training.conftest import make_utterance
 
 LORA = ["--batch-size", "2", "--grad-accum", "1", "--device", "cpu", "--augment", "0"]

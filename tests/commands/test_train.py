@@ -51,6 +51,15 @@ def test_from_a_model_to_a_model_to_an_adapter(dgasr, manifest, tmp_path):
     code, _, _ = dgasr("train", manifest, *runs, "--run-name", "adapter", "--base", whole / "final", *SHORT)
     assert code == 0
     assert load(str(whole / "final"), adapter=str(tmp_path / "adapter" / "final")).identity.adapter_digest
+    for name, weights in (("whole", "best"), ("whole", "1"), ("adapter", "final")):
+        code, out, _ = dgasr("evaluate", manifest, *runs, "--run-name", name, "--ckpt", weights, "--max-steps", 1)
+        assert code == 0
+        assert "audio     1 utterances" in out
+    code, _, err = dgasr("evaluate", manifest, *runs, "--run-name", "whole", "--ckpt", "7")
+    assert (code, err) == (2, f"dgasr: --ckpt 7: {whole} has best, final, 1.\n")
+    code, _, err = dgasr("evaluate", manifest, *runs, "--run-name", "absent")
+    assert code == 2
+    assert "holds no run" in err
 
 
 def test_without_flags_it_is_the_references_recipe(config_of):
