@@ -65,13 +65,14 @@ class Timeline:
         self._is_first = True
         self._position = 0
         self._lost = 0
+        self._cause = ""
         self._jumps: list[str] = []
 
-    def align(self, frames: Iterable[AudioFrame | None]) -> Iterator[np.ndarray | Gap]:
+    def align(self, frames: Iterable[AudioFrame | str | None]) -> Iterator[np.ndarray | Gap]:
         """Yield the samples of all frames, in order, with gaps where audio is missing.
 
         Args:
-            frames: decoded frames; `None` for a packet that could not be decoded.
+            frames: decoded frames; for a packet that could not be decoded what the decoder says of it, if anything.
 
         Yields:
             Samples in [-1, 1], float32 [frames, channels], and gaps.
@@ -84,7 +85,8 @@ class Timeline:
         held: np.ndarray | None = None
         num_bad = num_bad_since = 0
         for frame in frames:
-            if frame is None:
+            if not isinstance(frame, AudioFrame):
+                self._cause = self._cause or (f", the first of them: {frame}" if frame else "")
                 num_bad, num_bad_since = num_bad + 1, num_bad_since + 1
                 continue
             gap = self._gap(frame, num_bad_since > 0)
@@ -158,15 +160,16 @@ class Timeline:
     def _refuse(self, num_bad: int) -> None:
         if num_bad:
             raise UnknownFormatError(
-                f"{self._label}: none of its {num_bad} packets can be decoded: the audio is encrypted or damaged. "
-                "Get it without protection, or copy it anew."
+                f"{self._label}: none of its {num_bad} packets can be decoded{self._cause}. The audio is encrypted or "
+                "damaged. Get it without protection, or copy it anew."
             )
 
     def _check_loss(self, num_bad: int, num_bad_at_end: int) -> None:
         if self._lost > self._config.tolerance_s * self._rate_hz:
             raise DamagedError(
-                f"{self._label}: {self._lost / self._rate_hz:.2f} s in it are lost or damaged ({num_bad} packets) "
-                "and were taken for silence. Copy the file anew if its source has them, and run the backfill."
+                f"{self._label}: {self._lost / self._rate_hz:.2f} s in it are lost or damaged ({num_bad} packets"
+                f"{self._cause}) and were taken for silence. Copy the file anew if its source has them, and run "
+                "the backfill."
             )
         if self._jumps:
             raise DamagedError(
