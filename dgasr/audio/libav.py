@@ -186,13 +186,14 @@ def _tag(track: Any) -> str:
 def _loudest(container: Any, tracks: list[Any]) -> int:
     """Find the index of the track on which there is sound for most of the beginning; of equal ones, of the first."""
     sounding_s = {track.index: 0.0 for track in tracks}
-    for packet in container.demux(tracks):
-        with suppress(av.FFmpegError):
-            for frame in packet.decode():
-                rms = float(np.sqrt(np.mean(np.square(to_array(frame), dtype=np.float64))))
-                sounding_s[packet.stream_index] += frame.samples / frame.sample_rate * (rms > AUDIBLE)
-        if packet.pts is not None and packet.pts * packet.time_base > PROBED_S:
-            break
+    with suppress(IndexError, av.FFmpegError):  # what ends the reading is told of when it is read for good
+        for packet in container.demux(tracks):
+            with suppress(av.FFmpegError):
+                for frame in packet.decode():
+                    rms = float(np.sqrt(np.mean(np.square(to_array(frame), dtype=np.float64))))
+                    sounding_s[packet.stream_index] += frame.samples / frame.sample_rate * (rms > AUDIBLE)
+            if packet.pts is not None and packet.pts * packet.time_base > PROBED_S:
+                break
     # A tenth more is no reason to leave the container's own choice.
     sounding_s[tracks[0].index] *= 1.1
     return max(sounding_s, key=lambda index: sounding_s[index])
@@ -235,6 +236,9 @@ def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame 
                 packet = next(packets)
             except StopIteration:
                 break
+            except IndexError:  # a packet of a stream that was not there at the beginning, as in MPEG-TS
+                packets = container.demux(stream)
+                continue
             except av.FFmpegError as error:
                 yield str(error.strerror)
                 break
