@@ -15,7 +15,7 @@ SILERO := $(shell sed -n '/^silero-vad==/p' requirements.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench figures fuzz e2e chaos proofs listing samples checkpoint base-checkpoint unheard lock clean
+.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench parity gpu figures fuzz e2e chaos proofs listing samples checkpoint base-checkpoint unheard lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -75,6 +75,12 @@ BENCH ?=
 bench: setup ## speed of the front end and of the whole path (BENCH="decode …" or "sql …": another question)
 	$(BIN)/python -m benchmarks $(BENCH)
 
+parity: setup ## decoding beside transformers' generate, on the published structure in small: the largest difference of each
+	$(BIN)/python -m benchmarks parity
+
+gpu: setup ## all that a GPU has to show: loading, parity, speed; 40 minutes, goes on where it was stopped (GPU="--adapter owner/name")
+	$(BIN)/python -m benchmarks gpu $(GPU)
+
 figures: ## how large the project is: files, lines, the longest file
 	$(PYTHON) -m tools.figures
 
@@ -109,10 +115,9 @@ TINY_DATA := corpora/fsdd-train.jsonl corpora/fsdd-train.jsonl corpora/voices/ma
 checkpoint: setup ## train the bundled model again, about an hour (FSDD=folder of the digits; needs espeak-ng, flite)
 	$(BIN)/python -m tools.tiny.corpora corpora --fsdd $(FSDD)
 	$(ONE_THREAD) $(BIN)/python -m tools.tiny.fresh runs/tiny-fresh $(TINY_DATA)
-	$(ONE_THREAD) $(BIN)/dgasr train $(TINY_DATA) --model runs/tiny-fresh --plan tools/tiny/plan.json --seed 0 \
-	  --device cpu --validation corpora/fsdd-valid.jsonl \
-	  --calibration corpora/connected-train/manifest.jsonl --out runs/tiny
-	cp runs/tiny/config.json runs/tiny/model.safetensors runs/tiny/tokenizer.json dgasr/model/tiny/
+	$(ONE_THREAD) $(BIN)/python -m tools.tiny.phases runs/tiny-fresh $(TINY_DATA) --out runs/tiny \
+	  --validation corpora/fsdd-valid.jsonl --calibration corpora/connected-train/manifest.jsonl
+	cp runs/tiny/model/config.json runs/tiny/model/model.safetensors runs/tiny/model/tokenizer.json dgasr/model/tiny/
 
 # Where the model of real speech is made, and the data it is made from.
 BASE ?= runs/base
@@ -127,10 +132,9 @@ OTHERS = corpora/fsdd-train-without-$(SPEAKER).jsonl corpora/fsdd-train-without-
 unheard: setup ## train on all but SPEAKER with 0.45 of the steps (SHARE=1: all), half an hour, and judge on SPEAKER (FSDD=)
 	$(BIN)/python -m tools.tiny.corpora corpora --fsdd $(FSDD)
 	$(ONE_THREAD) $(BIN)/python -m tools.tiny.fresh runs/without-$(SPEAKER)-fresh $(OTHERS)
-	$(ONE_THREAD) $(BIN)/dgasr train $(OTHERS) --model runs/without-$(SPEAKER)-fresh \
-	  --plan tools/tiny/plan.json --share $(SHARE) --seed 0 --device cpu \
+	$(ONE_THREAD) $(BIN)/python -m tools.tiny.phases runs/without-$(SPEAKER)-fresh $(OTHERS) --share $(SHARE) \
 	  --calibration corpora/connected-train/without-$(SPEAKER).jsonl --out runs/without-$(SPEAKER)
-	$(ONE_THREAD) $(BIN)/dgasr evaluate corpora/connected-$(SPEAKER)/manifest.jsonl --model runs/without-$(SPEAKER) --compare
+	$(ONE_THREAD) $(BIN)/dgasr evaluate corpora/connected-$(SPEAKER)/manifest.jsonl --model runs/without-$(SPEAKER)/model --compare
 
 lock: setup ## write the installed versions to requirements.lock
 	{ sed -n '/^#/p' requirements.lock; \

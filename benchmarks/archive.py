@@ -20,7 +20,7 @@ from benchmarks.invented import (
     spellings,
     vocabulary,
 )
-from dgasr.lake.commit import commit_transcripts, write_evaluation, write_presence, write_run
+from dgasr.lake.commit import append_rows, commit_transcripts
 from dgasr.lake.rows import evaluation_row, presence_rows, run_row
 from dgasr.lake.schema import RECORDINGS, ROW_KINDS, table_schema
 from dgasr.records import seconds
@@ -178,15 +178,16 @@ def _commit(lake_uri: str, day: Day, tables: dict[str, pa.Table]) -> None:
 
 
 def _write_runs(lake_uri: str, day: Day) -> None:
-    """Write a day's run and the decode runs of its workers."""
-    audio_s = seconds(day.num_samples)
+    """Write a day's run and the decode runs of its workers, in one commit."""
+    audio_s, rows = seconds(day.num_samples), []
     shares = {None: 1.0} | dict(WORKERS)
     for number, (worker, share) in enumerate(shares.items()):
+        child = {"stage": "decode", "parent_run_id": day.run_id, "worker": worker, "busy_share": share}
         row = run_row(
             run_id=day.run_id if worker is None else f"{day.run_id}-{number}",
             recipe_id=day.recipe_id,
-            recipe_json='{"model": {"name": "invented"}}',
-            versions_json="{}",
+            recipe='{"model": {"name": "invented"}}',
+            versions="{}",
             source="s3://archive/",
             device="cuda",
             started_at=day.midnight + timedelta(days=1, seconds=number),
@@ -196,14 +197,12 @@ def _write_runs(lake_uri: str, day: Day) -> None:
             audio_s=audio_s * share,
             wall_s=audio_s * share / DECODE_RTFX,
             peak_memory_bytes=10**9,
-            stage=None if worker is None else "decode",
-            parent_run_id=None if worker is None else day.run_id,
-            worker=worker,
-            busy_share=None if worker is None else share,
             num_attempts=1,
             gpu_hour_price=GPU_HOUR_PRICE,
+            **({} if worker is None else child),
         )
-        write_run(lake_uri, row)
+        rows.append(row)
+    append_rows(lake_uri, "runs", rows)
 
 
 def _write_presence(lake_uri: str, day: Day) -> None:
@@ -212,11 +211,12 @@ def _write_presence(lake_uri: str, day: Day) -> None:
     for number, (event, found) in enumerate({"deleted": uris, "returned": uris[1:]}.items(), 1):
         at = day.midnight + timedelta(days=number)
         rows = presence_rows([(uri, None) for uri in found], event, noticed_at=at, run_id=f"{day.run_id}-{event}")  # type: ignore[arg-type]
-        write_presence(lake_uri, rows)
+        append_rows(lake_uri, "presence", rows)
 
 
 def _write_evaluations(lake_uri: str, day: Day) -> None:
     """Write two evaluations of each recipe, of which the newer is the better."""
+    rows = []
     for number, (recipe_id, wer) in enumerate(
         [(RECIPE_ID, 0.2), (RECIPE_ID, 0.1), (OTHER_RECIPE_ID, 0.4), (OTHER_RECIPE_ID, 0.3)]
     ):
@@ -234,4 +234,5 @@ def _write_evaluations(lake_uri: str, day: Day) -> None:
             manifest_digest="00",
             started_at=day.midnight + timedelta(hours=number),
         )
-        write_evaluation(lake_uri, row)
+        rows.append(row)
+    append_rows(lake_uri, "evaluations", rows)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from dgasr.errors import ConfigError
 from dgasr.records import SegmentFeatures, Shard, seconds
 from dgasr.samples import SAMPLES
-from dgasr.stages.discover import list_recordings
+from dgasr.stages.discover import Listing
 from dgasr.stages.engine import EngineConfig, start_engine
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import read_segments
@@ -61,7 +61,7 @@ def measure() -> list[Timing]:
         ConfigError: the samples are not there.
     """
     recipe = start_engine(EngineConfig()).recipe
-    recordings = [r for r in list_recordings([str(SAMPLES)]) if not r.uri.endswith((".py", ".jsonl", ".pyc"))]
+    recordings = [r for r in Listing([str(SAMPLES)]) if not r.uri.endswith((".py", ".jsonl", ".pyc"))]
     if not recordings:
         raise ConfigError(f"{SAMPLES}: no samples are there. Make them with `make samples`.")
     with tempfile.TemporaryDirectory(prefix="dgasr-bench-") as folder:

@@ -125,7 +125,7 @@ def build_recipe(
         max_steps: denoising steps a canvas gets at most.
         language: ISO 639-1 code; the model's first language when `None`.
         seed_canvas: what canvases start from, `random` tokens or `ctc`'s text.
-        rescore: `joint` or `none`, see `Recipe`.
+        rescore: `joint` or `none`, see `Recipe`; always `none` where the model's blank is unknown.
         segmentation: what tells pauses, a `speech` model or `loudness` alone.
         audio: which tracks and channels are read, and limits.
 
@@ -137,12 +137,14 @@ def build_recipe(
         raise ConfigError(
             f"--language {language}: model {config.name} knows {', '.join(config.languages)}. Choose one of them."
         )
+    if seed_canvas == "ctc" and not config.has_blank:
+        raise ConfigError("--seed-canvas ctc: the adapter's CTC blank is unknown, so CTC reads no text. Leave it out.")
     if segmentation == "speech":
         weights_path()  # refused now, and not when the first recording is cut
     return Recipe(
         model=identity,
         language=language or config.languages[0],
-        rescore=rescore,
+        rescore=rescore if config.has_blank else "none",
         audio=audio,
         segmentation=SegmentationConfig(method=segmentation),
         features=FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"]),

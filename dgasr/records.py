@@ -21,9 +21,10 @@ two are kept as rows without text."""
 CutKind = Literal["silence", "forced", "end"]
 """Why a segment ends: at a silence, at the window's limit in the middle of sound, or with the recording."""
 
-TimingSource = Literal["ctc", "interpolated", "none"]
+TimingSource = Literal["ctc", "interpolated", "even", "none"]
 """`ctc`: Viterbi alignment against the CTC posteriors. `interpolated`: more tokens than CTC has frames for, so the
-words are spread over the segment by their lengths. `none`: no words, so no times."""
+words are spread over the segment by their lengths. `even`: spread likewise, since the model's CTC blank is unknown.
+`none`: no words, so no times."""
 
 UNSPACED = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"

@@ -21,9 +21,9 @@ from dgasr.errors import ConfigError
 from dgasr.stages.engine import EngineConfig
 from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
 from dgasr.stages.plan import ShardConfig
-from dgasr.stages.report import markdown_table
 from dgasr.stages.selection import Selection, find_backlog
 from dgasr.store.locations import is_s3, local_path, local_uri
+from dgasr.tables import markdown_table
 from pipelines.request import PoolsConfig, RunRequest, new_request
 from pipelines.run import carry_out
 from pipelines.tasks import in_thread
@@ -72,16 +72,8 @@ async def backfill(
 def submit(selection: Selection, lake_uri: str, engine: EngineConfig | None) -> str:
     """Hand a backfill to the deployment of the server that PREFECT_API_URL names, and do not wait for it.
 
-    Args:
-        selection: which recordings; folders and lists must lie at the same path on the workers.
-        lake_uri: the lake, as the workers find it.
-        engine: which model transcribes, and how; `None` for the deployment's own.
-
-    Returns:
-        Lines for a person: what was started, with which engine, and how to stop it.
-
-    Raises:
-        ConfigError: there is no server, or no such deployment on it.
+    Folders and lists must lie at the same path on the workers. Without an engine the deployment's own is taken. Returns
+    lines for a person; ConfigError where there is no server, or no such deployment on it.
     """
     server = PREFECT_API_URL.value()
     if not server:

@@ -8,26 +8,27 @@ import atexit
 import io
 import logging
 import os
-import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal, TextIO
+from unittest.mock import patch
 
-import duckdb
 import numpy as np
 import soundfile
 
 from dgasr.errors import ConfigError
 from dgasr.evaluation.timing import TimingErrors, timing_errors
 from dgasr.evaluation.wer import EditCounts, count_edits
-from dgasr.lake.views import connect
-from dgasr.records import Word
+from dgasr.lake.views import ask, connect
+from dgasr.records import Word, seconds
 from dgasr.samples import MANIFEST, SAMPLES
-from dgasr.training.manifests import Utterance, num_samples, read_manifest
+from dgasr.training.manifests import num_samples, read_manifest
 
 BUCKET = "archive"
 MARK = ".made-by-dgasr-demo"
@@ -43,45 +44,15 @@ ANSWER_S = 2.0
 
 AUDIO_SUFFIXES = (".flac", ".mp3", ".ogg", ".m4a", ".webm", ".wav")
 
+TIMED_RECORDINGS = 2
+"""Recordings whose words are printed with their times."""
+
+TEXT_WIDTH = 98
+"""Characters of a text before it is cut."""
+
 
 def run_demo(lake: Path) -> None:
-    """Show the whole way of the data on this machine.
-
-    Args:
-        lake: folder for the lake; a lake that an earlier demo made there is replaced.
-
-    Raises:
-        ConfigError: something else lies there.
-    """
-    _clear(lake)
-    # Prefect keeps modules alive past the interpreter's end, and DuckDB's bindings then list all their types on
-    # standard error. Registered before Prefect is imported, this runs after all that Prefect has to say.
-    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno()))
-    with _endpoint() as url, _prefect_home():
-        source, calls = _upload()
-        sys.stdout.write(f"{source}: {len(_audio_files())} recordings, S3 endpoint {url} (in memory)\n")
-        sys.stdout.write(f"{calls}: a call of two people, each on a channel\n")
-        sys.stdout.write("the flow `transcribe` runs in this process, with a temporary Prefect server …\n")
-        sys.stdout.flush()
-        _run_flow(calls, lake, channels="each")
-        _run_flow(source, lake, channels="mix")
-    from pipelines.demo import write_report
-
-    write_report(lake, source, calls, sys.stdout)
-
-
-def _run_flow(source: str, lake: Path, channels: Literal["mix", "each"]) -> None:
-    from dgasr.stages.engine import EngineConfig
-    from dgasr.stages.plan import ShardConfig
-    from pipelines.request import PoolsConfig
-    from pipelines.transcribe import transcribe
-
-    engine = EngineConfig(channels=channels)
-    asyncio.run(transcribe(source=source, lake=str(lake), engine=engine, shard=ShardConfig(), pools=PoolsConfig()))
-
-
-def _clear(lake: Path) -> None:
-    """Make way for a new lake, and mark it."""
+    """Show the whole way of the data on this machine; a lake that an earlier demo made in the folder is replaced."""
     if lake.exists() and (not lake.is_dir() or any(lake.iterdir())) and not (lake / MARK).exists():
         raise ConfigError(
             f"{lake}: holds something that the demo did not make. Name another folder: dgasr demo --lake FOLDER."
@@ -89,10 +60,50 @@ def _clear(lake: Path) -> None:
     shutil.rmtree(lake, ignore_errors=True)
     lake.mkdir(parents=True)
     (lake / MARK).touch()
+    # Prefect keeps modules alive past the interpreter's end, and DuckDB's bindings then list all their types on
+    # standard error. Registered before Prefect is imported, this runs after all that Prefect has to say.
+    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno()))
+    with _surroundings() as url:
+        source, calls, count = _upload()
+        sys.stdout.write(f"{source}: {count} recordings, S3 endpoint {url} (in memory)\n")
+        sys.stdout.write(f"{calls}: a call of two people, each on a channel\n")
+        sys.stdout.write("the flow `transcribe` runs in this process, with a temporary Prefect server …\n")
+        sys.stdout.flush()
+        _run_flow(calls, lake, channels="each")
+        _run_flow(source, lake, channels="mix")
+    write_report(lake, source, calls, sys.stdout)
 
 
-def _audio_files() -> list[Path]:
-    return sorted(path for path in SAMPLES.iterdir() if path.suffix in AUDIO_SUFFIXES)
+@contextmanager
+def _surroundings() -> Iterator[str]:
+    """Serve S3 from memory on loopback, and give Prefect a folder of its own: nobody's server or profile is touched."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        with tempfile.TemporaryDirectory(prefix="dgasr-demo-", ignore_cleanup_errors=True) as home:
+            settings = {
+                "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+                "AWS_ACCESS_KEY_ID": "demo",
+                "AWS_SECRET_ACCESS_KEY": "demo",
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+                "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+                "PREFECT_HOME": home,
+                "PREFECT_PROFILES_PATH": f"{home}/profiles.toml",
+                "PREFECT_LOGGING_LEVEL": "WARNING",
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "DO_NOT_TRACK": "1",
+            }
+            with patch.dict(os.environ, settings):
+                os.environ.pop("PREFECT_API_URL", None)
+                yield settings["AWS_ENDPOINT_URL"]
+    finally:
+        server.stop()
 
 
 def _call() -> bytes:
@@ -108,192 +119,86 @@ def _call() -> bytes:
     return file.getvalue()
 
 
-def _upload() -> tuple[str, str]:
+def _upload() -> tuple[str, str, int]:
+    """Put the samples and the call into S3; returns the prefixes of both, and how many samples they are."""
     import boto3
 
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
-    for path in _audio_files():
+    paths = sorted(path for path in SAMPLES.iterdir() if path.suffix in AUDIO_SUFFIXES)
+    for path in paths:
         client.put_object(Bucket=BUCKET, Key=f"recordings/{path.name}", Body=path.read_bytes())
     client.put_object(Bucket=BUCKET, Key=f"calls/{CALL_NAME}", Body=_call())
-    return f"s3://{BUCKET}/recordings/", f"s3://{BUCKET}/calls/"
+    return f"s3://{BUCKET}/recordings/", f"s3://{BUCKET}/calls/", len(paths)
 
 
-@contextmanager
-def _endpoint() -> Iterator[str]:
-    """Serve S3 from memory on loopback, and point this process at it."""
-    from moto.server import ThreadedMotoServer
+def _run_flow(source: str, lake: Path, channels: Literal["mix", "each"]) -> None:
+    from dgasr.stages.engine import EngineConfig
+    from dgasr.stages.plan import ShardConfig
+    from pipelines.request import PoolsConfig
+    from pipelines.transcribe import transcribe
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "demo",
-        "AWS_SECRET_ACCESS_KEY": "demo",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-    }
-    try:
-        with _environment(settings):
-            yield settings["AWS_ENDPOINT_URL"]
-    finally:
-        server.stop()
-
-
-@contextmanager
-def _prefect_home() -> Iterator[None]:
-    """Give Prefect a folder of its own, so that nobody's profile, server or database is touched."""
-    with tempfile.TemporaryDirectory(prefix="dgasr-demo-", ignore_cleanup_errors=True) as home:
-        settings = {
-            "PREFECT_HOME": home,
-            "PREFECT_PROFILES_PATH": f"{home}/profiles.toml",
-            "PREFECT_LOGGING_LEVEL": "WARNING",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-        }
-        with _environment(settings, unset=("PREFECT_API_URL",)):
-            yield
-
-
-@contextmanager
-def _environment(settings: dict[str, str], unset: tuple[str, ...] = ()) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in (*settings, *unset)}
-    os.environ.update(settings)
-    for name in unset:
-        os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-TIMED_RECORDINGS = 2
-"""Recordings whose words are printed with their times."""
-
-TEXT_WIDTH = 96
-"""Characters of a text before it is cut."""
+    engine = EngineConfig(channels=channels)
+    asyncio.run(transcribe(source=source, lake=str(lake), engine=engine, shard=ShardConfig(), pools=PoolsConfig()))
 
 
 def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
-    """Print what the lake says of the samples.
-
-    Args:
-        lake: the demo's lake.
-        source: prefix of the samples in the store.
-        calls: prefix of the call, which is transcribed channel by channel.
-        out: where to.
-    """
+    """Print what the demo's lake says of the samples and of the call, whose URIs begin with `source` and `calls`."""
     with connect(str(lake)) as connection:
-        transcripts = _ask(connection, "select * from latest_transcripts")
+        transcripts = ask(connection, "from latest_transcripts")
         heard = {row["uri"].removeprefix(source): row for row in transcripts if row["uri"].startswith(source)}
-        words = _words(connection, source)
         said = {Path(utterance.audio_filepath).name: utterance for utterance in read_manifest(MANIFEST)}
-        _write_texts(said, heard, out)
-        _write_call(said, [row for row in transcripts if row["uri"].startswith(calls)], out)
-        _write_times(said, heard, words, out)
-        _write_scores(said, heard, words, out)
-        _write_coverage(connection, source, out)
-        _write_broken(connection, source, out)
+        words: dict[str, list[Word]] = {}
+        for row in ask(connection, "from words order by uri, segment_index, word_index"):
+            words.setdefault(row["uri"].removeprefix(source), []).append(_word(row))
+        cut = partial(shorten, width=TEXT_WIDTH, placeholder=" …")
+        out.write("\nwhat was said, and what was heard\n")
+        for name, row in heard.items():
+            flagged = f", {row['num_flagged']} flagged" if row["num_flagged"] else ""
+            out.write(f"  {name}  ({row['status']}, {row['decoded_s']:.1f} s{flagged})\n")
+            out.write(f"    said   {cut(said[name].text) or '(nothing)'}\n")
+            out.write(f"    heard  {cut(row['text']) or '(nothing)'}\n")
+        out.write(f"\ntwo people on the two channels of {CALL_NAME} (channels: each)\n")
+        for name, row in zip(CALL, [row for row in transcripts if row["uri"].startswith(calls)], strict=True):
+            out.write(f"  channel {row['channel']}  said   {said[name].text}\n{'':13}heard  {row['text']}\n")
+        out.write("\nwords with times (s) and confidence\n")
+        for name in [name for name, row in heard.items() if row["text"]][:TIMED_RECORDINGS]:
+            out.write(f"  {name}\n")
+            for w in words[name]:
+                times = f"{seconds(w.start_sample):6.2f} to {seconds(w.end_sample):6.2f}"
+                out.write(f"    {times}  {w.confidence:.2f}  {w.word}\n")
+        edits = sum((count_edits(said[n].text.split(), row["text"].split()) for n, row in heard.items()), EditCounts())
+        timing = TimingErrors.total(timing_errors(said[n].words or (), words.get(n, [])) for n in heard).summary()
+        out.write(
+            f"\nWER {edits.rate:.1%} ({edits.substitutions} substituted, {edits.deletions} deleted, "
+            f"{edits.insertions} inserted of {edits.reference_words} words)\n"
+        )
+        if timing["matched_words"]:
+            out.write(
+                f"word times: median error {timing['start_median_ms']:.0f} ms at starts, "
+                f"{timing['end_median_ms']:.0f} ms at ends, over {timing['matched_words']} words\n"
+            )
+        run = ask(connection, "from throughput")[0]
+        sums = "sum(columns(['decoded_s', 'speech_s', 'dropped_s']))"
+        (total,) = ask(connection, f"select {sums} from coverage where starts_with(uri, '{source}')")
+        decoded_s, speech_s, dropped_s = total.values()
+        out.write(
+            f"RTFx {run['rtfx']:.1f}: {decoded_s:.1f} s of audio in {run['wall_s']:.1f} s on {run['device']}\n"
+            f"coverage: {decoded_s:.1f} s decoded = {speech_s:.1f} s speech "
+            f"+ {dropped_s:.1f} s silence, to the sample\n"
+        )
+        out.write("\nbroken on purpose\n")
+        for row in ask(connection, "from rejections"):
+            out.write(f"  {row['uri'].removeprefix(source)}: {row['status']}, {row['reason']}\n    {row['message']}\n")
     out.write(f"\nthe lake stays in {lake}; go on with:\n")
     call = "select channel, text from latest_transcripts where uri like '%/calls/%'"
-    searched, words_query = "select * from search('three one four')", "select * from words"
-    for query in ("latest_transcripts", call, "coverage", searched, words_query):
+    search = "select * from search('three one four')"
+    for query in ("latest_transcripts", call, "coverage", search, "select * from words"):
         out.write(f'  dgasr sql "{query}" --lake {lake}\n')
 
 
-def _write_texts(said: dict[str, Utterance], heard: dict[str, dict[str, Any]], out: TextIO) -> None:
-    out.write("\nwhat was said, and what was heard\n")
-    for name, row in heard.items():
-        flagged = f", {row['num_flagged']} flagged" if row["num_flagged"] else ""
-        out.write(f"  {name}  ({row['status']}, {row['decoded_s']:.1f} s{flagged})\n")
-        out.write(f"    said   {_cut(said[name].text) or '(nothing)'}\n")
-        out.write(f"    heard  {_cut(row['text']) or '(nothing)'}\n")
-
-
-def _write_call(said: dict[str, Utterance], rows: list[dict[str, Any]], out: TextIO) -> None:
-    out.write(f"\ntwo people on the two channels of {CALL_NAME} (channels: each)\n")
-    for name, row in zip(CALL, rows, strict=True):
-        out.write(f"  channel {row['channel']}  said   {said[name].text}\n{'':13}heard  {row['text']}\n")
-
-
-def _write_times(
-    said: dict[str, Utterance], heard: dict[str, dict[str, Any]], words: dict[str, list[Any]], out: TextIO
-) -> None:
-    out.write("\nwords with times (s) and confidence\n")
-    with_text = [name for name, row in heard.items() if row["text"]]
-    for name in with_text[:TIMED_RECORDINGS]:
-        out.write(f"  {name}\n")
-        for word in words[name]:
-            out.write(f"    {word['start_s']:6.2f} to {word['end_s']:6.2f}  {word['confidence']:.2f}  {word['word']}\n")
-
-
-def _write_scores(
-    said: dict[str, Utterance], heard: dict[str, dict[str, Any]], words: dict[str, list[Any]], out: TextIO
-) -> None:
-    edits = sum(
-        (count_edits(said[name].text.split(), row["text"].split()) for name, row in heard.items()), EditCounts()
-    )
-    timing = TimingErrors.total(
-        timing_errors(said[name].words or (), [_record(word) for word in words.get(name, [])]) for name in heard
-    ).summary()
-    out.write(
-        f"\nWER {edits.rate:.1%} ({edits.substitutions} substituted, {edits.deletions} deleted, "
-        f"{edits.insertions} inserted of {edits.reference_words} words)\n"
-    )
-    if timing["matched_words"]:
-        out.write(
-            f"word times: median error {timing['start_median_ms']:.0f} ms at starts, "
-            f"{timing['end_median_ms']:.0f} ms at ends, over {timing['matched_words']} words\n"
-        )
-
-
-def _write_coverage(connection: duckdb.DuckDBPyConnection, source: str, out: TextIO) -> None:
-    run = _ask(connection, "select * from throughput")[0]
-    sums = ", ".join(f"sum({column}) as {column}" for column in ("decoded_s", "speech_s", "dropped_s"))
-    total = _ask(connection, f"select {sums} from coverage where starts_with(uri, '{source}')")[0]
-    out.write(
-        f"RTFx {run['rtfx']:.1f}: {total['decoded_s']:.1f} s of audio in {run['wall_s']:.1f} s on {run['device']}\n"
-        f"coverage: {total['decoded_s']:.1f} s decoded = {total['speech_s']:.1f} s speech "
-        f"+ {total['dropped_s']:.1f} s silence, to the sample\n"
-    )
-
-
-def _write_broken(connection: duckdb.DuckDBPyConnection, source: str, out: TextIO) -> None:
-    out.write("\nbroken on purpose\n")
-    for row in _ask(connection, "select * from rejections"):
-        out.write(f"  {row['uri'].removeprefix(source)}: {row['status']}, {row['reason']}\n    {row['message']}\n")
-
-
-def _words(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, list[dict[str, Any]]]:
-    """Read all words by recording, in order."""
-    words: dict[str, list[dict[str, Any]]] = {}
-    for row in _ask(connection, "select * from words order by uri, segment_index, word_index"):
-        words.setdefault(row["uri"].removeprefix(source), []).append(row)
-    return words
-
-
-def _record(row: dict[str, Any]) -> Word:
+def _word(row: dict[str, Any]) -> Word:
     return Word(
-        word=row["word"],
-        start_sample=num_samples(row["start_s"]),
-        end_sample=num_samples(row["end_s"]),
+        word=row["word"], start_sample=num_samples(row["start_s"]), end_sample=num_samples(row["end_s"]),
         confidence=row["confidence"],
-    )
-
-
-def _ask(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
-    result = connection.execute(query)
-    names = [column[0] for column in result.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= TEXT_WIDTH else re.sub(r"\s+\S*$", " …", text[:TEXT_WIDTH])
+    )  # fmt: skip

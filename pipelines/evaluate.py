@@ -14,15 +14,15 @@ from prefect.states import Completed
 
 from dgasr.errors import ConfigError
 from dgasr.evaluation.normalise import Normalizer
-from dgasr.lake.commit import write_evaluation
+from dgasr.lake.commit import append_rows
 from dgasr.lake.ledger import evaluations_of
 from dgasr.lake.location import lake_uri_of
 from dgasr.lake.rows import Row, evaluation_row
 from dgasr.samples import MANIFEST
 from dgasr.stages.engine import EngineConfig, load_model, recipe_of
 from dgasr.stages.plan import new_run_id
-from dgasr.stages.report import markdown_table
-from pipelines.tasks import in_thread, storage_task
+from dgasr.tables import markdown_table
+from pipelines.tasks import storage_task
 
 OWN_MANIFEST = "samples"
 """Name of the manifest that comes with the package."""
@@ -59,19 +59,12 @@ async def evaluate(
     return Completed(message=line(row, held), data=row)
 
 
-@storage_task
-async def earlier(lake_uri: str, digest: str) -> list[Row]:
-    """Look up what was scored on this manifest before."""
-    return await in_thread(evaluations_of, lake_uri, digest)
+earlier = storage_task(evaluations_of)
 
 
 @storage_task
-async def score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
+def score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
     """Load the model, score it, and write its row."""
-    return await in_thread(_score, lake_uri, engine, manifest, digest, normalizer)
-
-
-def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
     # torch takes seconds to import: a flow that finds the score in the lake does not need it.
     from dgasr.evaluator import EvaluationConfig
     from dgasr.evaluator import evaluate as evaluate_model
@@ -90,16 +83,12 @@ def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, nor
         manifest_digest=digest,
         started_at=started_at,
     )
-    write_evaluation(lake_uri, row)
+    append_rows(lake_uri, "evaluations", [row])
     return row
 
 
 def manifest_digest(manifest: Path) -> str:
-    """Fingerprint a manifest: 32 hex digits over its bytes; not over the audio that it names.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
+    """Fingerprint a manifest: 32 hex digits over its bytes; not over the audio that it names."""
     try:
         return blake2b(manifest.read_bytes(), digest_size=16).hexdigest()
     except OSError as error:

@@ -3,7 +3,6 @@
 Where the check finds a fault nothing is changed: what lies around may be what the lake can be mended with.
 """
 
-import asyncio
 import logging
 from typing import Any
 
@@ -13,9 +12,9 @@ from prefect.states import Completed, Failed
 
 from dgasr.lake.check import Inspection, check_lake
 from dgasr.lake.location import lake_uri_of
-from dgasr.lake.upkeep import Compaction, CompactionConfig, compact
-from dgasr.lake.vacuum import Vacuum, VacuumConfig
-from dgasr.lake.vacuum import vacuum as remove_garbage
+from dgasr.lake.upkeep import Compaction, CompactionConfig, Vacuum, VacuumConfig, compact
+from dgasr.lake.upkeep import vacuum as remove_garbage
+from dgasr.tables import markdown_table
 from pipelines.tasks import storage_task
 
 REPORTED_FINDINGS = 100
@@ -41,7 +40,9 @@ async def maintain(lake: str, compaction: CompactionConfig, vacuum: VacuumConfig
     if not found.num_faults:
         lines["compact"] = (await merge(lake_uri, compaction)).line()
         lines["vacuum"] = (await clean(lake_uri, vacuum)).line()
-    await acreate_markdown_artifact(_report(lines), key="maintain-lake", description=found.line())
+    await acreate_markdown_artifact(
+        markdown_table(("what", "outcome"), list(lines.items())), key="maintain-lake", description=found.line()
+    )
     table = [
         {name: getattr(finding, name) for name in ("severity", "kind", "where", "what", "advice")}
         for finding in found.findings[:REPORTED_FINDINGS]
@@ -53,31 +54,25 @@ async def maintain(lake: str, compaction: CompactionConfig, vacuum: VacuumConfig
 
 
 @storage_task
-async def check(lake_uri: str, deep: bool) -> Inspection:
+def check(lake_uri: str, deep: bool) -> Inspection:
     """Look for everything that must not be in the lake."""
-    found = await asyncio.to_thread(check_lake, lake_uri, is_deep=deep)
+    found = check_lake(lake_uri, is_deep=deep)
     for finding in found.findings[:REPORTED_FINDINGS]:
         get_run_logger().log(logging.WARNING if finding.severity == "fault" else logging.INFO, finding.line())
     return found
 
 
 @storage_task
-async def merge(lake_uri: str, config: CompactionConfig) -> Compaction:
+def merge(lake_uri: str, config: CompactionConfig) -> Compaction:
     """Merge the small parts of each partition."""
-    done = await asyncio.to_thread(compact, lake_uri, config)
+    done = compact(lake_uri, config)
     get_run_logger().info(done.line())
     return done
 
 
 @storage_task
-async def clean(lake_uri: str, config: VacuumConfig) -> Vacuum:
+def clean(lake_uri: str, config: VacuumConfig) -> Vacuum:
     """Remove what nobody needs any more."""
-    done = await asyncio.to_thread(remove_garbage, lake_uri, config)
+    done = remove_garbage(lake_uri, config)
     get_run_logger().info(done.line())
     return done
-
-
-def _report(lines: dict[str, str]) -> str:
-    """Lay out what was done, in Markdown."""
-    rows = [f"| {name} | {text} |" for name, text in lines.items()]
-    return "\n".join(["## The lake's upkeep", "", "| what | outcome |", "|---|---|", *rows, ""])

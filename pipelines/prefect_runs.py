@@ -44,25 +44,16 @@ NAMED_STATES = {REFUSED: ChildState.REFUSED, CONTRADICTED: ChildState.CONTRADICT
 
 
 class PrefectRuns:
-    """Starts child runs on the work pools and looks after them."""
+    """Starts the child runs of a parent run on the work pools and looks after them."""
 
     def __init__(self, client: PrefectClient, run: RunRequest) -> None:
-        """Take note; nothing is asked yet.
-
-        Args:
-            client: connection to the server.
-            run: what the parent run does.
-        """
         self._client = client
         self._run = run
         pools = run.pools
         self._deployments = {"prepare": pools.prepare_deployment, "decode": pools.decode_deployment}
 
     async def check(self) -> list[str]:
-        """See that child runs can be started.
-
-        Returns:
-            What a person should know though the run may go on: pools that are paused or have no worker.
+        """See that child runs can be started; return what a person should know though the run may go on.
 
         Raises:
             ConfigError: a deployment, its pool or the queue is missing.

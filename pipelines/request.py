@@ -112,11 +112,7 @@ class RunRequest:
 def new_request(
     selection: Selection, lake: str, engine: EngineConfig, shard: ShardConfig, pools: PoolsConfig
 ) -> RunRequest:
-    """Settle what a new run does; loads no model.
-
-    Raises:
-        ConfigError: no such model, adapter or language, or the lake's URI is none.
-    """
+    """Settle what a new run does; loads no model. ConfigError where there is no such model, language or lake."""
     started_at = datetime.now(UTC)
     return RunRequest(
         selection=selection.starting_at(started_at),

@@ -22,15 +22,17 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 
 from dgasr.errors import ConfigError, DgasrError, IntegrityError, TransientError
-from dgasr.stages.counts import Counts
+from dgasr.lake.location import open_lake
+from dgasr.lake.upkeep import KEPT, sweep_staging
+from dgasr.stages.counts import Counts, RunSummary
 from dgasr.stages.decode import decode_assignment
 from dgasr.stages.engine import start_engine
 from dgasr.stages.heartbeat import HeartbeatWriter
 from dgasr.stages.plan import AssignmentConfig, plan_shards, read_assignment, write_assignments
 from dgasr.stages.prepare import prepare_shard
-from dgasr.stages.report import RunSummary, commit_run, decoding_devices, rejections, run_report, summarise
+from dgasr.stages.report import commit_run, decoding_devices, rejections, run_report, summarise
 from dgasr.stages.selection import find_backlog
-from dgasr.stages.staging import staged_uri_of, sweep_staging
+from dgasr.stages.staging import staged_uri_of
 from dgasr.store.objects import probe_store
 from pipelines.prefect_runs import PrefectRuns
 from pipelines.request import RunRequest
@@ -67,12 +69,6 @@ class Work:
 async def carry_out(request: RunRequest) -> RunSummary:
     """Transcribe what a request selects and the lake does not hold: plan, prepare and decode, report.
 
-    Args:
-        request: what to do.
-
-    Returns:
-        What was done.
-
     Raises:
         ConfigError: the request is wrong; no work has begun, or a child run has refused it.
         IntegrityError: the lake contradicts itself.
@@ -107,14 +103,10 @@ async def _check(request: RunRequest) -> None:
 
 
 @storage_task
-async def plan(request: RunRequest) -> tuple[int, list[Planned]]:
+def plan(request: RunRequest) -> tuple[int, list[Planned]]:
     """Write down what is to be done; how many recordings the lake holds already, and the assignments."""
-    return await in_thread(_plan, request)
-
-
-def _plan(request: RunRequest) -> tuple[int, list[Planned]]:
     probe_store(request.lake_uri)
-    sweep_staging(request.lake_uri, datetime.now(UTC))
+    sweep_staging(open_lake(request.lake_uri), datetime.now(UTC) - KEPT)
     recipe_id = request.recipe.recipe_id
     backlog = find_backlog(request.selection, request.lake_uri, recipe_id)
     shards = plan_shards(backlog, recipe_id, request.shard, backlog.take)
@@ -184,15 +176,7 @@ def _commit_summary(request: RunRequest, num_held: int, work: Work) -> RunSummar
 
 
 async def work_here(assignments: Sequence[Planned], request: RunRequest, heartbeat: HeartbeatWriter) -> Work:
-    """Do the work in this process: decode one assignment while the next one's audio is read.
-
-    Returns:
-        What was not done since the storage failed again and again, and what was done.
-
-    Raises:
-        ConfigError: the model cannot be loaded.
-        IntegrityError: the lake contradicts itself.
-    """
+    """Do the work in this process: decode one assignment while the next one's audio is read."""
     failures: list[str] = []
     counts = Counts()
     reads = (prepare_here(planned.uri, request) for planned in assignments)
@@ -223,25 +207,20 @@ async def _read_next(reads: Iterator[Awaitable[None]]) -> TransientError | None:
 
 
 @storage_task
-async def prepare_here(assignment_uri: str, request: RunRequest) -> None:
+def prepare_here(assignment_uri: str, request: RunRequest) -> None:
     """Read the audio of an assignment and stage its features."""
-    for shard in (await in_thread(read_assignment, assignment_uri)).shards:
+    for shard in read_assignment(assignment_uri).shards:
         staged_uri = staged_uri_of(request.lake_uri, request.recipe.recipe_id, shard)
-        counts = await in_thread(prepare_shard, shard, request.recipe, staged_uri)
+        counts = prepare_shard(shard, request.recipe, staged_uri)
         get_run_logger().info("shard %s read: %s", shard.shard_id, counts.line())
 
 
 @storage_task
-async def decode_here(assignment_uri: str, request: RunRequest, heartbeat: HeartbeatWriter) -> Counts:
+def decode_here(assignment_uri: str, request: RunRequest, heartbeat: HeartbeatWriter) -> Counts:
     """Turn the staged features of an assignment into text and commit it, shard by shard."""
-    counts = await in_thread(
-        decode_assignment,
-        assignment_uri,
-        request.recipe,
-        partial(start_engine, request.engine),
-        request.lake_uri,
-        request.run_id,
-        progress=heartbeat,
+    start = partial(start_engine, request.engine)
+    counts = decode_assignment(
+        assignment_uri, request.recipe, start, request.lake_uri, request.run_id, progress=heartbeat
     )
     get_run_logger().info(counts.line())
     return counts

@@ -72,13 +72,7 @@ async def _ignore(status: RunStatus) -> None:
 
 
 class Scheduler:
-    """Takes assignments through their child runs.
-
-    Args:
-        children: starts child runs and asks after them.
-        config: limits and deadlines.
-        on_turn: told how far the run is after every turn.
-    """
+    """Takes assignments through the child runs that `runs` starts; `on_turn` is told how far the run is every turn."""
 
     def __init__(
         self,
@@ -177,10 +171,7 @@ class Scheduler:
             del self._phases[planned.number]
 
     async def _child(self, request: ChildRequest) -> ChildStatus:
-        """Start a child run and wait for its end, or give it up.
-
-        Returns:
-            Its last status, with a message.
+        """Start a child run and wait for its end, or give it up; its last status, with a message.
 
         Raises:
             ConfigError: it says that the request is wrong.

@@ -15,8 +15,7 @@ with shared as (
 ),
 texts as (
     select
-        recipe_id,
-        recording_id,
+        recipe_id, recording_id,
         string_agg(text, ' ' order by segment_index) filter (where text <> '') as text
     from segments
     semi join shared using (recording_id)
@@ -35,15 +34,10 @@ differing as (
     group by recording_id
 )
 select
-    first_one.uri,
-    coalesce(differing.num_different, 0) as num_different,
+    first_one.uri, coalesce(differing.num_different, 0) as num_different,
     coalesce(differing.num_different, 0) / nullif(first_one.num_words, 0) as different_share,
-    first_one.text as first_text,
-    second_one.text as second_text,
-    first_one.num_words as first_num_words,
-    second_one.num_words as second_num_words,
-    first_one.status as first_status,
-    second_one.status as second_status,
+    first_one.text as first_text, second_one.text as second_text, first_one.num_words as first_num_words,
+    second_one.num_words as second_num_words, first_one.status as first_status, second_one.status as second_status,
     recording_id
 from transcribed as first_one
 join transcribed as second_one using (recording_id)

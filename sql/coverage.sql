@@ -11,13 +11,8 @@ with dropped as (
     group by uri
 )
 select
-    recordings_latest.uri,
-    recordings_latest.status,
-    recordings_latest.reason,
-    recordings_latest.declared_s,
-    recordings_latest.decoded_s,
-    recordings_latest.speech_s,
-    recordings_latest.dropped_s,
+    recordings_latest.uri, recordings_latest.status, recordings_latest.reason, recordings_latest.declared_s,
+    recordings_latest.decoded_s, recordings_latest.speech_s, recordings_latest.dropped_s,
     coalesce(dropped.dropped_as, '') as dropped_as,
     greatest(coalesce(recordings_latest.declared_s, 0) - recordings_latest.decoded_s, 0) as missing_s,
     recordings_latest.speech_s / nullif(recordings_latest.speech_s + recordings_latest.dropped_s, 0) as speech_share

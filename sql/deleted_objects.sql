@@ -10,10 +10,7 @@ with last_events as (
     qualify row_number() over (partition by uri order by noticed_at desc, run_id desc) = 1
 )
 select
-    last_events.uri,
-    last_events.noticed_at,
-    recordings_latest.decoded_s,
-    recordings_latest.num_words,
+    last_events.uri, last_events.noticed_at, recordings_latest.decoded_s, recordings_latest.num_words,
     recordings_latest.recording_id
 from last_events
 left join recordings_latest using (uri)

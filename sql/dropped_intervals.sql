@@ -5,14 +5,9 @@
 -- example: s3://archive/a.flac | 4.2–6.0 | duration_s 1.8 | silence
 create or replace view dropped_intervals as
 select
-    uri,
-    start_s,
-    end_s,
+    uri, start_s, end_s,
     end_s - start_s as duration_s,
-    kind as reason,
-    segment_index,
-    channel,
-    audio_track
+    kind as reason, segment_index, channel, audio_track
 from segments_latest
 where kind <> 'speech'
 order by uri, start_s;

@@ -8,9 +8,7 @@
 create or replace view latest_transcripts as
 with spoken as (
     select
-        uri,
-        audio_track,
-        channel,
+        uri, audio_track, channel,
         sum(len(words))::integer as num_words,
         coalesce(sum(end_s - start_s) filter (where kind = 'speech'), 0) as speech_s,
         string_agg(text, ' ' order by segment_index) filter (where text <> '') as text,
@@ -21,21 +19,12 @@ with spoken as (
     group by uri, audio_track, channel
 )
 select
-    recordings_latest.uri,
-    recordings_latest.status,
+    recordings_latest.uri, recordings_latest.status,
     coalesce(spoken.text, '') as text,
-    spoken.confidence,
-    coalesce(spoken.num_flagged, 0) as num_flagged,
-    coalesce(spoken.num_words, 0) as num_words,
-    recordings_latest.decoded_s,
-    coalesce(spoken.speech_s, 0) as speech_s,
-    recordings_latest.language,
-    recordings_latest.reason,
-    recordings_latest.recording_id,
-    recordings_latest.recipe_id,
-    recordings_latest.transcribed_at,
-    spoken.channel,
-    spoken.audio_track
+    spoken.confidence, coalesce(spoken.num_flagged, 0) as num_flagged, coalesce(spoken.num_words, 0) as num_words,
+    recordings_latest.decoded_s, coalesce(spoken.speech_s, 0) as speech_s, recordings_latest.language,
+    recordings_latest.reason, recordings_latest.recording_id, recordings_latest.recipe_id,
+    recordings_latest.transcribed_at, spoken.channel, spoken.audio_track
 from recordings_latest
 left join spoken using (uri)
 order by uri, audio_track, channel;

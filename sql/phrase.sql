@@ -1,35 +1,23 @@
 -- The exact time of words that follow each other: `from phrase('forty two')`.
 -- grain: one row per place where a segment of the newest transcripts has these words, whatever stands between them that is
 --        no part of a word; not across the end of a segment
--- sources: segments_latest, terms
+-- sources: segments_latest, terms, says
 -- units: *_s seconds from the recording's first sample, of the phrase's first and last word, end exclusive; confidence in
 --        [0, 1], of its least sure word
 -- cost: a full scan of the text, and of the words where many segments have the phrase
 -- example: s3://archive/a.flac | 31.2–32.0 | 0.98 | 'one forty two' | segment_index 7
 create or replace macro phrase(query) as table
 with held as materialized (
-    select
-        recipe_id,
-        "date",
-        recording_id,
-        segment_index
+    select recipe_id, "date", recording_id, segment_index
     from segments_latest
     where
-        terms(query) <> []
-        -- the regular expressions leave out most segments before their text is taken apart
-        and regexp_matches(nfc_normalize(lower(text)), terms(query)[1])
-        and regexp_matches(nfc_normalize(lower(text)), terms(query)[-1])
-        and contains(
-            ' ' || array_to_string(terms(text), ' ') || ' ', ' ' || array_to_string(terms(query), ' ') || ' '
-        )
+        -- leaves out most segments before the others' text is looked at closely
+        contains(nfc_normalize(lower(text)), terms(query)[1])
+        and says(text, query)
 ),
 heard as (
     select
-        uri,
-        segment_index,
-        channel,
-        audio_track,
-        text,
+        uri, segment_index, channel, audio_track, text,
         flatten(
             list_transform(
                 words,
@@ -51,11 +39,7 @@ begun as (
 ),
 found as (
     select
-        uri,
-        segment_index,
-        channel,
-        audio_track,
-        text,
+        uri, segment_index, channel, audio_track, text,
         spelled[position:position + len(terms(query)) - 1] as said
     from begun
     where spelled_terms[position:position + len(terms(query)) - 1] = terms(query)
@@ -65,9 +49,6 @@ select
     said[1].start_s as start_s,
     said[-1].end_s as end_s,
     list_min(list_transform(said, lambda word: word.confidence)) as confidence,
-    text,
-    segment_index,
-    channel,
-    audio_track
+    text, segment_index, channel, audio_track
 from found
 order by uri, start_s;

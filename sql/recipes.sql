@@ -15,14 +15,12 @@ models as (
     group by recipe_id
 )
 select
-    recordings.recipe_id,
-    any_value(models.model) as model,
+    recordings.recipe_id, any_value(models.model) as model,
     count(*) as num_recordings,
     coalesce(any_value(latest.num_latest), 0) as num_latest,
     sum(recordings.decoded_s) / 3600 as audio_h,
     sum(recordings.num_words)::bigint as num_words,
-    min(recordings.transcribed_at) as first_transcribed_at,
-    max(recordings.transcribed_at) as last_transcribed_at
+    min(recordings.transcribed_at) as first_transcribed_at, max(recordings.transcribed_at) as last_transcribed_at
 from recordings
 left join latest using (recipe_id)
 left join models using (recipe_id)

@@ -11,7 +11,5 @@ qualify row_number() over (
     order by
         modified_at desc,
         coalesce(recipe_id = getvariable('preferred_recipe'), false) desc,
-        transcribed_at desc,
-        recording_id,
-        recipe_id
+        transcribed_at desc, recording_id, recipe_id
 ) = 1;

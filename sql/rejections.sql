@@ -4,14 +4,7 @@
 -- units: *_s seconds, size_bytes bytes
 -- example: truncated | partial | s3://archive/b.wav | 's3://archive/b.wav: ends after 3.1 s of 8.0 s. …'
 create or replace view rejections as
-select
-    reason,
-    status,
-    uri,
-    message,
-    declared_s,
-    decoded_s,
-    size_bytes
+select reason, status, uri, message, declared_s, decoded_s, size_bytes
 from recordings_latest
 where status <> 'ok'
 order by reason, uri;

@@ -5,8 +5,7 @@
 -- example: truncated | partial | num_recordings 12 | size_bytes 48230112 | s3://archive/b.wav
 create or replace view rejections_by_reason as
 select
-    reason,
-    status,
+    reason, status,
     count(*) as num_recordings,
     sum(size_bytes)::bigint as size_bytes,
     min(uri) as example_uri

@@ -7,24 +7,7 @@
 -- example: recording 8c1f… | segment_index 0 | 0.0–4.2 | speech | 'one two three' | [{word: one, start_s: 0.31, …}, …]
 create or replace view segments as
 select
-    recording_id,
-    shard_id,
-    segment_index,
-    channel,
-    start_s,
-    end_s,
-    kind,
-    cut,
-    text,
-    language,
-    words,
-    timing_source,
-    confidence,
-    flags,
-    num_steps,
-    canvas_tokens,
-    audio_track,
-    recipe_id,
-    "date"
+    recording_id, shard_id, segment_index, channel, start_s, end_s, kind, cut, text, language, words, timing_source,
+    confidence, flags, num_steps, canvas_tokens, audio_track, recipe_id, "date"
 from transcripts
 where row_kind = 'segment';

@@ -6,8 +6,7 @@
 -- example: gpu-3:4711 | decode | num_runs 14 | audio_h 280.0 | wall_s 1510 | rtfx 667 | busy_share 0.97
 create or replace view throughput_per_worker as
 select
-    worker,
-    stage,
+    worker, stage,
     count(*) as num_runs,
     sum(audio_s) / 3600 as audio_h,
     sum(wall_s) as wall_s,

@@ -17,20 +17,8 @@ with segment as (
     window recording as (partition by audio_track, channel order by segment_index)
 )
 select
-    start_s,
-    end_s,
-    kind,
-    text,
-    spoken.word as word,
-    spoken.start_s as word_start_s,
-    spoken.end_s as word_end_s,
-    text_before,
-    text_after,
-    confidence,
-    flags,
-    segment_index,
-    channel,
-    audio_track
+    start_s, end_s, kind, text, spoken.word as word, spoken.start_s as word_start_s, spoken.end_s as word_end_s,
+    text_before, text_after, confidence, flags, segment_index, channel, audio_track
 from segment
 where start_s <= second and second < end_s
 order by audio_track, channel;

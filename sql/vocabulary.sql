@@ -19,8 +19,7 @@ said as (
     group by word
 )
 select
-    word,
-    num,
+    word, num,
     num * 1e6 / sum(num) over () as per_million
 from said
 where word <> ''

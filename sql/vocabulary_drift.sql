@@ -46,9 +46,7 @@ expected as (
     where all_before > 0 and all_since > 0
 )
 select
-    word,
-    num_before,
-    num_since,
+    word, num_before, num_since,
     num_before * 1e6 / all_before as per_million_before,
     num_since * 1e6 / all_since as per_million_since,
     log2((num_since + 0.5) / all_since * all_before / (num_before + 0.5)) as log_ratio,

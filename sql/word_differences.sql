@@ -9,8 +9,7 @@
 create or replace macro word_differences(first_recipe, second_recipe) as table
 with shared as (
     select
-        uri,
-        recording_id,
+        uri, recording_id,
         min(num_transcripts) > 1 and min(num_transcripts) = max(num_transcripts) as is_by_channel
     from recordings
     where recipe_id in (first_recipe, second_recipe)
@@ -19,27 +18,18 @@ with shared as (
 ),
 heard as (
     select
-        recipe_id,
-        recording_id,
+        recipe_id, recording_id,
         if(is_by_channel, audio_track || '.' || channel, '') as place,
-        segment_index,
-        generate_subscripts(words, 1) as word_index,
-        unnest(words) as said
+        segment_index, generate_subscripts(words, 1) as word_index, unnest(words) as said
     from segments
     join shared using (recording_id)
     where recipe_id in (first_recipe, second_recipe)
 ),
 spelled as (
     select
-        recipe_id,
-        recording_id,
-        place,
-        segment_index,
-        word_index,
-        said.word as word,
+        recipe_id, recording_id, place, segment_index, word_index, said.word as word,
         regexp_replace(lower(said.word), '[^\p{L}\p{N}]+', '', 'g') as term,
-        said.start_s as start_s,
-        said.end_s as end_s,
+        said.start_s as start_s, said.end_s as end_s,
         (said.start_s + said.end_s) / 2 as middle_s,
         said.confidence as confidence
     from heard
@@ -73,21 +63,14 @@ missing as (
     select second_words.*
     from second_words
     anti join (
-        select
-            recording_id,
-            other.segment_index as segment_index,
-            other.word_index as word_index
+        select recording_id, other.segment_index as segment_index, other.word_index as word_index
         from paired
         where other is not null
     ) as taken using (recording_id, segment_index, word_index)
 ),
 differences as (
     select
-        recording_id,
-        start_s,
-        word as first_word,
-        other.word as second_word,
-        confidence as first_confidence,
+        recording_id, start_s, word as first_word, other.word as second_word, confidence as first_confidence,
         other.confidence as second_confidence
     from paired
     where other is null or other.term <> term
@@ -96,13 +79,8 @@ differences as (
     from missing
 )
 select
-    shared.uri,
-    differences.start_s,
-    differences.first_word,
-    differences.second_word,
-    differences.first_confidence,
-    differences.second_confidence,
-    recording_id
+    shared.uri, differences.start_s, differences.first_word, differences.second_word, differences.first_confidence,
+    differences.second_confidence, recording_id
 from differences
 join shared using (recording_id)
 order by shared.uri, differences.start_s, differences.first_word;

@@ -7,24 +7,12 @@
 create or replace view words as
 with numbered as (
     select
-        uri,
-        "date",
-        segment_index,
-        channel,
-        audio_track,
+        uri, "date", segment_index, channel, audio_track,
         generate_subscripts(words, 1) - 1 as word_index,
         unnest(words) as word
     from segments_latest
 )
 select
-    uri,
-    segment_index,
-    word_index,
-    word.word as word,
-    word.start_s as start_s,
-    word.end_s as end_s,
-    word.confidence as confidence,
-    channel,
-    audio_track,
-    "date"
+    uri, segment_index, word_index, word.word as word, word.start_s as start_s, word.end_s as end_s,
+    word.confidence as confidence, channel, audio_track, "date"
 from numbered;

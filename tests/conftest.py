@@ -1,8 +1,14 @@
 """Fixtures that more than one room needs."""
 
 import os
+import shutil
+import signal
+import socket
+import subprocess
 import threading
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -55,6 +61,57 @@ def s3_endpoint() -> Iterator[str]:
         environment.delenv("AWS_PROFILE", raising=False)
         yield endpoint
     server.stop()
+
+
+CEPH = Path(__file__).parents[2] / "shared" / "tools" / "ceph_rgw.sh"
+"""Starts a Ceph gateway: FOLDER and PORT in, an S3 server that is no imitation out."""
+
+
+@pytest.fixture(scope="session")
+def ceph_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Environment that leads to Ceph on loopback; a test that asks for it is skipped where Ceph is not installed."""
+    if not CEPH.is_file() or any(shutil.which(name) is None for name in ("radosgw", "ceph-mon", "ceph-osd")):
+        pytest.skip(f"Ceph is not installed (apt-get install radosgw ceph-mon ceph-osd), or there is no {CEPH}")
+    folder = tmp_path_factory.mktemp("ceph")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ended = subprocess.run(["bash", CEPH, folder, str(port)], capture_output=True, text=True, timeout=300, check=False)
+    try:
+        if ended.returncode:
+            pytest.skip(f"Ceph does not start here: {ended.stdout[-300:]} {ended.stderr[-300:]}")
+        yield {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "DGASRKEY",
+            "AWS_SECRET_ACCESS_KEY": "dgasrsecret",
+        }
+    finally:
+        for name in ("rgw", "osd", "mon"):
+            with suppress(OSError, ValueError):
+                os.kill(int((folder / "run" / f"{name}.pid").read_text()), signal.SIGTERM)
+
+
+@pytest.fixture(params=["folder", "s3", "ceph"])
+def make_place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], str]]:
+    """Function that gives the URI of an empty place of this name, in every kind of store that promises are made of."""
+    if request.param == "folder":
+        yield lambda name: str(tmp_path / name)
+        return
+    import boto3
+
+    from dgasr.store import s3
+
+    request.getfixturevalue("s3_endpoint")
+    if request.param == "ceph":
+        for name, value in request.getfixturevalue("ceph_endpoint").items():
+            monkeypatch.setenv(name, value)
+    s3._client_of.cache_clear()
+    bucket = f"places-{uuid.uuid4().hex[:12]}"
+    boto3.Session().client("s3").create_bucket(Bucket=bucket)  # the default session keeps the first credentials
+    yield lambda name: f"s3://{bucket}/{name}"
+    s3._client_of.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,9 @@ IMPORTS: dict[str, set[str]] = {
     "diffusion": {"device", "errors"},
     "alignment": {"errors", "records"},
     "store": {"errors", "records"},
-    "lake": {"errors", "records"},
-    "evaluation": {"errors", "records"},
+    "tables": {"errors"},
+    "lake": {"errors", "records", "tables"},
+    "evaluation": {"errors", "records", "tables"},
     "samples": set(),
     "exports": {"records"},
     # compositions
@@ -39,18 +40,22 @@ IMPORTS: dict[str, set[str]] = {
         "records",
     },
     "hypotheses": {"audio", "errors", "evaluation", "frontend", "recipe", "records", "training"},
+    "calibrator": {"errors", "evaluator", "features", "model"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
     "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
-    "stages": {"audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "transcriber"},
+    "stages": {
+        "audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "tables", "transcriber",
+        },
     # whoever asks
     "__init__": {"transcriber"},
     "commands": {
-        "baseline", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
-        "segmentation", "stages", "store", "training", "transcriber",
+        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
+        "samples", "segmentation", "stages", "store", "tables", "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {
-        "errors", "evaluation", "evaluator", "lake", "recipe", "records", "samples", "stages", "store", "training",
+        "errors", "evaluation", "evaluator", "lake", "recipe", "records", "samples", "stages", "store", "tables",
+        "training",
     },
 }  # fmt: skip
 """Package (or module of `dgasr`) → packages it may import, inside functions too."""

@@ -7,7 +7,7 @@ import pytest
 
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import TruncatedError, UnknownFormatError
-from dgasr.samples import MANIFEST, SAMPLES
+from dgasr.samples import MANIFEST, SAMPLES, SPEECH
 from dgasr.training.manifests import read_manifest
 from tools.make_samples import DIGITS, SPOKEN
 
@@ -65,3 +65,13 @@ def test_there_are_many_voices_rates_and_containers():
 
 def test_only_words_that_the_bundled_model_knows_are_spoken():
     assert {word for row in ROWS for word in row["text"].split()} <= set(DIGITS)
+
+
+def test_speech_with_its_text_is_bundled_for_calibration():
+    rows = [json.loads(line) for line in SPEECH.read_text().splitlines()]
+    assert {"Public Domain (LJSpeech)"} == {row["licence"] for row in rows}
+    for row in rows:
+        assert read(SPEECH.parent / row["audio_filepath"]).decoded_samples / 16_000 == pytest.approx(
+            row["duration"], abs=0.1
+        )
+    assert sum(path.stat().st_size for path in SPEECH.parent.iterdir()) < 100_000

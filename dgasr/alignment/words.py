@@ -167,6 +167,8 @@ def align_words(
     sound: Loudness,
     segment: Segment,
     config: AlignmentConfig,
+    *,
+    has_blank: bool = True,
 ) -> tuple[tuple[Word, ...], TimingSource]:
     """Give every word of a segment its times and its confidence.
 
@@ -178,6 +180,7 @@ def align_words(
         sound: loudness of the same audio.
         segment: where the audio lies in the recording.
         config: calibration and weights.
+        has_blank: CTC can be trusted; else words are spread evenly, as sure as the decoder is.
 
     Returns:
         One `Word` for each of `words`: inside the segment, in order, not overlapping, none empty; and how they were
@@ -186,6 +189,8 @@ def align_words(
     """
     if not words:
         return (), "none"
+    if not has_blank:
+        return _as_words(words, _spread(words, segment.num_samples), [w.probability for w in words], segment), "even"
     if min_frames(labels) > len(log_probs):
         confidences = [0.0] * len(words)
         return _as_words(words, _spread(words, segment.num_samples), confidences, segment), "interpolated"

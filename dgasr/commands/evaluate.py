@@ -22,6 +22,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "manifest", type=Path, metavar="MANIFEST", help="JSONL: audio_filepath, duration, text, language"
     )
+    weights = parser.add_argument_group("a training run, in place of --model and --adapter")
+    weights.add_argument("--run-name", metavar="NAME", help="of `dgasr train`: score what it came to")
+    weights.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)"
+    )
+    weights.add_argument(
+        "--ckpt", default="final", metavar="final|best|STEP", help="which of its weights (default: final)"
+    )
     parser.add_argument("--normalizer", choices=("whisper", "basic"), default="basic", help="default: basic")
     parser.add_argument(
         "--metric", choices=("wer", "cer"), default="wer", help="what the table leads with (default: wer)"
@@ -70,6 +78,8 @@ def run(options: argparse.Namespace) -> int:
     """
     from dgasr.training.manifests import Selection, missing_files, read_manifest, select_utterances
 
+    if options.run_name:
+        options.model, options.adapter = _weights_of(options)
     selection = Selection(
         languages=options.languages, sets=options.sets, limit=options.limit, skip_missing=options.skip_missing
     )
@@ -99,6 +109,23 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _weights_of(options: argparse.Namespace) -> tuple[str, str | None]:
+    """Find the model, and the adapter where there is one, that a training run came to."""
+    folder = options.runs / options.run_name
+    settings = folder / "run.json"
+    if not settings.is_file():
+        raise ConfigError(f"--run-name {options.run_name}: {folder} holds no run. Give --runs, or train one.")
+    is_step = options.ckpt.isdecimal()
+    weights = folder / (f"checkpoints/checkpoint-{options.ckpt}" if is_step else options.ckpt)
+    if not weights.is_dir():
+        known = [path.name for path in sorted(folder.iterdir()) if path.name in ("final", "best")]
+        known += [path.name.split("-")[1] for path in sorted(folder.glob("checkpoints/checkpoint-*"))]
+        raise ConfigError(f"--ckpt {options.ckpt}: {folder} has {', '.join(known) or 'no weights yet'}.")
+    if not (weights / "adapter_config.json").is_file():
+        return str(weights), None
+    return str(json.loads(settings.read_text(encoding="utf-8"))["base"]), str(weights)
 
 
 def _score(

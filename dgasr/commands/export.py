@@ -13,8 +13,7 @@ from dgasr.commands.arguments import given_uri
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dgasr.lake.transcripts import ChosenTranscripts
-    from dgasr.stages.transcripts import RecordingTranscript
+    from dgasr.lake.transcripts import ChosenTranscripts, RecordingTranscript
 
 LONGEST_NAME_BYTES = 240
 """File systems take 255; what is written beside a file while it is not whole has a longer name."""
@@ -43,7 +42,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Export what was chosen."""
-    from dgasr.lake.shell import Questions
+    from dgasr.lake.query import Questions
     from dgasr.lake.transcripts import Choice, ChosenTranscripts
 
     choice = Choice(prefix=options.prefix, recipe_id=options.recipe, query=options.query)
@@ -74,7 +73,7 @@ def _export(chosen: "ChosenTranscripts", format: str, out: str | None, folder: s
     # Placed in the order of their URIs, so that the same recordings get the same names whatever the lake's files are.
     names, num_written, renamed = FileNames(), 0, list[str]()
     placed = {uri: names.place(uri[len(folder) :], EXTENSIONS[format], uri) for uri in chosen.uris()}
-    for transcript in _transcripts(chosen):
+    for transcript in chosen.read():
         num_written += 1
         uri = str(transcript.recording["uri"])
         name, is_same = placed[uri]
@@ -133,7 +132,7 @@ def _write_all(chosen: "ChosenTranscripts", format: str, has_many: bool, out: Te
 
     def counted() -> "Iterator[RecordingTranscript]":
         nonlocal num_written
-        for transcript in _transcripts(chosen):
+        for transcript in chosen.read():
             num_written += 1
             yield transcript
 
@@ -154,13 +153,6 @@ def _write_one(transcript: "RecordingTranscript", format: str, out: TextIO) -> i
     else:
         write_transcripts([transcript], format, False, out)
     return 1
-
-
-def _transcripts(chosen: "ChosenTranscripts") -> "Iterator[RecordingTranscript]":
-    from dgasr.stages.transcripts import RecordingTranscript
-
-    for recording, segments in chosen.read():
-        yield RecordingTranscript(recording=recording, segments=tuple(segments))
 
 
 def _whole(path: Path, write: Callable[[Any], int]) -> int:

@@ -100,7 +100,7 @@ def _files(options: argparse.Namespace) -> int:
 
 def _vacuum(options: argparse.Namespace) -> int:
     """Write what would go, or remove it."""
-    from dgasr.lake.vacuum import VacuumConfig, vacuum
+    from dgasr.lake.upkeep import VacuumConfig, vacuum
 
     config = VacuumConfig(keep_superseded=options.keep_superseded)
     if options.grace_days is not None:

@@ -9,11 +9,11 @@ from typing import TextIO
 from tqdm import tqdm
 
 from dgasr.exports import by_channel, export_ctm, export_json, export_srt, export_txt, export_vtt
-from dgasr.lake.layout import format_table
+from dgasr.lake.transcripts import RecordingTranscript
 from dgasr.records import Shard, join_words
 from dgasr.stages.counts import Counts
 from dgasr.stages.heartbeat import Progress
-from dgasr.stages.transcripts import RecordingTranscript
+from dgasr.tables import format_table
 
 TABLE_ROWS = 200
 """Recordings that a table shows; the lake holds all of them."""

@@ -28,7 +28,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(options: argparse.Namespace) -> int:
     """Answer the question, or those that are typed."""
     from dgasr.errors import ConfigError
-    from dgasr.lake.shell import run_sql
+    from dgasr.lake.query import run_sql
 
     if options.query is None and sys.stdin.isatty():
         from dgasr.lake.console import converse

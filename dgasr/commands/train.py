@@ -1,6 +1,7 @@
-"""`dgasr train`: manifests in, a model or adapter folder out."""
+"""`dgasr train`: manifests in, the folder of a run out, with weights that `dgasr evaluate` and `transcribe` take."""
 
 import argparse
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,156 +11,183 @@ from dgasr.commands.arguments import check_output_folder, finite_float, natural_
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from dgasr.model.asr import AsrModel
-    from dgasr.training.phases import Phase, Plan
+    from dgasr.model.presets import LoraSize
+    from dgasr.training.manifests import Utterance
+    from dgasr.training.settings import TrainConfig
+    from dgasr.training.trainer import Sample
 
 PARTS = ("encoder", "projector", "backbone")
+
+NUM_SAMPLES = 4
+"""Validation utterances that each look transcribes."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
-    parser = commands.add_parser("train", help="train projector and LoRA, or all of a small model, on manifests")
-    parser.add_argument(
-        "manifests", nargs="+", type=Path, metavar="MANIFEST", help="JSONL; one named twice counts twice"
+    parser = commands.add_parser(
+        "train",
+        help="train projector and LoRA, or all of a small model, on manifests",
+        description="Without flags this is the reference's recipe: 10 epochs, batches of 3, 4 of them a step, peak "
+        "learning rate 5e-4, all three losses alike. Killed, the same command goes on exactly there. On several GPUs: "
+        "`torchrun --nproc-per-node N -m dgasr.cli train …`.",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="model or adapter folder; resumes what lies there"
+    add = parser.add_argument
+    add("manifests", nargs="+", type=Path, metavar="MANIFEST", help="JSONL; one named twice counts twice")
+    add("--run-name", required=True, metavar="NAME", help="folder of the run: final, best, metrics, TensorBoard")
+    add("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
+    add("--validation", type=Path, metavar="MANIFEST", help="its losses say which weights are `best`; also samples")
+    add("--calibration", type=Path, metavar="MANIFEST", help="training data with `words`, to correct word edges")
+    add("--resume", action="store_true", help="refuse to begin: there must be a run to go on with")
+    start = parser.add_argument_group("first weights").add_argument
+    start("--base", default="tiny", metavar="tiny|full|DIR", help="weights to go on from (default: tiny)")
+    start("--adapter", metavar="DIR|HUB_ID", help="projector and LoRA to go on from")
+    start(
+        "--lora-rank", type=positive_int, metavar="N", help="of LoRA on q, k, v, o (default: the base's); alpha is 2 N"
     )
-    parser.add_argument(
-        "--validation", type=Path, metavar="MANIFEST", help="losses on these utterances go to metrics.jsonl"
+    start("--no-lora", action="store_true", help="train the backbone itself, of a base that is small enough")
+    start("--freeze", type=_parts, default=(), metavar="PARTS", help=f"of {','.join(PARTS)}, comma-separated")
+    learn = parser.add_argument_group("learning").add_argument
+    learn("--epochs", type=positive_int, default=10, metavar="N", help="each utterance once an epoch (default: 10)")
+    learn("--steps", type=positive_int, metavar="N", help="optimizer steps, in place of --epochs")
+    learn("--lr", type=finite_float, default=5e-4, metavar="X", help="peak learning rate (default: 5e-4)")
+    learn("--warmup-steps", type=natural_int, default=50, metavar="N", help="default: 50")
+    learn("--batch-size", type=positive_int, default=3, metavar="N", help="utterances (default: 3)")
+    learn(
+        "--grad-accum", type=positive_int, default=4, metavar="N", help="batches a step of all processes (default: 4)"
     )
-    parser.add_argument(
-        "--calibration", type=Path, metavar="MANIFEST", help="training data with `words`, to correct CTC's word edges"
-    )
-    start = parser.add_argument_group("first weights")
-    start.add_argument("--model", default="tiny", metavar="tiny|full|DIR", help="weights to go on from (default: tiny)")
-    start.add_argument("--adapter", metavar="DIR|HUB_ID", help="projector and LoRA to go on from")
-    start.add_argument(
-        "--lora", action="store_true", help="put LoRA on q, k, v, o and train it instead of the backbone"
-    )
-    start.add_argument(
-        "--freeze", type=_parts, default=(), metavar="PARTS", help=f"of {','.join(PARTS)}, comma-separated"
-    )
-    plan = parser.add_argument_group("plan")
-    plan.add_argument(
-        "--plan",
-        metavar="FILE",
-        help="JSON of several phases; of the flags below only --share then applies",
-    )
-    plan.add_argument(
-        "--share", type=finite_float, default=1.0, metavar="X", help="of every phase's steps (default: 1)"
-    )
-    plan.add_argument("--steps", type=positive_int, default=1000, metavar="N", help="optimizer steps (default: 1000)")
-    plan.add_argument("--lr", type=finite_float, default=5e-4, metavar="X", help="peak learning rate (default: 5e-4)")
-    plan.add_argument("--warmup-steps", type=natural_int, default=50, metavar="N", help="default: 50")
-    plan.add_argument("--batch-size", type=positive_int, default=3, metavar="N", help="default: 3")
-    plan.add_argument("--grad-accum", type=positive_int, default=4, metavar="N", help="batches per step (default: 4)")
-    plan.add_argument(
-        "--max-join",
-        type=positive_int,
-        default=1,
-        metavar="N",
-        help="join up to N utterances of a speaker (default: 1)",
-    )
-    plan.add_argument(
-        "--augment", type=finite_float, default=0.5, metavar="X", help="augmentation strength, 0 to 1 (default: 0.5)"
-    )
+    learn(
+        "--max-join", type=positive_int, default=1, metavar="N",
+        help="join up to N utterances of a speaker; rows are then drawn at random (default: 1)",
+    )  # fmt: skip
+    learn("--augment", type=finite_float, default=0.5, metavar="X", help="augmentation strength, 0 to 1 (default: 0.5)")
     for name, default in (("diffusion", 1.0), ("ar", 1.0), ("ctc", 1.0), ("frame", 0.0)):
-        plan.add_argument(
-            f"--{name}-weight", type=finite_float, default=default, metavar="X", help=f"default: {default:g}"
-        )
-    plan.add_argument("--weight-decay", type=finite_float, default=0.01, metavar="X", help="default: 0.01")
-    plan.add_argument("--clip-norm", type=finite_float, default=2.0, metavar="X", help="default: 2")
-    run_group = parser.add_argument_group("run")
-    run_group.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-    run_group.add_argument("--checkpoint-steps", type=positive_int, default=250, metavar="N", help="default: 250")
-    run_group.add_argument(
-        "--workers", type=natural_int, default=1, metavar="N", help="processes that make batches (default: 1)"
-    )
-    run_group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
+        learn(f"--{name}-weight", type=finite_float, default=default, metavar="X", help=f"default: {default:g}")
+    learn("--weight-decay", type=finite_float, default=0.01, metavar="X", help="default: 0.01")
+    learn("--clip-norm", type=finite_float, default=2.0, metavar="X", help="of the gradient (default: 2)")
+    learn("--patience", type=natural_int, default=0, metavar="N", help="end after N looks at --validation without a "
+          "better loss (default: 0, never)")  # fmt: skip
+    group = parser.add_argument_group("run").add_argument
+    group("--precision", choices=("fp32", "bf16"), default="fp32", help="of products (default: fp32)")
+    group("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
+    group("--seed", type=int, default=0, metavar="N", help="default: 0")
+    group("--checkpoint-steps", type=positive_int, default=250, metavar="N", help="default: 250")
+    group("--validation-steps", type=positive_int, default=250, metavar="N", help="default: 250")
+    group("--workers", type=natural_int, default=1, metavar="N", help="processes that make batches (default: 1)")
+    group("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, with a progress bar when a person is looking."""
-    from tqdm import tqdm
-
     from dgasr.model.identity import model_folder
-    from dgasr.training.fit import StartConfig, fit, starting_model
     from dgasr.training.manifests import read_manifest
-    from dgasr.training.phase_run import FitConfig
+    from dgasr.training.run import StartConfig, starting_model, train_run
+    from dgasr.training.settings import RunConfig
     from dgasr.transcriber.loading import choose_device
 
-    if options.calibration and (options.lora or options.adapter):
+    if options.no_lora and (options.adapter or options.lora_rank):
+        raise ConfigError("--no-lora: leave out --adapter and --lora-rank.")
+    if options.calibration and not options.no_lora:
         raise ConfigError("--calibration: word offsets go into a model's config; an adapter has none. Leave it out.")
-    check_output_folder("--out", options.out)
+    if options.patience and not options.validation:
+        raise ConfigError("--patience: give --validation, whose loss it waits for.")
+    out = options.runs / options.run_name
+    check_output_folder("--runs", out)
     train = [utterance for path in options.manifests for utterance in read_manifest(path)]
     validation = read_manifest(options.validation) if options.validation else []
-    plan = _plan(options)
-    device = str(choose_device(options.device))
-    name = options.model if options.model == "full" else str(model_folder(options.model))
-    start = StartConfig(model=name, adapter=options.adapter, lora=options.lora, device=device)
-    model, tokenizer_folder = starting_model(start, options.out)
-    config = FitConfig(
-        out=options.out, seed=options.seed, checkpoint_steps=options.checkpoint_steps,
-        workers=options.workers, device=device,
+    config = _config(options, train)
+    device = choose_device(options.device)
+    _use(device)
+    name = options.base if options.base == "full" else str(model_folder(options.base))
+    lora = None if options.no_lora or options.adapter else _lora(options, name)
+    model = starting_model(StartConfig(model=name, adapter=options.adapter, lora=lora, device=str(device)))
+    settings = RunConfig(
+        out=out, base=name if name == "full" else str(Path(name).resolve()), checkpoint_steps=options.checkpoint_steps,
+        validation_steps=options.validation_steps, workers=options.workers, shows_progress=sys.stderr.isatty(),
     )  # fmt: skip
-    with tqdm(total=plan.total_steps, unit=" steps", disable=not sys.stderr.isatty()) as bar:
-
-        def show(step: int, losses: dict[str, float]) -> None:
-            bar.update(step - bar.n)
-            bar.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()}, refresh=False)
-            if not sys.stderr.isatty() and (step % 50 == 0 or step == plan.total_steps):
-                shown = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-                sys.stderr.write(f"step {step} of {plan.total_steps}: {shown}\n")
-
-        fit(model, tokenizer_folder, train, validation, plan, config, show)
+    steps = train_run(
+        model, train, validation, config, settings, device=device, must_resume=options.resume,
+        sample=_sample(options.validation) if options.validation else None,
+    )  # fmt: skip
     if options.calibration:
-        _calibrate(model, options)
-    sys.stdout.write(f"{options.out}: trained for {plan.total_steps} steps; the losses are in metrics.jsonl there.\n")
+        _calibrate(model, options, out)
+    found = "final and best" if (out / "best").is_dir() else "final"
+    sys.stdout.write(f"{out}: trained for {steps} steps; weights in {found}, losses in metrics.jsonl there.\n")
     return 0
 
 
-def _calibrate(model: "AsrModel", options: argparse.Namespace) -> None:
+def _lora(options: argparse.Namespace, name: str) -> "LoraSize":
+    from dgasr.model.identity import read_config
+    from dgasr.model.presets import LoraSize
+
+    return (
+        LoraSize(rank=options.lora_rank, alpha=2 * options.lora_rank) if options.lora_rank else read_config(name).lora
+    )
+
+
+def _use(device: "torch.device") -> None:
+    """Make `cuda` mean this one of several GPUs, for the library that trains."""
+    import torch
+
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+
+
+def _config(options: argparse.Namespace, train: "list[Utterance]") -> "TrainConfig":
+    from dgasr.training.batches import Batches
+    from dgasr.training.examples import BatchConfig
+    from dgasr.training.objective import LossWeights
+    from dgasr.training.settings import TrainConfig
+
+    trainable = set(PARTS) if options.no_lora else {"projector", "lora"}
+    parts = tuple(sorted(trainable - set(options.freeze)))
+    if not parts:
+        raise ConfigError(f"--freeze {','.join(options.freeze)}: nothing is left to train. Freeze less.")
+    losses = replace(
+        LossWeights(), diffusion=options.diffusion_weight, autoregressive=options.ar_weight, ctc=options.ctc_weight,
+        frame=options.frame_weight,
+    )  # fmt: skip
+    an_epoch = Batches.epoch_length(train, options.batch_size)
+    return TrainConfig(
+        steps=options.steps or max(1, math.ceil(options.epochs * an_epoch / options.grad_accum)),
+        learning_rate=options.lr, warmup_steps=options.warmup_steps, train=parts, losses=losses,
+        batches=BatchConfig(
+            batch_size=options.batch_size, max_join=options.max_join, is_by_epoch=options.max_join == 1
+        ),
+        strength=(options.augment, options.augment), grad_accumulation=options.grad_accum,
+        weight_decay=options.weight_decay, clip_norm=options.clip_norm, patience=options.patience,
+        precision=options.precision, gradient_checkpointing=options.gradient_checkpointing, seed=options.seed,
+    )  # fmt: skip
+
+
+def _sample(validation: Path) -> "Sample":
+    """Transcribe some validation utterances, to be read beside what was said."""
+    from dgasr.evaluator import EvaluationConfig, evaluate
+    from dgasr.training.manifests import Selection
+
+    config = EvaluationConfig(
+        normalizer="basic", metric="wer", max_steps=8, selection=Selection(limit=NUM_SAMPLES)
+    )  # fmt: skip
+
+    def sample(model: "AsrModel") -> list[dict[str, str]]:
+        found = evaluate(validation, model, config, NUM_SAMPLES).utterances
+        return [{"said": own.reference, "heard": own.hypothesis} for own in found]
+
+    return sample
+
+
+def _calibrate(model: "AsrModel", options: argparse.Namespace, out: Path) -> None:
     from dgasr.model.identity import CONFIG_FILE
     from dgasr.training.calibration import fit_word_offsets
     from dgasr.training.manifests import read_manifest
 
     start_ms, end_ms = fit_word_offsets(model, read_manifest(options.calibration))
     calibrated = replace(model.config, start_offset_ms=round(start_ms, 1), end_offset_ms=round(end_ms, 1))
-    calibrated.save(options.out / CONFIG_FILE)
+    calibrated.save(out / "final" / CONFIG_FILE)
     sys.stdout.write(f"word times: {start_ms:+.1f} ms at starts, {end_ms:+.1f} ms at ends, in {CONFIG_FILE}\n")
-
-
-def _plan(options: argparse.Namespace) -> "Plan":
-    from dgasr.training.phases import Plan, read_plan
-
-    if options.plan is None:
-        plan = Plan(phases=(_phase(options),), weight_decay=options.weight_decay, clip_norm=options.clip_norm)
-    else:
-        plan = read_plan(Path(options.plan))
-    return plan.shortened(options.share)
-
-
-def _phase(options: argparse.Namespace) -> "Phase":
-    from dgasr.training.examples import BatchConfig
-    from dgasr.training.objective import LossWeights
-    from dgasr.training.phases import Phase
-
-    adapts = options.lora or options.adapter is not None
-    trainable = {"projector", "lora"} if adapts else set(PARTS)
-    train = tuple(sorted(trainable - set(options.freeze)))
-    if not train:
-        raise ConfigError(f"--freeze {','.join(options.freeze)}: nothing is left to train. Freeze less.")
-    losses = replace(
-        LossWeights(), diffusion=options.diffusion_weight, autoregressive=options.ar_weight, ctc=options.ctc_weight,
-        frame=options.frame_weight,
-    )  # fmt: skip
-    return Phase(
-        steps=options.steps, learning_rate=options.lr, warmup_steps=options.warmup_steps, train=train, losses=losses,
-        batches=BatchConfig(batch_size=options.batch_size, max_join=options.max_join),
-        strength=(options.augment, options.augment), grad_accumulation=options.grad_accum,
-    )  # fmt: skip
 
 
 def _parts(text: str) -> tuple[str, ...]:

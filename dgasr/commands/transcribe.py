@@ -13,7 +13,7 @@ from dgasr.commands.arguments import add_model_arguments, add_reading_arguments,
 from dgasr.errors import ConfigError, printable
 
 if TYPE_CHECKING:
-    from dgasr.stages.transcripts import RecordingTranscript
+    from dgasr.lake.transcripts import RecordingTranscript
 
 REJECTED_EXIT_CODE = 3
 
@@ -53,14 +53,14 @@ def run(options: argparse.Namespace) -> int:
     """Transcribe what the lake does not hold, print all that was asked for, and name what could not be used."""
     from dgasr.commands.output import ProgressBars, write_transcripts
     from dgasr.lake.location import lake_uri_of
-    from dgasr.stages.discover import list_recordings
+    from dgasr.lake.transcripts import read_transcripts
+    from dgasr.stages.discover import Listing
     from dgasr.stages.embedded import transcribe_sources
     from dgasr.stages.engine import recipe_of, start_engine
-    from dgasr.stages.transcripts import read_transcripts
 
     lake_uri = lake_uri_of(options.lake)
     _check_lake(lake_uri)
-    ids = {recording.recording_id: recording.uri for recording in list_recordings(options.sources, lake_uri)}
+    ids = {recording.recording_id: recording.uri for recording in Listing(options.sources, lake_uri=lake_uri)}
     if not ids:
         raise ConfigError(f"{', '.join(options.sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
     config = engine_config(options)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from dgasr.tables import markdown_table
+
 
 def figures_table(figures: dict[str, Any]) -> str:
     """Lay the figures of one evaluation out for a terminal.
@@ -81,8 +83,7 @@ def _steps_cells(figures: dict[str, Any]) -> Iterator[object]:
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return markdown_table(head, map(list, rows)).rstrip("\n")
 
 
 def _between(interval: Sequence[float] | None, digits: int = 2) -> str:

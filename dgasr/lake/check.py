@@ -16,11 +16,8 @@ from dgasr.lake.location import Lake, open_existing_lake
 from dgasr.lake.rules import LAKE_RULES, REDO, ROW_RULES, Severity, breaches
 from dgasr.lake.schema import TABLES
 from dgasr.lake.table import READ_THREADS, File, read_file, unreadable
-from dgasr.lake.vacuum import unused_files
+from dgasr.lake.upkeep import KEPT, unused_files
 from dgasr.lake.views import files_of_tables, open_tables
-
-KEPT_S = 2 * 24 * 3600.0
-"""How long what a process leaves may be somebody's present work, and is not worth a note, s."""
 
 EXAMPLES = 5
 """Findings of one kind that are written out; one more says how many there are."""
@@ -34,21 +31,16 @@ RESTORE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing that is wrong, or worth knowing.
-
-    Attributes:
-        severity: `fault` or `note`.
-        kind: name of the rule that is broken.
-        where: which file or recording, for a person.
-        what: what is wrong with it.
-        advice: what to do now.
-    """
+    """One thing that is wrong, or worth knowing."""
 
     severity: Severity
     kind: str
+    """Name of the rule that is broken."""
     where: str
+    """Which file or recording, for a person."""
     what: str
     advice: str
+    """What to do now."""
 
     def line(self) -> str:
         """Say it in one line: what, where, what now."""
@@ -57,21 +49,14 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """What an inspection looked at, and what it found.
-
-    Attributes:
-        findings: faults first.
-        num_files: files that were looked at.
-        num_recordings: rows of `recordings` that were checked.
-        num_segments: rows of `segments` that were checked.
-        is_deep: whether all bytes were read, and identities checked.
-    """
+    """What was found, faults first, and how much was looked at."""
 
     findings: tuple[Finding, ...]
     num_files: int
     num_recordings: int
     num_segments: int
     is_deep: bool
+    """All columns were read, and identities checked."""
 
     @property
     def num_faults(self) -> int:
@@ -96,9 +81,6 @@ def check_lake(lake_uri: str, *, is_deep: bool) -> Inspection:
         is_deep: read all columns of all files, and make each recording's id again; otherwise footers, and the columns
             that rules are about.
 
-    Returns:
-        What was found, faults first.
-
     Raises:
         ConfigError: no lake lies there.
         IntegrityError: the log of a table cannot be read, so that nothing else can be judged.
@@ -106,7 +88,7 @@ def check_lake(lake_uri: str, *, is_deep: bool) -> Inspection:
     """
     lake = open_existing_lake(lake_uri)
     tables = files_of_tables(lake)
-    sizes = {key: size for name in TABLES for key, size in lake.list_sizes(name).items()}
+    sizes = {key: info.size for name in TABLES for key, info in lake.list_files(name).items()}
     files = [file for found in tables.values() for file in found]
     with ThreadPoolExecutor(READ_THREADS) as pool:
         wrong = list(pool.map(lambda file: _check_file(lake, file, sizes, is_deep), files))
@@ -114,7 +96,7 @@ def check_lake(lake_uri: str, *, is_deep: bool) -> Inspection:
     # What a lost file leaves without its other half would be reported as well, row by row.
     damaged = {partition_of(file) for file, finding in zip(files, wrong, strict=True) if finding is not None}
     sound = {name: [file for file in found if partition_of(file) not in damaged] for name, found in tables.items()}
-    for key in unused_files(lake, KEPT_S):
+    for key in unused_files(lake, KEPT.total_seconds()):
         what, advice = "no reader needs it any more", "Nothing need be done: `dgasr lake vacuum --yes` removes it"
         findings.append(Finding(severity="note", kind="unused", where=f"{lake.uri}/{key}", what=what, advice=advice))
     counts, found = _check_rows(lake, sound, is_deep)
@@ -140,17 +122,15 @@ def _check_file(lake: Lake, file: File, sizes: dict[str, int], is_deep: bool) ->
     if sizes[file.key] != file.size_bytes:
         return _fault("file_size", lake, file, f"has {sizes[file.key]} bytes, and {file.size_bytes} were committed")
     try:
-        with pyarrow.parquet.ParquetFile(lake.path(file.key), filesystem=lake.filesystem) as source:
-            names, num_rows = source.schema_arrow.names, source.metadata.num_rows
+        try:
+            with pyarrow.parquet.ParquetFile(lake.path(file.key), filesystem=lake.filesystem) as source:
+                names, num_rows = source.schema_arrow.names, source.metadata.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(lake, file.key, error) from error
         if is_deep:
             read_file(lake, file, [name for name in TABLES[file.table].names if name in names])
     except IntegrityError as error:
         return _fault("file_unreadable", lake, file, str(error).partition(": ")[2].partition(". ")[0])
-    except (pa.ArrowException, OSError) as error:
-        sorted_error = unreadable(lake, file.key, error)
-        if not isinstance(sorted_error, IntegrityError):
-            raise sorted_error from error
-        return _fault("file_unreadable", lake, file, f"cannot be read ({error})")
     if num_rows != file.num_rows:
         return _fault("file_rows", lake, file, f"has {num_rows} rows, and {file.num_rows} were committed")
     return None

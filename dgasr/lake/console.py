@@ -12,8 +12,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
 
 from dgasr.errors import ConfigError, DgasrError
-from dgasr.lake.answers import FORMATS
-from dgasr.lake.shell import Questions, read_question
+from dgasr.lake.query import FORMATS, Questions, read_question
 from dgasr.lake.views import view_statements
 
 KEYWORDS = (
@@ -37,22 +36,17 @@ HELP = """\
 
 
 class Console:
-    """A conversation with an open lake."""
+    """A conversation with an open lake: answers go to `out`, times and complaints to `err`."""
 
     def __init__(self, questions: Questions, format: str, out: TextIO, err: TextIO) -> None:
-        """Take the answers' format and where they, times and complaints go."""
-        self._questions = questions
-        self._format = format
+        self._questions, self._format, self._out, self._err = questions, format, out, err
         self._has_timing = True
-        self._out = out
-        self._err = err
 
     def run(self, read_line: Callable[[str], str]) -> None:
         """Answer until there is no more input.
 
-        Args:
-            read_line: shows a prompt and returns a line; raises `EOFError` at the end, and `KeyboardInterrupt` where
-                what was typed is to be forgotten.
+        `read_line` shows a prompt and returns a line; it raises `EOFError` at the end, and `KeyboardInterrupt` where
+        what was typed is to be forgotten.
         """
         typed: list[str] = []
         while True:
@@ -89,7 +83,8 @@ class Console:
     def _command(self, name: str, argument: str = "") -> None:
         """Carry out a command of the shell."""
         if name == ".views":
-            self._out.writelines(f"{line}\n" for line in described_views())
+            for view, text in sorted(view_statements().items()):
+                self._out.write(f"  {view:24}{text.splitlines()[0].removeprefix('-- ')}\n")
         elif name == ".columns":
             self._out.writelines(f"  {column:24}{kind}\n" for column, kind in self._questions.columns(argument))
         elif name == ".show" and argument in view_statements():
@@ -105,10 +100,9 @@ class Console:
 
 
 class NameCompleter(Completer):
-    """Completes the word before the cursor: commands, names of the lake, key words of SQL."""
+    """Completes the word before the cursor: commands, names of the lake (a macro ends in `(…)`), key words of SQL."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        """Take the names of tables, views and columns; a macro ends in `(…)`."""
         commands = [line.split()[0] for line in HELP.splitlines() if line.startswith("  .")]
         self._words = sorted({name.replace("…)", "") for name in names} | set(KEYWORDS) | set(commands))
 
@@ -120,17 +114,7 @@ class NameCompleter(Completer):
 
 
 def converse(lake_uri: str, format: str, preferred_recipe: str, history: Path) -> None:
-    """Open a lake and answer what is typed at the terminal.
-
-    Args:
-        lake_uri: a folder or `s3://` prefix.
-        format: how answers are printed at first.
-        preferred_recipe: recipe whose transcripts count as the latest; empty for the newest.
-        history: file that keeps what was typed.
-
-    Raises:
-        ConfigError, IntegrityError, TransientError: the lake cannot be opened.
-    """
+    """Open a lake and answer what is typed at the terminal; `history` keeps it. Raises as `Questions` does."""
     with Questions(lake_uri, preferred_recipe) as questions:
         names = [*questions.names(), *questions.column_names()]
         try:
@@ -141,13 +125,6 @@ def converse(lake_uri: str, format: str, preferred_recipe: str, history: Path) -
         session: PromptSession[str] = PromptSession(completer=NameCompleter(names), **kept)
         sys.stderr.write(f"{lake_uri}, read-only. .views lists what can be asked, .help the rest.\n")
         Console(questions, format, sys.stdout, sys.stderr).run(session.prompt)
-
-
-def described_views() -> list[str]:
-    """Describe every view in a line: its name and the first line of its header."""
-    return [
-        f"  {name:24}{text.splitlines()[0].removeprefix('-- ')}" for name, text in sorted(view_statements().items())
-    ]
 
 
 def _is_complete(text: str) -> bool:

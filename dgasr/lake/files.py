@@ -1,7 +1,7 @@
-"""The parts of a snapshot as files that DuckDB may open: read-only, nothing else of the machine, folders and S3 alike.
+"""The files of a lake's tables as DuckDB may open them: read-only, nothing else of the machine, folders and S3 alike.
 
-DuckDB asks for ranges of bytes; pyarrow fetches them. What DuckDB is told of a part comes from the snapshot's listing,
-so that opening one costs no request.
+DuckDB asks for ranges of bytes; pyarrow fetches them. Names and lengths come from the tables' logs, so that opening a
+file costs no request.
 """
 
 import re
@@ -19,10 +19,10 @@ from dgasr.errors import DgasrError, IntegrityError
 from dgasr.lake.location import Lake, storage_error
 
 PROTOCOL = "lake"
-"""How the parts' paths begin for DuckDB: `lake://segments/…`."""
+"""How the files' paths begin for DuckDB: `lake://transcripts/…`."""
 
 UNCHANGING = datetime(2000, 1, 1, tzinfo=UTC)
-"""When any part was last written, as far as DuckDB's cache of footers is concerned: parts are never overwritten."""
+"""When any file was last written, as far as DuckDB's cache of footers is concerned: none is ever overwritten."""
 
 READ_ONLY = "reads the lake, and never writes to it"
 """What the error says of a statement that would write."""
@@ -35,7 +35,7 @@ DAMAGE_ERRORS = (duckdb.Error, duckdb.IOException, duckdb.InternalException, duc
 
 
 class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
-    """What `duckdb.register_filesystem` takes: the parts named in a mapping, and no other file."""
+    """What `duckdb.register_filesystem` takes: files by key with their length in bytes, and no other file."""
 
     protocol = PROTOCOL
     cachable = False
@@ -44,24 +44,46 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
         super().__init__()
         self.failure: OSError | None = None
         """Why the store did not give what DuckDB asked for; DuckDB itself passes on no more than text."""
-        self._lake = lake
-        self._sizes = sizes
+        self._lake, self._sizes = lake, sizes
         self._opened: set[str] = set()
         self._remote: dict[str, Any] = {}
         self.stays_open = "://" in lake.uri
-        """Whether parts stay open once they were read from; in a folder each would hold a file descriptor."""
+        """Whether files stay open once they were read from; in a folder each would hold a file descriptor."""
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Describe a part."""
+        """Describe a file."""
         return {"name": path, "size": self._size(path), "type": "file"}
 
     def exists(self, path: str, **_: Any) -> bool:
-        """Say whether a path is a part."""
+        """Say whether a path is a file of the lake."""
         return _key(path) in self._sizes
 
     def modified(self, path: str) -> datetime:
-        """Say when a part was written."""
+        """Say when a file was written."""
         return UNCHANGING
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """Return the file; DuckDB asks so of each path that it is given."""
+        return [path] if self.exists(path) else []
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> "_PartFile":
+        """Open a file; nothing is fetched before it is read."""
+        if mode != "rb":
+            raise PermissionError(f"{_key(path)}: a question {READ_ONLY}")
+        self._opened.add(_key(path))
+        return _PartFile(self, _key(path), self._size(path))
+
+    def open_input(self, key: str) -> Any:
+        """Open a file in pyarrow, for any number of threads.
+
+        One on S3 stays open for the next question: every opening is a request for its length.
+        """
+        file = self._remote.get(key)
+        if file is None:
+            file = self._lake.filesystem.open_input_file(self._lake.path(key))
+            if self.stays_open:
+                self._remote[key] = file
+        return file
 
     def sort_error(self, error: duckdb.Error) -> DgasrError | None:
         """Return what an error of DuckDB says of the lake; `None` where the question is to blame."""
@@ -84,7 +106,7 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
         )
 
     def _broken_keys(self) -> list[str]:
-        """Return the opened parts whose footer cannot be read: DuckDB's errors do not name them."""
+        """Return the opened files whose footer cannot be read: DuckDB's errors do not name them."""
         broken = []
         for key in sorted(self._opened):
             try:
@@ -92,29 +114,6 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
             except (pa.ArrowException, OSError):
                 broken.append(key)
         return broken
-
-    def glob(self, path: str, **_: Any) -> list[str]:
-        """Return the part; DuckDB asks so of each path that it is given."""
-        return [path] if self.exists(path) else []
-
-    def open(self, path: str, mode: str = "rb", **_: Any) -> "_PartFile":
-        """Open a part; nothing is fetched before it is read."""
-        if mode != "rb":
-            raise PermissionError(f"{_key(path)}: a question {READ_ONLY}")
-        self._opened.add(_key(path))
-        return _PartFile(self, _key(path), self._size(path))
-
-    def open_input(self, key: str) -> Any:
-        """Open a part in pyarrow, for any number of threads.
-
-        One on S3 stays open for the next question: every opening is a request for its length.
-        """
-        file = self._remote.get(key)
-        if file is None:
-            file = self._lake.filesystem.open_input_file(self._lake.path(key))
-            if self.stays_open:
-                self._remote[key] = file
-        return file
 
     def _size(self, path: str) -> int:
         try:
@@ -124,54 +123,40 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
 
 
 class _PartFile:
-    """A part, open at a position, one for each thread: DuckDB's threads share a file, and seek before every read.
-
-    pyarrow's file behind it is opened when the first byte is asked for.
-    """
+    """A file, open at a position, one for each thread: DuckDB's threads share a file, and seek before every read."""
 
     def __init__(self, files: LakeFiles, key: str, size_bytes: int) -> None:
-        self._files = files
-        self._key = key
-        self._size_bytes = size_bytes
+        self._files, self._key, self._size_bytes = files, key, size_bytes
         self._local = threading.local()
         self._file: Any = None
 
-    @property
-    def _position(self) -> int:
-        """Where this thread reads next."""
-        return getattr(self._local, "position", 0)
-
-    @_position.setter
-    def _position(self, position: int) -> None:
-        self._local.position = position
-
     def read(self, size: int = -1) -> bytes:
         """Read the next bytes, all of them where the size is negative."""
-        size = self._size_bytes - self._position if size < 0 else min(size, self._size_bytes - self._position)
+        num_left = self._size_bytes - self.tell()
+        size = num_left if size < 0 else min(size, num_left)
         if size <= 0:
             return b""
         try:
-            data = self._fetch(size, self._position)
+            data = self._fetch(size, self.tell())
         except OSError as error:
             self._files.failure = error
             raise
-        self._position += len(data)
+        self._local.position = self.tell() + len(data)
         return data
 
     def _fetch(self, size: int, offset: int) -> bytes:
-        """Fetch bytes of the part."""
         if self._file is None:
             self._file = self._files.open_input(self._key)
         return bytes(self._file.read_at(size, offset))
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to a position."""
-        self._position = offset + (0, self._position, self._size_bytes)[whence]
-        return self._position
+        self._local.position = offset + (0, self.tell(), self._size_bytes)[whence]
+        return self.tell()
 
     def tell(self) -> int:
-        """Return the position."""
-        return self._position
+        """Return where this thread reads next."""
+        return getattr(self._local, "position", 0)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -1,43 +1,35 @@
-"""What the lake holds already, read without DuckDB: recordings of a recipe, objects that were seen, evaluations."""
+"""What the lake holds already, read without DuckDB: recordings of a recipe, objects that were seen, evaluations.
 
-from collections.abc import Iterator, Sequence
+Nothing need lie in the lake yet. Everything here raises IntegrityError where the lake cannot be read, and
+TransientError where the store does not answer.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
 
-from dgasr.lake.location import open_lake
+from dgasr.lake.location import Lake, open_lake
 from dgasr.lake.rows import Row
 from dgasr.lake.schema import table_schema
-from dgasr.lake.table import READ_THREADS, active_files, open_table, read_file
+from dgasr.lake.table import READ_THREADS, File, active_files, open_table, read_file
+from dgasr.records import Shard
+
+OWNER_COLUMNS = ("recording_id", "take", "shard_id", "run_id", "transcribed_at")
+"""What says which of two sets of rows of a recording counts, and whose they are."""
 
 
 def committed_recordings(lake_uri: str, recipe_id: str) -> set[bytes]:
-    """List the recordings that readers see for a recipe, rejected ones too.
-
-    Args:
-        lake_uri: the lake; nothing need lie there yet.
-        recipe_id: the recipe.
-
-    Returns:
-        Recording ids as 16 bytes each: a million of them fit into 100 MB.
-
-    Raises:
-        IntegrityError: the lake cannot be read.
-        TransientError: the store does not answer.
-    """
+    """List the recordings that readers see for a recipe, rejected ones too: ids of 16 bytes, 100 MB for a million."""
     tables = _read(lake_uri, "transcripts", ("recording_id",), recipe_id=recipe_id, row_kind="recording")
     return {bytes.fromhex(value) for table in tables for value in table["recording_id"].to_pylist()}
 
 
 def held_rows(lake_uri: str, recipe_id: str, columns: Sequence[str]) -> pa.Table:
-    """Read what the lake says of the recordings it holds for a recipe, in the order of their ids; raises as above.
-
-    Args:
-        lake_uri: the lake; nothing need lie there yet.
-        recipe_id: the recipe.
-        columns: columns of `recordings` that are wanted; `recording_id` is one of them.
-    """
+    """Read some columns, `recording_id` among them, of the recordings held for a recipe, in the order of their ids."""
     tables = _read(lake_uri, "transcripts", columns, recipe_id=recipe_id, row_kind="recording")
     return pa.concat_tables([_empty("transcripts", columns), *tables]).sort_by("recording_id")
 
@@ -48,7 +40,7 @@ def known_rows(lake_uri: str, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def absent_uris(lake_uri: str) -> set[str]:
-    """List the objects that were last noticed to be gone; raises as `committed_recordings` does."""
+    """List the objects that were last noticed to be gone."""
     columns = ("uri", "event", "noticed_at")
     events = pa.concat_tables([_empty("presence", columns), *_read(lake_uri, "presence", columns)])
     events = events.sort_by("noticed_at")
@@ -57,15 +49,46 @@ def absent_uris(lake_uri: str) -> set[str]:
 
 
 def evaluations_of(lake_uri: str, manifest_digest: str) -> list[Row]:
-    """Read all evaluations on a manifest, the oldest first; raises as `committed_recordings` does.
-
-    Args:
-        lake_uri: the lake; nothing need lie there yet.
-        manifest_digest: hash of the manifest's bytes, hex.
-    """
+    """Read all evaluations on the manifest of this hash, the oldest first."""
     columns = table_schema("evaluations").names
     rows = pa.concat_tables([_empty("evaluations", columns), *_read(lake_uri, "evaluations", columns)])
     return [row for row in rows.sort_by("started_at").to_pylist() if row["manifest_digest"] == manifest_digest]
+
+
+def committed_shards(lake_uri: str, recipe_id: str, shards: Iterable[Shard]) -> set[str]:
+    """Return the ids of those shards of which the lake holds every recording, at the shard's take or a higher one."""
+    shards, lake = list(shards), open_lake(lake_uri)
+    ids = {recording.recording_id for shard in shards for recording in shard.recordings}
+    held = held_owners(lake, open_table(lake, "transcripts"), recipe_id, ids)
+    return {
+        shard.shard_id
+        for shard in shards
+        if all(take_of(held.get(recording.recording_id)) >= shard.take for recording in shard.recordings)
+    }
+
+
+def held_owners(lake: Lake, table: DeltaTable | None, recipe_id: str, ids: set[str]) -> dict[str, Row]:
+    """Read whose rows readers see of some recordings, by recording; of several the highest take."""
+    held: dict[str, Row] = {}
+    wanted = pa.array(sorted(ids), pa.string())
+    files = active_files(table, "transcripts", recipe_id=recipe_id, row_kind="recording")
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        for found in pool.map(partial(_owners, lake), files):
+            for row in found.filter(pc.is_in(found["recording_id"], value_set=wanted)).to_pylist():
+                if take_of(held.get(row["recording_id"])) < take_of(row):
+                    held[row["recording_id"]] = row
+    return held
+
+
+@lru_cache(maxsize=4096)
+def _owners(lake: Lake, file: File) -> pa.Table:
+    """Read the recordings of a file. Files never change, and a process that commits shards asks for each of them."""
+    return read_file(lake, file, OWNER_COLUMNS)
+
+
+def take_of(row: Row | None) -> int:
+    """Return how often a recording was asked for again; -1 where it is not there, 0 where nobody counted."""
+    return -1 if row is None else row["take"] or 0
 
 
 def _read(lake_uri: str, name: str, columns: Sequence[str], **partition: str) -> Iterator[pa.Table]:

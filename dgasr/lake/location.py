@@ -25,16 +25,12 @@ OLD_FOLDERS = frozenset({"commits", "manifests", "claims"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lake:
-    """A lake, open for reading.
-
-    Attributes:
-        uri: the lake as the user named it, for messages.
-        root: its path in `filesystem`, without a trailing slash.
-        filesystem: where it lies.
-    """
+    """A lake, open for reading."""
 
     uri: str
+    """As the user named it, absolute."""
     root: str
+    """Its path in `filesystem`, without a trailing slash."""
     filesystem: pyarrow.fs.FileSystem = field(compare=False)
 
     @property
@@ -58,15 +54,8 @@ class Lake:
         """Return the path of an object of the lake."""
         return f"{self.root}/{key}"
 
-    def list_sizes(self, folder: str) -> dict[str, int]:
-        """List the files under a folder of the lake: size in bytes by key, in order; raises as `list_files` does."""
-        return {key: info.size for key, info in self.list_files(folder).items()}
-
     def list_files(self, folder: str) -> dict[str, pyarrow.fs.FileInfo]:
-        """List the files under a folder of the lake with their size and the time they were written at.
-
-        Returns:
-            By key, sorted by key; empty where the folder is missing.
+        """List the files under a folder by key, sorted, with their sizes and times; nothing where it is missing.
 
         Raises:
             ConfigError: access is denied.
@@ -79,14 +68,6 @@ class Lake:
             raise storage_error(self.uri, error) from error
         files = {info.path[len(self.root) + 1 :]: info for info in found if info.is_file}
         return dict(sorted(files.items()))
-
-    def read(self, key: str) -> bytes:
-        """Read an object of the lake whole; raises as `list_files` does."""
-        try:
-            with self.filesystem.open_input_stream(self.path(key), compression=None) as stream:
-                return stream.read()
-        except OSError as error:
-            raise storage_error(self.uri, error) from error
 
 
 def lake_uri_of(lake: str) -> str:
@@ -106,10 +87,7 @@ def lake_uri_of(lake: str) -> str:
 
 
 def open_lake(lake: str) -> Lake:
-    """Open a lake, whether or not anything lies in it yet.
-
-    Args:
-        lake: a folder, a `file://` URI, or `s3://bucket/prefix`.
+    """Open a lake by its folder, `file://` or `s3://` URI, whether or not anything lies in it yet.
 
     Raises:
         ConfigError: the URI is of no known kind.
@@ -132,12 +110,7 @@ def open_lake(lake: str) -> Lake:
 
 
 def open_existing_lake(lake: str) -> Lake:
-    """Open a lake that something was written to, or an empty folder.
-
-    Raises:
-        ConfigError: nothing lies there, or something that is no lake.
-        TransientError: the store does not answer.
-    """
+    """Open a lake that something was written to, or an empty folder; ConfigError where neither lies there."""
     found = open_lake(lake)
     try:
         entries = found.filesystem.get_file_info(pyarrow.fs.FileSelector(found.root))

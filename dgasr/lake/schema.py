@@ -95,7 +95,7 @@ SEGMENTS = pa.schema(
         _column("text", pa.string(), "what was said; empty where nothing was"),
         _column("language", pa.string(), "language that the text was decoded as"),
         _column("words", pa.list_(pa.field("element", WORD, nullable=False)), "the words of the text, in order"),
-        _column("timing_source", pa.string(), "where word times come from: ctc | interpolated | none"),
+        _column("timing_source", pa.string(), "where word times come from: ctc | interpolated | even | none"),
         _column("confidence", pa.float32(), "probability that the text is right; null when not decoded", nullable=True),
         _column("flags", pa.list_(pa.field("element", pa.string(), nullable=False)), "reasons to doubt the segment"),
         _column("num_steps", pa.int32(), "denoising steps spent, 0 when not decoded"),
@@ -172,7 +172,6 @@ PRESENCE = pa.schema(
 
 RECIPE_ID = _column("recipe_id", pa.string(), "fingerprint of all that changes text or times; partition column")
 DATE = _column("date", pa.date32(), "UTC date of modified_at (else of started_at, noticed_at); partition column")
-
 ROW_KIND = _column("row_kind", pa.string(), "recording | segment; partition column")
 
 VIEWS: dict[str, pa.Schema] = {
@@ -202,6 +201,8 @@ TABLES: dict[str, pa.Schema] = {
 
 PARTITIONS: dict[str, tuple[pa.Field, ...]] = {
     "transcripts": (RECIPE_ID, DATE, ROW_KIND),
+    "recordings": (RECIPE_ID, DATE),  # a table before Delta Lake
+    "segments": (RECIPE_ID, DATE),  # likewise
     "runs": (DATE,),
     "evaluations": (DATE,),
     "presence": (DATE,),

@@ -23,22 +23,16 @@ from dgasr.lake.schema import PARTITIONS, SCHEMA_VERSION, table_schema
 READ_THREADS = 16
 """Files read at once: on S3 nearly all of their time is waiting."""
 
-
 CHECKPOINT_COMMITS = "50"
 """Commits between two checkpoints of a table's log: whoever opens the table reads as many small objects at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class File:
-    """A Parquet file of a table that readers see.
-
-    Attributes:
-        key: where it lies, from the lake's root.
-        size_bytes: its length.
-        num_rows: rows in it.
-    """
+    """A Parquet file of a table that readers see."""
 
     key: str
+    """Where it lies, from the lake's root."""
     size_bytes: int
     num_rows: int
 
@@ -77,13 +71,12 @@ def open_table(lake: Lake, name: str) -> DeltaTable | None:
 
 def create_table(lake: Lake, name: str) -> DeltaTable:
     """Make a table, unless somebody else is faster."""
-    uri = f"{lake.uri}/{name}"
     configuration = {
         "delta.checkpointInterval": CHECKPOINT_COMMITS,
         "delta.dataSkippingStatsColumns": "recording_id" if name == "transcripts" else "run_id",
         "dgasr.schema_version": str(SCHEMA_VERSION),
     }
-    with delta_errors(uri):
+    with delta_errors(f"{lake.uri}/{name}"):
         try:
             return DeltaTable.create(
                 lake.table_uri(name),
@@ -93,9 +86,8 @@ def create_table(lake: Lake, name: str) -> DeltaTable:
                 storage_options=dict(lake.storage_options),
                 raise_if_key_not_exists=False,
             )
-        except (CommitFailedError, DeltaError) as error:
-            found = open_table(lake, name)
-            if found is None:
+        except DeltaError as error:
+            if (found := open_table(lake, name)) is None:
                 raise error
             return found
 
@@ -194,13 +186,8 @@ def delta_errors(where: str) -> Iterator[None]:
         yield
     except (CommitFailedError, TableNotFoundError):
         raise
-    except OSError as error:
-        raise _sorted(where, error, storage_error(where, error)) from error
-    except (DeltaError, ValueError) as error:
-        broken = IntegrityError(
-            f"{where}: its log cannot be read ({error}). Restore `_delta_log` from a copy; nothing was changed."
-        )
-        raise _sorted(where, error, broken) from error
+    except (OSError, DeltaError, ValueError) as error:
+        raise _sorted(where, error) from error
 
 
 CLOSED = re.compile(
@@ -212,11 +199,15 @@ SILENT = re.compile(r"Generic S3|error sending request|timed? ?out|SlowDown|No s
 """What they have in them where the store did not answer."""
 
 
-def _sorted(where: str, error: Exception, otherwise: DgasrError) -> DgasrError:
-    """Return what the text of an error says; Delta Lake passes on no more of what its store did."""
+def _sorted(where: str, error: Exception) -> DgasrError:
+    """Sort an error by its text: Delta Lake passes on no more of what its store did."""
     text = str(error)
     if CLOSED.search(text):
         return ConfigError(f"{where}: the lake cannot be written or read ({text}). Check its place and permissions.")
     if SILENT.search(text):
         return TransientError(f"{where}: the store did not answer ({text}). Try again; `dgasr doctor` tests it.")
-    return otherwise
+    if isinstance(error, OSError):
+        return storage_error(where, error)
+    return IntegrityError(
+        f"{where}: its log cannot be read ({error}). Restore `_delta_log` from a copy; nothing was changed."
+    )

@@ -1,6 +1,6 @@
-"""Transcripts out of a lake: a choice in, rows of one recording after the other out, however many there are."""
+"""Transcripts out of a lake: a choice in, recordings with their segments out, one after the other. Writes nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar
@@ -9,7 +9,9 @@ import duckdb
 import pyarrow as pa
 
 from dgasr.errors import ConfigError, IntegrityError
-from dgasr.lake.shell import Questions
+from dgasr.lake.query import Questions
+from dgasr.lake.views import connect
+from dgasr.records import join_words
 
 Row = dict[str, Any]
 
@@ -22,8 +24,45 @@ LATEST = "from recordings_latest"
 
 RECORDING_COLUMNS = ("uri", "status", "reason", "message", "decoded_s", "num_words", "language", "recording_id")
 
+WANTED_TRANSCRIPTS = """
+    select recording, list(segment order by segment.segment_index) filter (where segment.recording_id is not null)
+    from recordings as recording
+    join wanted on wanted.recording_id = recording.recording_id
+    left join segments as segment
+        on segment.recipe_id = recording.recipe_id and segment.recording_id = recording.recording_id
+    where recording.recipe_id = ?
+    group by recording
+    order by any_value(recording.uri)
+"""
+
 ROWS_AT_ONCE = 200
-"""Segments that are fetched together."""
+"""Segments that are fetched together, or a quarter as many recordings."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordingTranscript:
+    """Rows of the lake that belong to one recording."""
+
+    recording: Row
+    """A row of `recordings`."""
+    segments: tuple[Row, ...]
+    """Its rows of `segments`, in order."""
+
+    @property
+    def text(self) -> str:
+        """The text of all segments."""
+        return join_words(row["text"] for row in self.segments)
+
+
+def read_transcripts(lake_uri: str, recipe_id: str, recording_ids: Sequence[str]) -> Iterator[RecordingTranscript]:
+    """Yield some recordings with their segments, as far as the lake holds them for a recipe, sorted by URI."""
+    wanted = pa.table({"recording_id": pa.array(sorted(set(recording_ids)), pa.string())})
+    with connect(lake_uri) as connection:
+        connection.register("wanted", wanted)
+        cursor = connection.execute(WANTED_TRANSCRIPTS, [recipe_id])
+        while rows := cursor.fetchmany(ROWS_AT_ONCE // 4):
+            for recording, segments in rows:
+                yield RecordingTranscript(recording=recording, segments=tuple(segments or ()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,15 +91,9 @@ class Summary:
 
 
 class ChosenTranscripts:
-    """The transcripts of a choice, in a lake that is open."""
+    """The transcripts of a choice, in a lake that is open; raises as `Questions` does."""
 
     def __init__(self, questions: Questions, choice: Choice) -> None:
-        """Look up what is chosen.
-
-        Raises:
-            ConfigError: the question is wrong, or its answer has no column `uri`.
-            IntegrityError, TransientError: the lake cannot be read.
-        """
         self._questions = questions
         conditions = ["starts_with(uri, $prefix)"]
         if choice.query:
@@ -83,13 +116,8 @@ class ChosenTranscripts:
         """List the recordings that are chosen, with a transcript or without, in order."""
         return [uri for (uri,) in self._ask("select uri from chosen order by uri").fetchall()]
 
-    def read(self) -> Iterator[tuple[Row, list[Row]]]:
-        """Yield each recording that has a transcript, and its segments in order.
-
-        Raises:
-            IntegrityError: a part cannot be read, or a recording's segments do not follow each other.
-            TransientError: the store does not answer.
-        """
+    def read(self) -> Iterator[RecordingTranscript]:
+        """Yield each recording that has a transcript; IntegrityError where its segments do not follow each other."""
         names = ", ".join(f"chosen.{name} as of_{name}" for name in RECORDING_COLUMNS)
         cursor = self._ask(
             f'select {names}, segments.* from segments join chosen using (recipe_id, "date", recording_id)'
@@ -100,7 +128,8 @@ class ChosenTranscripts:
                 raise IntegrityError(f"recording {recording_id}: its segments do not follow each other in the lake.")
             done.add(recording_id)
             segments = sorted(rows, key=lambda row: row["segment_index"])
-            yield {name: segments[0][f"of_{name}"] for name in RECORDING_COLUMNS}, segments
+            recording = {name: segments[0][f"of_{name}"] for name in RECORDING_COLUMNS}
+            yield RecordingTranscript(recording=recording, segments=tuple(segments))
 
     def _ask(self, sql: str) -> duckdb.DuckDBPyConnection:
         """Ask something of what is chosen."""

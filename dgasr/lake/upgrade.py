@@ -1,7 +1,7 @@
-"""A lake of the format before Delta Lake in, the same rows in a new one out. Reads no more of the old than it must.
+"""A lake of the format before Delta Lake in, the same rows in a new one out. Changes nothing in the old lake.
 
 In the old format a shard's parts are visible once `commits/` or the highest manifest names them, parts of `runs` and
-the like once they lie there; of several sets of rows of one recording one counts. Changes nothing in the old lake.
+the like once they lie there; of several sets of rows of one recording one counts.
 """
 
 import gzip
@@ -9,21 +9,22 @@ import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.lake.commit import append_rows, commit_transcripts
+from dgasr.lake.files import PROTOCOL
 from dgasr.lake.location import OLD_FOLDERS, Lake, lake_uri_of, open_lake, storage_error
-from dgasr.lake.schema import RECORDINGS, ROW_KINDS, SEGMENTS, TABLES, table_schema
+from dgasr.lake.schema import TABLES, VIEWS, table_schema
 from dgasr.lake.table import READ_THREADS
+from dgasr.lake.views import open_duckdb, scan_statement
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +34,31 @@ SHARDS_AT_ONCE = 200
 OWN_PART = re.compile(r"[A-Za-z0-9_-]{1,128}\.parquet")
 """Name of a part that one execution wrote; merged parts have a dot more, and only a manifest makes them visible."""
 
-WINNER = [("take", "descending"), ("transcribed_at", "ascending"), ("shard_id", "ascending")]
-"""Order in which the first of several sets of rows of one recording and recipe counts."""
+COUNTING = """
+    create temp table counting as
+    select recipe_id, "date", recording_id, shard_id,
+        (dense_rank() over (partition by recipe_id, "date" order by shard_id) - 1) // $shards as batch
+    from (
+        select * from recordings
+        qualify row_number() over (
+            partition by recipe_id, recording_id order by coalesce(take, 0) desc, transcribed_at, shard_id
+        ) = 1
+    )
+"""
+"""Of several sets of rows of one recording and recipe the one that counts, and the commit it goes into."""
+
+ROWS_OF_BATCH = """
+    with chosen as (
+        from counting where recipe_id = $recipe_id and "date" = $date and batch = $batch
+    )
+    select *, 'recording' as row_kind from recordings semi join chosen using (recipe_id, "date", recording_id, shard_id)
+    union all by name
+    select *, 'segment' as row_kind from segments semi join chosen using (recipe_id, "date", recording_id, shard_id)
+    order by row_kind, recording_id, segment_index
+"""
+
+Keys = dict[str, list[str]]
+"""Keys of parts by table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,12 +83,7 @@ class Upgrade:
 def upgrade_lake(old_uri: str, new_uri: str) -> Upgrade:
     """Copy what readers of an old lake see into a new one; may be killed and started again, and copies nothing twice.
 
-    Args:
-        old_uri: the old lake; nothing may write to it meanwhile.
-        new_uri: the new one; nothing need lie there yet.
-
-    Returns:
-        What was copied.
+    Nothing may write to the old lake meanwhile; in the new one nothing need lie yet.
 
     Raises:
         ConfigError: there is no old lake, or both are the same.
@@ -74,137 +93,79 @@ def upgrade_lake(old_uri: str, new_uri: str) -> Upgrade:
     if lake_uri_of(old_uri) == lake_uri_of(new_uri):
         raise ConfigError(f"{old_uri}: an old lake is copied, not changed. Name another place for the new one.")
     old = open_lake(old_uri)
-    manifest = _manifest(old)
-    commits = [key for key in old.list_sizes("commits") if key.endswith(".json")]
-    if not commits and not any(old.list_sizes(folder) for folder in OLD_FOLDERS):
+    commits = [key for key in old.list_files("commits") if key.endswith(".json")]
+    if not commits and not any(old.list_files(folder) for folder in OLD_FOLDERS):
         raise ConfigError(f"{old_uri}: is no lake of the format before Delta Lake, and needs no upgrade.")
-    by_partition: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for table, key in _shard_parts(old, manifest, commits):
-        by_partition[_value(key, "recipe_id"), _value(key, "date")][table].append(key)
+    keys = _visible_parts(old, commits)
+    sizes = {key: info.size for table in keys for key, info in old.list_files(table).items()}
+    for key in (key for found in keys.values() for key in found if key not in sizes):
+        raise IntegrityError(f"{old.uri}/{key}: a part is missing. Restore it from a copy.")
+    scans = [scan_statement(name, [f"{PROTOCOL}://{key}" for key in found]) for name, found in keys.items()]
+    connection, files = open_duckdb(old, sizes, scans)
+    with connection:
+        try:
+            return _copy(connection, old, new_uri)
+        except duckdb.Error as error:
+            raise files.sort_error(error) or error from error
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, old: Lake, new_uri: str) -> Upgrade:
+    """Copy the rows that count, some shards at a time, and the rows of the other tables."""
+    connection.execute(COUNTING, {"shards": SHARDS_AT_ONCE})
     copied: set[tuple[str, str]] = set()
-    winners = _winners(old, {place: tables["recordings"] for place, tables in by_partition.items()})
-    for (recipe_id, day), rows in winners.items():
-        segments = by_partition[recipe_id, day]["segments"]
-        for shard_ids in _groups(sorted(rows["shard_id"].unique().to_pylist()), SHARDS_AT_ONCE):
-            recordings = rows.filter(pc.is_in(rows["shard_id"], value_set=pa.array(shard_ids)))
-            data = _transcripts(old, recordings, segments, shard_ids, recipe_id, day)
-            copied |= {(recipe_id, recording_id) for recording_id in commit_transcripts(new_uri, recipe_id, data)}
+    batches = connection.execute('select distinct recipe_id, "date", batch from counting order by all').fetchall()
+    for recipe_id, day, batch in batches:
+        values = {"recipe_id": recipe_id, "date": day, "batch": batch}
+        rows = connection.sql(ROWS_OF_BATCH, params=values).to_arrow_table()
+        schema = table_schema("transcripts")
+        data = pa.Table.from_arrays([rows[field.name].cast(field.type) for field in schema], schema=schema)
+        num_said, num_there = pc.sum(data["num_segments"]).as_py() or 0, data["segment_index"].drop_null().length()
+        if num_said != num_there:
+            raise IntegrityError(
+                f"{old.uri}: recordings of recipe {recipe_id} on {day} say num_segments={num_said}, and {num_there} "
+                "are there. Mend the old lake first."
+            )
+        copied |= {(recipe_id, recording_id) for recording_id in commit_transcripts(new_uri, recipe_id, data)}
         logger.info("%s: recipe %s, %s is copied", new_uri, recipe_id, day)
-    num_sets = sum(_rows(old, "recordings", tables["recordings"]).num_rows for tables in by_partition.values())
     num_rows = 0
-    for table in TABLES:
-        if table != "transcripts":
-            found = _rows(old, table, _loose_parts(old, manifest, table)).to_pylist()
-            num_rows += len(found) if append_rows(new_uri, table, found) else 0
-    num_left = num_sets - sum(rows.num_rows for rows in winners.values())
+    for name in (name for name in TABLES if name != "transcripts"):
+        found = connection.sql(f'select * exclude ("date") from {name}').to_arrow_table().to_pylist()
+        num_rows += len(found) if append_rows(new_uri, name, found) else 0
+    ((num_left,),) = connection.execute(
+        "select (select count(*) from recordings) - (select count(*) from counting)"
+    ).fetchall()
     return Upgrade(num_recordings=len(copied), num_left=num_left, num_rows=num_rows)
 
 
-def _manifest(old: Lake) -> dict[str, Any]:
-    """Read the manifest that readers follow: `parts`, `covers` and `dropped`, empty where there is none."""
-    keys = [key for key in old.list_sizes("manifests") if re.fullmatch(r"manifests/\d{8}\.json\.gz", key)]
-    return json.loads(gzip.decompress(old.read(keys[-1]))) if keys else {"parts": [], "covers": [], "dropped": []}
-
-
-def _shard_parts(old: Lake, manifest: dict[str, Any], commits: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield table and key of the parts of recordings and segments that readers see."""
+def _visible_parts(old: Lake, commits: list[str]) -> Keys:
+    """List the parts that readers of an old lake see, by table."""
+    manifest: dict[str, Any] = {"parts": [], "covers": [], "dropped": []}
+    manifests = [key for key in old.list_files("manifests") if re.fullmatch(r"manifests/\d{8}\.json\.gz", key)]
+    if manifests:
+        manifest = json.loads(gzip.decompress(_read(old, manifests[-1])))
     covers, dropped = set(manifest["covers"]), set(manifest["dropped"])
-    wanted = [key for key in commits if key not in covers]
+    keys: Keys = defaultdict(list)
+    for table, key in [*((part[0], part[1]) for part in manifest["parts"]), *_committed(old, commits, covers)]:
+        if not any(f"/recipe_id={recipe_id}/" in key for recipe_id in dropped):
+            keys[table].append(key)
+    for table in TABLES:
+        if table != "transcripts":
+            own = [key for key in old.list_files(table) if OWN_PART.fullmatch(key.rpartition("/")[2])]
+            keys[table] = sorted({*keys[table], *(key for key in own if key not in covers)})
+    return {name: keys[name] for name in (*VIEWS, *TABLES) if name != "transcripts"}
+
+
+def _committed(old: Lake, commits: list[str], covers: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield table and key of the parts that commits name which no manifest covers."""
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        parts = [
-            (part["table"], part["key"]) for data in pool.map(old.read, wanted) for part in json.loads(data)["parts"]
-        ]
-    for table, key in [*((part[0], part[1]) for part in manifest["parts"]), *parts]:
-        if table in ROW_KINDS and _value(key, "recipe_id") not in dropped:
-            yield table, key
+        for data in pool.map(lambda key: _read(old, key), [key for key in commits if key not in covers]):
+            yield from ((part["table"], part["key"]) for part in json.loads(data)["parts"])
 
 
-def _loose_parts(old: Lake, manifest: dict[str, Any], table: str) -> list[str]:
-    """List the parts of a table without shards: merged ones, and those of single executions."""
-    covers = set(manifest["covers"])
-    merged = [key for name, key, *_ in manifest["parts"] if name == table]
-    own = [key for key in old.list_sizes(table) if OWN_PART.fullmatch(key.rpartition("/")[2])]
-    return sorted({*merged, *(key for key in own if key not in covers)})
-
-
-def _winners(old: Lake, parts: dict[tuple[str, str], list[str]]) -> dict[tuple[str, str], pa.Table]:
-    """Read the recordings that count, one set of rows for each recipe and recording, by recipe and date."""
-    tables = {place: _rows(old, "recordings", keys) for place, keys in parts.items()}
-    columns = ["recording_id", "transcribed_at", "shard_id"]
-    candidates = [
-        rows.select(columns)
-        .append_column("take", pc.fill_null(rows["take"], 0))
-        .append_column("set", _sets(rows, *place))
-        .append_column("recipe_id", pa.repeat(place[0], rows.num_rows))
-        for place, rows in tables.items()
-    ]
-    best: dict[tuple[str, str], str] = {}
-    for row in pa.concat_tables(candidates).sort_by(WINNER).to_pylist():
-        best.setdefault((row["recipe_id"], row["recording_id"]), row["set"])
-    counting = pa.array(best.values(), pa.string())
-    return {place: rows.filter(pc.is_in(_sets(rows, *place), value_set=counting)) for place, rows in tables.items()}
-
-
-def _sets(rows: pa.Table, recipe_id: str = "", day: str = "") -> pa.ChunkedArray:
-    """Name the set of rows that each row belongs to: one recording in one shard, of a recipe, on a day."""
-    return pc.binary_join_element_wise(rows["recording_id"], rows["shard_id"], recipe_id, day, "/")
-
-
-def _transcripts(
-    old: Lake, recordings: pa.Table, segments: Sequence[str], shard_ids: Sequence[str], recipe_id: str, day: str
-) -> pa.Table:
-    """Make rows of `transcripts` from recordings of some shards and the parts that hold their segments."""
-    own = _rows(old, "segments", segments, pc.field("shard_id").isin(shard_ids))
-    own = own.filter(pc.is_in(_sets(own), value_set=_sets(recordings).combine_chunks()))
-    if own.num_rows != (pc.sum(recordings["num_segments"]).as_py() or 0):
-        raise IntegrityError(
-            f"{old.uri}: recordings of recipe {recipe_id} on {day} say num_segments="
-            f"{pc.sum(recordings['num_segments'])}, and {own.num_rows} are there. Mend the old lake first."
-        )
-    own = own.sort_by([("recording_id", "ascending"), ("segment_index", "ascending")])
-    schema, constants, added = (
-        table_schema("transcripts"),
-        {"recipe_id": recipe_id, "date": date.fromisoformat(day)},
-        [],
-    )
-    for view, rows in (("recordings", recordings.sort_by("recording_id")), ("segments", own)):
-        values = constants | {"row_kind": ROW_KINDS[view]}
-        columns = [
-            rows[field.name]
-            if field.name in rows.column_names
-            else pa.repeat(pa.scalar(values.get(field.name), field.type), rows.num_rows)
-            for field in schema
-        ]
-        added.append(pa.table(columns, schema=schema))
-    return pa.concat_tables(added)
-
-
-def _rows(old: Lake, table: str, keys: Sequence[str], filter: pc.Expression | None = None) -> pa.Table:
-    """Read parts of an old table; columns that came later are null, and the date of loose ones is left out."""
-    schema = {"recordings": RECORDINGS, "segments": SEGMENTS}.get(table) or TABLES[table]
-    if not keys:
-        return schema.empty_table()
+def _read(lake: Lake, key: str) -> bytes:
+    """Read an object of the lake whole."""
     try:
-        source = pyarrow.dataset.FileSystemDataset.from_paths(
-            [old.path(key) for key in keys],
-            schema=schema,
-            format=pyarrow.dataset.ParquetFileFormat(),
-            filesystem=old.filesystem,
-        )
-        return source.to_table(filter=filter)
-    except FileNotFoundError as error:
-        raise IntegrityError(f"{old.uri}: a part is missing ({error}). Restore it from a copy.") from error
+        with lake.filesystem.open_input_stream(lake.path(key), compression=None) as stream:
+            return stream.read()
     except OSError as error:
-        raise storage_error(old.uri, error) from error
-    except pa.ArrowException as error:
-        raise IntegrityError(f"{old.uri}: a part cannot be read ({error}). Restore it from a copy.") from error
-
-
-def _groups(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """Cut a list into pieces."""
-    yield from (items[first : first + size] for first in range(0, len(items), size))
-
-
-def _value(key: str, column: str) -> str:
-    """Return what a key says of a partition column."""
-    return next((piece.partition("=")[2] for piece in key.split("/") if piece.startswith(f"{column}=")), "")
+        raise storage_error(lake.uri, error) from error

@@ -1,4 +1,9 @@
-"""A lake kept in good order: small files merged, a damaged partition taken out."""
+"""A lake kept in good order: small files merged, a damaged partition taken out, what nobody needs removed.
+
+All of it may be killed and started again at any time, beside writers, readers and itself. Everything here raises
+ConfigError where no lake lies or it cannot be written, IntegrityError where it cannot be read, and TransientError where
+the store does not answer.
+"""
 
 import logging
 import re
@@ -7,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import ClassVar
 
 import pyarrow as pa
@@ -14,9 +21,10 @@ from deltalake import BloomFilterProperties, ColumnProperties, WriterProperties,
 from deltalake.exceptions import CommitFailedError
 
 from dgasr.errors import ConfigError, TransientError
-from dgasr.lake.location import Lake, open_existing_lake
+from dgasr.lake.location import Lake, open_existing_lake, storage_error
 from dgasr.lake.schema import TABLES, table_schema
 from dgasr.lake.table import File, active_files, delta_errors, open_table, read_batches
+from dgasr.lake.views import connect
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +60,12 @@ MERGED = WriterProperties(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompactionConfig:
-    """How files are merged.
-
-    Attributes:
-        target_bytes: length at which a merged file is closed, bytes.
-    """
+    """How files are merged."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     target_bytes: int = 128 * 2**20
+    """Length at which a merged file is closed, bytes."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that merge nothing."""
@@ -90,18 +95,10 @@ class Compaction:
 
 
 def compact(lake_uri: str, config: CompactionConfig) -> Compaction:
-    """Merge the files of each partition that has small ones.
-
-    May be killed and started again at any time, beside writers, readers and other compactions. The files that were
-    merged stay until `vacuum` removes them: whoever looked before still reads them.
+    """Merge the files of each partition that has small ones; those that were merged stay until `vacuum` removes them.
 
     Each partition is overwritten with its own rows. `DeltaTable.optimize.compact` would be cheaper, but two of them at
     once double all rows in delta-rs 1.6.6, whatever `commit_properties` say (docs/decisions/0021-delta-lake.md).
-
-    Raises:
-        ConfigError: no lake lies there, or it cannot be written.
-        IntegrityError: the lake cannot be read.
-        TransientError: the store does not answer.
     """
     lake, done = open_existing_lake(lake_uri), Compaction()
     for name in TABLES:
@@ -127,13 +124,11 @@ def _merge(lake: Lake, name: str, partition: dict[str, str], target_bytes: int) 
     """Overwrite a partition with its own rows, in the order in which they lie there."""
     for _ in range(MAX_CONFLICTS):
         table = open_table(lake, name)
-        files = _mergeable(active_files(table, name, **partition), target_bytes).get(tuple(partition.items()))
-        if table is None or files is None:
+        files = active_files(table, name, **partition)
+        if table is None or not _mergeable(files, target_bytes):
             return Compaction()
         with suppress(CommitFailedError), delta_errors(f"{lake.uri}/{name}"):
-            batches = (
-                batch for file in active_files(table, name, **partition) for batch in read_batches(lake, file, 8192)
-            )
+            batches = (batch for file in files for batch in read_batches(lake, file, ROWS_AT_ONCE))
             write_deltalake(
                 table,
                 pa.RecordBatchReader.from_batches(table_schema(name), batches),
@@ -142,14 +137,13 @@ def _merge(lake: Lake, name: str, partition: dict[str, str], target_bytes: int) 
                 target_file_size=target_bytes,
                 writer_properties=MERGED,
             )
-            num_written = len(active_files(table, name, **partition))
-            return Compaction(num_merged=len(files), num_written=num_written)
+            return Compaction(num_merged=len(files), num_written=len(active_files(table, name, **partition)))
         time.sleep(0.1)
     return Compaction(num_busy=1)
 
 
 def forget_partition(lake_uri: str, partition: str) -> int:
-    """Take a partition out, whole or not, so that the ledger holds nothing of it and the next run fills it anew.
+    """Take a partition out, whole or not, so that the lake holds nothing of it and the next run fills it anew.
 
     Args:
         lake_uri: the lake.
@@ -157,11 +151,6 @@ def forget_partition(lake_uri: str, partition: str) -> int:
 
     Returns:
         Files that readers do not see any more; `vacuum` removes them.
-
-    Raises:
-        ConfigError: no lake lies there, or this is no partition.
-        IntegrityError: the log cannot be read.
-        TransientError: the store does not answer, or others replaced the same files all the time.
     """
     match = PARTITION.fullmatch(partition)
     if not match:
@@ -176,3 +165,134 @@ def forget_partition(lake_uri: str, partition: str) -> int:
             return int(table.delete(" and ".join(conditions) or None)["num_removed_files"])
         time.sleep(0.1)
     raise TransientError(f"{lake_uri}/{name}: others replace the same files all the time. Stop them, or try again.")
+
+
+FOLLOWED = """
+    with held as (
+        select recipe_id, recording_id, transcribed_at as last_at, status = 'rejected' as is_rejected from recordings
+    ),
+    followed as (
+        select held.recipe_id, held.recording_id, min(later.last_at) as followed_at
+        from held
+        left join held as later
+            on later.recording_id = held.recording_id
+            and later.recipe_id <> held.recipe_id
+            and later.last_at > held.last_at
+            and (held.is_rejected or not later.is_rejected)
+        group by all
+    )
+    select recipe_id, count(*)::bigint, max(followed_at)
+    from followed
+    group by recipe_id
+    having count(*) = count(followed_at) and max(followed_at) < ?
+    order by recipe_id
+"""
+"""A transcript is followed once another recipe has a later one of the same version of the object; a rejection follows
+no transcript."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VacuumConfig:
+    """What may go, and when."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    grace_s: float = 2 * 24 * 3600.0
+    """How long a question may take that was begun before a compaction, and how long a writer may pause, s, in whole
+    hours, rounded up; nothing that either may still need is removed."""
+    recipe_grace_s: float = 30 * 24 * 3600.0
+    """How long all of a recipe's transcripts must have had later ones before its rows may go, s."""
+    keep_superseded: bool = False
+    """Keep the rows of such recipes for ever."""
+
+    def __post_init__(self) -> None:
+        """Refuse times that have not come yet."""
+        if self.grace_s < 0 or self.recipe_grace_s < 0:
+            raise ConfigError("VacuumConfig: grace_s and recipe_grace_s are durations, 0 s or more.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SupersededRecipe:
+    """A recipe that nothing is seen of in `recordings_latest`."""
+
+    recipe_id: str
+    num_recordings: int
+    since: datetime
+    """When the last of them got a later transcript."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vacuum:
+    """What may go, or what went."""
+
+    unused: tuple[str, ...]
+    """Keys of files of tables that no version within the grace period names."""
+    staged: tuple[str, ...]
+    """Keys of features and notes of runs that ended or died."""
+    superseded: tuple[SupersededRecipe, ...]
+    """Recipes whose rows go; their files follow a grace period later."""
+    is_dry_run: bool
+    """Nothing was changed."""
+
+    def line(self) -> str:
+        """Say it in one line."""
+        verb = "would be" if self.is_dry_run else "were"
+        return (
+            f"{len(self.unused)} unused files, {len(self.staged)} staged files and the rows of {len(self.superseded)} "
+            f"superseded recipes {verb} removed"
+        )
+
+
+def vacuum(lake_uri: str, config: VacuumConfig, *, is_dry_run: bool = False) -> Vacuum:
+    """Remove what nobody needs any more, or say what that is: rows of superseded recipes, unused and staged files."""
+    lake, now = open_existing_lake(lake_uri), datetime.now(UTC)
+    superseded: tuple[SupersededRecipe, ...] = ()
+    if not config.keep_superseded:
+        with connect(lake_uri) as connection:
+            rows = connection.execute(FOLLOWED, [now - timedelta(seconds=config.recipe_grace_s)]).fetchall()
+        superseded = tuple(SupersededRecipe(recipe_id=row[0], num_recordings=row[1], since=row[2]) for row in rows)
+    for recipe in () if is_dry_run else superseded:
+        forget_partition(lake_uri, f"recipe_id={recipe.recipe_id}")
+    unused = unused_files(lake, config.grace_s, is_dry_run=is_dry_run)
+    staged = sweep_staging(lake, now - timedelta(seconds=config.grace_s), is_dry_run=is_dry_run)
+    done = Vacuum(unused=tuple(unused), staged=tuple(staged), superseded=superseded, is_dry_run=is_dry_run)
+    logger.info("vacuum of %s: %s", lake_uri, done.line())
+    return done
+
+
+def unused_files(lake: Lake, grace_s: float, *, is_dry_run: bool = True) -> list[str]:
+    """List what no version of a table within the grace period names, of killed writers too; remove it if asked."""
+    keys: list[str] = []
+    for name in TABLES:
+        if (table := open_table(lake, name)) is not None:
+            with delta_errors(f"{lake.uri}/{name}"):
+                hours = ceil(grace_s / 3600)
+                found = table.vacuum(hours, dry_run=is_dry_run, enforce_retention_duration=False, full=True)
+            keys += [f"{name}/{key}" for key in found]
+    return keys
+
+
+KEPT = timedelta(days=2)
+"""How long after its last object was written a staged part or a run's folder may be in use; heartbeats come oftener."""
+
+
+def sweep_staging(lake: Lake, before: datetime, *, is_dry_run: bool = False) -> list[str]:
+    """Remove what lies in staging for shards and runs of which nothing was written since a time; list its keys.
+
+    In reverse order, so that a staged part loses its mark of wholeness first. On S3 pyarrow leaves an empty object of
+    a folder's name, which nobody lists.
+    """
+    owners: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    files = lake.list_files("staging")
+    for key in files:  # a long run's oldest assignment is as new as its newest heartbeat
+        owners[tuple(key.split("/")[1:3])].append(key)
+    settled = [keys for keys in owners.values() if all(files[key].mtime < before for key in keys)]
+    swept = sorted((key for keys in settled for key in keys), reverse=True)
+    for key in () if is_dry_run else swept:
+        try:
+            lake.filesystem.delete_file(lake.path(key))
+        except FileNotFoundError:
+            continue  # somebody else was faster
+        except OSError as error:
+            raise storage_error(lake.uri, error) from error
+    return swept

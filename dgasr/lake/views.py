@@ -5,11 +5,12 @@ left out, through `dgasr.lake.files`: no extension of DuckDB is needed, not for 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import duckdb
@@ -18,7 +19,7 @@ import pyarrow as pa
 from dgasr.errors import ConfigError
 from dgasr.lake.files import PROTOCOL, LakeFiles
 from dgasr.lake.location import Lake, open_existing_lake
-from dgasr.lake.schema import PARTITIONS, TABLES, VIEWS
+from dgasr.lake.schema import PARTITIONS, TABLES, VIEWS, table_schema
 from dgasr.lake.table import File, active_files, open_table
 
 _HERE = Path(__file__).resolve()
@@ -78,6 +79,13 @@ def connect(lake_uri: str, preferred_recipe: str = "") -> duckdb.DuckDBPyConnect
     return open_questions(lake_uri, preferred_recipe)[0]
 
 
+def ask(connection: duckdb.DuckDBPyConnection, query: str, **values: Any) -> list[dict[str, Any]]:
+    """Answer a query with values for its `$name`s, row by row, each by the names of its columns."""
+    result = connection.execute(query, values) if values else connection.execute(query)
+    names = [column[0] for column in result.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
 def open_questions(lake_uri: str, preferred_recipe: str) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
     """Open a lake as `connect` does; what it reads through comes too, and knows what DuckDB's errors mean."""
     lake = open_existing_lake(lake_uri)
@@ -90,12 +98,21 @@ def open_questions(lake_uri: str, preferred_recipe: str) -> tuple[duckdb.DuckDBP
 
 def open_tables(lake: Lake, tables: Mapping[str, Sequence[File]]) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
     """Open some files of each table, with the views over them; nothing is locked yet."""
-    files = LakeFiles(lake, {file.key: file.size_bytes for found in tables.values() for file in found})
-    connection = open_duckdb()
+    scans = [scan_statement(name, [f"{PROTOCOL}://{file.key}" for file in found]) for name, found in tables.items()]
+    sizes = {file.key: file.size_bytes for found in tables.values() for file in found}
+    return open_duckdb(lake, sizes, [*scans, *view_statements().values()])
+
+
+def open_duckdb(
+    lake: Lake, sizes: Mapping[str, int], statements: Sequence[str]
+) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
+    """Open a DuckDB in memory that reads some files of a lake, fetches no extension, and has executed statements."""
+    files = LakeFiles(lake, sizes)
+    connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
     connection.register_filesystem(files)
     threads = [f"set threads = {REMOTE_THREADS}"] if "://" in lake.uri else []
     try:
-        for statement in (*SETTINGS, *threads, *scan_statements(tables, f"{PROTOCOL}:/"), *view_statements().values()):
+        for statement in (*SETTINGS, *threads, *statements):
             connection.execute(statement)
     except duckdb.Error as error:  # footers are read for the first time
         connection.close()
@@ -112,18 +129,12 @@ def files_of_tables(lake: Lake) -> dict[str, list[File]]:
 def part_uris(lake_uri: str, view: str = "segments") -> list[str]:
     """List the Parquet files that hold the rows of a table or view now, for tools that read Parquet and no Delta Lake.
 
-    Args:
-        lake_uri: a folder or `s3://` prefix.
-        view: `recordings`, `segments`, or a table of `dgasr.lake.schema`.
-
     Returns:
         Absolute paths, or `s3://` URIs, sorted. Partition columns stand in them, as `recipe_id=…/date=…`. They stay
         readable for the grace period of `dgasr lake vacuum`.
 
     Raises:
-        ConfigError: no lake lies there, or there is no such table.
-        IntegrityError: the lake cannot be read.
-        TransientError: the store does not answer.
+        ConfigError: there is no such table; otherwise as `connect`.
     """
     if view not in (*VIEWS, *TABLES):
         raise ConfigError(f"{view}: is no table of a lake. Name one of {', '.join((*VIEWS, *TABLES))}.")
@@ -135,14 +146,8 @@ def part_uris(lake_uri: str, view: str = "segments") -> list[str]:
 def attach_script(lake_uri: str, endpoint_url: str = "") -> str:
     """Write a script that makes a lake's tables and views in anybody's DuckDB, of version 1.5 or later.
 
-    It names the files that readers see now; whoever wants what came later writes it again.
-
-    Args:
-        lake_uri: a folder or `s3://` prefix.
-        endpoint_url: where S3 is, empty for AWS itself; no credentials are written, DuckDB finds them as we do.
-
-    Raises:
-        As `connect`.
+    It names the files that readers see now; whoever wants what came later writes it again. `endpoint_url` says where S3
+    is, empty for AWS itself; no credentials are written, DuckDB finds them as we do. Raises as `connect`.
     """
     lake = open_existing_lake(lake_uri)
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
@@ -159,20 +164,13 @@ def attach_script(lake_uri: str, endpoint_url: str = "") -> str:
             "install httpfs;\nload httpfs;\ninstall aws;\nload aws;\n"
             f"create or replace secret dgasr_lake (type s3, provider credential_chain{where});\n"
         )
-    return "\n".join([*pieces, *scan_statements(files_of_tables(lake), lake.uri), *view_statements().values()])
-
-
-def open_duckdb() -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB in memory, without a table, that fetches no extension from the network."""
-    return duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+    for name, found in files_of_tables(lake).items():
+        pieces.append(scan_statement(name, [f"{lake.uri}/{file.key}" for file in found]))
+    return "\n".join([*pieces, *view_statements().values()])
 
 
 def view_statements() -> dict[str, str]:
-    """Read the views, each after those that its `-- sources:` line names.
-
-    Raises:
-        ConfigError: the folder is not there.
-    """
+    """Read the views, each after those that its `-- sources:` line names; ConfigError where the folder is missing."""
     folder = next((folder for folder in SQL_FOLDERS if folder.is_dir()), SQL_FOLDERS[0])
     files = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.sql"))}
     if not files:
@@ -189,40 +187,29 @@ def has_rows(statement: str) -> bool:
     return "create or replace view" in statement or "as table" in statement
 
 
-def scan_statements(files: Mapping[str, Sequence[File]], root: str) -> Iterator[str]:
-    """Write the views that read the files of every table.
-
-    Args:
-        files: those of each table.
-        root: what stands before a file's key in its path.
-    """
-    for table, found in files.items():
-        yield scan_statement(table, [f"{root}/{file.key}" for file in found])
-
-
-def scan_statement(table: str, paths: Iterable[str]) -> str:
+def scan_statement(name: str, paths: Sequence[str]) -> str:
     """Write the view that reads files of a table; without any it is empty.
 
     Every file is read with the declared columns: those that came after it was written are null, those that a later
     version added are left out.
     """
+    fields, in_path = table_schema(name), PARTITIONS[name]
     files = ",\n    ".join("'" + path.replace("'", "''") + "'" for path in paths)
     if not files:
-        fields = [*TABLES[table], *PARTITIONS[table]]
         columns = ",\n    ".join(f'null::{_type(field.type)} as "{field.name}"' for field in fields)
-        return f"create or replace view {table} as\nselect\n    {columns}\nwhere false;\n"
+        return f"create or replace view {name} as\nselect\n    {columns}\nwhere false;\n"
     columns = ",\n    ".join(
         f"'{field.name}': {{name: '{field.name}', type: '{_type(field.type)}', default_value: null}}"
-        for field in TABLES[table]
+        for field in list(fields)[: len(fields) - len(in_path)]
     )
     values = "".join(
         f",\n    regexp_extract(filename, '/{field.name}=([^/]+)/', 1)::{_type(field.type)} as \"{field.name}\""
-        for field in PARTITIONS[table]
+        for field in in_path
     )
     # Partitions are taken from the name of the file and not by hive_partitioning, which excludes `schema`; a filter on
     # them leaves files out all the same.
     return (
-        f"create or replace view {table} as\nselect\n    * exclude (filename){values}\n"
+        f"create or replace view {name} as\nselect\n    * exclude (filename){values}\n"
         f"from read_parquet([\n    {files}\n], filename = true, schema = map {{\n    {columns}\n}});\n"
     )
 

@@ -3,6 +3,7 @@
 Knows no training, and no file: `stored_adapter.py` does.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
-from dgasr.model.identity import adapter_files, files_digest
+from dgasr.model.identity import adapted, adapter_files, files_digest
 from dgasr.model.presets import LoraSize
 from dgasr.model.projector import Projector
 from dgasr.model.stored_adapter import PEFT_PREFIX, StoredAdapter, read_adapter, write_folder
 from dgasr.model.stored_layout import Linears
+
+logger = logging.getLogger(__name__)
 
 TARGETS = r"model\.(encoder\.language_model|decoder)\.layers\.\d+\.self_attn\.[qkvo]_proj"
 """q, k, v and o of both attention copies; layers of full attention have no v."""
@@ -97,9 +100,36 @@ def load_adapter(model: AsrModel, source: str) -> str:
     if has_lora(model):
         raise ConfigError(f"--adapter {source}: the model has LoRA already. Load it without.")
     stored = read_adapter(source, model.config, linear_layers(model), model.config.lora.scale)
-    if stored.layout != model.config.projector:
+    files = adapter_files(source)
+    config = replace(adapted(model.config, files), projector=stored.layout)
+    if config.projector != model.config.projector:
         _replace_projector(model, stored)
+    model.config = config
+    if stored.found is not None:
+        logger.warning(
+            "--adapter %s: a .pt file does not tell %sactivation, prompt wording and CTC blank; they are taken as the "
+            "model's. A wrong one gives fluent wrong text: choose them with `dgasr adapter import --clips bundled`.",
+            source, "" if stored.found.alphas else "LoRA's scale, ",
+        )  # fmt: skip
+    if not config.has_blank:
+        logger.warning(
+            "--adapter %s: its CTC blank is unknown, so no text is rescored and word times are spread evenly.", source
+        )
     inject_adapter_in_model(stored.settings, model.backbone)
+    _copy_tensors(stored, model, source)
+    return files_digest(files)
+
+
+def copy_adapter(model: AsrModel, source: str) -> None:
+    """Copy a saved projector and LoRA into a model that has LoRA of the same size.
+
+    Raises:
+        ConfigError: its tensors do not fit.
+    """
+    _copy_tensors(read_adapter(source, model.config, linear_layers(model), model.config.lora.scale), model, source)
+
+
+def _copy_tensors(stored: StoredAdapter, model: AsrModel, source: str) -> None:
     wanted = {
         name.replace(".default.", "."): parameter
         for name, parameter in model.backbone.named_parameters()
@@ -107,7 +137,6 @@ def load_adapter(model: AsrModel, source: str) -> str:
     }
     _copy(stored.lora, wanted, source)
     _copy(stored.projector, model.projector.state_dict(keep_vars=True), source)
-    return files_digest(adapter_files(source))
 
 
 @torch.no_grad()
@@ -132,7 +161,6 @@ def merge_lora(model: AsrModel) -> None:
 
 def _replace_projector(model: AsrModel, stored: StoredAdapter) -> None:
     weight = model.projector.output.weight
-    model.config = replace(model.config, projector=stored.layout)
     model.projector = Projector(stored.layout, model.config.encoder["d_model"], model.config.backbone["hidden_size"])
     model.projector.to(weight.device, weight.dtype).train(model.training)
 

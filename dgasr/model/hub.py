@@ -16,12 +16,11 @@ SAMPLE_BYTES, NUM_SAMPLES = 64 * 1024, 64
 """What is read of a larger file, evenly spread: seconds instead of minutes for 52 GB."""
 
 
-def revision_of(source: str, file: str = "config.json") -> str:
+def revision_of(source: str) -> str:
     """Name the version of a checkpoint without reading its tensors.
 
     Args:
         source: Hub id, or a folder of published files.
-        file: one that every version of it has.
 
     Returns:
         The commit in the Hub cache, the Hub's own where nothing is cached, or a digest of a folder's files, 40 or 32
@@ -32,13 +31,14 @@ def revision_of(source: str, file: str = "config.json") -> str:
     """
     if is_folder(source):
         return _folder_digest(Path(source))
-    from huggingface_hub import model_info, try_to_load_from_cache
+    from huggingface_hub import model_info, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        cached = try_to_load_from_cache(source, file)
-        if isinstance(cached, str):
-            return Path(cached).parent.name
-        return str(model_info(source).sha)
+        try:
+            return Path(snapshot_download(source, local_files_only=True)).name
+        except LocalEntryNotFoundError:
+            return str(model_info(source).sha)
     except (OSError, ValueError, http_error()) as error:
         raise absent(source, error) from error
 
@@ -62,7 +62,12 @@ def fetch(source: str, revision: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(patterns)))
+        folder = Path(snapshot_download(source, revision=revision, allow_patterns=list(patterns)))
+        branch = folder.parents[1] / "refs" / "main"
+        if not branch.exists():  # or the next run would have to ask the Hub which revision lies here
+            branch.parent.mkdir(exist_ok=True)
+            branch.write_text(revision, encoding="utf-8")
+        return folder
     except (OSError, ValueError, http_error()) as error:
         raise absent(source, error) from error
 

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -28,11 +29,15 @@ PROJECTOR_CONFIG = "projector.json"
 """Layout of its projector; without it, the layout is the model's."""
 
 
-MERGED = "+merged"
-"""After the digest of an adapter whose LoRA was added into the weights: rounded otherwise, it is another recipe."""
+CALIBRATION = "calibration.json"
+"""What an imported adapter's file did not tell, how it was chosen, and what else was tried."""
 
-COMPILED = "+compiled"
-"""After the digest of weights whose decoder torch compiles: rounded otherwise, it is another recipe."""
+MERGED: dict[bool | None, str] = {None: "", True: "+merged", False: "+unmerged"}
+"""After the digest of an adapter, whether its LoRA was asked to be added into the weights: rounded otherwise, it is
+another recipe. By default the kind of device decides, as it decides over other rounding that no recipe names."""
+
+COMPILED: dict[bool | None, str] = {None: "", True: "+compiled", False: "+eager"}
+"""After the digest of weights, likewise: whether torch was asked to compile the decoder."""
 
 Quantize = Literal["none", "int8"]
 """What the backbone's matrices are kept as: as they are, or in 8 bits, which is said after the digest."""
@@ -42,8 +47,8 @@ def identify(
     model: str,
     adapter: str | None = None,
     *,
-    merge_adapter: bool = False,
-    compiled: bool = False,
+    merge_adapter: bool | None = None,
+    compiled: bool | None = None,
     quantize: Quantize = "none",
 ) -> tuple[AsrConfig, ModelIdentity]:
     """Say which weights a request means.
@@ -51,8 +56,8 @@ def identify(
     Args:
         model: `tiny`, `full` or a model folder.
         adapter: projector and LoRA on top: a folder, a Hub id or a `.pt` file; `None` for none.
-        merge_adapter: LoRA is added into the weights, which rounds otherwise.
-        compiled: torch compiles the decoder, which rounds otherwise.
+        merge_adapter: LoRA is added into the weights, which rounds otherwise; `None` where the kind of device decides.
+        compiled: torch compiles the decoder, which rounds otherwise; likewise.
         quantize: what the backbone's matrices are kept as.
 
     Returns:
@@ -64,21 +69,20 @@ def identify(
     """
     if quantize not in get_args(Quantize) or (compiled and quantize != "none"):
         raise ConfigError(
-            f"--quantize {quantize}{' --compile' * compiled}: choose of {', '.join(get_args(Quantize))}, and `none` "
-            "with --compile: both together were never tried."
+            f"--quantize {quantize}{' --compile' * bool(compiled)}: choose of {', '.join(get_args(Quantize))}, and "
+            "`none` with --compile: both together were never tried."
         )
     config = read_config(model)
     if config.pretrained and adapter is None:
         raise ConfigError(
             f"--model {model} needs --adapter: its projector is trained, and none comes with the frozen weights."
         )
-    way = (COMPILED if compiled else "") + ("" if quantize == "none" else f"+{quantize}")
+    way = COMPILED[compiled] + ("" if quantize == "none" else f"+{quantize}")
     identity = ModelIdentity(name=config.name, digest=_digest(model, config) + way)
     if adapter is not None:
         files = adapter_files(adapter)
-        layout = read_projector_config(files[0].parent) if len(files) > 1 else None
-        config = replace(config, projector=layout or config.projector)
-        identity = replace(identity, adapter_digest=files_digest(files) + (MERGED if merge_adapter else ""))
+        config = adapted(config, files)
+        identity = replace(identity, adapter_digest=files_digest(files) + MERGED[merge_adapter])
     return config, identity
 
 
@@ -132,14 +136,40 @@ def adapter_files(adapter: str) -> list[Path]:
     if Path(adapter).is_file():
         return [Path(adapter)]
     folder = Path(adapter) if is_folder(adapter) else _fetch_adapter(adapter)
+    published = sorted(folder.glob("*.pt"))
+    if not (folder / ADAPTER_FILES[0]).is_file() and len(published) == 1:
+        return published  # as the reference's repository has it
     missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
     if missing:
         raise ConfigError(
             f"--adapter {adapter}: not an adapter ({', '.join(missing)} missing). It is a folder with "
-            f"{', '.join(ADAPTER_FILES)}, as `dgasr train --lora` writes them, or a `.pt` file of tensors."
+            f"{', '.join(ADAPTER_FILES)}, as `dgasr train` writes them, or one `.pt` file of tensors"
+            + (f", and there are {len(published)}: download it, and name one." if published else ".")
         )
-    layout = [folder / PROJECTOR_CONFIG] if (folder / PROJECTOR_CONFIG).is_file() else []
-    return [*(folder / name for name in ADAPTER_FILES), *layout]
+    stated = [folder / name for name in (PROJECTOR_CONFIG, CALIBRATION) if (folder / name).is_file()]
+    return [*(folder / name for name in ADAPTER_FILES), *stated]
+
+
+def adapted(config: AsrConfig, files: Sequence[Path]) -> AsrConfig:
+    """Let an adapter's folder say how its projector is built, and what a calibration chose: wording and blank.
+
+    Raises:
+        ConfigError: a file in it cannot be read.
+    """
+    folder = files[0].parent
+    layout = read_projector_config(folder) if len(files) > 1 else None
+    config = replace(config, projector=layout or config.projector)
+    if folder / CALIBRATION not in files:
+        return config
+    try:
+        chosen = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+        prompt = replace(config.prompt, template=chosen["wording"])
+        blank = config.blank_id if chosen["blank_id"] is None else int(chosen["blank_id"])
+        return replace(config, prompt=prompt, blank_id=blank, has_blank=chosen["blank_id"] is not None)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{folder / CALIBRATION}: no calibration ({error!r}). Import the adapter again with `dgasr adapter import`."
+        ) from error
 
 
 def read_projector_config(folder: Path) -> ProjectorConfig | None:
@@ -178,7 +208,7 @@ def _found_from(folder: Path, source: str) -> str:
 
 
 def _fetch_adapter(adapter: str) -> Path:
-    return fetch(adapter, revision_of(adapter, ADAPTER_FILES[0]), (*ADAPTER_FILES, PROJECTOR_CONFIG))
+    return fetch(adapter, revision_of(adapter), (*ADAPTER_FILES, PROJECTOR_CONFIG, CALIBRATION, "*.pt"))
 
 
 def _digest(model: str, config: AsrConfig) -> str:

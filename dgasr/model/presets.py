@@ -92,6 +92,7 @@ class AsrConfig:
     projector, prompt, canvas, lora: see their classes.
     blank_id: vocabulary id that stands for the CTC blank; neither pad nor a noise-free token of any transcript.
     blank_bias: constant added to the blank's logit, so that an untrained projector prefers silence.
+    has_blank: the blank is known; without one CTC's text is not read, no text is rescored, and words are spread evenly.
     languages: ISO 639-1 codes the model was trained for; the first one is the default.
     start_offset_ms, end_offset_ms: added to CTC word starts and ends; fitted on training data.
     backbone_family: which modules the backbone's layers have.
@@ -107,6 +108,7 @@ class AsrConfig:
     blank_id: int
     languages: tuple[str, ...]
     blank_bias: float = 0.0
+    has_blank: bool = True
     start_offset_ms: float = 0.0
     end_offset_ms: float = 0.0
     lora: LoraSize = field(default_factory=LoraSize)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dgasr.model.projector_config import ProjectorConfig
 
 NORM_EPSILON = 1e-6
-"""Gemma's."""
+"""Of residual blocks' norms: Gemma's."""
 
 
 class Projector(nn.Module):
@@ -42,7 +42,7 @@ class Projector(nn.Module):
         self.hidden: nn.Linear | None = hidden
         self.output = nn.Linear(before, hidden_size, bias=biased["output"])
         self.norms = nn.ModuleDict(
-            {_key(place): _norm(kind, widths[place]) for place, kind in config.norm_kinds.items()}
+            {_key(place): _norm(kind, widths[place], config.norm_epsilon) for place, kind in config.norm_kinds.items()}
         )
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Projector(nn.Module):
         return self._norm("output", self.output(states))
 
     def _activate(self, name: str, states: Tensor) -> Tensor:
-        return self._norm(name, nn.functional.gelu(self._norm(f"{name}.linear", states)))
+        return self._norm(name, getattr(nn.functional, self.config.activation)(self._norm(f"{name}.linear", states)))
 
     def _norm(self, place: str, states: Tensor) -> Tensor:
         key = _key(place)
@@ -134,8 +134,8 @@ def _stack(states: Tensor, count: int) -> Tensor:
     return padded.unflatten(1, (-1, count)).flatten(2)
 
 
-def _norm(kind: str, width: int) -> nn.Module:
-    return nn.LayerNorm(width, eps=NORM_EPSILON) if kind == "layer" else nn.RMSNorm(width, eps=NORM_EPSILON)
+def _norm(kind: str, width: int, epsilon: float) -> nn.Module:
+    return nn.LayerNorm(width, eps=epsilon) if kind == "layer" else nn.RMSNorm(width, eps=epsilon)
 
 
 def _key(place: str) -> str:

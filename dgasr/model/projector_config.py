@@ -1,9 +1,11 @@
 """How a projector is built: convolutions that shorten, frames stacked, one or two linear layers, norms between."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from dgasr.errors import ConfigError
+
+Activation = Literal["gelu", "relu", "silu"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +20,8 @@ class ProjectorConfig:
     blocks: residual blocks after the convolutions: norm, a convolution of `block_kernel` frames, GELU, a linear layer.
     block_kernel: odd, in frames after the stride-2 convolutions.
     unbiased: layers without a bias, of `convs.N`, `hidden`, `output`.
+    activation: between layers, of `gelu`, `relu`, `silu`.
+    norm_epsilon: added to the norms' variance; Gemma's.
     norms: where there is a norm, and which, as `place=layer` or `place=rms`; places are `input`, `stacked`, and after
         a layer's activation its name, before it `name.linear`; nothing follows `output`'s.
     """
@@ -33,6 +37,8 @@ class ProjectorConfig:
     block_kernel: int = 5
     unbiased: tuple[str, ...] = ()
     norms: tuple[str, ...] = ()
+    activation: Activation = "gelu"
+    norm_epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
         if self.kernel_size % 2 == 0 or self.stack < 1 or self.subsampling == 1:
@@ -43,6 +49,11 @@ class ProjectorConfig:
         if self.blocks and (self.block_kernel % 2 == 0 or not self.channels):
             raise ConfigError(
                 f"projector: blocks={self.blocks} need channels and an odd block_kernel, got {self.block_kernel}."
+            )
+        if self.activation not in get_args(Activation) or self.norm_epsilon <= 0:
+            raise ConfigError(
+                f"projector: activation {self.activation!r} is to be one of {', '.join(get_args(Activation))}, "
+                f"norm_epsilon {self.norm_epsilon} above 0."
             )
         unknown = sorted({*self.unbiased} - {*self.layers}) + sorted({*self.norm_kinds} - {*self.places})
         if unknown or {*self.norm_kinds.values()} - {"layer", "rms"}:

@@ -5,11 +5,12 @@ A folder holds `adapter_config.json` and `adapter_model.safetensors`, which PEFT
 whoever wrote it. Knows shapes of a model, no model.
 """
 
+import copy
 import json
 import pickle
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -79,6 +80,16 @@ def write_folder(stored: StoredAdapter, folder: Path) -> None:
     (folder / PROJECTOR_CONFIG).write_text(json.dumps(asdict(stored.layout), indent=2) + "\n", encoding="utf-8")
 
 
+def with_scale(stored: StoredAdapter, scale: float | None) -> StoredAdapter:
+    """Let every layer's update be multiplied by `scale`; `None` leaves what is stated."""
+    if scale is None or stored.found is None:
+        return stored
+    settings = copy.deepcopy(stored.settings)
+    settings.lora_alpha = scale * settings.r  # type: ignore[assignment] # PEFT divides either
+    settings.alpha_pattern = {name: scale * rank for name, rank in (settings.rank_pattern or {}).items()}
+    return replace(stored, settings=settings)
+
+
 def write_file(stored: StoredAdapter, path: Path) -> None:
     """Write an adapter in the published form; scales that the form has no place for are tensors named `….alpha`."""
     layers = sorted({name.rpartition(".lora_")[0] for name in stored.lora})
@@ -102,7 +113,7 @@ def _read_folder(folder: Path, config: AsrConfig) -> StoredAdapter:
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ConfigError(
             f"not an adapter ({error}). It needs {ADAPTER_CONFIG}, {ADAPTER_WEIGHTS} and {PROJECTOR_WEIGHTS}, as "
-            "`dgasr train --lora` writes them."
+            "`dgasr train` writes them."
         ) from error
     return StoredAdapter(
         layout=read_projector_config(folder) or config.projector,

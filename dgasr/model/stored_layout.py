@@ -82,7 +82,7 @@ def _modules(stored: Tensors) -> list[_Module]:
     if misfits:
         raise ConfigError(
             f"projector: {', '.join(misfits)} fit no convolution, linear layer or norm. They are not silently left "
-            "out: convert the file, or train an adapter with `dgasr train --lora`."
+            "out: convert the file, or train an adapter with `dgasr train`."
         )
     return [_Module(name=name, weight=found["weight"], bias=found.get("bias")) for name, found in grouped.items()]
 
@@ -146,7 +146,7 @@ def _norm_places(
         if not free:
             raise ConfigError(
                 f"projector: {module.name}.weight {list(module.weight.shape)} is a norm, and none of its width has a "
-                f"place after {before or 'the input'}. Convert the file, or train an adapter with `dgasr train --lora`."
+                f"place after {before or 'the input'}. Convert the file, or train an adapter with `dgasr train`."
             )
         places.append((free[0], module))
     return sorted(places, key=lambda found: config.places.index(found[0]))

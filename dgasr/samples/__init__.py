@@ -7,3 +7,6 @@ SAMPLES = Path(__file__).parent
 
 MANIFEST = SAMPLES / "manifest.jsonl"
 """What is said in each sample; the field `expected` names the status the lake should give it."""
+
+SPEECH = SAMPLES / "speech" / "manifest.jsonl"
+"""Four read sentences, real speech in the public domain (LJSpeech), with text: for calibrating adapters."""

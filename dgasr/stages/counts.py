@@ -13,8 +13,9 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from dgasr.lake.commit import write_run
+from dgasr.lake.commit import append_rows
 from dgasr.lake.rows import run_row
 from dgasr.lake.schema import RecordingStatus
 from dgasr.recipe import Recipe
@@ -55,8 +56,7 @@ class Counts:
 
     def by_status(self) -> dict[RecordingStatus, int]:
         """Count recordings by the status of their rows."""
-        complete = self.num_recordings - self.num_partial - self.num_rejected
-        return {"ok": complete, "partial": self.num_partial, "rejected": self.num_rejected}
+        return _by_status(self)
 
     def line(self) -> str:
         """Say it in one line."""
@@ -69,6 +69,52 @@ class Counts:
             f"{self.num_segments} segments, {self.num_words} words, {self.audio_s / 3600:.2f} h of audio "
             f"in {self.wall_s:.1f} s{busy}{held}"
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """What one whole execution did, as the lake says it."""
+
+    run_id: str
+    recipe_id: str
+    num_held: int
+    """Recordings that the lake held already."""
+    num_recordings: int = 0
+    """Recordings committed by this run."""
+    num_partial: int = 0
+    num_rejected: int = 0
+    num_segments: int = 0
+    num_words: int = 0
+    audio_s: float = 0.0
+    """Audio committed by this run, s."""
+    speech_s: float = 0.0
+    """Of it, what went through the model, s."""
+    wall_s: float
+    """Time from the run's begin to its end, s."""
+
+    def by_status(self) -> dict[RecordingStatus, int]:
+        """Count recordings by the status of their rows."""
+        return _by_status(self)
+
+    @property
+    def rtfx(self) -> float:
+        """Audio seconds per wall second."""
+        return self.audio_s / self.wall_s if self.wall_s > 0 else 0.0
+
+    def line(self) -> str:
+        """Say it in one line."""
+        if not self.num_recordings:
+            return f"nothing new: the lake holds all {self.num_held} recordings"
+        held = f", {self.num_held} more were in the lake already" if self.num_held else ""
+        return (
+            f"{self.num_recordings} recordings ({self.num_rejected} rejected, {self.num_partial} partial), "
+            f"{self.audio_s / 60:.1f} min of audio in {self.wall_s:.1f} s, RTFx {self.rtfx:.1f}{held}"
+        )
+
+
+def _by_status(done: "Counts | RunSummary") -> dict[RecordingStatus, int]:
+    complete = done.num_recordings - done.num_partial - done.num_rejected
+    return {"ok": complete, "partial": done.num_partial, "rejected": done.num_rejected}
 
 
 REPORTED_PACKAGES = ("dgasr", "torch", "transformers", "numpy", "soundfile", "av", "soxr")
@@ -98,25 +144,19 @@ def peak_memory_bytes() -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChildRun:
-    """Who does what: one attempt of one stage on one assignment.
-
-    Attributes:
-        lake_uri: the lake.
-        parent_run_id: the whole run.
-        stage: what is done.
-        number: the assignment's position among those of its run.
-        attempt: which attempt this is, from 1.
-        assignment_uri: the assignment.
-        started_at: when it began, with a time zone.
-    """
+    """Who does what: one attempt of one stage on one assignment."""
 
     lake_uri: str
     parent_run_id: str
+    """The whole run."""
     stage: Stage
     number: int
+    """The assignment's position among those of its run."""
     attempt: int
+    """From 1."""
     assignment_uri: str
     started_at: datetime
+    """With a time zone."""
 
     @property
     def run_id(self) -> str:
@@ -127,34 +167,22 @@ class ChildRun:
 def commit_child_run(
     child: ChildRun, recipe: Recipe, counts: Counts, device: str, gpu_hour_price: float | None = None
 ) -> None:
-    """Write the row of a child run.
+    """Write the row of a child run; of one that read audio, of what it read and not what was committed.
 
-    Args:
-        child: the child run.
-        recipe: what it followed.
-        counts: what it did; of one that read audio, what it read and not what was committed.
-        device: where its model ran, `cpu` where it only read audio, `none` where no model was needed.
-        gpu_hour_price: what an hour of the device costs, where it is known.
+    `device` is where its model ran, `cpu` where it only read audio, `none` where no model was needed.
     """
+    write_run(
+        child.lake_uri, recipe, counts, run_id=child.run_id, source=child.assignment_uri, device=device,
+        started_at=child.started_at, stage=child.stage, parent_run_id=child.parent_run_id, worker=worker_name(),
+        num_attempts=child.attempt, busy_share=counts.busy_share, gpu_hour_price=gpu_hour_price or None,
+    )  # fmt: skip
+
+
+def write_run(lake_uri: str, recipe: Recipe, done: "Counts | RunSummary", **columns: Any) -> None:
+    """Write the row of an execution: what it did, what it followed, and the columns of `runs` that are given."""
     row = run_row(
-        run_id=child.run_id,
-        recipe_id=recipe.recipe_id,
-        recipe_json=recipe.to_json(),
-        versions_json=versions_json(),
-        source=child.assignment_uri,
-        device=device,
-        started_at=child.started_at,
-        recordings=counts.by_status(),
-        num_segments=counts.num_segments,
-        num_words=counts.num_words,
-        audio_s=counts.audio_s,
-        wall_s=counts.wall_s,
-        peak_memory_bytes=peak_memory_bytes(),
-        stage=child.stage,
-        parent_run_id=child.parent_run_id,
-        worker=worker_name(),
-        num_attempts=child.attempt,
-        busy_share=counts.busy_share,
-        gpu_hour_price=gpu_hour_price or None,
-    )
-    write_run(child.lake_uri, row)
+        recipe_id=recipe.recipe_id, recipe=recipe.to_json(), versions=versions_json(), recordings=done.by_status(),
+        num_segments=done.num_segments, num_words=done.num_words, audio_s=done.audio_s, wall_s=done.wall_s,
+        peak_memory_bytes=peak_memory_bytes(), **columns,
+    )  # fmt: skip
+    append_rows(lake_uri, "runs", [row])

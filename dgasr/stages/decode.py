@@ -16,7 +16,8 @@ from itertools import chain
 from typing import Protocol
 
 from dgasr.errors import ConfigError, Reason, TransientError
-from dgasr.lake.commit import commit_shard, committed_shards
+from dgasr.lake.commit import commit_shard
+from dgasr.lake.ledger import committed_shards
 from dgasr.lake.rows import Row, ShardRows, recording_row, segment_row
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
@@ -71,14 +72,8 @@ def decode_assignment(
             a process that dies again has named the one that did it.
         rejected: ids of shards that ended processes when they were alone: their recordings are rejected.
 
-    Returns:
-        Counts.
-
     Raises:
-        ConfigError: the engine follows another recipe.
-        TransientError: the storage failed in a way that may pass, or a shard is not staged; whatever else could be
-            done is committed.
-        IntegrityError: rows contradict each other; nothing is written of their shard.
+        As `ShardStream.run`.
     """
     started = time.monotonic()
     shards = read_assignment(assignment_uri).shards
@@ -92,17 +87,7 @@ def decode_assignment(
 
 
 class ShardStream:
-    """Shards on their way from staging into the lake.
-
-    Args:
-        recipe: what the transcriber follows.
-        engine: loads the model, once somebody speaks.
-        lake_uri: lake to commit to.
-        staged_uri_of: says where a shard's part is staged.
-        run_id: the run that does it.
-        progress: told how far it is.
-        rejected: ids of shards whose recordings are rejected untried, since they end the process.
-    """
+    """Shards on their way from staging, where `staged_uri_of` says, into the lake; otherwise as `decode_assignment`."""
 
     def __init__(
         self,
@@ -124,9 +109,6 @@ class ShardStream:
 
     def run(self, shards: Iterable[Shard]) -> Counts:
         """Transcribe shards and commit them as they become complete.
-
-        Returns:
-            Counts of all of them.
 
         Raises:
             ConfigError: the engine follows another recipe.
@@ -253,12 +235,7 @@ class ShardStream:
 
 
 class ShardTranscripts:
-    """What is known of a shard between its staged part and its commit.
-
-    Args:
-        shard: the shard.
-        outcomes: what became of its recordings when they were read.
-    """
+    """What is known of a shard between its staged part and its commit; outcomes say what became of its recordings."""
 
     def __init__(self, shard: Shard, outcomes: Sequence[Outcome]) -> None:
         self.shard = shard

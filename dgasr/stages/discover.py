@@ -18,7 +18,7 @@ from urllib.parse import quote_from_bytes
 import numpy as np
 
 from dgasr.errors import ConfigError, ObjectError
-from dgasr.lake.commit import write_presence
+from dgasr.lake.commit import append_rows
 from dgasr.lake.ledger import absent_uris, known_rows
 from dgasr.lake.location import FOLDERS
 from dgasr.lake.rows import presence_rows
@@ -31,30 +31,8 @@ NAMED_AT_ONCE = 16
 """Objects asked for by name that are looked up side by side; each costs a request."""
 
 
-def list_recordings(sources: Sequence[str], lake_uri: str = "") -> Iterator[Recording]:
-    """List what lies at the sources; a recording that several of them hold comes once.
-
-    Args:
-        sources: files, folders or `s3://bucket/prefix` URIs.
-        lake_uri: absolute; what a lake there consists of is no recording. Empty for no lake.
-
-    Yields:
-        Recordings. A file or object that is asked for by name and missing is one too: reading it gives it its row.
-
-    Raises:
-        ConfigError: no such bucket or folder, or a source that no store understands.
-        TransientError: the store does not answer.
-    """
-    return iter(Listing(sources, lake_uri=lake_uri))
-
-
 def read_uri_list(uri: str) -> tuple[str, ...]:
-    """Read a text with the URI of an object on each line; empty lines are passed over.
-
-    Raises:
-        ConfigError: it cannot be read, is no text, or names nothing.
-        TransientError: the store does not answer.
-    """
+    """Read a text with a URI on each line, empty lines aside; ConfigError where it is none or names nothing."""
     try:
         lines = read_bytes(uri).decode("utf-8-sig").split("\n")
     except (ObjectError, UnicodeDecodeError) as error:
@@ -80,18 +58,17 @@ class Scope:
 
 
 class Listing:
-    """The recordings at some sources, each once, while they are listed."""
+    """The recordings at some sources, each once, while they are listed; nothing is listed before.
 
-    def __init__(self, sources: Sequence[str], uris: Sequence[str] = (), lake_uri: str = "") -> None:
-        """Take note; nothing is listed yet.
+    Args:
+        sources: files, folders or `s3://bucket/prefix` URIs.
+        uris: objects by name, even if others' names begin with theirs. One that is missing is a recording too: reading
+            it gives it its row.
+        lake_uri: absolute; what a lake there consists of is no recording. Empty for no lake.
+    """
 
-        Args:
-            sources: files, folders or `s3://bucket/prefix` URIs.
-            uris: objects by name, even if others' names begin with theirs.
-            lake_uri: absolute; what a lake there consists of is no recording. Empty for no lake.
-        """
-        self._sources = sources
-        self._lake_uri = lake_uri
+    def __init__(self, sources: Sequence[str], uris: Sequence[str] = (), *, lake_uri: str = "") -> None:
+        self._sources, self._lake_uri = sources, lake_uri
         self._uris = tuple(dict.fromkeys(map(_whole_uri, uris)))
         self._names = set(self._uris)
         self._prefixes: set[str] = set()
@@ -110,7 +87,7 @@ class Listing:
         return Scope(names=frozenset(self._names), prefixes=tuple(sorted(self._prefixes)))
 
     def __iter__(self) -> Iterator[Recording]:
-        """List once; raises as `list_recordings` does."""
+        """List once; ConfigError where a bucket or folder is missing, or no store understands a source."""
         many = len(self._sources) + bool(self._uris) > 1
         yielded: set[str] = set()
         listed = (one for source in self._sources for one in self._list_source(source) if not self._is_lakes(one.uri))
@@ -179,19 +156,9 @@ def _whole_uri(source: str) -> str:
 
 
 class Presence:
-    """What the lake knew of before a listing began, and what that listing came across."""
+    """What the lake knew of before a listing began, within `bounds`, and what that listing came across."""
 
     def __init__(self, lake_uri: str, bounds: Scope) -> None:
-        """Look up what the lake knows of.
-
-        Args:
-            lake_uri: the lake; nothing need lie there yet.
-            bounds: what the listing can speak about at most.
-
-        Raises:
-            IntegrityError: the lake contradicts itself.
-            TransientError: the store does not answer.
-        """
         self._lake_uri = lake_uri
         self._known = np.unique(np.fromiter(map(uri_hash, _known_uris(lake_uri, bounds)), np.uint64))
         self._absent = absent_uris(lake_uri)
@@ -207,25 +174,14 @@ class Presence:
             self._back[recording.uri] = recording.recording_id
 
     def note(self, scope: Scope, run_id: str) -> tuple[int, int]:
-        """Write down what is gone and what is back, after a listing that came to its end without an error.
-
-        Args:
-            scope: what the listing speaks about.
-            run_id: the run that listed.
-
-        Returns:
-            How many are gone since the last listing, and how many are back.
-
-        Raises:
-            TransientError: the store does not answer; the next run writes it down.
-        """
+        """Write down what is gone and what is back, after a listing that came to its end; return how many of each."""
         gone = sorted(self._gone(scope))
         now = datetime.now(UTC)
         rows = [
             *presence_rows([(uri, None) for uri in gone], "deleted", noticed_at=now, run_id=run_id),
             *presence_rows(sorted(self._back.items()), "returned", noticed_at=now, run_id=run_id),
         ]
-        write_presence(self._lake_uri, rows)
+        append_rows(self._lake_uri, "presence", rows)
         return len(gone), len(self._back)
 
     def _gone(self, scope: Scope) -> set[str]:

@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
+from dgasr.lake.location import open_lake
+from dgasr.lake.upkeep import KEPT, sweep_staging
 from dgasr.recipe import Recipe
-from dgasr.stages.counts import Counts
+from dgasr.stages.counts import Counts, RunSummary
 from dgasr.stages.decode import ShardStream
 from dgasr.stages.engine import Engine
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import ShardConfig, new_run_id, plan_shards
 from dgasr.stages.prepare import prepare_shard
-from dgasr.stages.report import RunSummary, commit_run, summarise
+from dgasr.stages.report import commit_run, summarise
 from dgasr.stages.selection import Backlog, Selection, find_backlog
-from dgasr.stages.staging import staged_uri_of, sweep_staging
+from dgasr.stages.staging import staged_uri_of
 from dgasr.store.objects import probe_store
 
 logger = logging.getLogger(__name__)
@@ -28,22 +30,7 @@ def transcribe_sources(
     engine: Callable[[], Engine],
     progress: Progress,
 ) -> RunSummary:
-    """Transcribe what the lake does not hold for this recipe, shard by shard, and note the run.
-
-    Args:
-        sources: files, folders or `s3://bucket/prefix` URIs.
-        lake_uri: lake to commit to, absolute.
-        recipe: how to transcribe.
-        engine: loads a model that follows the recipe; not called where nobody speaks.
-        progress: told how far it is.
-
-    Returns:
-        What was done.
-
-    Raises:
-        TransientError: the storage failed in a way that may pass; what is committed stays.
-        IntegrityError: the lake contradicts itself.
-    """
+    """Transcribe what the lake does not hold for this recipe, shard by shard, as `transcribe_backlog` does."""
     backlog = find_backlog(Selection(sources=tuple(sources)), lake_uri, recipe.recipe_id)
     return transcribe_backlog(backlog, lake_uri, recipe, engine, progress)
 
@@ -64,15 +51,13 @@ def transcribe_backlog(
         engine: loads a model that follows the recipe; not called where nobody speaks.
         progress: told how far it is.
 
-    Returns:
-        What was done.
-
     Raises:
-        As `transcribe_sources`.
+        TransientError: the storage failed in a way that may pass; what is committed stays.
+        IntegrityError: the lake contradicts itself.
     """
     run_id, started_at, started = new_run_id(), datetime.now(UTC), time.monotonic()
     probe_store(lake_uri)
-    sweep_staging(lake_uri, started_at)
+    sweep_staging(open_lake(lake_uri), started_at - KEPT)
     staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
     stream = ShardStream(recipe, engine, lake_uri, staged_uris, run_id, progress)
     counts = Counts()

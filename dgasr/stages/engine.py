@@ -34,43 +34,40 @@ MOST_SEGMENTS = 4096
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineConfig:
-    """Which model transcribes, and how; small enough to travel between tasks.
-
-    Attributes:
-        model: `tiny`, `full` or a model folder.
-        adapter: projector and LoRA to put on the model, or `None` for none.
-        merge_adapter: add the adapter's LoRA into the weights: faster, 4 % more of them, rounded otherwise.
-        compile: let torch compile the decoder: a wait at first, then faster steps, rounded otherwise.
-        quantize: `none`, or `int8`: the backbone's matrices in 8 bits, half the memory.
-        device: `auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`.
-        max_steps: most denoising steps for a segment.
-        batch_size: segments decoded at once; 0 for as many as the device's free memory holds.
-        language: language that is spoken, or `None` for the model's own.
-        seed_canvas: what canvases start from, `random` tokens or what `ctc` hears.
-        rescore: `joint` takes CTC's text where two likelihoods prefer it to the decoder's; `none` never.
-        segmentation: what tells pauses, a `speech` model or `loudness` alone.
-        channels: `mix` of all, a transcript of `each`, or the number of one, from 0.
-        track: `auto` for the audio track with most sound, a transcript of `each`, or the number of one, from 0.
-        limits: what a file may take before it is rejected.
-    """
+    """Which model transcribes, and how; small enough to travel between tasks."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     model: str = "tiny"
+    """`tiny`, `full` or a model folder."""
     adapter: str | None = None
-    merge_adapter: bool = False
-    compile: bool = False
+    """Projector and LoRA to put on the model, or `None` for none."""
+    merge_adapter: bool | None = None
+    """Add the adapter's LoRA into the weights: faster, 4 % more of them, rounded otherwise; `None`: on CUDA."""
+    compile: bool | None = None
+    """Let torch compile the decoder: minutes, then faster steps, rounded otherwise; `None`: `full` on CUDA."""
     quantize: Quantize = "none"
+    """`int8`: the backbone's matrices in 8 bits, half the memory."""
     device: str = "auto"
+    """`auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`."""
     max_steps: int = 8
+    """Most denoising steps for a segment."""
     batch_size: int = 16
+    """Segments decoded at once; 0 for as many as the device's free memory holds."""
     language: str | None = None
+    """Language that is spoken, or `None` for the model's own."""
     seed_canvas: SeedCanvas = SEED_CANVAS
+    """What canvases start from, `random` tokens or what `ctc` hears."""
     rescore: Rescore = RESCORE
+    """`joint` takes CTC's text where two likelihoods prefer it to the decoder's; `none` never."""
     segmentation: SegmentationMethod = SEGMENTATION
+    """What tells pauses, a `speech` model or `loudness` alone."""
     channels: Channels = "mix"
+    """`mix` of all, a transcript of `each`, or the number of one, from 0."""
     track: Track = "auto"
+    """`auto` for the audio track with most sound, a transcript of `each`, or the number of one, from 0."""
     limits: Limits = field(default_factory=Limits)
+    """What a file may take before it is rejected."""
 
     @property
     def audio(self) -> AudioConfig:
@@ -99,15 +96,11 @@ class Engine:
     recipe: Recipe
     transcriber: "Transcriber"
     device: str
-    """Where the model runs, `cpu` or `cuda:0`."""
+    """Where the model runs, `cpu` or `cuda:0`, and which fused kernel runs its experts, if one does."""
 
 
 def recipe_of(config: EngineConfig) -> Recipe:
-    """Name the recipe that an engine would follow, without loading it.
-
-    Raises:
-        ConfigError: no such model, adapter or language.
-    """
+    """Name the recipe that an engine would follow, without loading it; ConfigError where there is no such model."""
     model, identity = identify(
         config.model,
         config.adapter,
@@ -120,29 +113,25 @@ def recipe_of(config: EngineConfig) -> Recipe:
 
 @lru_cache(maxsize=1)
 def start_engine(config: EngineConfig) -> Engine:
-    """Load the model, or return the one that this process has loaded.
-
-    Raises:
-        ConfigError: no such model, adapter, device or language.
-    """
+    """Load the model, or return the one that this process has loaded; ConfigError where there is no such model."""
     # torch takes seconds to import, and who only plans or reads audio never needs it.
+    from dgasr.model.backbone import FUSED_EXPERTS
     from dgasr.transcriber import Transcriber
     from dgasr.transcriber.memory import fitting_batch_size
 
     model = load_model(config)
     recipe = _recipe(model.config, model.identity, config)
     device = str(model.device)
+    if device.startswith("cuda"):
+        experts = model.backbone.config.get_text_config()._experts_implementation
+        device += f", experts by {experts}" if experts in FUSED_EXPERTS else ""
     batch_size = config.batch_size or fitting_batch_size(model, recipe)
     transcriber = Transcriber(model, recipe, batch_size)
     return Engine(recipe=recipe, transcriber=transcriber, device=device)
 
 
 def load_model(config: EngineConfig) -> "AsrModel":
-    """Load the model that an engine decodes with, as its settings say.
-
-    Raises:
-        ConfigError: no such model, adapter or device.
-    """
+    """Load the model that an engine decodes with, as its settings say."""
     from dgasr.transcriber import load
 
     return load(

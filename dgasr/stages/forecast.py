@@ -23,18 +23,15 @@ MEASURED = """
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForecastConfig:
-    """What a forecast takes on trust.
-
-    Attributes:
-        assumed_rtfx: audio seconds that a GPU decodes in a second, where the lake holds no run of the recipe. 54 is
-            Voxtral-Small-24B's on an A100, the published figure of the size class closest to `full`.
-        gpu_hour_price: what a GPU costs an hour, in any currency; 0 leaves the cost out.
-    """
+    """What a forecast takes on trust."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     assumed_rtfx: float = 54.0
+    """Audio seconds that a GPU decodes in a second, where the lake holds no run of the recipe. 54 is
+    Voxtral-Small-24B's on an A100, the published figure of the size class closest to `full`."""
     gpu_hour_price: float = 0.0
+    """What a GPU costs an hour, in any currency; 0 leaves the cost out."""
 
     def __post_init__(self) -> None:
         """Refuse what no GPU does."""
@@ -120,18 +117,7 @@ class Forecast:
 
 
 def forecast(backlog: Backlog, lake_uri: str, recipe_id: str, config: ForecastConfig) -> Forecast:
-    """Walk through a backlog without transcribing any of it.
-
-    Args:
-        backlog: what is to be transcribed; used up by this.
-        lake_uri: the lake; nothing need lie there.
-        recipe_id: the recipe that would be used.
-        config: what to assume.
-
-    Raises:
-        ConfigError: no such bucket or folder.
-        TransientError: the store does not answer.
-    """
+    """Walk through a backlog, which this uses up, without transcribing any of it."""
     durations_s = _known_durations(lake_uri)
     known_s = estimated_s = 0.0
     num_known = size_bytes = 0

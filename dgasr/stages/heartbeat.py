@@ -4,12 +4,13 @@ A heartbeat says that its worker lives, how far it is and which shards it has in
 failing for: storage errors are logged.
 """
 
-import json
 import logging
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
+
+from pydantic import TypeAdapter
 
 from dgasr.errors import DgasrError, IntegrityError, ObjectMissingError
 from dgasr.records import Shard
@@ -57,19 +58,16 @@ class Heartbeat:
     """How far the worker is, for a person."""
 
 
-class HeartbeatWriter(Progress):
-    """Writes heartbeats from a thread of its own while a `with` block lasts.
+HEARTBEAT = TypeAdapter(Heartbeat)
+"""Reads and writes a heartbeat as JSON; a worker of a newer version may write more fields than this version knows."""
 
-    Args:
-        uri: object that is overwritten with each heartbeat.
-        interval_s: time between two heartbeats, s.
-    """
+
+class HeartbeatWriter(Progress):
+    """Overwrites an object with a heartbeat every `interval_s` while a `with` block lasts, from a thread of its own."""
 
     def __init__(self, uri: str, interval_s: float = 15.0) -> None:
-        self._uri = uri
-        self._interval_s = interval_s
-        self._state = threading.Lock()
-        self._writing = threading.Lock()
+        self._uri, self._interval_s = uri, interval_s
+        self._state, self._writing = threading.Lock(), threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._keep_writing, name="heartbeat", daemon=True)
         self._sequence = 0
@@ -122,9 +120,8 @@ class HeartbeatWriter(Progress):
         """Write a heartbeat now."""
         with self._writing:
             heartbeat = self._next()
-            row = asdict(heartbeat) | {"at": heartbeat.at.isoformat()}
             try:
-                objects.write_bytes(self._uri, json.dumps(row).encode())
+                objects.write_bytes(self._uri, HEARTBEAT.dump_json(heartbeat))
             except (DgasrError, OSError) as error:
                 logger.warning("heartbeat %d is not written: %s", heartbeat.sequence, error)
 
@@ -145,20 +142,10 @@ class HeartbeatWriter(Progress):
 
 
 def read_heartbeat(uri: str) -> Heartbeat | None:
-    """Read the last heartbeat of a worker; `None` where it has not begun.
-
-    Raises:
-        IntegrityError: something else lies there.
-        TransientError: the storage failed in a way that may pass.
-    """
+    """Read the last heartbeat of a worker; `None` where it has not begun, IntegrityError where something else lies."""
     try:
-        row = json.loads(objects.read_bytes(uri))
-        # By name: a worker of a newer version may write more fields than this version knows.
-        return Heartbeat(
-            sequence=int(row["sequence"]), num_done=int(row["num_done"]), shard_ids=tuple(row["shard_ids"]),
-            at=datetime.fromisoformat(row["at"]), line=row["line"],
-        )  # fmt: skip
+        return HEARTBEAT.validate_json(objects.read_bytes(uri))
     except ObjectMissingError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
-        raise IntegrityError(f"{uri}: is no heartbeat ({error!r}). Remove it; its run notices and goes on.") from error
+    except ValueError as error:
+        raise IntegrityError(f"{uri}: is no heartbeat ({error}). Remove it; its run notices and goes on.") from error

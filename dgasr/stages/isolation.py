@@ -72,18 +72,10 @@ class Processes:
     def run_each(
         self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]
     ) -> Iterator[tuple[tuple[Any, ...], Result | None]]:
-        """Do pieces of work.
+        """Do pieces of work: a function that can be imported by name and never returns `None`, with arguments for each.
 
-        Args:
-            function: what to do; must be importable by name, and never return `None`.
-            calls: its arguments for each piece, taken when a process is free.
-
-        Yields:
-            Arguments and result as they are done; `None` where it ended the process or raised what nobody foresaw, or
-            where a neighbour did, with which it shared the pool.
-
-        Raises:
-            DgasrError: what the function raised.
+        Arguments are taken when a process is free. Yields them with the result as they are done; `None` where the work
+        ended the process or raised what nobody foresaw, or where a neighbour did, with which it shared the pool.
         """
         waiting = iter(calls)
         running: dict[Future[Result], tuple[tuple[Any, ...], ProcessPoolExecutor]] = {}
@@ -143,10 +135,9 @@ class Processes:
 
 
 def note_progress() -> None:
-    """Count a step of the work that this process does for another; without effect where it does none.
+    """Count a step of the work that this process does for another, if it does any.
 
-    Raises:
-        KeyboardInterrupt: the other one has stopped waiting.
+    Raises `KeyboardInterrupt` where the other one has stopped waiting.
     """
     if _shared is not None:
         if _shared[1]:
@@ -190,9 +181,6 @@ def settle(
         work: does it alone in a process, without the recordings of these ids; `None` where the process died.
         survives: whether a process survives these recordings of it.
 
-    Returns:
-        What the work returned.
-
     Raises:
         ConfigError: processes die without any recording.
         TransientError: the shard costs its process, but no recording of it does when tried alone.
@@ -211,17 +199,9 @@ def settle(
 def find_crashing(
     recordings: Sequence[Recording], survives: Callable[[Sequence[Recording]], bool]
 ) -> Iterator[Recording]:
-    """Split recordings that ended a process until those stand alone that do it, and do it twice.
+    """Split recordings that ended a process until those stand alone that do it, and do it twice; yield these.
 
-    Args:
-        recordings: what was worked on.
-        survives: whether a process survives these.
-
-    Yields:
-        The recordings that do it.
-
-    Raises:
-        ConfigError: a process dies without any recording, so that none can be blamed.
+    Raises ConfigError where a process dies without any recording, so that none can be blamed.
     """
     if not (survives(()) or survives(())):  # once may be somebody else's doing, such as the kernel's for want of memory
         raise ConfigError(

@@ -4,38 +4,28 @@ A shard is what is written together, whole or not at all. An assignment is the s
 with its model loaded once; it is written once and passed on by URI. Reads no audio.
 """
 
-import dataclasses
 import hashlib
-import json
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
+
+from pydantic import TypeAdapter
 
 from dgasr.errors import ConfigError
 from dgasr.recipe import Recipe
-from dgasr.records import AudioReport, Recording, Shard
+from dgasr.records import Recording, Shard
 from dgasr.store import objects
-
-Record = TypeVar("Record", Recording, AudioReport)
 
 Stage = Literal["prepare", "decode"]
 """What a child run does."""
 
 BYTES_PER_SECOND = {
-    ".wav": 32_000,
-    ".aiff": 32_000,
-    ".flac": 16_000,
-    ".mp3": 8_000,
-    ".aac": 8_000,
-    ".m4a": 8_000,
-    ".mp4": 16_000,
-    ".ogg": 6_000,
-    ".opus": 3_000,
-    ".webm": 6_000,
-}
+    ".wav": 32_000, ".aiff": 32_000, ".flac": 16_000, ".mp3": 8_000, ".aac": 8_000, ".m4a": 8_000, ".mp4": 16_000,
+    ".ogg": 6_000, ".opus": 3_000, ".webm": 6_000,
+}  # fmt: skip
 """Typical bytes per second of speech archives, by file ending. Ours; a guess that only sets how even shards are."""
 
 OTHER_BYTES_PER_SECOND = 16_000
@@ -47,17 +37,14 @@ STAGED_BYTES_PER_SECOND = 16_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardConfig:
-    """How much is committed at once.
-
-    Attributes:
-        target_s: estimated audio in a shard, s; a longer recording is a shard of its own.
-        max_recordings: most recordings in a shard, however short they are.
-    """
+    """How much is committed at once."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     target_s: float = 3600.0
+    """Estimated audio in a shard, s; a longer recording is a shard of its own."""
     max_recordings: int = 2000
+    """Most recordings in a shard, however short they are."""
 
     def __post_init__(self) -> None:
         """Refuse shards that hold nothing."""
@@ -68,7 +55,7 @@ class ShardConfig:
 
 
 def plan_shards(recordings: Iterable[Recording], recipe_id: str, config: ShardConfig, take: int = 0) -> Iterator[Shard]:
-    """Group recordings of one day into shards.
+    """Group recordings of one UTC day into shards; every recording is in exactly one.
 
     A shard is closed by its own recordings and never by what follows. So a run that was stopped, or a second one on
     the same archive, plans the shards that are not committed yet exactly as they were planned before.
@@ -78,9 +65,6 @@ def plan_shards(recordings: Iterable[Recording], recipe_id: str, config: ShardCo
         recipe_id: fingerprint of the recipe.
         config: how large a shard is.
         take: 0, or one more than the highest take of rows that are to be replaced.
-
-    Yields:
-        Shards whose recordings were all modified on one UTC day; every recording is in exactly one.
     """
     open_days: dict[str, list[Recording]] = {}
     estimates_s: dict[str, float] = {}
@@ -112,18 +96,14 @@ def _shard(members: list[Recording], recipe_id: str, take: int) -> Shard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AssignmentConfig:
-    """How much one worker takes at once.
-
-    Attributes:
-        max_shards: most shards in an assignment, however short they are.
-        target_s: estimated audio in an assignment, s. The default is half an hour of a GPU that transcribes at RTFx
-            130, and five minutes of one at 700.
-    """
+    """How much one worker takes at once."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     max_shards: int = 128
+    """Most shards in an assignment, however short they are."""
     target_s: float = 64 * 3600.0
+    """Estimated audio in an assignment, s: half an hour of a GPU at RTFx 130, and five minutes of one at 700."""
 
     def __post_init__(self) -> None:
         """Refuse assignments that hold nothing."""
@@ -149,19 +129,14 @@ class Assignment:
         return round(self.estimated_s * STAGED_BYTES_PER_SECOND)
 
 
+ASSIGNMENT = TypeAdapter(Assignment)
+"""Reads and writes an assignment as JSON; fields that only a newer version knows are left out."""
+
+
 def write_assignments(
     shards: Iterable[Shard], folder_uri: str, config: AssignmentConfig
 ) -> Iterator[tuple[str, Assignment]]:
-    """Write shards down in groups.
-
-    Args:
-        shards: what is to be done; taken lazily.
-        folder_uri: where the assignments go.
-        config: how large an assignment is.
-
-    Yields:
-        URI and content of each assignment as soon as it is written.
-    """
+    """Write shards, taken lazily, into a folder in groups; yield URI and content of each as soon as it is written."""
     members: list[Shard] = []
     estimated_s, number = 0.0, 0
     for shard in shards:
@@ -175,56 +150,14 @@ def write_assignments(
 
 
 def read_assignment(uri: str) -> Assignment:
-    """Read an assignment.
-
-    Raises:
-        ObjectMissingError: none lies there.
-        TransientError: the storage failed in a way that may pass.
-    """
-    row = json.loads(objects.read_bytes(uri))
-    return Assignment(
-        number=row["number"], shards=tuple(map(_shard_from_json, row["shards"])), estimated_s=float(row["estimated_s"])
-    )
+    """Read an assignment; ObjectMissingError where none lies there."""
+    return ASSIGNMENT.validate_json(objects.read_bytes(uri))
 
 
 def _write(assignment: Assignment, folder_uri: str) -> tuple[str, Assignment]:
     uri = f"{folder_uri}/{assignment.number:05d}.json"
-    row = {
-        "number": assignment.number,
-        "estimated_s": assignment.estimated_s,
-        "shards": [
-            {
-                "shard_id": shard.shard_id,
-                "take": shard.take,
-                "recordings": list(map(recording_to_json, shard.recordings)),
-            }
-            for shard in assignment.shards
-        ],
-    }
-    objects.write_bytes(uri, json.dumps(row).encode())
+    objects.write_bytes(uri, ASSIGNMENT.dump_json(assignment))
     return uri, assignment
-
-
-def _shard_from_json(row: dict[str, Any]) -> Shard:
-    return Shard(
-        shard_id=row["shard_id"], recordings=tuple(map(recording_from_json, row["recordings"])), take=row["take"]
-    )
-
-
-def recording_to_json(recording: Recording) -> dict[str, Any]:
-    """Turn a recording into what JSON can hold."""
-    return dataclasses.asdict(recording) | {"modified_at": recording.modified_at.isoformat()}
-
-
-def recording_from_json(row: dict[str, Any]) -> Recording:
-    """Turn back what `recording_to_json` made."""
-    return record_from_json(Recording, row | {"modified_at": datetime.fromisoformat(row["modified_at"])})
-
-
-def record_from_json(kind: type[Record], row: dict[str, Any]) -> Record:
-    """Make a record of its fields; those that only a newer version knows are left out."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in row.items() if name in names})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,12 +199,7 @@ class RunFolder:
         return uri
 
     def read_recipe(self) -> Recipe:
-        """Read what all children follow.
-
-        Raises:
-            ConfigError: another version of dgasr wrote it.
-            ObjectMissingError: the run is over, or never began.
-        """
+        """Read what all children follow; ConfigError where another version wrote it, ObjectMissingError without one."""
         return Recipe.from_json(objects.read_bytes(f"{self.uri}/recipe.json").decode())
 
     def delete(self) -> None:

@@ -15,7 +15,7 @@ from dgasr.audio import open_audio
 from dgasr.audio.waveform import WaveformDigest
 from dgasr.errors import DgasrError, Reason, RecordingError, TruncatedError
 from dgasr.frontend import cut_channels
-from dgasr.lake.commit import committed_shards
+from dgasr.lake.ledger import committed_shards
 from dgasr.recipe import Recipe
 from dgasr.records import Gap, Recording, Segment, SegmentFeatures, Shard, seconds
 from dgasr.stages.counts import Counts
@@ -42,9 +42,6 @@ def prepare_assignment(
         lake_uri: lake that is staged for.
         num_processes: processes that read audio at once.
         heartbeat: told how far the work is; it counts segments, and names the shards in work.
-
-    Returns:
-        Counts.
 
     Raises:
         ConfigError: processes die without having read anything.
@@ -87,20 +84,10 @@ def prepare_shard(
     progress: Progress = Progress(),  # noqa: B008
     crashing: frozenset[str] = frozenset(),
 ) -> Counts:
-    """Write the staged part of a shard, unless a whole one lies there.
+    """Write the staged part of a shard into a folder, unless a whole one lies there.
 
-    Args:
-        shard: what to read.
-        recipe: how to read and cut it.
-        staged_uri: folder for the part.
-        progress: told of every recording and every segment.
-        crashing: ids of recordings that end the process that reads them; they are rejected unread.
-
-    Returns:
-        Counts.
-
-    Raises:
-        TransientError: the storage failed in a way that may pass.
+    Recordings whose ids are among `crashing` end the process that reads them, and are rejected unread. TransientError
+    where the storage failed in a way that may pass.
     """
     started = time.monotonic()
     outcomes = read_outcomes(staged_uri)

@@ -4,75 +4,29 @@ Every figure is a query over the lake.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import duckdb
 
-from dgasr.lake.commit import write_run
-from dgasr.lake.rows import run_row
-from dgasr.lake.views import connect
+from dgasr.lake.views import ask, connect
 from dgasr.recipe import Recipe
-from dgasr.stages.counts import peak_memory_bytes, versions_json
+from dgasr.stages.counts import RunSummary, write_run
+from dgasr.tables import markdown_table
 
 DEVICES = """
-    select string_agg(distinct device, ', ' order by device) from runs where parent_run_id = ? and stage = 'decode'
+    select string_agg(distinct device, ', ' order by device) as devices
+    from runs where parent_run_id = $run_id and stage = 'decode'
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunSummary:
-    """What one execution did."""
-
-    run_id: str
-    recipe_id: str
-    num_held: int
-    """Recordings that the lake held already."""
-    num_recordings: int = 0
-    """Recordings committed by this run."""
-    num_partial: int = 0
-    num_rejected: int = 0
-    num_segments: int = 0
-    num_words: int = 0
-    audio_s: float = 0.0
-    """Audio committed by this run, s."""
-    speech_s: float = 0.0
-    """Of it, what went through the model, s."""
-    wall_s: float
-    """Time from the run's begin to its end, s."""
-
-    @property
-    def rtfx(self) -> float:
-        """Audio seconds per wall second."""
-        return self.audio_s / self.wall_s if self.wall_s > 0 else 0.0
-
-    def line(self) -> str:
-        """Say it in one line."""
-        if not self.num_recordings:
-            return f"nothing new: the lake holds all {self.num_held} recordings"
-        held = f", {self.num_held} more were in the lake already" if self.num_held else ""
-        return (
-            f"{self.num_recordings} recordings ({self.num_rejected} rejected, {self.num_partial} partial), "
-            f"{self.audio_s / 60:.1f} min of audio in {self.wall_s:.1f} s, RTFx {self.rtfx:.1f}{held}"
-        )
 
 
 def summarise(lake_uri: str, run_id: str, recipe_id: str, num_held: int, wall_s: float) -> RunSummary:
     """Ask the lake what a run committed, so that retries and other workers count as they should.
 
-    Args:
-        lake_uri: the lake.
-        run_id: the run.
-        recipe_id: its recipe.
-        num_held: recordings that the lake held before.
-        wall_s: time from the run's begin until now, s.
-
-    Returns:
-        The run in figures.
+    `num_held` recordings were in the lake before; `wall_s` is the time from the run's begin until now, s.
     """
     with connect(lake_uri) as connection:
-        row = _Asker(connection, run_id).rows(RECORDINGS)[0]
+        row = ask(connection, RECORDINGS, run_id=run_id)[0]
     names = ("num_recordings", "num_partial", "num_rejected", "num_segments", "num_words", "speech_s")
     counts = {name: row[name] for name in names}
     return RunSummary(
@@ -87,12 +41,9 @@ def commit_run(
     sources: Sequence[str],
     device: str,
     started_at: datetime,
-    *,
-    busy_share: float | None = None,
-    num_attempts: int | None = None,
-    gpu_hour_price: float | None = None,
+    **columns: Any,
 ) -> None:
-    """Write the run's row, unless it did nothing.
+    """Write the row of a whole run, unless it did nothing.
 
     Args:
         lake_uri: lake of the run.
@@ -101,37 +52,20 @@ def commit_run(
         sources: what was asked for.
         device: where the model ran.
         started_at: when the run began, with a time zone.
-        busy_share: share of the time in which the model had work, where this process decoded.
-        num_attempts: child runs that were started; `None` where there were none.
-        gpu_hour_price: what an hour of the device costs, where it is known.
+        columns: `busy_share` where this process decoded, `num_attempts` where there were child runs, and
+            `gpu_hour_price` where it is known.
     """
-    if not summary.num_recordings:
-        return
-    complete = summary.num_recordings - summary.num_partial - summary.num_rejected
-    row = run_row(
-        run_id=summary.run_id,
-        recipe_id=summary.recipe_id,
-        recipe_json=recipe.to_json(),
-        versions_json=versions_json(),
-        source=" ".join(sources),
-        device=device,
-        started_at=started_at,
-        recordings={"ok": complete, "partial": summary.num_partial, "rejected": summary.num_rejected},
-        num_segments=summary.num_segments,
-        num_words=summary.num_words,
-        audio_s=summary.audio_s,
-        wall_s=summary.wall_s,
-        peak_memory_bytes=peak_memory_bytes(),
-        busy_share=busy_share,
-        num_attempts=num_attempts,
-        gpu_hour_price=gpu_hour_price,
-    )
-    write_run(lake_uri, row)
+    if summary.num_recordings:
+        write_run(
+            lake_uri, recipe, summary, run_id=summary.run_id, source=" ".join(sources), device=device,
+            started_at=started_at, **columns,
+        )  # fmt: skip
 
 
 def decoding_devices(lake_uri: str, run_id: str) -> str:
     """Name the devices on which a run's children decoded; `none` where none did."""
-    return connect(lake_uri).execute(DEVICES, [run_id]).fetchall()[0][0] or "none"
+    with connect(lake_uri) as connection:
+        return ask(connection, DEVICES, run_id=run_id)[0]["devices"] or "none"
 
 
 RECORDINGS = """
@@ -202,24 +136,14 @@ Row = dict[str, Any]
 
 
 def run_report(lake_uri: str, run_id: str, failures: Sequence[str] = ()) -> str:
-    """Write a run's report.
-
-    Args:
-        lake_uri: the lake.
-        run_id: the run.
-        failures: what was not done and why, one line each; the one thing that the lake cannot know.
-
-    Returns:
-        Markdown.
-    """
+    """Write a run's report in Markdown; `failures` says what was not done, a line each, which the lake cannot know."""
     with connect(lake_uri) as connection:
-        ask = _Asker(connection, run_id)
         sections = [
             f"## Run `{run_id}`\n",
-            _figures(ask),
-            _section("Child runs", ask.rows(CHILDREN)),
-            _section("Not used as a whole", ask.rows(REASONS)),
-            _section("Slowest to read", ask.rows(SLOWEST)),
+            _figures(connection, run_id),
+            _section("Child runs", ask(connection, CHILDREN, run_id=run_id)),
+            _section("Not used as a whole", ask(connection, REASONS, run_id=run_id)),
+            _section("Slowest to read", ask(connection, SLOWEST, run_id=run_id)),
         ]
     if failures:
         lines = "".join(f"- {failure}\n" for failure in failures)
@@ -230,28 +154,14 @@ def run_report(lake_uri: str, run_id: str, failures: Sequence[str] = ()) -> str:
 def rejections(lake_uri: str, run_id: str, limit: int) -> list[Row]:
     """List what a run could not use as a whole: uri, status, reason and message of at most `limit` recordings."""
     with connect(lake_uri) as connection:
-        return _Asker(connection, run_id).rows(REJECTIONS, limit=limit)
+        return ask(connection, REJECTIONS, run_id=run_id, limit=limit)
 
 
-class _Asker:
-    """Asks about one run."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
-        self._connection = connection
-        self._run_id = run_id
-
-    def rows(self, query: str, **parameters: Any) -> list[Row]:
-        """Answer a query about the run, row by row."""
-        result = self._connection.execute(query, {"run_id": self._run_id, **parameters})
-        names = [column[0] for column in result.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-
-
-def _figures(ask: _Asker) -> str:
+def _figures(connection: duckdb.DuckDBPyConnection, run_id: str) -> str:
     """Lay the run's figures out as a table."""
-    counts = ask.rows(RECORDINGS)[0]
-    whole = next(iter(ask.rows(WHOLE)), {})
-    decode = next((child for child in ask.rows(CHILDREN) if child["stage"] == "decode"), whole)
+    counts = ask(connection, RECORDINGS, run_id=run_id)[0]
+    whole = next(iter(ask(connection, WHOLE, run_id=run_id)), {})
+    decode = next((child for child in ask(connection, CHILDREN, run_id=run_id) if child["stage"] == "decode"), whole)
     declared_s = counts["decoded_s"] + counts["missing_s"]
     figures = {
         "recordings": "{num_recordings} ({num_ok} ok, {num_partial} partial, {num_rejected} rejected)".format(**counts),
@@ -289,15 +199,3 @@ def _section(title: str, rows: Sequence[Row]) -> str:
         return ""
     names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     return f"### {title}\n" + markdown_table(names, [[row[name] for name in names] for row in rows])
-
-
-def markdown_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Lay rows out as a table in Markdown, with a line end after the last one."""
-    lines = [names, ["---"] * len(names), *rows]
-    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    """Write a value so that it cannot break a table."""
-    text = "" if value is None else f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)
-    return " ".join(text.replace("|", "\\|").split())

@@ -64,11 +64,7 @@ class Selection:
             raise ConfigError("Selection: force sets redo_before to the time of the start. Give one of the two.")
 
     def starting_at(self, now: datetime) -> "Selection":
-        """Turn `force` and `reasons` into a time that a later run can be given, to go on where this one ended.
-
-        Args:
-            now: when the work begins; what is transcribed from then on is not taken again.
-        """
+        """Turn `force` and `reasons` into a time that a later run can be given, to go on where this one ended."""
         if self.redo_before is None and (self.force or self.reasons):
             return replace(self, redo_before=now, force=False)
         return self
@@ -117,7 +113,15 @@ class Held:
 
 
 class Backlog:
-    """The recordings that are to be transcribed; counts while it is walked through, once."""
+    """The recordings that are to be transcribed; counts while it is walked through, once.
+
+    Args:
+        selection: what is asked for, after `Selection.starting_at`.
+        listing: what lies at its sources.
+        held: what the lake holds for the recipe.
+        presence: what the lake knew of before the listing began.
+        candidates: the only recording ids that count; `None` for all.
+    """
 
     def __init__(
         self,
@@ -127,15 +131,6 @@ class Backlog:
         presence: Presence,
         candidates: Container[bytes] | None = None,
     ) -> None:
-        """Take note; nothing is listed yet.
-
-        Args:
-            selection: what is asked for, after `Selection.starting_at`.
-            listing: what lies at its sources.
-            held: what the lake holds for the recipe.
-            presence: what the lake knew of before the listing began.
-            candidates: the only recording ids that count; `None` for all.
-        """
         self.selection = selection
         self.take = held.take
         self._listing, self._held, self._presence, self._candidates = listing, held, presence, candidates
@@ -149,7 +144,7 @@ class Backlog:
         """Of these, transcribed for the first time under the recipe; all others are not in the selection."""
 
     def __iter__(self) -> Iterator[Recording]:
-        """List what is to be transcribed; raises as `list_recordings` does."""
+        """List what is to be transcribed; raises as `Listing` does."""
         for recording in self._listing:
             self.num_listed += 1
             self._presence.see(recording)
@@ -168,17 +163,7 @@ class Backlog:
                 yield recording
 
     def note_presence(self, run_id: str) -> tuple[int, int]:
-        """Write down which objects are gone and which are back, if the listing came to its end.
-
-        Args:
-            run_id: the run that listed.
-
-        Returns:
-            How many are gone, and how many are back, since the last listing.
-
-        Raises:
-            TransientError: the store does not answer; the next run writes it down.
-        """
+        """Write down which objects are gone and which back, if the listing came to its end; return how many of each."""
         return self._presence.note(self._listing.scope, run_id) if self._listing.is_complete else (0, 0)
 
 
@@ -223,15 +208,6 @@ def _held(selection: Selection, lake_uri: str, recipe_id: str) -> Held:
 
 
 def list_selected(selection: Selection, lake_uri: str = "") -> Listing:
-    """Start listing where a selection says; what it leaves out there is for the caller to leave out.
-
-    Args:
-        selection: what is asked for.
-        lake_uri: absolute; what a lake there consists of is no recording. Empty for no lake.
-
-    Raises:
-        ConfigError: its list of URIs cannot be used.
-        TransientError: the store does not answer.
-    """
+    """Start listing where a selection says, without what a lake there consists of; the caller leaves out the rest."""
     listed = () if selection.uri_list is None else read_uri_list(selection.uri_list)
-    return Listing(selection.sources, (*selection.uris, *listed), lake_uri)
+    return Listing(selection.sources, (*selection.uris, *listed), lake_uri=lake_uri)

@@ -5,24 +5,20 @@ exists, the part is whole. Its streams depend on audio and recipe only, so that 
 Whoever is killed leaves a part behind: the next run on the shard writes it anew, and any later run sweeps it away.
 """
 
-import dataclasses
-import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import groupby
 from queue import Full, Queue
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from dgasr.errors import ConfigError, ObjectError, ObjectMissingError, Reason
 from dgasr.lake.schema import RecordingStatus
 from dgasr.records import AudioReport, Recording, Segment, SegmentFeatures, Shard
-from dgasr.stages.plan import record_from_json, recording_from_json, recording_to_json
 from dgasr.store import objects
 
 
@@ -46,35 +42,11 @@ class Outcome:
     """Time it took to read, s; `None` where it was not tried."""
 
 
-def outcomes_to_json(outcomes: Sequence[Outcome]) -> bytes:
-    """Write outcomes as JSON."""
-    rows = [dataclasses.asdict(outcome) | {"recording": recording_to_json(outcome.recording)} for outcome in outcomes]
-    return json.dumps(rows, indent=1).encode()
-
-
-def outcomes_from_json(data: bytes) -> list[Outcome]:
-    """Read what `outcomes_to_json` wrote."""
-    return [_outcome(row) for row in json.loads(data)]
-
-
-def _outcome(row: dict[str, Any]) -> Outcome:
-    return Outcome(
-        recording=recording_from_json(row["recording"]),
-        status=row["status"],
-        reason=Reason(row["reason"]) if row["reason"] else None,
-        message=row["message"],
-        num_segments=row["num_segments"],
-        report=record_from_json(AudioReport, row["report"]) if row["report"] else None,
-        audio_digest=row.get("audio_digest"),
-        read_s=row.get("read_s"),
-    )
-
+OUTCOMES = TypeAdapter(list[Outcome])
+"""Reads and writes outcomes as JSON; fields that only a newer version knows are left out."""
 
 CHUNK_BYTES = 16 * 2**20
 """Features in one object of a part: bounds the memory of both sides."""
-
-KEPT = timedelta(days=2)
-"""How long after its last object was written a part or a run's folder may still be in use; a run beats far oftener."""
 
 STAGED_SEGMENT = pa.schema(
     [
@@ -95,14 +67,9 @@ STAGED_SEGMENT = pa.schema(
 
 
 class StagedPart:
-    """A part being written; used in a `with` block, which writes nothing more when it ends with an error."""
+    """A part being written to a folder; a `with` block that ends with an error writes nothing more."""
 
     def __init__(self, uri: str) -> None:
-        """Start a part.
-
-        Args:
-            uri: folder of the part, in a folder or in S3.
-        """
         self._uri = uri
         self._rows: list[dict[str, Any]] = []
         self._num_bytes = 0
@@ -116,7 +83,7 @@ class StagedPart:
         if error is None:
             self._flush()
             self._delete_leftovers()
-            _write(f"{self._uri}/outcomes.json", outcomes_to_json(self._outcomes))
+            _write(f"{self._uri}/outcomes.json", OUTCOMES.dump_json(self._outcomes, indent=1))
 
     def add(self, segment: Segment, features: SegmentFeatures | None) -> None:
         """Append a segment; `features` is `None` for a silent one."""
@@ -156,7 +123,7 @@ class StagedPart:
 def read_outcomes(uri: str) -> list[Outcome] | None:
     """Read what became of the recordings of a part; `None` where no whole part lies."""
     try:
-        return outcomes_from_json(objects.read_bytes(f"{uri}/outcomes.json"))
+        return OUTCOMES.validate_json(objects.read_bytes(f"{uri}/outcomes.json"))
     except ObjectMissingError:
         return None
 
@@ -173,29 +140,6 @@ def delete_part(uri: str) -> None:
     """Remove a part, its mark of wholeness first."""
     for object_uri in sorted(objects.list_uris(f"{uri}/"), reverse=True):
         objects.delete(object_uri)
-
-
-def sweep_staging(lake_uri: str, now: datetime) -> None:
-    """Remove what killed runs left behind, whichever recipe they followed.
-
-    Args:
-        lake_uri: the lake that is staged for.
-        now: parts and folders of runs that were last written to longer before than `KEPT` are removed, with a time
-            zone.
-    """
-    folder = f"{lake_uri}/staging/"
-    if next(iter(objects.list_uris(folder)), None) is None:
-        return
-
-    def owner(found: Recording) -> list[str]:
-        """Shard or run that an object belongs to: a long run's oldest assignment is as new as its newest beat."""
-        return found.uri.rpartition("/staging/")[2].split("/")[:2]
-
-    for _, listed in groupby(objects.list_objects(folder), key=owner):
-        members = list(listed)
-        if max(member.modified_at for member in members) < now - KEPT:
-            for member in reversed(members):
-                objects.delete(member.uri)
 
 
 def _write(uri: str, data: bytes) -> None:
@@ -226,12 +170,9 @@ RETRY_S = 0.2
 
 
 class Prefetch(Generic[Item]):
-    """Iterates over a source in a thread of its own; used in a `with` block, which ends the thread.
+    """Iterates over a source in a thread of its own, up to `num_ahead` items ahead; a `with` block ends the thread.
 
-    Args:
-        source: where the items come from; only touched by the thread. What it raises is raised where the item would
-            have come.
-        num_ahead: most items that wait.
+    What the source raises is raised where the item would have come.
     """
 
     def __init__(self, source: Iterable[Item], num_ahead: int) -> None:

@@ -29,12 +29,7 @@ PASSING_ERRORS = (
 
 
 def list_files(source: str) -> Iterator[Recording]:
-    """List a file, or the files under a folder in the order of their paths. Hidden ones are left out.
-
-    Raises:
-        ConfigError: `source` ends with a slash and there is no such folder.
-        TransientError: the file system fails in a way that may pass.
-    """
+    """List a file, or the files under a folder in the order of their paths. Hidden ones are left out."""
     path = local_path(source)
     if source.endswith(os.sep) and not os.path.isdir(path):
         raise ConfigError(f"{source}: there is no such folder. Check the path.")
@@ -54,12 +49,7 @@ def list_file_uris(prefix: str) -> Iterator[str]:
 
 
 def open_file(recording: Recording) -> BinaryIO:
-    """Open the version of a file that was listed.
-
-    Raises:
-        ObjectMissingError, NotAFileError, ChangedDuringReadError, ObjectError: what is wrong with it.
-        TransientError: the file system fails in a way that may pass.
-    """
+    """Open the version of a file that was listed."""
     path, label = local_path(recording.uri), recording.uri
     try:
         # Opening a pipe would wait for a writer for ever.

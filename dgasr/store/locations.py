@@ -22,11 +22,7 @@ def is_s3(uri: str) -> bool:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """Split `s3://bucket/key` into bucket and key; keys stand as they are, without percent-encoding.
-
-    Raises:
-        ConfigError: there is no bucket.
-    """
+    """Split `s3://bucket/key` into bucket and key, which stands as it is; ConfigError where there is no bucket."""
     bucket, _, key = uri.removeprefix(S3_SCHEME).partition("/")
     if not bucket:
         raise ConfigError(f"{uri}: names no bucket. Write s3://bucket/prefix.")
@@ -34,11 +30,7 @@ def split_s3(uri: str) -> tuple[str, str]:
 
 
 def local_path(uri: str) -> str:
-    """Turn a path or `file://` URI into an absolute path, as the operating system's functions take it.
-
-    Raises:
-        ConfigError: the scheme is none that this project reads.
-    """
+    """Turn a path or `file://` URI into an absolute path; ConfigError where the scheme is none that is read here."""
     if uri.startswith(FILE_SCHEME):
         return os.path.abspath(os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE_SCHEME))))
     scheme, separator, _ = uri.partition("://")

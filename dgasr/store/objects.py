@@ -1,4 +1,8 @@
-"""Objects by URI, in S3 or in folders: list, read, write once; whether a store can. Knows neither audio nor lake."""
+"""Objects by URI, in S3 or in folders: list, read, write once; whether a store can. Knows neither audio nor lake.
+
+Everything here raises ObjectError where an object is missing, changed or withheld, ConfigError where there is no such
+bucket or folder, or no right to list it, and TransientError where the storage does not answer.
+"""
 
 import secrets
 from collections.abc import Iterator
@@ -16,49 +20,26 @@ MOST_SKEW = timedelta(hours=1)
 
 
 def list_objects(source: str) -> Iterator[Recording]:
-    """List what there is to transcribe, in the order of the URIs, while it is being read.
+    """List what there is to transcribe at a file, folder (and those in it), S3 object or prefix, in order, as it comes.
 
-    Args:
-        source: a file; a folder, with the folders in it; an S3 object; or an S3 prefix.
-
-    Yields:
-        One recording per object. A file or object asked for by name is listed even if it is missing, so that it gets
-        its row; an S3 prefix that ends with a slash may be empty.
-
-    Raises:
-        ConfigError: no such bucket or folder, or no right to list it.
-        TransientError: the storage does not answer.
+    A file or object asked for by name is listed even if it is missing, so that it gets its row; an S3 prefix that ends
+    with a slash may be empty.
     """
     return s3.list_s3(source) if is_s3(source) else folders.list_files(source)
 
 
 def open_object(recording: Recording) -> BinaryIO:
-    """Open the version of an object that was listed, to read and seek in.
-
-    Raises:
-        ObjectError: it is missing, changed, unreadable or no file; also from its reads.
-        TransientError: the storage does not answer; also from its reads.
-    """
+    """Open the version of an object that was listed, to read and seek in; its reads raise as this does."""
     return s3.open_s3(recording) if is_s3(recording.uri) else folders.open_file(recording)
 
 
 def read_bytes(uri: str) -> bytes:
-    """Read a whole object.
-
-    Raises:
-        ObjectError: it is missing or unreadable.
-        TransientError: the storage does not answer.
-    """
+    """Read a whole object."""
     return s3.read_s3(uri) if is_s3(uri) else folders.read_file(uri)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole object, or replace it; readers see the old one or the new one.
-
-    Raises:
-        ObjectError: it may not be written.
-        TransientError: the storage does not answer.
-    """
+    """Write a whole object, or replace it; readers see the old one or the new one."""
     if is_s3(uri):
         s3.write_s3(uri, data)
     else:
@@ -66,35 +47,17 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def write_if_absent(uri: str, data: bytes) -> bool:
-    """Write a whole object unless there is one; of several writers exactly one succeeds.
-
-    Returns:
-        Whether it was written; `False` where there was one already.
-
-    Raises:
-        ObjectError: it may not be written.
-        TransientError: the storage does not answer.
-    """
+    """Write a whole object unless there is one, and say whether; of several writers exactly one succeeds."""
     return s3.write_s3_if_absent(uri, data) if is_s3(uri) else folders.write_file_if_absent(uri, data)
 
 
 def list_uris(prefix: str) -> Iterator[str]:
-    """List the URIs that begin with a prefix, in order, while they are being read.
-
-    Raises:
-        ConfigError: no such bucket, or no right to list it.
-        TransientError: the storage does not answer.
-    """
+    """List the URIs that begin with a prefix, in order, while they are being read."""
     return s3.list_s3_uris(prefix) if is_s3(prefix) else folders.list_file_uris(prefix)
 
 
 def delete(uri: str) -> None:
-    """Delete an object; nothing happens where there is none.
-
-    Raises:
-        ObjectError: it may not be deleted.
-        TransientError: the storage does not answer.
-    """
+    """Delete an object; nothing happens where there is none."""
     if is_s3(uri):
         s3.delete_s3(uri)
     else:
@@ -102,15 +65,10 @@ def delete(uri: str) -> None:
 
 
 def probe_store(lake_uri: str) -> None:
-    """Write, refuse to overwrite, read, list and delete an object of a lake.
+    """Write, refuse to overwrite, read, list and delete an object of a lake, where nothing need lie yet.
 
-    Args:
-        lake_uri: the lake, in a folder or in S3; nothing need lie there yet.
-
-    Raises:
-        ConfigError: bucket, credentials or permissions are wrong, the store overwrites what must not be overwritten, or
-            one of the clocks is wrong.
-        TransientError: the store does not answer.
+    ConfigError where bucket, credentials or permissions are wrong, where the store overwrites what must not be
+    overwritten, and where one of the clocks is wrong.
     """
     uri = f"{lake_uri}/staging/probes/{secrets.token_hex(8)}"
     first, second = b"first", b"second"

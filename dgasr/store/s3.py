@@ -94,11 +94,7 @@ def list_s3_uris(prefix: str) -> Iterator[str]:
 
 
 def open_s3(recording: Recording) -> BinaryIO:
-    """Open the version of an object that was listed; its bytes come in ranges, as they are read.
-
-    Raises:
-        ObjectMissingError: it was not there when it was listed.
-    """
+    """Open the version of an object that was listed; its bytes come in ranges, as they are read."""
     if recording.etag == MISSING_ETAG:
         raise ObjectMissingError(f"{recording.uri}: there is no such object. Check the key, or list the prefix again.")
     return io.BufferedReader(_RangedObject(recording), buffer_size=READ_BUFFER_BYTES)
@@ -245,13 +241,7 @@ def error_code(error: Exception) -> str:
 
 
 def raise_translated(error: Exception, uri: str) -> NoReturn:
-    """Raise an error of boto3 as one that says who acts.
-
-    Raises:
-        ConfigError: wrong bucket, credentials or request.
-        ObjectError: this object is missing, changed or withheld.
-        TransientError: the service is busy, failing or out of reach.
-    """
+    """Raise an error of boto3 as one that says who acts."""
     if isinstance(error, boto_errors.ClientError):
         raise _of_response(error, uri) from error
     text = SECRET_IN_URL.sub("//", str(error))

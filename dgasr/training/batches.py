@@ -16,8 +16,8 @@ from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig, log_mel, whole_windows
 from dgasr.model.presets import AsrConfig
 from dgasr.prompt import Tokenizer, canvas_ids
-from dgasr.records import seconds
-from dgasr.training.augmentation import AugmentationConfig, mask_features
+from dgasr.records import SAMPLE_RATE_HZ, seconds
+from dgasr.training.augmentation import AugmentationConfig, mask_features, non_speech
 from dgasr.training.examples import BatchConfig, Row, Rows
 from dgasr.training.manifests import Utterance, num_samples
 
@@ -42,6 +42,11 @@ class Batch:
             self.log_mel.to(device), self.canvas.to(device), self.text_lengths.to(device),
             self.frame_labels.to(device), self.language,
         )  # fmt: skip
+
+
+def _by_language(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
+    languages = sorted({utterance.language for utterance in utterances})
+    return {language: [u for u in utterances if u.language == language] for language in languages}
 
 
 class Batches(Dataset[Batch]):
@@ -81,14 +86,17 @@ class Batches(Dataset[Batch]):
             raise ConfigError("training: there is no utterance to learn from. Give a manifest with some.")
         for utterance in utterances:
             self._check(utterance)
-        languages = sorted({utterance.language for utterance in utterances})
+        self._own = _by_language(utterances)
         self._rows = {
-            language: Rows(
-                [u for u in utterances if u.language == language], model.window_samples, config, augmentation
-            )
-            for language in languages
+            language: Rows(own, model.window_samples, config, augmentation) for language, own in self._own.items()
         }
-        self._shares = [sum(u.language == language for u in utterances) / len(utterances) for language in languages]
+        self._shares = [len(own) / len(utterances) for own in self._own.values()]
+        self._epoch: tuple[int, list[list[Utterance]]] = (-1, [])
+
+    @staticmethod
+    def epoch_length(utterances: Sequence[Utterance], batch_size: int) -> int:
+        """Count the batches of an epoch in which each utterance comes once, a language a batch."""
+        return sum(-(-len(own) // batch_size) for own in _by_language(utterances).values())
 
     def _check(self, utterance: Utterance) -> None:
         self._tokenizer.encode(utterance.text)
@@ -109,11 +117,7 @@ class Batches(Dataset[Batch]):
         rng = np.random.default_rng([self._seed, step])
         progress = step / max(1, self._num_steps - 1)
         strength = self._strength[0] + (self._strength[1] - self._strength[0]) * progress
-        limit_s = self._length_limit_s(rng)
-        languages = list(self._rows)
-        # One language a batch, so that all rows have one prompt; languages come as often as their utterances do.
-        language = languages[0] if len(languages) == 1 else str(rng.choice(languages, p=self._shares))
-        rows = [self._rows[language].draw(rng, strength, limit_s) for _ in range(self._config.batch_size)]
+        language, rows = (self._taken if self._config.is_by_epoch else self._drawn)(step, rng, strength)
         features = [self._log_mel(row, rng, strength) for row in rows]
         ids = [self._tokenizer.encode(row.text) for row in rows]
         needed = max(
@@ -128,6 +132,38 @@ class Batches(Dataset[Batch]):
             frame_labels=torch.from_numpy(np.stack([self._frame_labels(row) for row in rows])),
             language=language,
         )
+
+    def _drawn(self, step: int, rng: np.random.Generator, strength: float) -> tuple[str, list[Row]]:
+        """Draw rows at random."""
+        limit_s = self._length_limit_s(rng)
+        languages = list(self._rows)
+        # One language a batch, so that all rows have one prompt; languages come as often as their utterances do.
+        language = languages[0] if len(languages) == 1 else str(rng.choice(languages, p=self._shares))
+        return language, [self._rows[language].draw(rng, strength, limit_s) for _ in range(self._config.batch_size)]
+
+    def _taken(self, step: int, rng: np.random.Generator, strength: float) -> tuple[str, list[Row]]:
+        """Take the utterances whose turn it is, now and then with a row beside them in which nobody speaks."""
+        number, place = divmod(step, sum(-(-len(own) // self._config.batch_size) for own in self._own.values()))
+        if self._epoch[0] != number:
+            self._epoch = (number, self._shuffled(number))
+        utterances = self._epoch[1][place]
+        own = self._rows[utterances[0].language]
+        rows = [own.row_of(utterance, rng, strength) for utterance in utterances]
+        if rng.random() < self._config.non_speech_probability * self._config.batch_size:
+            longest = max(row.waveform.size for row in rows)
+            rows.append(Row(non_speech(max(longest // 2, SAMPLE_RATE_HZ // 4), rng), "", ()))
+        return utterances[0].language, rows
+
+    def _shuffled(self, number: int) -> list[list[Utterance]]:
+        """Order an epoch: utterances that need the same canvas stand together, batches come in any order."""
+        rng = np.random.default_rng([self._seed, number, 1])
+        size = self._config.batch_size
+        batches: list[list[Utterance]] = []
+        for own in self._own.values():
+            order = [own[index] for index in rng.permutation(len(own))]
+            order.sort(key=lambda utterance: self._model.canvas.bucket_for(utterance.duration))
+            batches += [order[start : start + size] for start in range(0, len(order), size)]
+        return [batches[index] for index in rng.permutation(len(batches))]
 
     def _length_limit_s(self, rng: np.random.Generator) -> float:
         """Choose one canvas bucket for the batch, so that every bucket is trained; longer ones more often."""

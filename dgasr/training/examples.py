@@ -26,6 +26,7 @@ class BatchConfig:
     """How training rows are put together.
 
     batch_size: rows in a batch.
+    is_by_epoch: take every utterance once an epoch, those of like length together, in place of drawing rows.
     max_join: utterances of one speaker joined in a row, at most; 1 leaves utterances as they are.
     gap_s: (shortest, longest) silence between joined utterances, s; short ones are likelier.
     edge_s: longest silence before and after a row's speech, s.
@@ -36,6 +37,7 @@ class BatchConfig:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     batch_size: int = 12
+    is_by_epoch: bool = False
     max_join: int = 1
     gap_s: tuple[float, float] = (0.0, 0.6)
     edge_s: float = 0.5
@@ -45,6 +47,8 @@ class BatchConfig:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_join < 1:
             raise ConfigError(f"batch_size and max_join must be at least 1, got {self.batch_size}, {self.max_join}.")
+        if self.is_by_epoch and self.max_join > 1:
+            raise ConfigError("utterances that are joined are drawn: an epoch of each once has no joins. Choose one.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +147,26 @@ class Rows:
         limit = min(self._window_samples, num_samples(limit_s))
         if rng.random() < self._config.non_speech_probability:
             return Row(non_speech(int(rng.integers(limit // 8, limit + 1)), rng), "", ())
-        row = self._joined(rng, strength, limit) if self._config.max_join > 1 else self._single(rng, strength)
+        if self._config.max_join == 1:
+            group = self._speakers[rng.choice(len(self._speakers), p=self._speaker_shares)]
+            return self.row_of(group[rng.integers(len(group))], rng, strength)
+        row = self._joined(rng, strength, limit)
         return Row(augment(row.waveform, self._augmentation, strength, rng), row.text, row.words)
 
-    def _single(self, rng: np.random.Generator, strength: float) -> Row:
-        group = self._speakers[rng.choice(len(self._speakers), p=self._speaker_shares)]
-        utterance = group[rng.integers(len(group))]
+    def row_of(self, utterance: Utterance, rng: np.random.Generator, strength: float) -> Row:
+        """Make a row of one utterance alone.
+
+        Args:
+            utterance: which.
+            rng: source of all choices.
+            strength: of the augmentation, in [0, 1].
+
+        Raises:
+            ConfigError: its audio cannot be read, or ends before its `offset`.
+        """
         waveform, speed = self._at_speed(utterance, self._draw_speed(rng, strength))
-        return Row(waveform, utterance.text, _moved(utterance, 0, speed))
+        changed = augment(waveform, self._augmentation, strength, rng)
+        return Row(changed, utterance.text, _moved(utterance, 0, speed))
 
     def _joined(self, rng: np.random.Generator, strength: float, limit: int) -> Row:
         group = self._speakers[rng.choice(len(self._speakers), p=self._speaker_shares)]

@@ -112,7 +112,7 @@ class SegmentEncoder:
         self._model, self._recipe, self.batch_size = model, recipe, min(batch_size, ENCODED_AT_ONCE)
         config = model.config
         prompt = build_prompt(model.tokenizer, config.prompt, config.num_audio_tokens, recipe.language)
-        self._prompt_ids = torch.tensor(prompt.ids, device=model.device)
+        self.prompt_ids = torch.tensor(prompt.ids, device=model.device)
 
     def encode(self, features: Iterable[SegmentFeatures]) -> Iterator[EncodedSegment]:
         """Encode segments, pulled a batch ahead.
@@ -130,12 +130,9 @@ class SegmentEncoder:
     @torch.no_grad()
     def encode_batch(self, batch: Sequence[SegmentFeatures]) -> list[EncodedSegment]:
         """Encode at most `batch_size` segments; the device is waited for once."""
-        model, recipe = self._model, self._recipe
-        filled = [*batch, *[batch[-1]] * (self.batch_size - len(batch))]
-        log_mel = upload(torch.from_numpy(pad_features(filled, recipe.features)), model.device)
-        frames = model.encode_audio(log_mel)  # [batch, frames, encoder_width]
-        audio_embeddings = self._project(frames)
-        prompt_states, cache = model.prefill(model.prompt_embeddings(self._prompt_ids, audio_embeddings))
+        model = self._model
+        frames, audio_embeddings = self.hear([*batch, *[batch[-1]] * (self.batch_size - len(batch))])
+        prompt_states, cache = model.prefill(model.prompt_embeddings(self.prompt_ids, audio_embeddings))
         layers = keys_values(cache)
         del cache
         prompts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in batch]
@@ -162,6 +159,13 @@ class SegmentEncoder:
                 zip(batch, prompts, audible, texts, scores, strict=True)
             )
         ]  # fmt: skip
+
+    @torch.no_grad()
+    def hear(self, batch: Sequence[SegmentFeatures]) -> tuple[Tensor, Tensor]:
+        """Run audio encoder and projector; [batch, frames, encoder_width] and [batch, audio tokens, hidden]."""
+        log_mel = upload(torch.from_numpy(pad_features(batch, self._recipe.features)), self._model.device)
+        frames = self._model.encode_audio(log_mel)
+        return frames, self._project(frames)
 
     def _read_audio(self, frames: Tensor, embeddings: Tensor, item: SegmentFeatures) -> "_Audible":
         """Read one segment's audio every 20 ms, as far as it goes; [frames, encoder_width], [audio tokens, hidden]."""

@@ -34,6 +34,7 @@ def read_transcript(
     canvas_tokens: int = 0,
     is_settled: bool = True,
     is_overflow: bool = False,
+    has_blank: bool = True,
 ) -> SegmentTranscript:
     """Turn a segment's tokens into a transcript. Everything is on the host: no device is asked for anything.
 
@@ -49,11 +50,13 @@ def read_transcript(
         canvas_tokens: length of the canvas that held the text.
         is_settled: the canvas had stopped changing.
         is_overflow: the largest canvas held no end of text.
+        has_blank: CTC's log-probabilities mean something; else words are spread evenly, and the first column of
+            `log_probs` says how sure an empty text is.
     """
     ids, segment = list(ids), features.segment
     tokens = [WordTokens(word, start, end, min(probabilities[start:end])) for word, start, end in tokenizer.words(ids)]
     sound = loudness(features.log_mel, recipe.features.hop_samples)
-    words, timing_source = align_words(tokens, ids, log_probs, sound, segment, recipe.alignment)
+    words, timing_source = align_words(tokens, ids, log_probs, sound, segment, recipe.alignment, has_blank=has_blank)
     confidence = segment_confidence(words, log_probs[:, 0])
     flags = flag_segment(
         words, [word for word, _, _ in tokenizer.words(list(alternative_ids))], confidence,
@@ -79,7 +82,7 @@ def _read(
     (log_probs,) = fetch([aligned_log_probs(model, encoded, labels)])
     return read_transcript(
         model.tokenizer, recipe, encoded.features, ids, probabilities, log_probs, alternative_ids=encoded.ctc.ids,
-        num_steps=num_steps,
+        num_steps=num_steps, has_blank=model.config.has_blank,
     )  # fmt: skip
 
 

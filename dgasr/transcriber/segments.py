@@ -131,19 +131,20 @@ class Transcriber:
         )
 
     def _read(self, choice: Choice) -> SegmentTranscript:
-        canvas = choice.canvas
+        canvas, has_blank = choice.canvas, self._model.config.has_blank
         return read_transcript(
             self._model.tokenizer,
             self._recipe,
             canvas.job.payload,
             choice.ids,
             choice.probabilities,
-            choice.log_probs,
-            alternative_ids=choice.alternative.ids,
+            choice.log_probs if has_blank else canvas.log_probabilities[canvas.num_tokens :][:1, None],
+            alternative_ids=choice.alternative.ids if has_blank else choice.ids,
             num_steps=canvas.num_steps,
             canvas_tokens=canvas.job.canvas_tokens,
             is_settled=canvas.is_settled,
             is_overflow=canvas.is_overflowed,
+            has_blank=has_blank,
         )
 
 

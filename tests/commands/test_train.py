@@ -7,10 +7,9 @@ import pytest
 import soundfile
 
 from dgasr.cli import build_parser
-from dgasr.commands.train import _plan
-from dgasr.training.manifests import Utterance, write_manifest
+from dgasr.commands.train import _config
+from dgasr.training.manifests import Utterance, read_manifest, write_manifest
 from dgasr.transcriber import load
-from tools.tiny.fresh import PLAN
 
 SHORT = ("--steps", 1, "--batch-size", 2, "--grad-accum", 1, "--workers", 0, "--device", "cpu")
 
@@ -27,100 +26,107 @@ def manifest(tmp_path_factory):
     return folder / "train.jsonl"
 
 
-@pytest.fixture(scope="module")
-def plan_of():
+@pytest.fixture
+def config_of(manifest):
     def parse(*arguments):
-        words = ["train", "m.jsonl", "--out", "o", *map(str, arguments)]
-        return _plan(build_parser().parse_args(words))
+        options = build_parser().parse_args(["train", "m.jsonl", "--run-name", "r", *map(str, arguments)])
+        return _config(options, 10 * read_manifest(manifest))
 
     return parse
 
 
 def test_from_a_model_to_a_model_to_an_adapter(dgasr, manifest, tmp_path):
-    model, adapter = tmp_path / "model", tmp_path / "adapter"
-    code, out, _ = dgasr("train", manifest, "--out", model, "--validation", manifest, *SHORT)
-    assert (code, out) == (0, f"{model}: trained for 1 steps; the losses are in metrics.jsonl there.\n")
-    assert "validation_total" in json.loads((model / "metrics.jsonl").read_text())
-    code, _, _ = dgasr("train", manifest, "--out", adapter, "--model", model, "--lora", *SHORT)
-    assert code == 0
-    assert load(str(model), adapter=str(adapter)).identity.adapter_digest
-
-
-def test_the_flags_make_the_plan(plan_of):
-    plan = plan_of(
-        "--steps", 7, "--lr", 1e-3, "--batch-size", 5, "--grad-accum", 2, "--max-join", 3, "--augment", 0.25,
-        "--ar-weight", 0.5, "--frame-weight", 0.1, "--ctc-weight", 0, "--clip-norm", 1,
+    runs = ("--runs", tmp_path)
+    code, out, err = dgasr(
+        "train", manifest, *runs, "--run-name", "whole", "--validation", manifest, "--no-lora", *SHORT,
+        "--validation-steps", 1, "--checkpoint-steps", 1,
     )  # fmt: skip
-    (phase,) = plan.phases
-    assert (phase.steps, phase.learning_rate, phase.grad_accumulation) == (7, 1e-3, 2)
-    assert (phase.batches.batch_size, phase.batches.max_join, phase.strength) == (5, 3, (0.25, 0.25))
-    assert (phase.losses.diffusion, phase.losses.autoregressive, phase.losses.ctc, phase.losses.frame) == (
-        1,
-        0.5,
-        0,
-        0.1,
-    )
-    assert plan.clip_norm == 1
+    whole = tmp_path / "whole"
+    assert (code, out) == (
+        0, f"{whole}: trained for 1 steps; weights in final and best, losses in metrics.jsonl there.\n",
+    )  # fmt: skip
+    assert "step 1 of 1: loss" in err
+    assert "validation_loss" in (whole / "metrics.jsonl").read_text()
+    assert json.loads((whole / "samples.jsonl").read_text())["said"] == "one two"
+    code, _, _ = dgasr("train", manifest, *runs, "--run-name", "adapter", "--base", whole / "final", *SHORT)
+    assert code == 0
+    assert load(str(whole / "final"), adapter=str(tmp_path / "adapter" / "final")).identity.adapter_digest
+    for name, weights in (("whole", "best"), ("whole", "1"), ("adapter", "final")):
+        code, out, _ = dgasr("evaluate", manifest, *runs, "--run-name", name, "--ckpt", weights, "--max-steps", 1)
+        assert code == 0
+        assert "audio     1 utterances" in out
+    code, _, err = dgasr("evaluate", manifest, *runs, "--run-name", "whole", "--ckpt", "7")
+    assert (code, err) == (2, f"dgasr: --ckpt 7: {whole} has best, final, 1.\n")
+    code, _, err = dgasr("evaluate", manifest, *runs, "--run-name", "absent")
+    assert code == 2
+    assert "holds no run" in err
+
+
+def test_without_flags_it_is_the_references_recipe(config_of):
+    config = config_of()
+    assert (config.learning_rate, config.grad_accumulation, config.batches.batch_size) == (5e-4, 4, 3)
+    assert (config.losses.diffusion, config.losses.autoregressive, config.losses.ctc) == (1, 1, 1)
+    assert config.batches.is_by_epoch
+    assert config.steps == 10  # 10 utterances are 4 batches, one step; ten epochs of it
+
+
+def test_the_flags_make_the_settings(config_of):
+    config = config_of(
+        "--steps", 7, "--lr", 1e-3, "--batch-size", 5, "--grad-accum", 2, "--max-join", 3, "--augment", 0.25,
+        "--ar-weight", 0.5, "--frame-weight", 0.1, "--ctc-weight", 0, "--clip-norm", 1, "--precision", "bf16",
+        "--gradient-checkpointing", "--seed", 4,
+    )  # fmt: skip
+    assert (config.steps, config.learning_rate, config.grad_accumulation) == (7, 1e-3, 2)
+    assert (config.batches.batch_size, config.batches.max_join, config.strength) == (5, 3, (0.25, 0.25))
+    assert (config.losses.autoregressive, config.losses.ctc, config.losses.frame) == (0.5, 0, 0.1)
+    assert (config.clip_norm, config.precision, config.gradient_checkpointing, config.seed) == (1, "bf16", True, 4)
 
 
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        ((), {"encoder", "projector", "backbone"}),
-        (("--freeze", "encoder"), {"projector", "backbone"}),
-        (("--freeze", "encoder,backbone"), {"projector"}),
-        (("--lora",), {"lora", "projector"}),
-        (("--adapter", "x"), {"lora", "projector"}),
-        (("--lora", "--freeze", "projector"), {"lora"}),
+        ((), {"lora", "projector"}),
+        (("--freeze", "projector"), {"lora"}),
+        (("--no-lora",), {"encoder", "projector", "backbone"}),
+        (("--no-lora", "--freeze", "encoder,backbone"), {"projector"}),
     ],
 )
-def test_freezing_and_lora_choose_what_is_trained(plan_of, flags, parts):
-    assert set(plan_of(*flags).phases[0].train) == parts
-
-
-def test_a_plan_of_several_phases_is_read_from_its_file(plan_of):
-    assert len(plan_of("--plan", PLAN).phases) > 1
+def test_freezing_and_lora_choose_what_is_trained(config_of, flags, parts):
+    assert set(config_of(*flags).train) == parts
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("--freeze", "head"), "head is not among"),
-        (("--freeze", "encoder,projector,backbone"), "nothing is left to train"),
-        (("--model", "absent"), "no such folder"),
-        (("--plan", "absent.json"), "not a training plan"),
+        (("--no-lora", "--freeze", "encoder,projector,backbone"), "nothing is left to train"),
+        (("--base", "absent"), "no such folder"),
         (("--steps", "0"), "--steps"),
+        (("--no-lora", "--lora-rank", "4"), "--no-lora: leave out"),
+        (("--patience", "2"), "give --validation"),
+        (("--calibration", "m.jsonl"), "--calibration: word offsets"),
+        (("--resume",), "no run lies in"),
+        (("--device", "tpu"), "--device tpu: choose auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_a_wrong_request_is_refused_before_any_work(dgasr, manifest, tmp_path, flags, message):
-    code, _, err = dgasr("train", manifest, "--out", tmp_path / "out", *flags)
+    code, _, err = dgasr("train", manifest, "--runs", tmp_path, "--run-name", "r", "--device", "cpu", *flags)
     assert code == 2
     assert message in err
-    assert not (tmp_path / "out").exists()
-
-
-def test_word_offsets_have_no_place_in_an_adapter(dgasr, manifest, tmp_path):
-    code, _, err = dgasr("train", manifest, "--out", tmp_path / "out", "--lora", "--calibration", manifest)
-    assert code == 2
-    assert "--calibration" in err
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_manifest_is_refused(dgasr, tmp_path):
-    code, _, err = dgasr("train", tmp_path / "absent.jsonl", "--out", tmp_path / "out")
+    code, _, err = dgasr("train", tmp_path / "absent.jsonl", "--runs", tmp_path, "--run-name", "r")
     assert code == 2
     assert "absent.jsonl" in err
 
 
-def test_devices_have_the_names_that_all_commands_take(dgasr, manifest, tmp_path):
+def test_a_gpu_that_is_not_there_is_refused(dgasr, manifest, tmp_path):
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("refusals without a GPU are not seen beside one")
-    command = ("train", manifest, "--out", tmp_path)
-    code, _, err = dgasr(*command, "--device", "cuda:1")
+    code, _, err = dgasr("train", manifest, "--runs", tmp_path, "--run-name", "r", "--device", "cuda:1")
     assert code == 2
     assert "--device cuda:1: torch sees no GPU" in err
-    code, _, err = dgasr(*command, "--device", "tpu")
-    assert code == 2
-    assert "--device tpu: choose auto, cpu, cuda or cuda:N" in err

@@ -106,30 +106,3 @@ def text_decoder():
 @pytest.fixture(scope="session")
 def prompts():
     return torch.randint(0, VOCAB_SIZE, (40, PROMPT_TOKENS), generator=torch.Generator().manual_seed(3))
-
-
-def _draw(weights, uniform):
-    """First index whose cumulated weight exceeds `uniform` of the total."""
-    cumulated = weights.cumsum(-1)
-    return int((cumulated <= uniform * cumulated[-1]).sum())
-
-
-def _sample(probabilities, uniforms, chunk, block=128):
-    """The documented draw on one position's whole distribution, in float64, without streaming."""
-    weights = probabilities.double()
-    seen, kept = 0.0, -1
-    for index, start in enumerate(range(0, len(weights), chunk)):
-        part = weights[start : start + chunk]
-        accept, choose_block, choose_token = uniforms[index, :3].tolist()
-        blocks = part.split(block)
-        chosen = _draw(torch.stack([piece.sum() for piece in blocks]), choose_block)
-        candidate = start + chosen * block + _draw(blocks[chosen], choose_token)
-        seen += float(part.sum())
-        if accept * seen < float(part.sum()):
-            kept = candidate
-    return kept
-
-
-@pytest.fixture(scope="session")
-def sample_reference():
-    return _sample

@@ -8,11 +8,11 @@ import torch
 from transformers import DiffusionGemmaGenerationConfig
 from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
 
+from benchmarks.parity import TheirDraws
 from dgasr.diffusion.canvas import CanvasJob
 from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.diffusion.denoise import denoise
-from dgasr.diffusion.noise import SegmentNoise, key_words, segment_key
-from dgasr.diffusion.vocabulary import num_chunks
+from dgasr.diffusion.noise import segment_key
 
 LOGIT_TOLERANCE = 1e-4
 CANVAS, VOCAB, ROWS = 16, 64, 4
@@ -28,32 +28,6 @@ CASES = {
     ),
     "vocabulary in chunks": DecodeConfig(confidence_threshold=1e-9, entropy_bound=2.0, vocabulary_chunk=24),
 }
-
-
-class TheirDraws:
-    """Stands in for torch's generator inside `generate`: the draws of `SegmentNoise`, one step after the other."""
-
-    def __init__(self, config, sample_reference):
-        self.config = config
-        self.sample_reference = sample_reference
-        self.num_canvases = 0
-        self.num_samples = 0
-
-    def noise(self, step):
-        return SegmentNoise(key_words(KEYS, torch.device("cpu")), torch.full((ROWS,), step))
-
-    def randint(self, **kwargs):
-        assert kwargs["size"] == (ROWS, CANVAS)
-        step = self.num_canvases - 1
-        self.num_canvases += 1
-        return self.noise(0).initial_ids(CANVAS, VOCAB) if step < 0 else self.noise(step).renoise_ids(CANVAS, VOCAB)
-
-    def multinomial(self, probabilities, num_samples):
-        chunk = self.config.vocabulary_chunk
-        uniforms = self.noise(self.num_samples).sample_uniforms(CANVAS, num_chunks(VOCAB, chunk)).flatten(0, 1)
-        self.num_samples += 1
-        drawn = [self.sample_reference(*pair, chunk) for pair in zip(probabilities, uniforms, strict=True)]
-        return torch.tensor(drawn)[:, None]
 
 
 def generate(backbone, prompts, config, draws, monkeypatch):
@@ -86,10 +60,10 @@ def generate(backbone, prompts, config, draws, monkeypatch):
 
 
 @pytest.fixture(params=CASES)
-def case(request, backbone, prompts, text_decoder, sample_reference, monkeypatch):
+def case(request, backbone, prompts, text_decoder, monkeypatch):
     config = CASES[request.param]
     their_canvases, their_steps = generate(
-        backbone, prompts[:ROWS], config, TheirDraws(config, sample_reference), monkeypatch
+        backbone, prompts[:ROWS], config, TheirDraws(KEYS, CANVAS, VOCAB, config), monkeypatch
     )
     decoder = text_decoder(backbone, ROWS)
     jobs = [CanvasJob(noise_key=KEYS[row], canvas_tokens=CANVAS, payload=row) for row in range(ROWS)]
@@ -124,12 +98,12 @@ def test_logits_are_equal_within_tolerance(case):
         assert abs(canvas.entropy - expected.numpy()).max() < LOGIT_TOLERANCE
 
 
-def test_the_cases_show_what_they_are_meant_to_show(backbone, prompts, sample_reference, monkeypatch, text_decoder):
+def test_the_cases_show_what_they_are_meant_to_show(backbone, prompts, monkeypatch, text_decoder):
     kept = set()
     for name in ("all steps", "some settle"):
         config = CASES[name]
-        _, steps = generate(backbone, prompts[:ROWS], config, TheirDraws(config, sample_reference), monkeypatch)
-        draws = TheirDraws(config, sample_reference)
+        _, steps = generate(backbone, prompts[:ROWS], config, TheirDraws(KEYS, CANVAS, VOCAB, config), monkeypatch)
+        draws = TheirDraws(KEYS, CANVAS, VOCAB, config)
         for step in range(1, len(steps)):
             kept.update((steps[step][0] != draws.noise(step - 1).renoise_ids(CANVAS, VOCAB)).sum(1).tolist())
     assert len(kept) > 4  # from few accepted positions to many

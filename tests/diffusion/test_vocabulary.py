@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.parity import sample
 from dgasr import device as devices
 from dgasr.diffusion.noise import SegmentNoise, key_words
 from dgasr.diffusion.vocabulary import VocabularyHead, choose_reader, num_chunks, read_chunk, read_vocabulary
@@ -64,13 +65,10 @@ class TestAgainstWholeLogits:
         expected = tempered.softmax(-1) @ head.weight.double() * head.embed_scale
         torch.testing.assert_close(statistics.soft_embeddings.double(), expected, atol=1e-4, rtol=1e-4)
 
-    def test_sample_given_the_same_uniforms(self, case, chunk, sample_reference):
+    def test_sample_given_the_same_uniforms(self, case, chunk):
         _, statistics, uniforms, _, tempered = case
         probabilities = tempered.softmax(-1).flatten(0, 1)
-        expected = [
-            sample_reference(row, draws, chunk)
-            for row, draws in zip(probabilities, uniforms.flatten(0, 1), strict=True)
-        ]
+        expected = [sample(row, draws, chunk) for row, draws in zip(probabilities, uniforms.flatten(0, 1), strict=True)]
         assert statistics.sampled_ids.flatten().tolist() == expected
 
 

@@ -17,8 +17,7 @@ from dgasr.errors import IntegrityError, TransientError
 from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.rows import ShardRows
-from dgasr.lake.upkeep import CompactionConfig, compact
-from dgasr.lake.vacuum import VacuumConfig, vacuum
+from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, vacuum
 from dgasr.lake.views import connect
 
 OWNERS = """
@@ -61,6 +60,16 @@ def shard_of(template: dict, shard_id: str, run_id: str, recipe_id: str = "f00d"
     for row in rows["segments"]:
         row["language"] = run_id
     return ShardRows(recipe_id=recipe_id, shard_id=shard_id, run_id=run_id, **rows)
+
+
+def race(environment: dict[str, str], lake: str, template: dict, shard_ids: list[str], run: tuple, start) -> None:
+    """Commit shards as one run, at the moment in which others begin too."""
+    os.environ.update(environment)
+    run_id, when, take = run
+    start.wait()
+    kill_when(lake, when)
+    for shard_id in shard_ids:
+        commit_shard(lake, shard_of(template, shard_id, run_id, take=take))
 
 
 def write(environment: dict[str, str], lake: str, template: dict, seed: int, kill_ms: int, take: int = 0) -> None:

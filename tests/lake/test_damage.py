@@ -11,7 +11,7 @@ import pytest
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.lake.commit import commit_shard
-from dgasr.lake.shell import run_sql
+from dgasr.lake.query import run_sql
 from dgasr.lake.views import connect
 from tests.lake.reading import ask, file_of
 

@@ -26,12 +26,12 @@ def failing_lake(error: OSError) -> Lake:
 
 def test_a_silent_store_is_worth_another_try():
     with pytest.raises(TransientError, match="did not answer"):
-        failing_lake(OSError("AWS Error NETWORK_CONNECTION")).list_sizes("staging")
+        failing_lake(OSError("AWS Error NETWORK_CONNECTION")).list_files("staging")
 
 
 def test_a_closed_store_is_not():
     with pytest.raises(ConfigError, match="access is denied"):
-        failing_lake(OSError("AWS Error ACCESS_DENIED")).list_sizes("staging")
+        failing_lake(OSError("AWS Error ACCESS_DENIED")).list_files("staging")
 
 
 def test_a_relative_folder_becomes_absolute(tmp_path, monkeypatch):
@@ -46,7 +46,7 @@ def test_what_cannot_be_a_lake_is_refused(lake):
 
 
 def test_a_folder_that_is_not_there_yet_lists_nothing(tmp_path):
-    assert open_lake(str(tmp_path / "later")).list_sizes("staging") == {}
+    assert open_lake(str(tmp_path / "later")).list_files("staging") == {}
 
 
 def test_a_lake_of_the_format_before_says_how_it_is_upgraded(tmp_path):

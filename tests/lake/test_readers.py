@@ -124,12 +124,6 @@ def test_a_table_that_is_none_is_named(merged):
         dgasr.lake.part_uris(merged, "words")
 
 
-def test_the_files_on_s3_are_named_by_their_uris(s3_lake, three_recordings):
-    commit_shard(s3_lake, three_recordings)
-    (uri,) = dgasr.lake.part_uris(s3_lake)
-    assert uri.startswith(f"{s3_lake}/transcripts/recipe_id=f00d/date=2026-01-02/row_kind=segment/")
-
-
 def test_another_duckdb_gets_all_tables_and_views(small_lake):
     with duckdb.connect() as connection:
         connection.execute(attach_script(small_lake))

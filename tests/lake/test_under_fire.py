@@ -13,8 +13,7 @@ import pytest
 from dgasr.lake.check import check_lake
 from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_recordings
-from dgasr.lake.upkeep import CompactionConfig, compact
-from dgasr.lake.vacuum import VacuumConfig, vacuum
+from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, vacuum
 from dgasr.lake.views import connect
 from tests.lake import fire
 

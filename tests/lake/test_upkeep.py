@@ -9,11 +9,10 @@ import pytest
 
 from dgasr.errors import ConfigError
 from dgasr.lake.check import check_lake
-from dgasr.lake.commit import commit_shard, write_run
+from dgasr.lake.commit import append_rows, commit_shard
 from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.table import open_table
-from dgasr.lake.upkeep import CompactionConfig, compact, forget_partition
-from dgasr.lake.vacuum import VacuumConfig, vacuum
+from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, forget_partition, vacuum
 from dgasr.lake.views import connect
 from tests.lake.reading import ask, file_of, keys_of, rows_of
 
@@ -42,7 +41,7 @@ def lake(tmp_path, make_shard, make_run, day):
         at = day + timedelta(days=number // 3)
         commit_shard(uri, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", modified_at=at))
     for run_id in ("r1", "r2"):
-        write_run(uri, make_run(run_id=run_id))
+        append_rows(uri, "runs", [make_run(run_id=run_id)])
     return uri
 
 
@@ -125,22 +124,6 @@ def test_what_was_overtaken_begins_again_and_no_row_is_lost_or_doubled(lake, mak
     assert dict(ask(lake, "select uri, run_id from recordings")) == expected
     assert ask(lake, "select count(*) from recordings") == [(len(expected),)]
     assert check_lake(lake, is_deep=True).num_faults == 0
-
-
-def test_a_lake_on_s3_is_compacted_and_cleaned_like_a_folder(s3_lake, make_shard):
-    for number in range(3):
-        commit_shard(s3_lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac"))
-    before = rows_of(s3_lake)
-    assert compact(s3_lake, CompactionConfig()).num_written == 2
-    assert len(vacuum(s3_lake, AT_ONCE).unused) == 6
-    assert rows_of(s3_lake) == before
-    assert len(keys_of(s3_lake)) == 2
-
-
-def test_a_lake_without_garbage_stays_as_it_is(lake):
-    before = files_of(lake)
-    assert vacuum(lake, AT_ONCE).unused == ()
-    assert {key for key in files_of(lake) if "_delta_log" not in key} == {k for k in before if "_delta_log" not in k}
 
 
 def test_merged_files_go_after_the_grace_period_and_their_rows_stay(lake):

@@ -113,11 +113,3 @@ def test_a_wheel_carries_the_views_to_where_they_are_looked_for():
     hatch = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]
     carried = hatch["build"]["targets"]["wheel"]["force-include"]
     assert {(root / target, root / source) for source, target in carried.items()} == {views.SQL_FOLDERS}
-
-
-def test_a_lake_on_s3_answers_like_a_folder(s3_lake, three_recordings):
-    commit_shard(s3_lake, three_recordings)
-    assert ask(s3_lake, "select uri, text from latest_transcripts where text <> ''") == [
-        ("/a/one.flac", "One two, two forty two"),
-        ("/a/two.mp3", "three"),
-    ]

@@ -16,6 +16,7 @@ from transformers import (
     DiffusionGemmaTextConfig,
 )
 
+from benchmarks.published import VISION, write_checkpoints
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.features import segment_features
 from dgasr.model import pretrained
@@ -28,7 +29,6 @@ from dgasr.model.projector_config import ProjectorConfig
 from dgasr.recipe import build_recipe
 from dgasr.records import Segment
 from dgasr.transcriber import Transcriber, load
-from tests.published import VISION, write_checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from dgasr.errors import ConfigError
 from dgasr.lake.ledger import evaluations_of
 from dgasr.samples import MANIFEST, SAMPLES
 from dgasr.stages.engine import EngineConfig
-from pipelines.evaluate import evaluate, line, manifest_digest, table
+from pipelines.evaluate import evaluate, line, manifest_digest
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
@@ -57,7 +57,3 @@ def test_a_score_is_told_beside_the_last_one_of_another_recipe():
     ]
     assert line(rows[1], rows[:1]) == "WER 5.00% over 100 words, recipe b, 10.00% under recipe a"
     assert line(rows[2], []) == "WER unknown over 100 words, recipe b"
-
-
-def test_scores_stand_below_each_other(manifest: Path, tmp_path: Path):
-    assert table([]).count("\n") == 2

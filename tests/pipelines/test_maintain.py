@@ -10,8 +10,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.upgrade import upgrade_lake
-from dgasr.lake.upkeep import CompactionConfig
-from dgasr.lake.vacuum import VacuumConfig
+from dgasr.lake.upkeep import CompactionConfig, VacuumConfig
 from pipelines.maintain import maintain
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]

@@ -93,15 +93,6 @@ def test_a_misspelt_setting_is_refused():
     assert (asked.channels, asked.track, asked.limits.max_duration_s) == (1, "each", 60)
 
 
-def test_telemetry_is_off_for_whoever_imports_the_flows():
-    import os
-
-    import pipelines  # noqa: F401
-
-    assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
-    assert os.environ["DO_NOT_TRACK"] == "1"
-
-
 def test_processes_that_read_side_by_side_have_one_thread_each():
     (cpu,) = [deployment for deployment in DEPLOYMENTS if deployment["name"] == "cpu"]
     assert cpu["work_pool"]["job_variables"]["env"] == {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

@@ -35,12 +35,6 @@ def test_each_assignment_is_prepared_and_then_decoded():
         assert mine == ["prepare", "decode"]
 
 
-def test_nothing_to_do_asks_nobody():
-    runs = FakeRuns()
-    assert schedule(runs, 0)[0].num_assignments == 0
-    assert not runs.looks
-
-
 def test_a_decoder_begins_as_soon_as_its_own_assignment_is_prepared():
     slow = unless(
         "prepare", 9, lambda request, age_s: DONE if age_s >= (20 if request.number == 0 else 200) else RUNNING
@@ -161,11 +155,6 @@ def test_one_question_a_turn_whatever_the_number_of_children():
     runs = FakeRuns()
     schedule(runs, 40, max_prepare_runs=20, max_decode_runs=20, staged_bytes=1)
     assert runs.looks == runs.ended_at / CONFIG.poll_s
-
-
-def test_a_status_says_in_one_line_how_far_the_run_is():
-    status = schedule(FakeRuns(unless("prepare", 3, CRASHED)), 1)[0]
-    assert status.line().startswith("0 of 1 assignments done, 1 given up")
 
 
 def end_while_it_runs(runs: FakeRuns) -> None:

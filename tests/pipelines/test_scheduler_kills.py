@@ -10,7 +10,7 @@ import soundfile
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.records import Shard
-from dgasr.stages.discover import list_recordings
+from dgasr.stages.discover import Listing
 from dgasr.stages.heartbeat import read_heartbeat
 from dgasr.stages.isolation import Processes
 from dgasr.stages.plan import AssignmentConfig, read_assignment, write_assignments
@@ -76,7 +76,7 @@ def write_speech(folder: Path, names: str) -> Path:
 def test_a_shard_that_kills_its_processes_stops_neither_the_run_nor_its_neighbours_and_gets_rows_with_a_reason(
     tmp_path: Path, recipe: Recipe
 ):
-    found = list(list_recordings([str(write_speech(tmp_path / "archive", "abcde"))]))
+    found = list(Listing([str(write_speech(tmp_path / "archive", "abcde"))]))
     lake_uri = f"{tmp_path}/lake"
     groups = {"killing": found[:2], "neighbour": found[2:3], "after": found[3:4], "elsewhere": found[4:]}
     shards = [Shard(shard_id=name, recordings=tuple(group)) for name, group in groups.items()]

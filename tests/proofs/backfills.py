@@ -48,7 +48,7 @@ def check(cluster: Cluster, options: argparse.Namespace) -> tuple[dict[str, Any]
     _, failures = check_entries(LAKE, source, entries)
     failures += differences(ALONE, LAKE)
     counts = count_rows(LAKE)
-    num_overtaken = cluster.company.count_in_logs(": committed already")
+    num_overtaken = cluster.processes.count_in_logs(": committed already")
     if not num_overtaken:
         failures.append("no shard was found committed by the other: the two did not overlap, and nothing was shown")
     found = {

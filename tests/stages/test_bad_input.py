@@ -1,6 +1,5 @@
 """Every bad file that an archive may hold, end to end: each ends as a row with an enumerated reason and a message."""
 
-import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -46,39 +45,23 @@ def write_nan(path: Path) -> None:
     soundfile.write(path, np.where(np.arange(SOUND.size) == 20_000, np.nan, SOUND), RATE_HZ, subtype="FLOAT")
 
 
+def copied(data: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(data)
+
+
 BAD = {
-    "empty.wav": (lambda path: path.touch(), "rejected", "empty_file"),
-    "text.mp3": (lambda path: path.write_text("no audio, only the name says so " * 50), "rejected", "unknown_format"),
-    "random.m4a": (
-        lambda path: path.write_bytes(np.random.default_rng(5).bytes(5000)),
-        "rejected",
-        "unknown_format",
-    ),
-    "drm.m4a": (
-        lambda path: path.write_bytes((SAMPLES / "encrypted.m4a").read_bytes()),
-        "rejected",
-        "unknown_format",
-    ),
-    "truncated.wav": (
-        lambda path: path.write_bytes(wav(data=pcm(SOUND[:RATE_HZ]), claimed_bytes=RATE_HZ * 8)),
-        "partial",
-        "truncated",
-    ),
-    "claims_too_little.wav": (
-        lambda path: path.write_bytes(wav(data=pcm(SOUND), claimed_bytes=RATE_HZ)),
-        "partial",
-        "invalid_header",
-    ),
+    "empty.wav": (copied(b""), "rejected", "empty_file"),
+    "text.mp3": (copied(b"no audio, only the name says so " * 50), "rejected", "unknown_format"),
+    "random.m4a": (copied(np.random.default_rng(5).bytes(5000)), "rejected", "unknown_format"),
+    "drm.m4a": (copied((SAMPLES / "encrypted.m4a").read_bytes()), "rejected", "unknown_format"),
+    "truncated.wav": (copied(wav(data=pcm(SOUND[:RATE_HZ]), claimed_bytes=RATE_HZ * 8)), "partial", "truncated"),
+    "claims_too_little.wav": (copied(wav(data=pcm(SOUND), claimed_bytes=RATE_HZ)), "partial", "invalid_header"),
     "truncated.flac": (write_truncated_flac, "partial", "truncated"),
-    "zero_hz.wav": (lambda path: path.write_bytes(wav(rate_hz=0, data=pcm(SOUND))), "rejected", "invalid_header"),
+    "zero_hz.wav": (copied(wav(rate_hz=0, data=pcm(SOUND))), "rejected", "invalid_header"),
     "nan.wav": (write_nan, "rejected", "not_finite"),
-    "hundred_channels.wav": (
-        lambda path: path.write_bytes(wav(channels=100, data=pcm(np.zeros(100 * 8000)))),
-        "rejected",
-        "too_many_channels",
-    ),
-    "one_sample.wav": (lambda path: path.write_bytes(wav(data=pcm(SOUND[:1]))), "rejected", "too_short"),
-    "header_only.wav": (lambda path: path.write_bytes(wav()), "rejected", "too_short"),
+    "hundred_channels.wav": (copied(wav(channels=100, data=pcm(np.zeros(800_000)))), "rejected", "too_many_channels"),
+    "one_sample.wav": (copied(wav(data=pcm(SOUND[:1]))), "rejected", "too_short"),
+    "header_only.wav": (copied(wav()), "rejected", "too_short"),
 }
 """What is written, and the row it gets."""
 
@@ -120,33 +103,6 @@ def test_what_could_be_decoded_of_a_truncated_file_is_kept(tmp_path: Path, rows_
     assert rows_of(str(tmp_path / "truncated.wav"))[0][4] == 1.0
 
 
-def test_a_wrong_extension_does_not_matter(tmp_path: Path, rows_of):
-    soundfile.write(tmp_path / "really_flac.mp3", SOUND, RATE_HZ, format="FLAC")
-    assert rows_of(str(tmp_path / "really_flac.mp3"))[0][1:3] == ("ok", None)
-
-
-def test_192_khz_is_resampled(tmp_path: Path, rows_of):
-    soundfile.write(tmp_path / "high.wav", np.repeat(SOUND, 12), 192_000)
-    assert rows_of(str(tmp_path / "high.wav"))[0][1::3] == ("ok", 2.0)
-
-
-def test_a_name_that_is_no_utf8_is_transcribed(tmp_path: Path, rows_of):
-    archive = tmp_path / "archive"
-    archive.mkdir()
-    soundfile.write(archive / "good.wav", SOUND, RATE_HZ)
-    os.rename(archive / "good.wav", os.fsencode(archive) + b"/caf\xe9.wav")
-    ((uri, status, *_),) = rows_of(str(archive))
-    assert status == "ok"
-    assert uri.endswith("caf%E9.wav")
-
-
-def test_a_folder_with_the_name_of_a_recording_is_looked_into(tmp_path: Path, rows_of):
-    (tmp_path / "archive" / "folder.wav").mkdir(parents=True)
-    soundfile.write(tmp_path / "archive" / "folder.wav" / "inside.flac", SOUND, RATE_HZ)
-    ((uri, status, *_),) = rows_of(str(tmp_path / "archive"))
-    assert (uri.endswith("folder.wav/inside.flac"), status) == (True, "ok")
-
-
 def test_a_folder_that_took_the_place_of_a_file_is_no_file(tmp_path: Path, recipe: Recipe):
     soundfile.write(tmp_path / "file.wav", SOUND, RATE_HZ)
     shard = Shard(shard_id="s", recordings=tuple(list_objects(str(tmp_path / "file.wav"))))
@@ -155,11 +111,6 @@ def test_a_folder_that_took_the_place_of_a_file_is_no_file(tmp_path: Path, recip
     prepare_shard(shard, recipe, f"{tmp_path}/staged")
     (outcome,) = read_outcomes(f"{tmp_path}/staged")
     assert (outcome.status, outcome.reason) == ("rejected", Reason.NOT_A_FILE)
-
-
-def test_a_pipe_is_no_file(tmp_path: Path, rows_of):
-    os.mkfifo(tmp_path / "pipe.wav")
-    assert rows_of(str(tmp_path / "pipe.wav"))[0][1:3] == ("rejected", "not_a_file")
 
 
 def test_a_missing_object_is_a_row(tmp_path: Path, rows_of):

@@ -42,18 +42,6 @@ def test_a_recording_at_two_sources_comes_once(folder: Path):
     assert found == [f"{folder}/in/a.wav", f"{folder}/in/b.wav", f"{folder}/in/deep/b.wav"]
 
 
-def test_a_listing_that_came_to_its_end_is_complete(folder: Path):
-    listing = Listing([f"{folder}/in"])
-    uris(listing)
-    assert listing.is_complete
-
-
-def test_a_listing_that_was_broken_off_is_not_complete(folder: Path):
-    listing = Listing([f"{folder}/in"])
-    next(iter(listing))
-    assert not listing.is_complete
-
-
 def test_a_folder_speaks_for_what_is_in_it_and_for_nothing_beside_it(folder: Path):
     listing = Listing([f"{folder}/in"])
     uris(listing)
@@ -100,21 +88,10 @@ def test_an_object_of_a_list_is_that_object_and_none_whose_name_begins_alike(buc
     assert (found.uri, found.etag == MISSING_ETAG) == (f"{bucket}/{key}", key != "in/a.wav")
 
 
-def test_a_folder_in_a_list_is_a_recording_that_cannot_be_used(folder: Path):
-    (found,) = Listing([], [f"{folder}/in"])
-    assert (found.uri, found.etag) == (f"{folder}/in", MISSING_ETAG)
-
-
 def test_a_list_has_a_uri_on_each_line(folder: Path):
     text = f"\ufeff{folder}/in/b.wav\r\n\r\n{folder}/other/c.wav"
     (folder / "list.txt").write_text(text, encoding="utf-8", newline="")
     assert read_uri_list(f"{folder}/list.txt") == (f"{folder}/in/b.wav", f"{folder}/other/c.wav")
-
-
-def test_a_list_lies_in_s3_too(bucket: str):
-    boto3.client("s3").put_object(Bucket="discovery", Key="list.txt", Body=f"{bucket}/in/b.wav\n".encode())
-    selection = Selection(uri_list=f"{bucket}/list.txt")
-    assert uris(list_selected(selection)) == [f"{bucket}/in/b.wav"]
 
 
 @pytest.mark.parametrize(
@@ -190,13 +167,6 @@ def test_a_part_of_the_archive_says_nothing_of_the_rest(archive: Path, transcrib
     (archive / "deep" / "a.flac").unlink()
     (archive / "b.wav").unlink()
     assert transcribe("deep") == ["deep/a.flac"]
-
-
-def test_a_file_asked_for_by_name_that_is_missing_says_nothing_of_others(archive: Path, transcribe):
-    transcribe()
-    (archive / "b.wav").unlink()
-    (archive / "a.flac").unlink()
-    assert transcribe("b.wav", "gone.wav") == ["b.wav"]
 
 
 def test_what_was_asked_for_by_name_and_never_there_is_not_gone(archive: Path, transcribe):

@@ -13,7 +13,6 @@ from dgasr.stages.plan import (
     AssignmentConfig,
     RunFolder,
     ShardConfig,
-    estimate_s,
     plan_shards,
     read_assignment,
     write_assignments,
@@ -63,11 +62,6 @@ def test_a_shard_is_named_by_its_recordings_and_recipe():
     assert first.shard_id == again.shard_id != other.shard_id
 
 
-def test_durations_are_guessed_by_container():
-    flac = Recording(uri="s3://a/x.FLAC", etag="", size_bytes=16_000, modified_at=DAY)
-    assert estimate_s(flac) == 1.0
-
-
 def test_shards_that_hold_nothing_are_refused():
     with pytest.raises(ConfigError, match="max_recordings"):
         ShardConfig(max_recordings=0)
@@ -106,10 +100,6 @@ def test_assignments_come_back_as_they_were_written(tmp_path: Path):
 def test_an_assignment_is_closed_when_its_estimate_reaches_the_target(tmp_path: Path):
     written = write(tmp_path, [shard(n) for n in range(5)], AssignmentConfig(target_s=20.0))
     assert [assignment.estimated_s for _, assignment in written] == [20.0, 20.0, 10.0]
-
-
-def test_staged_bytes_are_guessed_from_the_estimate():
-    assert Assignment(number=0, shards=(), estimated_s=3600.0).estimated_staged_bytes == 57_600_000
 
 
 def test_assignments_are_written_while_shards_are_planned(tmp_path: Path):

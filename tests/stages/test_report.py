@@ -71,7 +71,7 @@ def test_a_child_run_that_read_audio_is_a_row_of_its_own(run: tuple[str, RunSumm
     prepared = Counts(num_shards=1, num_recordings=2, num_rejected=1, num_segments=3, audio_s=100.0, wall_s=10.0)
     for _ in range(2):  # a task that was tried again after its row was written
         commit_child_run(child(lake, run_id, "prepare"), recipe, prepared, "cpu")
-    assert "| prepare | 1 | 100.0 | 10 | 10 |" in run_report(lake, run_id)
+    assert "| prepare | 1 | 100.000 | 10.000 | 10.000 |" in run_report(lake, run_id)
     assert decoding_devices(lake, run_id) == "none"
 
 

@@ -18,10 +18,6 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def test_sources_alone_cover_everything():
-    assert Selection(sources=("/archive",)).covers("/archive/a.wav", NOON)
-
-
 def test_the_range_of_dates_is_half_open():
     selection = Selection(sources=("/a",), modified_from=NOON, modified_until=NOON + HOUR)
     times = (NOON - HOUR, NOON, NOON + HOUR)
@@ -53,12 +49,6 @@ def test_reasons_take_again_what_failed_for_them_and_nothing_else():
 def test_a_given_time_stays_whenever_a_backfill_goes_on():
     selection = Selection(sources=("/a",), reasons=("truncated",), redo_before=NOON)
     assert selection.starting_at(NOON + HOUR) == selection
-
-
-def test_nothing_is_taken_again_unasked():
-    selection = Selection(sources=("/a",)).starting_at(NOON)
-    assert not selection.redoes
-    assert not selection.takes_again(NOON - HOUR, Reason.TRUNCATED)
 
 
 @pytest.mark.parametrize(
@@ -105,12 +95,6 @@ def ask(archive: Path, query: str) -> list[tuple]:
 
 def names(backlog: Backlog) -> list[str]:
     return [recording.uri.rpartition("/")[2] for recording in backlog]
-
-
-def test_everything_is_new_to_an_empty_lake(archive: Path, recipe: Recipe):
-    backlog = backlog_of(archive, recipe)
-    assert names(backlog) == ["a.flac", "b.wav", "cut.wav", "text.mp3"]
-    assert (backlog.num_listed, backlog.num_new, backlog.take) == (4, 4, 0)
 
 
 def test_what_the_lake_holds_is_left_out(archive: Path, recipe: Recipe, transcriber):

@@ -19,16 +19,6 @@ def bucket(s3_endpoint: str) -> str:
     return name
 
 
-def test_a_folder_that_is_not_there_yet_will_do_and_nothing_is_left_in_it(tmp_path: Path):
-    probe_store(f"{tmp_path}/lake")
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_a_bucket_will_do_and_nothing_is_left_in_it(bucket: str):
-    probe_store(f"s3://{bucket}/lake")
-    assert not list(objects.list_uris(f"s3://{bucket}/"))
-
-
 def test_a_bucket_that_is_missing_is_named(s3_endpoint: str):
     with pytest.raises(ConfigError, match=r"s3://no-such-bucket/lake.*NoSuchBucket"):
         probe_store("s3://no-such-bucket/lake")

@@ -126,6 +126,29 @@ def test_without_joining_a_row_is_one_utterance(make_batches, tokenizer, tones):
     assert found <= {utterance.text for utterance in tones}
 
 
+def test_an_epoch_has_each_utterance_once_a_language_a_batch_and_like_lengths_together(
+    make_batches, make_tones, tokenizer, tmp_path
+):
+    said = ["zero", "one", "two", "one one one one one", "two two two two two", "zero two", "two zero", "one two"]
+    rows = [make_tones(tmp_path / f"{n}.wav", text.split()) for n, text in enumerate(said)]
+    rows = [replace(row, language="de" if n < 2 else "en") for n, row in enumerate(rows)]
+    config = BatchConfig(batch_size=2, is_by_epoch=True, non_speech_probability=0)
+    batches = make_batches(rows, config)
+    length = Batches.epoch_length(rows, 2)
+    assert length == 4
+    epochs = [[batches[step] for step in range(n * length, (n + 1) * length)] for n in range(3)]
+    for epoch in epochs:
+        assert sorted(text for batch in epoch for text in texts(batch, tokenizer)) == sorted(said)
+        found = {frozenset(texts(batch, tokenizer)): batch.language for batch in epoch}
+        assert found[frozenset(said[:2])] == "de"
+        assert any({"one one one one one", "two two two two two"} <= own for own in found)
+    orders = [[texts(batch, tokenizer) for batch in epoch] for epoch in epochs]
+    assert orders[0] != orders[1]
+    assert equal(make_batches(rows, config)[5], batches[5])
+    quiet = make_batches(rows, replace(config, non_speech_probability=1.0))[0]
+    assert quiet.text_lengths.tolist()[-1] == 0
+
+
 def test_rows_without_speech_have_an_empty_text_and_blank_labels(make_batches, tones):
     batch = make_batches(tones, replace(JOINED, non_speech_probability=1.0))[0]
     assert batch.text_lengths.tolist() == [0] * 6

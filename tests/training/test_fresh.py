@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -6,13 +8,15 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
 from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, tiny
 from dgasr.prompt import Tokenizer
-from dgasr.training.phases import read_plan
-from tools.tiny.fresh import PLAN, POSITION_SCALE, fresh_model, initialise, main, write_word_tokenizer
+from dgasr.training.examples import BatchConfig
+from dgasr.training.settings import RunConfig
+from tools.tiny.fresh import POSITION_SCALE, fresh_model, initialise, main, write_word_tokenizer
+from tools.tiny.phases import read_phases, train_phases
 
 
 @pytest.fixture
 def begin(tones, tmp_path):
-    return lambda seed: fresh_model(tmp_path / f"fresh{seed}", read_plan(PLAN), tones, seed)
+    return lambda seed: fresh_model(tmp_path / f"fresh{seed}", read_phases()[0], tones, seed)
 
 
 def test_the_seed_decides_the_weights_of_a_fresh_folder(begin, tmp_path):
@@ -106,3 +110,17 @@ def test_a_saved_copy_reads_alike(tokenizer, tmp_path):
     assert copy.encode("three nine") == tokenizer.encode("three nine")
     with pytest.raises(ConfigError, match="eleven"):
         copy.encode("eleven")
+
+
+def test_the_phases_of_the_bundled_model_follow_each_other_and_survive_a_second_start(begin, tones, tmp_path):
+    begin(1)
+    assert sum(phase.steps for phase in read_phases()) > 1000
+    small = BatchConfig(batch_size=2, max_join=2)
+    phases = [replace(phase, steps=1, batches=small, warmup_steps=0) for phase in read_phases(share=0.5)]
+    run = RunConfig(out=tmp_path / "tiny", workers=0)
+    last = train_phases(tmp_path / "fresh1", phases, tones, tones, run)
+    assert last == tmp_path / "tiny" / f"phase{len(phases) - 1}" / "final"
+    found = load_model(last)
+    assert not torch.equal(found.head_weight, load_model(tmp_path / "fresh1").head_weight)
+    assert train_phases(tmp_path / "fresh1", phases, tones, tones, run) == last
+    assert torch.equal(load_model(last).head_weight, found.head_weight)

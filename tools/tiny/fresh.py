@@ -1,4 +1,4 @@
-"""A fresh model of the bundled size: `python -m tools.tiny.fresh FOLDER MANIFEST…`, then `dgasr train --model FOLDER`.
+"""A fresh model of the bundled size: `python -m tools.tiny.fresh FOLDER MANIFEST…`, then `python -m tools.tiny.phases`.
 
 With transformers' default weights CTC stays at ln(words); with these it learns.
 """
@@ -21,21 +21,19 @@ from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, tiny
 from dgasr.prompt import Tokenizer
 from dgasr.training.batches import Batches
 from dgasr.training.manifests import Utterance, read_manifest
-from dgasr.training.phases import Plan, read_plan
-
-PLAN = Path(__file__).parent / "plan.json"
-"""The phases that the bundled model is trained in."""
+from dgasr.training.settings import TrainConfig
+from tools.tiny.phases import read_phases
 
 POSITION_SCALE = 0.1
 """Whisper's sinusoids have amplitude 1 and would drown fresh convolutions."""
 
 
-def fresh_model(folder: Path, plan: Plan, utterances: list[Utterance], seed: int) -> AsrModel:
+def fresh_model(folder: Path, first: TrainConfig, utterances: list[Utterance], seed: int) -> AsrModel:
     """Write a model folder with first weights.
 
     Args:
         folder: where config, weights and vocabulary go.
-        plan: its first phase makes the batch that the weights are fitted to.
+        first: settings of the first phase, which make the batch that the weights are fitted to.
         utterances: training data.
         seed: of the weights.
     """
@@ -44,8 +42,8 @@ def fresh_model(folder: Path, plan: Plan, utterances: list[Utterance], seed: int
     tokenizer = Tokenizer.load(folder)
     torch.manual_seed(seed)
     model = AsrModel(config, tokenizer)
-    first = Batches(utterances, config, tokenizer, plan.phases[0].batches, plan.augmentation, (0.0, 0.0), 1, seed)
-    initialise(model, first[0].log_mel, seed)
+    batches = Batches(utterances, config, tokenizer, first.batches, first.augmentation, (0.0, 0.0), 1, seed)
+    initialise(model, batches[0].log_mel, seed)
     save_model(model, folder)
     return model
 
@@ -135,7 +133,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         utterances = [utterance for path in options.manifests for utterance in read_manifest(path)]
-        fresh_model(options.folder, read_plan(PLAN), utterances, options.seed)
+        fresh_model(options.folder, read_phases()[0], utterances, options.seed)
     except DgasrError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from dgasr.lake.commit import commit_shard, write_presence
+from dgasr.lake.commit import append_rows, commit_shard
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.views import connect
 from tests.lake.reading import ask
@@ -33,7 +33,9 @@ def test_an_object_that_is_gone_is_listed_with_what_it_said(empty_lake, three_re
     commit_shard(empty_lake, three_recordings)
     for number, (event, uris) in enumerate({"deleted": ["/a/two.mp3", "/b"], "returned": ["/b"]}.items()):
         at = day + timedelta(hours=number)
-        write_presence(empty_lake, presence_rows([(u, None) for u in uris], event, noticed_at=at, run_id=f"r{number}"))
+        append_rows(
+            empty_lake, "presence", presence_rows([(u, None) for u in uris], event, noticed_at=at, run_id=f"r{number}")
+        )
     assert ask(empty_lake, "select uri, noticed_at, decoded_s, num_words from deleted_objects") == [
         ("/a/two.mp3", day, 2.0, 1)
     ]
@@ -71,29 +73,6 @@ def test_the_newest_version_of_an_object_is_the_latest(empty_lake, make_shard):
     assert ask(empty_lake, "select count(*) from recordings") == [(2,)]
 
 
-def test_a_recording_that_two_plans_put_into_two_shards_is_seen_once(empty_lake, make_shard):
-    commit_shard(empty_lake, make_shard())
-    pieces = [("speech", 0, 10, "late", 1.0, ())]
-    commit_shard(empty_lake, make_shard(shard_id="s0", run_id="run2", pieces=pieces))
-    assert ask(empty_lake, "select run_id from recordings") == [("run1",)]
-    assert ask(empty_lake, "select text from segments order by segment_index") == [
-        ("One two, two",),
-        ("",),
-        ("forty two",),
-    ]
-
-
-def test_a_recording_that_was_asked_for_again_is_seen_as_it_was_redone(empty_lake, make_shard):
-    again = make_shard(shard_id="s2", pieces=[("speech", 0, 10, "redone", 1.0, ())])
-    again.recordings[0]["take"] = 1
-    commit_shard(empty_lake, again)
-    commit_shard(empty_lake, make_shard())
-    assert ask(empty_lake, "select text from segments") == [("redone",)]
-    assert ask(empty_lake, "select text, take from latest_transcripts join recordings_latest using (uri)") == [
-        ("redone", 1)
-    ]
-
-
 def test_recipes_say_what_they_transcribed(small):
     columns = "recipe_id, model, num_recordings, num_latest, audio_h * 3600, num_words"
     assert small(f"select {columns} from recipes") == [("f00d", None, 3, 3, 12.0, 6)]
@@ -115,3 +94,11 @@ def test_two_recipes_stand_side_by_side(empty_lake, make_shard):
     assert ask(empty_lake, f"select {columns} from compare_recipes('f00d', 'beef')") == [
         (2, 0.4, "One two, two forty two", "one two three forty")
     ]
+
+
+def test_a_recording_that_was_asked_for_again_is_seen_as_it_was_redone(empty_lake, make_shard):
+    again = make_shard(shard_id="s2", pieces=[("speech", 0, 10, "redone", 1.0, ())])
+    again.recordings[0]["take"] = 1
+    commit_shard(empty_lake, again)
+    commit_shard(empty_lake, make_shard())
+    assert ask(empty_lake, "select text from segments") == [("redone",)]

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from dgasr.lake.commit import commit_shard, write_evaluation, write_run
+from dgasr.lake.commit import append_rows, commit_shard
 from dgasr.lake.rows import evaluation_row
 from tests.lake.reading import ask
 
@@ -38,7 +38,7 @@ def test_the_vocabulary_is_counted_without_case_and_punctuation(small):
 
 
 def test_a_price_without_decode_runs_is_paid_for_the_run_itself(empty_lake, make_run):
-    write_run(empty_lake, make_run(audio_s=7200.0, wall_s=1800.0, gpu_hour_price=2.0))
+    append_rows(empty_lake, "runs", [make_run(audio_s=7200.0, wall_s=1800.0, gpu_hour_price=2.0)])
     columns = "audio_h, device_h, cost, cost_per_audio_hour"
     assert ask(empty_lake, f"select {columns} from cost_per_hour") == [(2.0, 0.5, 1.0, 0.5)]
 
@@ -127,7 +127,7 @@ def test_the_vocabulary_drifts_where_words_come_and_go(empty_lake, make_shard, d
 def test_the_runs_of_a_worker_add_up(empty_lake, make_run):
     for number, (wall_s, busy_share) in enumerate([(10.0, 1.0), (30.0, 0.5)]):
         run = make_run(run_id=f"r{number}", stage="decode", worker="gpu-1:7", wall_s=wall_s, busy_share=busy_share)
-        write_run(empty_lake, run | {"audio_s": 3600.0})
+        append_rows(empty_lake, "runs", [run | {"audio_s": 3600.0}])
     columns = "worker, stage, num_runs, audio_h, wall_s, rtfx, busy_share, peak_memory_mb"
     assert ask(empty_lake, f"select {columns} from throughput_per_worker") == [
         ("gpu-1:7", "decode", 2, 2.0, 40.0, 180.0, 0.625, 500.0)
@@ -145,6 +145,6 @@ def test_a_recipe_is_as_right_as_its_newest_evaluation(empty_lake, day):
             manifest_digest="00",
             started_at=day + timedelta(hours=number),
         )
-        write_evaluation(empty_lake, row)
+        append_rows(empty_lake, "evaluations", [row])
     columns = "recipe_id, manifest, wer, substituted, deleted, inserted, num_utterances"
     assert ask(empty_lake, f"select {columns} from accuracy") == [("f00d", "digits.jsonl", 0.3, 0.2, 0.1, 0.0, 5)]

@@ -19,19 +19,19 @@ def test_search_ranks_the_phrase_first_and_gives_neighbours(small):
 
 
 def test_the_score_is_bm25_and_once_more_the_weights_for_the_phrase(small):
-    # 5 segments of 6 words; two holds in 2 of them, forty in 1. Of those that match one has 2 terms, the other 3.
+    # 5 segments of 26 bytes; two holds in 2 of them, forty in 1. Of those that match one has 9 bytes, the other 12.
     two, forty = math.log(1 + 3.5 / 2.5), math.log(1 + 4.5 / 1.5)
-    best = (two + forty) * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 2 / 1.2)) + two + forty
-    other = two * 2 * 2.2 / (2 + 1.2 * (0.25 + 0.75 * 3 / 1.2))
+    best = (two + forty) * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 9 / 5.2)) + two + forty
+    other = two * 2 * 2.2 / (2 + 1.2 * (0.25 + 0.75 * 12 / 5.2))
     assert [score for (score,) in small("select score from search('forty two')")] == pytest.approx([best, other])
 
 
 def test_a_longer_segment_scores_less_against_the_mean_of_all(empty_lake, make_shard):
-    texts = ["four five", "one", "one two three four five six"]  # 9 terms in 3 segments
+    texts = ["four five", "one", "one two three four five six"]  # 39 bytes in 3 segments
     pieces = [("speech", n, n + 1, text, 1.0, ()) for n, text in enumerate(texts)]
     commit_shard(empty_lake, make_shard(pieces=pieces))
     one = math.log(1 + 1.5 / 2.5)
-    scores = [one * 2.2 / (1 + 1.2 * (0.25 + 0.75 * num_terms / 3)) for num_terms in (1, 6)]
+    scores = [one * 2.2 / (1 + 1.2 * (0.25 + 0.75 * num_bytes / 13)) for num_bytes in (3, 27)]
     assert ask(empty_lake, "select text, score from search('one')") == [
         (texts[1], pytest.approx(scores[0])),
         (texts[2], pytest.approx(scores[1])),
@@ -114,6 +114,20 @@ def test_a_phrase_is_found_in_the_scripts_of_all_languages(empty_lake, make_shar
 def test_terms_of_a_text_are_lower_case_and_without_punctuation(small):
     terms = "terms('L''Élan, 21!'), terms('我说OK'), terms(''), terms('Twenty-one')"
     assert small(f"select {terms}") == [(["l", "élan", "21"], ["我", "说", "ok"], [], ["twenty", "one"])]
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "is_said"),
+    [
+        ("One, two_three", "two three", True),
+        ("One two", "wo", False),
+        ("One two", "two one", False),
+        ("one two", "", False),
+        ("Straße, 好你", "straße 好", True),
+    ],
+)
+def test_a_text_says_words_that_follow_each_other_in_it(small, text, query, is_said):
+    assert small(f"select says('{text}', '{query}')") == [(is_said,)]
 
 
 def test_search_for_nothing_finds_nothing(small):

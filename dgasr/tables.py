@@ -1,11 +1,10 @@
-"""Columns and rows in, a table for a terminal out. Knows no DuckDB and no lake."""
+"""Columns and rows in, a table out: for a terminal, or in Markdown. The one writer of both."""
 
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import zip_longest
-from typing import Any
 
 from dgasr.errors import printable
 
@@ -16,19 +15,13 @@ MIN_WIDTH = 16
 """Characters that a cell keeps however narrow the terminal is; a column's name is never cut."""
 
 
-def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> str:
-    """Lay rows out in columns, or each row on lines of its own where the columns would become too narrow to read.
+def format_table(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> str:
+    """Lay rows out in lines of `width` characters, numbers on the right.
 
-    Args:
-        columns: names.
-        rows: values, as many in each row as there are columns.
-        width: characters of a line.
-
-    Returns:
-        Lines, each ended by a newline. In columns, the widest are cut with an ellipsis until a line fits, and numbers
-        stand on the right; on lines of its own, nothing of a row is cut.
+    The widest columns are cut with an ellipsis until a line fits; where they would become too narrow to read, each row
+    gets lines of its own, and nothing of it is cut.
     """
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[cell(value) for value in row] for row in rows]
     widths = _fit(columns, cells, width)
     if widths is None:
         return "".join(_record(number, columns, row, width) for number, row in enumerate(cells, 1))
@@ -36,14 +29,30 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: i
         any(row[i] is not None for row in rows) and all(isinstance(row[i], int | float | None) for row in rows)
         for i in range(len(columns))
     ]
-    lines = [list(columns), ["─" * w for w in widths], *cells]
     return "".join(
-        GAP.join(_pad(cell, w, right) for cell, w, right in zip(line, widths, is_number, strict=True)).rstrip() + "\n"
-        for line in lines
+        GAP.join(map(_pad, line, widths, is_number)).rstrip() + "\n"
+        for line in (columns, ["─" * w for w in widths], *cells)
     )
 
 
-def _cell(value: object) -> str:
+def markdown_lines(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Lay rows out as a Markdown table, taken one by one and nothing of them cut."""
+    for line in (columns, ["---"] * len(columns)):
+        yield _markdown_line(line)
+    yield from map(_markdown_line, rows)
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Lay rows out as a Markdown table, with a line end after the last one."""
+    return "".join(markdown_lines(columns, rows))
+
+
+def _markdown_line(values: Iterable[object]) -> str:
+    """Write a row; a bar or a backslash in a cell ends no cell."""
+    return "| " + " | ".join(cell(value).replace("\\", "\\\\").replace("|", "\\|") for value in values) + " |\n"
+
+
+def cell(value: object) -> str:
     """Write a value on one line."""
     if value is None:
         return ""
@@ -54,9 +63,9 @@ def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, list):
-        return "[" + ", ".join(_cell(item) for item in value) + "]"
+        return "[" + ", ".join(map(cell, value)) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_cell(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {cell(item)}" for key, item in value.items()) + "}"
     return printable(" ".join(str(value).split()))
 
 
@@ -77,8 +86,8 @@ def _record(number: int, columns: Sequence[str], cells: Sequence[str], width: in
     """Lay one row out with a line for each column, long values over several."""
     name_width = max(map(len, columns))
     lines = [f"── {number} " + "─" * max(0, name_width - 4 - len(str(number)))]
-    for name, cell in zip(columns, cells, strict=True):
-        parts = textwrap.wrap(cell, max(MIN_WIDTH, width - name_width - len(GAP))) or [""]
+    for name, value in zip(columns, cells, strict=True):
+        parts = textwrap.wrap(value, max(MIN_WIDTH, width - name_width - len(GAP))) or [""]
         lines += [f"{head:{name_width}}{GAP}{part}".rstrip() for head, part in zip_longest([name], parts, fillvalue="")]
     return "\n".join(lines) + "\n"
 
@@ -98,22 +107,3 @@ def _pad(text: str, width: int, is_right: bool) -> str:
         text += "…" + kept_end
     space = " " * (width - _width(text))
     return space + text if is_right else text + space
-
-
-def format_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """Lay rows out as a Markdown table, line by line and nothing of it cut.
-
-    Args:
-        columns: names.
-        rows: values, as many in each row as there are columns; taken one by one.
-    """
-    yield _markdown_line(columns)
-    yield _markdown_line(["---"] * len(columns))
-    for row in rows:
-        yield _markdown_line([_cell(value) for value in row])
-
-
-def _markdown_line(cells: Iterable[str]) -> str:
-    """Write a row of a Markdown table; a bar or a backslash in a cell ends no cell."""
-    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells)
-    return "| " + " | ".join(escaped) + " |\n"

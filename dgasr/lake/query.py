@@ -1,30 +1,56 @@
 """The work behind `dgasr sql`: questions and a lake in, answers out. Reads the lake and nothing else."""
 
 import contextlib
+import csv
+import json
 import re
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import date
+from decimal import Decimal
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet
 
 from dgasr.errors import ConfigError, DgasrError
-from dgasr.lake.answers import FORMATS, write_answer, write_parquet
 from dgasr.lake.views import open_questions
+from dgasr.tables import format_table, markdown_lines
+
+FORMATS = ("table", "csv", "json", "parquet", "md")
 
 SHOWN_ONE_BY_ONE = ("table", "md")
 """Formats in which the answers of several questions can follow each other."""
 
+TABLE_ROWS = 1000
+"""Rows that a table shows: it must be measured before it is printed. The other formats have all of them."""
+
+PIPE_WIDTH = 120
+"""Characters a line of a table has where nobody's terminal says otherwise."""
+
+PARQUET_ROWS = 65_536
+"""Rows of a row group that a Parquet answer is written in."""
+
+INTERRUPT_S = 0.1
+"""Between two tries to stop a question, s."""
+
+Rows = Iterator[Sequence[Any]]
+
 
 class Questions:
-    """A lake that is open for questions; `with` closes it."""
+    """A lake that is open for questions; `with` closes it.
+
+    Everything here raises ConfigError where the SQL is wrong, and as `dgasr.lake.views.connect` does. An unread result
+    blocks the next question.
+    """
 
     def __init__(self, lake_uri: str, preferred_recipe: str = "") -> None:
-        """Open the lake; raises as `dgasr.lake.views.connect` does."""
         self._connection, self._files = open_questions(lake_uri, preferred_recipe)
 
     def __enter__(self) -> "Questions":
@@ -34,51 +60,40 @@ class Questions:
         self._connection.close()
 
     def names(self) -> list[str]:
-        """List the tables, views and macros."""
-        found = self._connection.execute(
+        """List the tables, views and macros; a macro ends in `(…)`."""
+        return self._strings(
             "select table_name from information_schema.tables union "
             "select function_name || '(…)' from duckdb_functions() "
             "where function_type in ('macro', 'table_macro') and not internal order by all"
         )
-        return [name for (name,) in found.fetchall()]
 
     def column_names(self) -> list[str]:
         """List the names of all columns."""
-        found = self._connection.execute("select distinct column_name from information_schema.columns order by all")
-        return [name for (name,) in found.fetchall()]
+        return self._strings("select distinct column_name from information_schema.columns order by all")
 
     def columns(self, name: str) -> list[tuple[str, str]]:
-        """List a table's columns with their types; raises `ConfigError` where there is no such table."""
-        with self._errors():
-            described = self._connection.execute(f'describe "{name}"').fetchall()
-        return [(row[0], row[1]) for row in described]
+        """List a table's columns with their types."""
+        return [(row[0], row[1]) for row in self.execute(f'describe "{name}"', {}).fetchall()]
 
     def register(self, name: str, rows: pa.Table) -> None:
         """Let questions read a table from memory."""
         self._connection.register(name, rows)
 
     def execute(self, sql: str, values: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
-        """Ask one question with values for its `$name`s; raises as `answer` does. An unread result blocks the next."""
+        """Ask one question with values for its `$name`s."""
         with self._errors():
             return self._connection.execute(sql, dict(values)) if values else self._connection.execute(sql)
 
     def fetch(self, cursor: duckdb.DuckDBPyConnection, num_rows: int) -> list[tuple[Any, ...]]:
-        """Fetch more of a result, nothing at its end; raises as `answer` does."""
+        """Fetch more of a result, nothing at its end."""
         with self._errors():
             return cursor.fetchmany(num_rows)
 
     def answer(self, sql: str, format: str, out: TextIO) -> None:
-        """Answer one question or several.
+        """Answer one question or several in one of `FORMATS`; `parquet` goes to the `buffer` of `out`.
 
-        Args:
-            sql: statements; what they set or create lasts until the lake is closed.
-            format: one of `FORMATS`.
-            out: where the answers go; `parquet` goes to its `buffer`.
-
-        Raises:
-            ConfigError: the SQL is wrong, holds no question, or holds several where the format has room for one.
-            IntegrityError: a part of the lake cannot be read.
-            TransientError: the store does not answer.
+        What they set or create lasts until the lake is closed. Raises ConfigError too where there are several and the
+        format has room for one answer.
         """
         with self._errors():
             statements = self._connection.extract_statements(sql)
@@ -94,7 +109,10 @@ class Questions:
 
     def _answer_one(self, statement: duckdb.Statement, is_asking: bool, format: str, out: TextIO) -> None:
         if is_asking and format == "parquet":
-            write_parquet(self._connection.sql(statement), _binary(out))
+            reader: pa.RecordBatchReader = self._connection.sql(statement).to_arrow_reader(PARQUET_ROWS)
+            with pyarrow.parquet.ParquetWriter(_binary(out), reader.schema, compression="zstd") as writer:
+                for batch in reader:
+                    writer.write_batch(batch)
             return
         cursor = self._connection.execute(statement)
         if is_asking:
@@ -107,8 +125,13 @@ class Questions:
             try:
                 working.result()
             except KeyboardInterrupt:
-                self._connection.interrupt()
+                while not working.done():  # what comes before DuckDB has begun with the question does not stop it
+                    self._connection.interrupt()
+                    wait([working], timeout=INTERRUPT_S)
                 raise
+
+    def _strings(self, sql: str) -> list[str]:
+        return [value for (value,) in self._connection.execute(sql).fetchall()]
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -135,19 +158,9 @@ class Questions:
 
 
 def run_sql(question: str, lake_uri: str, format: str, out: TextIO, preferred_recipe: str = "") -> None:
-    """Answer a question about a lake.
+    """Open a lake and answer a question: SQL, a file of SQL (its name ends in `.sql`), or the name of a view.
 
-    Args:
-        question: SQL, a file of SQL (its name ends in `.sql`), or the name of a table or view.
-        lake_uri: a folder or `s3://` prefix.
-        format: one of `FORMATS`; `json` is one array of objects.
-        out: where the answer goes.
-        preferred_recipe: recipe whose transcripts count as the latest; empty for the newest.
-
-    Raises:
-        ConfigError: the format, the file, the lake or the SQL is wrong.
-        IntegrityError: a part of the lake cannot be read.
-        TransientError: the store does not answer.
+    Raises as `Questions` does, and ConfigError where the format or the file is wrong.
     """
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: is none of {', '.join(FORMATS)}.")
@@ -167,6 +180,62 @@ def read_question(question: str) -> str:
         return Path(text).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{text}: the file cannot be read ({error}). Give SQL or a file that holds it.") from error
+
+
+def write_answer(cursor: duckdb.DuckDBPyConnection, format: str, out: TextIO) -> None:
+    """Write a result as text in one of `FORMATS` but `parquet`, without holding all of it; `json` is one array."""
+    columns, rows = [column[0] for column in cursor.description], _fetch(cursor)
+    if format == "csv":
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_csv_value(value) for value in row] for row in rows)
+    elif format == "json":
+        separator = "[\n"
+        for row in rows:
+            record = dict(zip(columns, map(_plain, row), strict=True))
+            out.write(separator + json.dumps(record, ensure_ascii=False))
+            separator = ",\n"
+        out.write("[]\n" if separator == "[\n" else "\n]\n")
+    elif format == "md":
+        out.writelines(markdown_lines(columns, rows))
+    else:
+        _write_table(columns, rows, out)
+
+
+def _write_table(columns: list[str], rows: Rows, out: TextIO) -> None:
+    """Write what fits into a table, and say where that is not all."""
+    shown = list(islice(rows, TABLE_ROWS))
+    width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if out.isatty() else PIPE_WIDTH
+    out.write(format_table(columns, shown, width))
+    if next(rows, None) is not None:
+        out.write(f"… the first {TABLE_ROWS} rows. Add a `limit`, or take --format csv for all of them.\n")
+    else:
+        out.write(f"{len(shown)} row{'' if len(shown) == 1 else 's'}\n")
+
+
+def _fetch(cursor: duckdb.DuckDBPyConnection) -> Rows:
+    while rows := cursor.fetchmany(1000):
+        yield from rows
+
+
+def _plain(value: Any) -> Any:
+    """Turn a value into what JSON can hold."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | Decimal):
+        number = float(value)
+        return number if abs(number) < float("inf") else None
+    if isinstance(value, date):  # and times, which are dates
+        return value.isoformat()
+    return value if isinstance(value, str | int | bool | None) else str(value)
+
+
+def _csv_value(value: Any) -> Any:
+    """Turn a value into what a CSV cell can hold; nested values become JSON."""
+    plain = _plain(value)
+    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, dict | list) else plain
 
 
 def _binary(out: TextIO) -> BinaryIO:

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -19,22 +21,34 @@ from tools.tiny.fresh import write_word_tokenizer
 
 LANGUAGE_WORDS = ("English", "German")
 
-VISION = {
+VISION: dict[str, Any] = {
     "model_type": "gemma4_vision", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
     "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "position_embedding_size": 8,
 }  # fmt: skip
 
 
-def write_checkpoints(folder, config, dtype):
-    """Write backbone, whisper and a model folder that names them, as the Hub has them."""
+def write_checkpoints(folder: Path, config: AsrConfig, dtype: torch.dtype, spread: float = 1.0) -> None:
+    """Write backbone, whisper and a model folder that names them, as the Hub has them.
+
+    Args:
+        folder: where; `config.json` is then a model folder's.
+        config: sizes.
+        dtype: of the backbone's weights.
+        spread: what its first weights are multiplied by, embeddings five times that; from 4 on some canvases settle.
+    """
     torch.manual_seed(0)
     text_config = DiffusionGemmaTextConfig(**config.backbone)
     backbone = DiffusionGemmaForBlockDiffusion(DiffusionGemmaConfig(text_config=text_config, vision_config=VISION))
     for index, (name, buffer) in enumerate(backbone.named_buffers()):
         if name.endswith("layer_scalar"):
             buffer.fill_(1 + index / 100)  # the encoder's and the decoder's differ, unlike all weights
+    if spread != 1.0:
+        for name, parameter in backbone.named_parameters():
+            if parameter.dim() > 1:
+                parameter.data *= 5 * spread if "embed_tokens" in name else spread
     size = sum(parameter.numel() for parameter in backbone.parameters()) * dtype.itemsize
-    backbone.to(dtype).save_pretrained(folder / "backbone", max_shard_size=size // 8)
+    cast: Any = backbone.to  # transformers' annotation loses its first argument
+    cast(dtype).save_pretrained(folder / "backbone", max_shard_size=size // 8)
     whisper = WhisperConfig(
         **config.encoder, decoder_layers=1, decoder_attention_heads=1, decoder_ffn_dim=8, vocab_size=60,
         pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3,
@@ -49,7 +63,7 @@ def write_checkpoints(folder, config, dtype):
 
 
 def reduced() -> AsrConfig:
-    """Give the published structure in small: five sliding layers and a full one, unequal heads, a prompt a language."""
+    """Give the published structure in small: five sliding layers and a full one, unequal heads, grouped experts."""
     config = tiny()
     return replace(
         config,
@@ -57,6 +71,7 @@ def reduced() -> AsrConfig:
         backbone={
             **config.backbone, "num_hidden_layers": 6, "num_key_value_heads": 4, "num_global_key_value_heads": 2,
             "head_dim": 16, "global_head_dim": 32, "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+            "num_experts": 16, "top_k_experts": 4, "moe_intermediate_size": 32,
         },
         prompt=PromptConfig(
             template="<bos>{audio}{language}", begin_audio_id=6, audio_id=5, end_audio_id=7, end_text_ids=(8, 1),

@@ -1,0 +1,197 @@
+"""One training run: settings and manifests in, a folder with final and best weights out; killed, it goes on there.
+
+Knows no command line.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from dgasr.errors import ConfigError
+from dgasr.model.adapter import add_lora, has_lora, hold_in_float32, load_adapter
+from dgasr.model.asr import AsrModel
+from dgasr.model.checkpoint import load_model
+from dgasr.model.identity import read_config
+from dgasr.model.presets import LoraSize
+from dgasr.model.pretrained import load_pretrained
+from dgasr.training.batches import Batches
+from dgasr.training.manifests import Utterance
+from dgasr.training.settings import RunConfig, TrainConfig
+from dgasr.training.trainer import (
+    METRICS_FILE,
+    SAMPLES_FILE,
+    AsrTrainer,
+    Losses,
+    Numbered,
+    Sample,
+    checkpoint_feed_forward,
+    choose_trainable,
+    last_checkpoint,
+    save_trained,
+    set_dropout,
+)
+
+ADAPTER_PARTS = {"lora", "projector"}
+"""Parts that an adapter folder holds."""
+
+RUN_FILE = "run.json"
+"""Settings of a run, and their fingerprint."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartConfig:
+    """First weights of a run.
+
+    model: `full`, or the model folder to go on from.
+    adapter: projector and LoRA to go on from, or `None`.
+    lora: size of the LoRA to put on the backbone, or `None` for none.
+    device: where frozen weights are loaded to.
+    """
+
+    model: str
+    adapter: str | None = None
+    lora: LoraSize | None = None
+    device: str = "cpu"
+
+
+def starting_model(start: StartConfig) -> AsrModel:
+    """Load the model that training changes.
+
+    Raises:
+        ConfigError: what was asked for is not there, or would train frozen weights.
+    """
+    config = read_config(start.model)
+    if config.pretrained and not (start.lora or start.adapter):
+        raise ConfigError(
+            f"--base {start.model}: its encoder and backbone are frozen, and too large to train whole. Leave out "
+            "--no-lora, or give --adapter to go on with one."
+        )
+    model = load_pretrained(config, device=start.device) if config.pretrained else load_model(Path(start.model))
+    if start.adapter is not None:
+        load_adapter(model, start.adapter)
+    elif start.lora:
+        add_lora(model, start.lora)
+    if has_lora(model):
+        hold_in_float32(model)
+    return model
+
+
+def train_run(
+    model: AsrModel,
+    train: Sequence[Utterance],
+    validation: Sequence[Utterance],
+    config: TrainConfig,
+    run: RunConfig,
+    *,
+    device: torch.device | None = None,
+    sample: Sample | None = None,
+    must_resume: bool = False,
+) -> int:
+    """Train a model in place, and write it.
+
+    Args:
+        model: with its first weights.
+        train: utterances to learn from.
+        validation: utterances whose losses say which weights are best; may be empty.
+        config: what is learned.
+        run: where to. A run of the same settings that lies there is gone on with.
+        device: where to train; the CPU when `None`.
+        sample: shows what the model hears at each validation.
+        must_resume: refuse where there is nothing to go on with.
+
+    Returns:
+        Optimizer steps that the run has done in all.
+
+    Raises:
+        ConfigError: `run.out` holds another run, the settings train what is not there or would not be written, or data
+            do not fit the model.
+        DivergedError: a loss or gradient is not a number any more.
+    """
+    device = device or torch.device("cpu")
+    _check_parts(model, config)
+    tokenizer = model.tokenizer
+    batches = Batches(
+        train, model.config, tokenizer, config.batches, config.augmentation, config.strength,
+        config.num_batches, config.seed,
+    )  # fmt: skip
+    measured = _validation_batches(model, validation, config)
+    _begin(run, config, model, must_resume=must_resume)
+    model.to(device)
+    choose_trainable(model, config.train)
+    set_dropout(model, config.dropout)
+    if config.gradient_checkpointing:
+        checkpoint_feed_forward(model)
+    resumed = last_checkpoint(run.out)
+    _forget_rows_after(run.out, int(resumed.name.split("-")[1]) if resumed else 0)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.out / "tensorboard")  # the library takes it from nowhere else
+    trainer = AsrTrainer(Losses(model, config), config, run, Numbered(batches), measured, device, sample)
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    model.eval()
+    if trainer.is_world_process_zero():
+        dtype = torch.float16 if run.is_half else torch.float32
+        save_trained(model, run.out / "final", dtype)
+        _keep_best(trainer, run.out)
+    return int(trainer.state.global_step)
+
+
+def _validation_batches(model: AsrModel, validation: Sequence[Utterance], config: TrainConfig) -> Numbered | None:
+    if not validation:
+        return None
+    plain = replace(config.batches, max_join=1, is_by_epoch=True, non_speech_probability=0.0)
+    count = Batches.epoch_length(validation, plain.batch_size)
+    return Numbered(
+        Batches(validation, model.config, model.tokenizer, plain, config.augmentation, (0.0, 0.0), count, config.seed)
+    )
+
+
+def _begin(run: RunConfig, config: TrainConfig, model: AsrModel, *, must_resume: bool) -> None:
+    """Write the run down, or check that the one that lies there is the same."""
+    out, path = run.out, run.out / RUN_FILE
+    fingerprint = config.fingerprint(model.identity.digest if has_lora(model) else "")
+    known = json.loads(path.read_text(encoding="utf-8"))["fingerprint"] if path.is_file() else None
+    if must_resume and known is None:
+        raise ConfigError(f"--resume: no run lies in {out}. Leave it out to begin one.")
+    if known not in (None, fingerprint):
+        raise ConfigError(f"{out} is a run of other settings, seed or weights. Give those, or another --run-name.")
+    out.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    written = {"fingerprint": fingerprint, "base": run.base, "settings": asdict(config)}
+    partial.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _forget_rows_after(out: Path, step: int) -> None:
+    """Drop the rows of steps that a killed run had done beyond its last checkpoint: they are done again."""
+    for path in (out / METRICS_FILE, out / SAMPLES_FILE):
+        if path.is_file():
+            rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
+            path.write_text("".join(kept), encoding="utf-8")
+
+
+def _keep_best(trainer: AsrTrainer, out: Path) -> None:
+    """Copy the weights of the lowest validation loss; with none measured, there is no `best`."""
+    best = trainer.state.best_model_checkpoint
+    if best is None or not Path(best).is_dir():
+        return
+    shutil.rmtree(out / "best", ignore_errors=True)
+    ignored = shutil.ignore_patterns("optimizer*", "scheduler*", "rng_state*", "trainer_state.json", "*.bin")
+    shutil.copytree(best, out / "best", ignore=ignored)
+
+
+def _check_parts(model: AsrModel, config: TrainConfig) -> None:
+    """Refuse settings that train parts the model does not have, or, under LoRA, parts that an adapter does not hold."""
+    trained = set(config.train)
+    lost = sorted(trained - ADAPTER_PARTS) if has_lora(model) else []
+    if lost:
+        raise ConfigError(
+            f"train: with LoRA only {' and '.join(sorted(ADAPTER_PARTS))} are written; what {', '.join(lost)} learns "
+            "would be lost. Leave that out, or give --no-lora."
+        )
+    if "lora" in trained and not has_lora(model):
+        raise ConfigError("train: the settings train lora, and the model has none. Leave out --no-lora.")

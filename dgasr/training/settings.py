@@ -1,0 +1,123 @@
+"""What one training run does and where it writes. Plain settings; knows no tensors."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dgasr.errors import ConfigError
+from dgasr.training.augmentation import AugmentationConfig
+from dgasr.training.canvas_noise import CanvasNoiseConfig
+from dgasr.training.examples import BatchConfig
+from dgasr.training.objective import LossWeights
+
+PARTS = ("encoder", "projector", "backbone", "lora")
+"""What a run can train or freeze."""
+
+Precision = Literal["fp32", "bf16"]
+"""What float32 weights are multiplied in; frozen bfloat16 weights are multiplied in bfloat16 either way."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """What a run learns, and how: two runs of the same settings and data end with the same weights.
+
+    steps: optimizer steps.
+    learning_rate: peak; a linear warm-up leads to it and a cosine away from it.
+    final_share: learning rate at the end, as a share of the peak.
+    warmup_steps: length of the warm-up.
+    train: parts that learn; all others are frozen.
+    losses: weights of the losses.
+    noise: what the diffusion loss denoises.
+    batches: how rows are put together.
+    augmentation: how hard audio becomes at strength 1.
+    strength: augmentation strength at the first and the last step.
+    dropout: share of the audio encoder's activations that each step leaves out.
+    grad_accumulation: batches per optimizer step, of all processes together.
+    weight_decay, betas, clip_norm: of AdamW and of the gradient's norm.
+    patience: validations without a better loss after which the run ends; 0 goes on.
+    precision: see `Precision`.
+    gradient_checkpointing: compute the feed-forward layers again in the backward pass: less memory, more time.
+    seed: of batches, augmentation, canvas noise, dropout.
+    """
+
+    steps: int
+    learning_rate: float
+    final_share: float = 0.02
+    warmup_steps: int = 50
+    train: tuple[str, ...] = ("projector", "lora")
+    losses: LossWeights = field(default_factory=LossWeights)
+    noise: CanvasNoiseConfig = field(default_factory=CanvasNoiseConfig)
+    batches: BatchConfig = field(default_factory=BatchConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    strength: tuple[float, float] = (1.0, 1.0)
+    dropout: float = 0.0
+    grad_accumulation: int = 1
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = 2.0
+    patience: int = 0
+    precision: Precision = "fp32"
+    gradient_checkpointing: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.learning_rate <= 0 or self.grad_accumulation < 1:
+            raise ConfigError(f"training needs steps, learning_rate and grad_accumulation above 0, got {self}.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"a training's dropout must lie in [0, 1), got {self.dropout}.")
+        unknown = set(self.train) - set(PARTS)
+        if unknown or not self.train:
+            raise ConfigError(f"train: {sorted(unknown) or 'nothing'} is not among {', '.join(PARTS)}.")
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of the whole run."""
+        return self.steps * self.grad_accumulation
+
+    def fingerprint(self, weights: str) -> str:
+        """Name the run: settings, and the digest of the weights that it begins from or keeps."""
+        return hashlib.blake2b(f"{json.dumps(asdict(self))}\n{weights}".encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Where a run writes, and what does not change what it learns.
+
+    out: its folder: `final`, `best`, `checkpoints`, `metrics.jsonl`, `samples.jsonl`, `tensorboard`.
+    base: name of the model that it begins from, as commands take it; kept with the settings.
+    checkpoint_steps: steps between two checkpoints.
+    validation_steps: steps between two looks at the validation utterances.
+    workers: processes that make batches; 0 makes them between the steps.
+    is_half: write the final weights of a whole model in float16.
+    shows_progress: draw a bar.
+    """
+
+    out: Path
+    base: str = "tiny"
+    checkpoint_steps: int = 250
+    validation_steps: int = 250
+    workers: int = 1
+    is_half: bool = True
+    shows_progress: bool = False
+
+
+def train_config(fields: dict[str, Any]) -> TrainConfig:
+    """Read settings from JSON's types.
+
+    Raises:
+        ConfigError: a field that does not exist, or a value that makes no sense.
+    """
+    fields = dict(fields)
+    kinds = {"losses": LossWeights, "noise": CanvasNoiseConfig, "batches": BatchConfig,
+             "augmentation": AugmentationConfig}  # fmt: skip
+    try:
+        parts = {name: kind(**_tuples(fields.pop(name))) for name, kind in kinds.items() if name in fields}
+        return TrainConfig(**parts, **_tuples(fields))
+    except TypeError as error:
+        raise ConfigError(f"not settings of a training ({error}).") from error
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}

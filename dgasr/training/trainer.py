@@ -1,0 +1,339 @@
+"""transformers' Trainer around the model and its losses: what a step computes, what a checkpoint holds, what is logged.
+
+Optimizer, schedule, accumulation, data-parallel processes, early stopping and TensorBoard are the library's. Every
+batch and every random draw is a pure function of the seed and the batch's number, so that a killed run goes on exactly.
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from tqdm import tqdm
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from dgasr.errors import ConfigError, DgasrError
+from dgasr.model.adapter import copy_adapter, has_lora, save_adapter
+from dgasr.model.asr import AsrModel
+from dgasr.model.checkpoint import load_weights, save_model
+from dgasr.prompt import build_prompt
+from dgasr.training.batches import Batch, Batches
+from dgasr.training.objective import batch_losses
+from dgasr.training.settings import RunConfig, TrainConfig
+
+METRICS_FILE, SAMPLES_FILE = "metrics.jsonl", "samples.jsonl"
+
+CHECKPOINTS = "checkpoints"
+
+STATE_FILE = "trainer_state.json"
+"""What the library writes last into a checkpoint."""
+
+UNLOGGED = ("epoch", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+"""What the library logs and nobody asked for; its epoch is the whole run."""
+
+SHOWN_STEPS = 50
+"""Steps between two lines on standard error, where no bar is drawn."""
+
+Sample = Callable[[AsrModel], list[dict[str, str]]]
+"""Transcribes a few validation utterances with the model as it is; rows with what was said and heard."""
+
+
+class DivergedError(DgasrError):
+    """A loss or gradient is no number any more; the message names the last checkpoint."""
+
+
+class Losses(nn.Module):
+    """The model with its losses as one forward pass, which is what data-parallel processes wrap.
+
+    Args:
+        model: changed in place by training.
+        config: which losses, and what is denoised.
+    """
+
+    def __init__(self, model: AsrModel, config: TrainConfig) -> None:
+        super().__init__()
+        self.model, self._config = model, config
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Compute the losses of one batch; a batch's number decides all that is random in it."""
+        number = int(batch["number"])
+        seed = mixed(self._config.seed, number)
+        torch.manual_seed(seed)  # of dropout, which takes no generator
+        own = {name: value for name, value in batch.items() if name != "number"}
+        prompt = build_prompt(
+            self.model.tokenizer, self.model.config.prompt, self.model.config.num_audio_tokens, own["language"]
+        )
+        return batch_losses(
+            self.model, Batch(**own), torch.tensor(prompt.ids, device=own["canvas"].device), self._config.losses,
+            self._config.noise, torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+
+
+class Numbered(Dataset[dict[str, Any]]):
+    """Batches by number, as what the library moves to the device."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        batch = self._batches[number]
+        return {"number": number} | {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+
+
+class AsrTrainer(Trainer):
+    """Trains `Losses` on `Numbered` batches.
+
+    Args:
+        losses: the model with its losses.
+        config: what is learned.
+        run: where it is written.
+        train: batches to learn from.
+        validation: batches to measure the losses on, or `None`.
+        sample: shows what the model hears at each validation, or `None`.
+    """
+
+    def __init__(
+        self, losses: Losses, config: TrainConfig, run: RunConfig, train: Numbered, validation: Numbered | None,
+        device: torch.device, sample: Sample | None,
+    ) -> None:  # fmt: skip
+        arguments = _arguments(losses.model, config, run, has_validation=validation is not None, device=device)
+        callbacks: list[TrainerCallback] = [_Metrics(run)]
+        if config.patience and validation is not None:
+            callbacks.append(EarlyStoppingCallback(config.patience))
+        super().__init__(
+            losses, arguments, data_collator=_only, train_dataset=train, eval_dataset=validation, callbacks=callbacks
+        )
+        for chatty in (PrinterCallback, ProgressCallback):
+            self.remove_callback(chatty)
+        self._run, self._sample, self._model = run, sample, losses.model
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._started = time.perf_counter()
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        assert isinstance(self.train_dataset, Numbered)
+        return SequentialSampler(self.train_dataset)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+        """Compute the weighted loss of one batch, and add its parts to what is logged next."""
+        losses: dict[str, Tensor] = model(inputs)
+        if not torch.isfinite(losses["total"]):
+            raise self._diverged("loss")
+        self._count += 1
+        for name, loss in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + loss.item()
+        return losses["total"]
+
+    @torch.no_grad()
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
+    ) -> tuple[Tensor, None, None]:
+        """Measure the losses of a validation batch."""
+        return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+
+    def evaluate(self, *arguments: Any, **keywords: Any) -> dict[str, float]:
+        """Measure the validation losses, and let a person see what the model hears by now."""
+        kept, self._sums, self._count = (self._sums, self._count), {}, 0
+        metrics = super().evaluate(*arguments, **keywords)
+        self._sums, self._count = kept
+        if self._sample is not None and self.is_world_process_zero():
+            self._model.eval()
+            with (self._run.out / SAMPLES_FILE).open("a", encoding="utf-8") as file:
+                for row in self._sample(self._model):
+                    file.write(json.dumps({"step": self.state.global_step, **row}, ensure_ascii=False) + "\n")
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss, and the seconds a step, to what the library logs."""
+        prefix = "eval_" if "eval_loss" in logs else ""
+        names = sorted(self._sums.keys() - {"total"})  # which is `loss`
+        if names:
+            means = torch.tensor([self._sums[name] / self._count for name in names], device=self.args.device)
+            means = self.accelerator.reduce(means, "mean")  # of all processes
+            logs |= {f"{prefix}{name}": mean for name, mean in zip(names, means.tolist(), strict=True)}
+        if not prefix:
+            logs["step_s"] = round(time.perf_counter() - self._started, 4)
+            self._started = time.perf_counter()
+        self._sums, self._count = {}, 0
+        super().log(logs, start_time)
+
+    def _get_grad_norm(self, *arguments: Any, **keywords: Any) -> Any:
+        norm = super()._get_grad_norm(*arguments, **keywords)
+        if norm is not None and not math.isfinite(float(norm)):
+            raise self._diverged("gradient")
+        return norm
+
+    def _diverged(self, what: str) -> DivergedError:
+        last = last_checkpoint(self._run.out)
+        kept = f"The last good weights are in {last}" if last else "No checkpoint was written yet"
+        return DivergedError(
+            f"step {self.state.global_step + 1}: the {what} is not a number. {kept}; go on from there with a lower "
+            "--lr, or look at the batch's audio and texts."
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        assert output_dir is not None
+        save_trained(self._model, Path(output_dir), torch.float32)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if has_lora(self._model):
+            copy_adapter(self._model, resume_from_checkpoint)
+        else:
+            load_weights(self._model, Path(resume_from_checkpoint))
+
+
+def save_trained(model: AsrModel, folder: Path, dtype: torch.dtype) -> None:
+    """Write what a run trains: an adapter where LoRA is on, else the whole model with its tokenizer."""
+    if has_lora(model):
+        save_adapter(model, folder)
+    else:
+        save_model(model, folder, dtype)
+        model.tokenizer.save(folder)
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """Find a run's last whole checkpoint; what a kill left half-written is removed."""
+    whole = []
+    for folder in (out / CHECKPOINTS).glob("checkpoint-*"):
+        try:
+            state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+            whole.append((int(state["global_step"]), folder))
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(folder)
+    return max(whole)[1] if whole else None
+
+
+def mixed(*numbers: int) -> int:
+    """Mix numbers into one seed that differs for each tuple."""
+    result = 0
+    for number in numbers:
+        result = (result * 1_000_003 + number + 1) % (2**63)
+    return result
+
+
+def choose_trainable(model: AsrModel, parts: tuple[str, ...]) -> None:
+    """Freeze all but the named parts, in place."""
+    for name, parameter in model.named_parameters():
+        part = "lora" if "lora_" in name else name.split(".", 1)[0]
+        parameter.requires_grad_(part in parts and "embed_positions" not in name)
+
+
+def set_dropout(model: AsrModel, share: float) -> None:
+    """Set what the audio encoder drops while it learns; transformers' layers read this number at every call."""
+    for module in (model.encoder, *model.encoder.layers):
+        module.dropout = share
+
+
+def checkpoint_feed_forward(model: AsrModel) -> None:
+    """Let feed-forward layers and experts be computed again in the backward pass, in place.
+
+    transformers' own checkpointing of whole layers drops the cache that the decoder reads.
+    """
+    layers = {getattr(module, name, None) for module in model.backbone.modules() for name in ("mlp", "experts")}
+    for layer in layers:
+        if isinstance(layer, nn.Module):
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Pass a batch on: the dataset's items are batches."""
+    (batch,) = items
+    return batch
+
+
+def _arguments(
+    model: AsrModel, config: TrainConfig, run: RunConfig, *, has_validation: bool, device: torch.device
+) -> TrainingArguments:
+    is_float32, processes = model.head_weight.dtype == torch.float32, int(os.environ.get("WORLD_SIZE", "1"))
+    if config.grad_accumulation % processes:
+        raise ConfigError(
+            f"{config.grad_accumulation} batches a step cannot be shared by {processes} processes. Choose a multiple."
+        )
+    arguments = TrainingArguments(
+        output_dir=str(run.out / CHECKPOINTS),
+        max_steps=config.steps,
+        per_device_train_batch_size=1,
+        per_device_eval_batch_size=1,
+        gradient_accumulation_steps=config.grad_accumulation // processes,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": config.final_share},
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        adam_beta1=config.betas[0],
+        adam_beta2=config.betas[1],
+        max_grad_norm=config.clip_norm,
+        bf16=config.precision == "bf16" and is_float32,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if has_validation else "no",
+        eval_steps=run.validation_steps if has_validation else None,
+        save_strategy="steps",
+        save_steps=run.checkpoint_steps,
+        save_total_limit=2,
+        metric_for_best_model="loss" if has_validation else None,
+        greater_is_better=False if has_validation else None,
+        prediction_loss_only=True,
+        seed=config.seed,
+        dataloader_num_workers=run.workers,
+        dataloader_prefetch_factor=4 if run.workers else None,
+        dataloader_pin_memory=device.type == "cuda",
+        remove_unused_columns=False,
+        report_to="tensorboard",
+        disable_tqdm=not run.shows_progress,
+        use_cpu=device.type == "cpu",
+        ddp_backend="gloo" if device.type == "cpu" and "LOCAL_RANK" in os.environ else None,
+    )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one GPU: several are torchrun's
+    return arguments
+
+
+class _Metrics(TrainerCallback):
+    """Writes a row of metrics a step, and shows a person how far it is."""
+
+    def __init__(self, run: RunConfig) -> None:
+        self._path, self._shows_progress = run.out / METRICS_FILE, run.shows_progress
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self._bar = tqdm(
+                total=state.max_steps, initial=state.global_step, unit=" steps", disable=not self._shows_progress
+            )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if self._bar is None or not logs or "train_runtime" in logs:
+            return
+        named = {name.replace("eval_", "validation_"): value for name, value in logs.items() if name not in UNLOGGED}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, **named}) + "\n")
+        shown = ", ".join(f"{name} {value:.3g}" for name, value in named.items())
+        if self._shows_progress:
+            self._bar.update(state.global_step - self._bar.n)
+            self._bar.set_postfix_str(shown, refresh=False)
+        elif state.global_step % SHOWN_STEPS == 0 or state.global_step == state.max_steps:
+            sys.stderr.write(f"step {state.global_step} of {state.max_steps}: {shown}\n")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
