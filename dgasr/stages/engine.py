@@ -119,7 +119,7 @@ def start_engine(config: EngineConfig) -> Engine:
     from dgasr.transcriber.memory import fitting_batch_size
 
     model = load_model(config)
-    recipe = _recipe(model.config, model.identity, config)
+    recipe = recipe_for(model, config)
     device = str(model.device)
     batch_size = config.batch_size or fitting_batch_size(model, recipe)
     transcriber = Transcriber(model, recipe, batch_size)
@@ -138,6 +138,11 @@ def load_model(config: EngineConfig) -> "AsrModel":
         compiled=config.compile,
         quantize=config.quantize,
     )
+
+
+def recipe_for(model: "AsrModel", config: EngineConfig) -> Recipe:
+    """Name the recipe that a loaded model follows."""
+    return _recipe(model.config, model.identity, config)
 
 
 def _recipe(model: AsrConfig, identity: ModelIdentity, config: EngineConfig) -> Recipe:
