@@ -1,13 +1,19 @@
 """How fast a machine could decode at most: sizes of a model and two measured rates in, seconds by phase out.
 
+Run by itself it tells what a window of the full model costs, and what each lever that is left would take off that.
+
 A phase takes at least as long as its products at the machine's matrix rate, and as reading its weights once at its
 bandwidth, whichever is longer. Elementwise work counts as free, so no program reaches the bound.
 """
 
+import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.machine import Rates
-from dgasr.model.presets import AsrConfig
+from dgasr.commands.arguments import positive_int
+from dgasr.model.presets import AsrConfig, full
 from dgasr.records import SAMPLE_RATE_HZ
 
 PROMPT_TEXT_TOKENS = 32
@@ -113,3 +119,41 @@ def _layers_work(config: AsrConfig, batch: int, tokens: int, keys: float, extra:
         flops += 2.0 * (dense + chosen * expert) + 4.0 * keys * heads * dim
         weights += dense + read * expert
     return Work(flops=batch * tokens * (flops + 2.0 * extra), weights=weights + extra)
+
+
+def window_flops(config: AsrConfig, canvas: int, steps: float, rescored: float = 1.0, gathered: float = 0.0) -> float:
+    """Count the products of one window from audio to text.
+
+    Args:
+        config: sizes.
+        canvas: tokens of the canvas.
+        steps: of its denoising.
+        rescored: share of windows whose two texts differ.
+        gathered: share of positions, over all steps, whose soft embedding is one token's, gathered and not multiplied.
+    """
+    work = {phase: part.flops for phase, part in window_work(config, 1, canvas).items()}
+    once = sum(work[phase] for phase in ("encoder", "projector", "ctc", "prefill"))
+    return once + steps * (work["body"] + work["tail"] * (1 - gathered / 2)) + rescored * work["rescore"]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the forecast."""
+    parser = argparse.ArgumentParser(prog="benchmarks bound", description=__doc__)
+    parser.add_argument("--steps", type=positive_int, default=8, metavar="N", help="of every canvas (default: 8)")
+    parser.add_argument(
+        "--tflops", type=positive_int, default=460, metavar="N", help="of a GPU, over all (default: 460)"
+    )
+    options = parser.parse_args(arguments)
+    write, config, steps = sys.stdout.write, full(), options.steps
+    named = ", ".join(f"{phase} {part.flops / 1e12:.2f}" for phase, part in window_work(config, 1, 192).items())
+    write(f"full model, window of 30 s, canvas 192, TFLOP (body and tail: of a step): {named}\n")
+    levers = [
+        (f"canvas 192, {steps} steps, every text rescored", window_flops(config, 192, steps)),
+        ("… rescored only where texts differ, 1 in 5", window_flops(config, 192, steps, 0.2)),
+        ("… canvas 128: CTC's 100 tokens and a margin", window_flops(config, 128, steps, 0.2)),
+        ("… soft embeddings gathered at settled positions, half", window_flops(config, 128, steps, 0.2, 0.5)),
+        ("… and two steps fewer, as canvases settle", window_flops(config, 128, max(steps - 2, 1), 0.2, 0.5)),
+    ]
+    for name, flops in levers:
+        rtfx = 30 * options.tflops * 1e12 / flops
+        write(f"{name:<56}{flops / 1e12:>6.1f} TFLOP  RTFx {rtfx:>6,.0f} at {options.tflops} TFLOP/s\n")

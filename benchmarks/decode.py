@@ -179,7 +179,9 @@ def _model(benchmark: DecodeBenchmark, device: torch.device) -> AsrModel:
         return model
     if benchmark.reduction != Reduction():
         raise ConfigError("--layers, --experts and --vocabulary need --random-weights: trained ones have their sizes.")
-    return load(benchmark.model, adapter=benchmark.adapter, device=benchmark.device, quantize=benchmark.quantize)
+    return load(
+        benchmark.model, adapter=benchmark.adapter, device=benchmark.device, quantize=benchmark.quantize, compiled=False
+    )  # fmt: skip
 
 
 def _heading(benchmark: DecodeBenchmark, model: AsrModel, rates: Rates) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.bound import window_work
 from benchmarks.decode_model import RANDOM_DIGEST, noise_segments
-from benchmarks.machine import PeakMemory, Rates, Stopwatch, largest_fitting
+from benchmarks.machine import PeakMemory, Rates, Stopwatch, busy_share, largest_fitting
 from dgasr.diffusion import sampler
 from dgasr.diffusion.canvas import Canvas
 from dgasr.diffusion.decode_config import DecodeConfig
@@ -199,6 +199,8 @@ class Measured:
     """Least time of what the engine does, by the machine's rates / measured time."""
     peak_bytes: int | None = None
     """Of the device's memory, weights with it; on a CPU of the whole process, where the system counts that."""
+    busy_share: float | None = None
+    """Of one batch's time, in which the device works: its kernels' time, or on a CPU that of torch's operations."""
     phases_s: dict[str, float] | None = None
     """Seconds of one batch by phase, in a run of its own in which each phase waits for the device; `ours` only."""
     tokens_per_expert: dict[str, float] | None = None
@@ -243,6 +245,7 @@ class DecodeCase:
         self._decode(self.recipe, batch, self.rounds)
         wall_s = (watch.now() - started) / self.rounds  # of one batch
         peak_bytes = peak.bytes()
+        busy = busy_share(model.device, lambda: self._decode(self.recipe, batch, 1))
         phases_s, other_s, experts = None, 0.0, None
         if self.engine == "ours":
             phases_s, experts = self._phases(batch)
@@ -250,8 +253,8 @@ class DecodeCase:
         return self._figures(
             batch, rtfx=round(batch * self.clip_s / wall_s, 2),
             ms_per_step=round(1000 * max(wall_s - other_s, 0.0) / steps, 3),
-            share_of_bound=round(self.least_s(rates, batch) / wall_s, 4), peak_bytes=peak_bytes, phases_s=phases_s,
-            tokens_per_expert=experts,
+            share_of_bound=round(self.least_s(rates, batch) / wall_s, 4), peak_bytes=peak_bytes, busy_share=busy,
+            phases_s=phases_s, tokens_per_expert=experts,
         )  # fmt: skip
 
     def _figures(self, batch: int, **found: Any) -> Measured:

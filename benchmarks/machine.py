@@ -112,6 +112,24 @@ def _best_s(work: Callable[[], object], device: torch.device, rounds: int = 5) -
     return min(times[1:])
 
 
+def busy_share(device: torch.device, work: Callable[[], object]) -> float:
+    """Measure in what share of some work's time the device itself works, by torch's profiler.
+
+    Args:
+        device: a GPU, whose kernels count, or the CPU, where torch's operations do.
+        work: what is done; the device is waited for at its end.
+    """
+    is_gpu = device.type == "cuda"
+    watch = Stopwatch(device)
+    kinds = [torch.profiler.ProfilerActivity.CUDA if is_gpu else torch.profiler.ProfilerActivity.CPU]
+    started = watch.now()
+    with torch.profiler.profile(activities=kinds) as profile:
+        work()
+        wall_s = watch.now() - started
+    times = (event.self_device_time_total if is_gpu else event.self_cpu_time_total for event in profile.key_averages())
+    return round(min(sum(times) / 1e6 / wall_s, 1.0), 4)
+
+
 def largest_fitting(fits: Callable[[int], bool], limit: int) -> int:
     """Find the largest number that fits.
 

@@ -136,7 +136,7 @@ def _calibration(
         sys.stdout.write(f"  WER {setting.wer:7.1%}  scale {shown}, {setting.activation}, {setting.wording!r}\n")
 
     chosen = calibrate(
-        load(options.model, adapter=options.source, device=options.device),
+        load(options.model, adapter=options.source, device=options.device, merge_adapter=False, compiled=False),
         SPEECH if options.clips == "bundled" else Path(options.clips),
         (None,) if stored.found.alphas else (scale,) if scale is not None else SCALES,
         (options.activation,) if options.activation else ACTIVATIONS,

@@ -139,8 +139,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
     add("--model", "preset or model folder (default: %(default)s)", metavar="tiny|full|DIR")
     add("--adapter", "projector and LoRA to put on the model", metavar="FILE|DIR|HUB_ID")
-    add("--merge-adapter", "add LoRA into the weights: faster, and another recipe", action="store_true")
-    add("--compile", "let torch compile the decoder: worth it for hours of audio, another recipe", action="store_true")
+    merged, compiled = "add LoRA into the weights: faster", "let torch compile the decoder: minutes, then faster"
+    yes_or_no = argparse.BooleanOptionalAction
+    add("--merge-adapter", f"{merged}; said either way, another recipe (default: on CUDA)", action=yes_or_no)
+    add("--compile", f"{compiled}; said either way, another recipe (default: full on CUDA)", action=yes_or_no)
     add("--quantize", "half the memory, another recipe (default: %(default)s)", choices=get_args(KINDS["quantize"]))
     add("--max-steps", "denoising steps (default: %(default)s)", metavar="N", type=positive_int)
     start = "what denoising starts from: noise, or CTC's text (default: %(default)s)"

@@ -32,11 +32,12 @@ PROJECTOR_CONFIG = "projector.json"
 CALIBRATION = "calibration.json"
 """What an imported adapter's file did not tell, how it was chosen, and what else was tried."""
 
-MERGED = "+merged"
-"""After the digest of an adapter whose LoRA was added into the weights: rounded otherwise, it is another recipe."""
+MERGED: dict[bool | None, str] = {None: "", True: "+merged", False: "+unmerged"}
+"""After the digest of an adapter, whether its LoRA was asked to be added into the weights: rounded otherwise, it is
+another recipe. By default the kind of device decides, as it decides over other rounding that no recipe names."""
 
-COMPILED = "+compiled"
-"""After the digest of weights whose decoder torch compiles: rounded otherwise, it is another recipe."""
+COMPILED: dict[bool | None, str] = {None: "", True: "+compiled", False: "+eager"}
+"""After the digest of weights, likewise: whether torch was asked to compile the decoder."""
 
 Quantize = Literal["none", "int8"]
 """What the backbone's matrices are kept as: as they are, or in 8 bits, which is said after the digest."""
@@ -46,8 +47,8 @@ def identify(
     model: str,
     adapter: str | None = None,
     *,
-    merge_adapter: bool = False,
-    compiled: bool = False,
+    merge_adapter: bool | None = None,
+    compiled: bool | None = None,
     quantize: Quantize = "none",
 ) -> tuple[AsrConfig, ModelIdentity]:
     """Say which weights a request means.
@@ -55,8 +56,8 @@ def identify(
     Args:
         model: `tiny`, `full` or a model folder.
         adapter: projector and LoRA on top: a folder, a Hub id or a `.pt` file; `None` for none.
-        merge_adapter: LoRA is added into the weights, which rounds otherwise.
-        compiled: torch compiles the decoder, which rounds otherwise.
+        merge_adapter: LoRA is added into the weights, which rounds otherwise; `None` where the kind of device decides.
+        compiled: torch compiles the decoder, which rounds otherwise; likewise.
         quantize: what the backbone's matrices are kept as.
 
     Returns:
@@ -68,20 +69,20 @@ def identify(
     """
     if quantize not in get_args(Quantize) or (compiled and quantize != "none"):
         raise ConfigError(
-            f"--quantize {quantize}{' --compile' * compiled}: choose of {', '.join(get_args(Quantize))}, and `none` "
-            "with --compile: both together were never tried."
+            f"--quantize {quantize}{' --compile' * bool(compiled)}: choose of {', '.join(get_args(Quantize))}, and "
+            "`none` with --compile: both together were never tried."
         )
     config = read_config(model)
     if config.pretrained and adapter is None:
         raise ConfigError(
             f"--model {model} needs --adapter: its projector is trained, and none comes with the frozen weights."
         )
-    way = (COMPILED if compiled else "") + ("" if quantize == "none" else f"+{quantize}")
+    way = COMPILED[compiled] + ("" if quantize == "none" else f"+{quantize}")
     identity = ModelIdentity(name=config.name, digest=_digest(model, config) + way)
     if adapter is not None:
         files = adapter_files(adapter)
         config = adapted(config, files)
-        identity = replace(identity, adapter_digest=files_digest(files) + (MERGED if merge_adapter else ""))
+        identity = replace(identity, adapter_digest=files_digest(files) + MERGED[merge_adapter])
     return config, identity
 
 

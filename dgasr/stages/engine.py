@@ -42,10 +42,10 @@ class EngineConfig:
     """`tiny`, `full` or a model folder."""
     adapter: str | None = None
     """Projector and LoRA to put on the model, or `None` for none."""
-    merge_adapter: bool = False
-    """Add the adapter's LoRA into the weights: faster, 4 % more of them, rounded otherwise."""
-    compile: bool = False
-    """Let torch compile the decoder: a wait at first, then faster steps, rounded otherwise."""
+    merge_adapter: bool | None = None
+    """Add the adapter's LoRA into the weights: faster, 4 % more of them, rounded otherwise; `None`: on CUDA."""
+    compile: bool | None = None
+    """Let torch compile the decoder: minutes, then faster steps, rounded otherwise; `None`: `full` on CUDA."""
     quantize: Quantize = "none"
     """`int8`: the backbone's matrices in 8 bits, half the memory."""
     device: str = "auto"
@@ -96,7 +96,7 @@ class Engine:
     recipe: Recipe
     transcriber: "Transcriber"
     device: str
-    """Where the model runs, `cpu` or `cuda:0`."""
+    """Where the model runs, `cpu` or `cuda:0`, and which fused kernel runs its experts, if one does."""
 
 
 def recipe_of(config: EngineConfig) -> Recipe:
@@ -115,12 +115,16 @@ def recipe_of(config: EngineConfig) -> Recipe:
 def start_engine(config: EngineConfig) -> Engine:
     """Load the model, or return the one that this process has loaded; ConfigError where there is no such model."""
     # torch takes seconds to import, and who only plans or reads audio never needs it.
+    from dgasr.model.backbone import FUSED_EXPERTS
     from dgasr.transcriber import Transcriber
     from dgasr.transcriber.memory import fitting_batch_size
 
     model = load_model(config)
     recipe = recipe_for(model, config)
     device = str(model.device)
+    if device.startswith("cuda"):
+        experts = model.backbone.config.get_text_config()._experts_implementation
+        device += f", experts by {experts}" if experts in FUSED_EXPERTS else ""
     batch_size = config.batch_size or fitting_batch_size(model, recipe)
     transcriber = Transcriber(model, recipe, batch_size)
     return Engine(recipe=recipe, transcriber=transcriber, device=device)

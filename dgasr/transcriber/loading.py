@@ -4,9 +4,11 @@ import re
 
 import torch
 
+from dgasr.device import runs_kernels
 from dgasr.errors import ConfigError
 from dgasr.model.adapter import load_adapter, merge_lora
 from dgasr.model.asr import AsrModel
+from dgasr.model.backbone import choose_fused_experts
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import Quantize, identify, model_folder
 from dgasr.model.pretrained import load_pretrained
@@ -18,8 +20,8 @@ def load(
     *,
     adapter: str | None = None,
     device: str = "auto",
-    merge_adapter: bool = False,
-    compiled: bool = False,
+    merge_adapter: bool | None = None,
+    compiled: bool | None = None,
     quantize: Quantize = "none",
 ) -> AsrModel:
     """Load a model for transcription.
@@ -28,8 +30,10 @@ def load(
         model: `tiny` (bundled), `full` (DiffusionGemma 26B and whisper-small from the Hub cache), or a model folder.
         adapter: projector and LoRA to put on top, or `None`.
         device: `auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`.
-        merge_adapter: add LoRA into the weights: two copies of attention instead of one, and fewer products.
-        compiled: let torch compile the decoder: minutes once for every canvas length, then faster steps.
+        merge_adapter: add LoRA into the weights: two copies of attention instead of one, and fewer products; `None`: on
+            CUDA.
+        compiled: let torch compile the decoder: minutes once for every canvas length, then faster steps; `None`: on
+            CUDA with Triton, that of pretrained parts which are not quantised.
         quantize: `int8` keeps the backbone's matrices in 8 bits: half the memory on the device, slower. The
             weights then go through the host's memory, which has to hold them all.
 
@@ -49,13 +53,21 @@ def load(
     loaded.identity = identity
     if config.pretrained:
         _take_weights_type(loaded)
-    if merge_adapter:
+    if adapter is not None and (is_fast_way(where) if merge_adapter is None else merge_adapter):
         merge_lora(loaded)
     if quantize != "none":
         narrow_weights(loaded.backbone)
-    if compiled:
+    elif where.type == "cuda":
+        choose_fused_experts(loaded.to(where).backbone)
+    wanted = is_fast_way(where) and quantize == "none" and bool(config.pretrained)
+    if wanted if compiled is None else compiled:
         loaded.compile_decoder()
     return loaded.to(where).eval().requires_grad_(False)
+
+
+def is_fast_way(device: torch.device) -> bool:
+    """Tell whether a model is merged and compiled there unless somebody says otherwise."""
+    return runs_kernels(device)
 
 
 def choose_device(name: str) -> torch.device:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.bound import Work, window_work
+from benchmarks.bound import main as forecast
 from benchmarks.decode import LARGEST, Comparison, DecodeBenchmark, compare, lines_of, measure
 from benchmarks.decode import report as run_benchmark
 from benchmarks.decode_case import ENGINES, PHASES, DecodeCase, Measured, decode_ours, phases_of, tokens_per_expert
@@ -53,6 +54,16 @@ def test_what_is_read_for_ctc_is_as_long_as_the_audio():
 def test_a_step_of_a_large_batch_reads_every_weight_once():
     work = window_work(full(), 64, 192)
     assert 2 * (work["body"].weights + work["tail"].weights) / 1e9 == pytest.approx(50.5, rel=0.01)
+
+
+def test_a_window_is_forecast_with_rescoring_and_each_lever_takes_something_off(capsys):
+    forecast([])
+    found = [
+        float(line.split(" TFLOP  RTFx")[0].rsplit(None, 1)[1]) for line in capsys.readouterr().out.splitlines()[1:]
+    ]
+    assert found == sorted(found, reverse=True)
+    assert found[0] == pytest.approx(21, abs=0.5)
+    assert found[-1] < 12
 
 
 def test_few_tokens_reach_few_experts():

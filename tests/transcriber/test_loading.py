@@ -3,13 +3,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.published import reduced, write_checkpoints
 from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, has_lora, save_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import save_model
-from dgasr.model.identity import identify
+from dgasr.model.identity import identify, read_config
 from dgasr.model.presets import LoraSize, tiny
-from dgasr.transcriber import load
+from dgasr.model.pretrained import load_pretrained
+from dgasr.transcriber import load, loading
 from dgasr.transcriber.loading import choose_device
 
 
@@ -97,3 +99,27 @@ def test_a_merged_adapter_is_another_recipe_without_lora(folder, adapter):
     assert not has_lora(merged)
     assert merged.identity == identify(str(folder), str(adapter), merge_adapter=True)[1]
     assert merged.identity != identify(str(folder), str(adapter))[1]
+
+
+@pytest.mark.parametrize("is_gpu", [True, False])
+def test_on_a_gpu_adapters_are_merged_and_pretrained_decoders_compiled_unless_told(
+    folder, adapter, tmp_path, monkeypatch, is_gpu
+):
+    compiled = []
+    monkeypatch.setattr(loading, "is_fast_way", lambda device: is_gpu)
+    monkeypatch.setattr(AsrModel, "compile_decoder", lambda self: compiled.append(self))
+    assert has_lora(load(str(folder), adapter=str(adapter), device="cpu")) is not is_gpu
+    assert has_lora(load(str(folder), adapter=str(adapter), device="cpu", merge_adapter=False))
+    assert not compiled  # a small model is done before it would be compiled
+    write_checkpoints(tmp_path, reduced(), torch.bfloat16)
+    model = load_pretrained(read_config(str(tmp_path)))
+    add_lora(model, LoraSize(rank=2))
+    save_adapter(model, tmp_path / "adapter")
+    ask = {"model": str(tmp_path), "adapter": str(tmp_path / "adapter"), "device": "cpu"}
+    load(**ask)
+    assert bool(compiled) is is_gpu
+    load(**ask, compiled=False)
+    assert len(compiled) == is_gpu
+    told = {compile: identify(str(folder), compiled=compile)[1].digest for compile in (None, True, False)}
+    assert told[True] == told[None] + "+compiled"
+    assert told[False] == told[None] + "+eager"
