@@ -178,10 +178,11 @@ def _commit(lake_uri: str, day: Day, tables: dict[str, pa.Table]) -> None:
 
 
 def _write_runs(lake_uri: str, day: Day) -> None:
-    """Write a day's run and the decode runs of its workers."""
-    audio_s = seconds(day.num_samples)
+    """Write a day's run and the decode runs of its workers, in one commit."""
+    audio_s, rows = seconds(day.num_samples), []
     shares = {None: 1.0} | dict(WORKERS)
     for number, (worker, share) in enumerate(shares.items()):
+        child = {"stage": "decode", "parent_run_id": day.run_id, "worker": worker, "busy_share": share}
         row = run_row(
             run_id=day.run_id if worker is None else f"{day.run_id}-{number}",
             recipe_id=day.recipe_id,
@@ -196,14 +197,12 @@ def _write_runs(lake_uri: str, day: Day) -> None:
             audio_s=audio_s * share,
             wall_s=audio_s * share / DECODE_RTFX,
             peak_memory_bytes=10**9,
-            stage=None if worker is None else "decode",
-            parent_run_id=None if worker is None else day.run_id,
-            worker=worker,
-            busy_share=None if worker is None else share,
             num_attempts=1,
             gpu_hour_price=GPU_HOUR_PRICE,
+            **({} if worker is None else child),
         )
-        append_rows(lake_uri, "runs", [row])
+        rows.append(row)
+    append_rows(lake_uri, "runs", rows)
 
 
 def _write_presence(lake_uri: str, day: Day) -> None:
@@ -217,6 +216,7 @@ def _write_presence(lake_uri: str, day: Day) -> None:
 
 def _write_evaluations(lake_uri: str, day: Day) -> None:
     """Write two evaluations of each recipe, of which the newer is the better."""
+    rows = []
     for number, (recipe_id, wer) in enumerate(
         [(RECIPE_ID, 0.2), (RECIPE_ID, 0.1), (OTHER_RECIPE_ID, 0.4), (OTHER_RECIPE_ID, 0.3)]
     ):
@@ -234,4 +234,5 @@ def _write_evaluations(lake_uri: str, day: Day) -> None:
             manifest_digest="00",
             started_at=day.midnight + timedelta(hours=number),
         )
-        append_rows(lake_uri, "evaluations", [row])
+        rows.append(row)
+    append_rows(lake_uri, "evaluations", rows)

@@ -16,7 +16,7 @@ from dgasr.stages.engine import EngineConfig, start_engine
 from dgasr.stages.heartbeat import HeartbeatWriter
 from dgasr.stages.plan import RunFolder, Stage
 from dgasr.stages.prepare import prepare_assignment
-from pipelines.tasks import ended, in_thread, storage_task
+from pipelines.tasks import ended, storage_task
 
 
 @flow(name="prepare", persist_result=False)
@@ -78,20 +78,8 @@ def _child_run(stage: Stage, assignment: str, lake: str, run_id: str, number: in
 
 
 @storage_task
-async def stage_features(child: ChildRun, num_processes: int) -> str:
+def stage_features(child: ChildRun, num_processes: int) -> str:
     """Do the work of a run of `prepare`; what an earlier try staged is not read again."""
-    return await in_thread(_stage_features, child, num_processes)
-
-
-@storage_task
-async def commit_transcripts(
-    child: ChildRun, engine: EngineConfig, suspects: frozenset[str], rejected: frozenset[str], gpu_hour_price: float
-) -> str:
-    """Do the work of a run of `decode`; what an earlier try committed is not decoded again."""
-    return await in_thread(_commit_transcripts, child, engine, suspects, rejected, gpu_hour_price)
-
-
-def _stage_features(child: ChildRun, num_processes: int) -> str:
     folder = RunFolder(lake_uri=child.lake_uri, run_id=child.parent_run_id)
     with HeartbeatWriter(folder.heartbeat_uri("prepare", child.number, child.attempt)) as heartbeat:
         recipe = folder.read_recipe()
@@ -102,9 +90,11 @@ def _stage_features(child: ChildRun, num_processes: int) -> str:
     return counts.line()
 
 
-def _commit_transcripts(
+@storage_task
+def commit_transcripts(
     child: ChildRun, engine: EngineConfig, suspects: frozenset[str], rejected: frozenset[str], gpu_hour_price: float
 ) -> str:
+    """Do the work of a run of `decode`; what an earlier try committed is not decoded again."""
     folder = RunFolder(lake_uri=child.lake_uri, run_id=child.parent_run_id)
     with HeartbeatWriter(folder.heartbeat_uri("decode", child.number, child.attempt)) as heartbeat:
         recipe = folder.read_recipe()

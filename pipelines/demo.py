@@ -19,14 +19,13 @@ from textwrap import shorten
 from typing import Any, Literal, TextIO
 from unittest.mock import patch
 
-import duckdb
 import numpy as np
 import soundfile
 
 from dgasr.errors import ConfigError
 from dgasr.evaluation.timing import TimingErrors, timing_errors
 from dgasr.evaluation.wer import EditCounts, count_edits
-from dgasr.lake.views import connect
+from dgasr.lake.views import ask, connect
 from dgasr.records import Word, seconds
 from dgasr.samples import MANIFEST, SAMPLES
 from dgasr.training.manifests import num_samples, read_manifest
@@ -146,11 +145,11 @@ def _run_flow(source: str, lake: Path, channels: Literal["mix", "each"]) -> None
 def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
     """Print what the demo's lake says of the samples and of the call, whose URIs begin with `source` and `calls`."""
     with connect(str(lake)) as connection:
-        transcripts = _ask(connection, "from latest_transcripts")
+        transcripts = ask(connection, "from latest_transcripts")
         heard = {row["uri"].removeprefix(source): row for row in transcripts if row["uri"].startswith(source)}
         said = {Path(utterance.audio_filepath).name: utterance for utterance in read_manifest(MANIFEST)}
         words: dict[str, list[Word]] = {}
-        for row in _ask(connection, "from words order by uri, segment_index, word_index"):
+        for row in ask(connection, "from words order by uri, segment_index, word_index"):
             words.setdefault(row["uri"].removeprefix(source), []).append(_word(row))
         cut = partial(shorten, width=TEXT_WIDTH, placeholder=" …")
         out.write("\nwhat was said, and what was heard\n")
@@ -179,9 +178,9 @@ def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
                 f"word times: median error {timing['start_median_ms']:.0f} ms at starts, "
                 f"{timing['end_median_ms']:.0f} ms at ends, over {timing['matched_words']} words\n"
             )
-        run = _ask(connection, "from throughput")[0]
+        run = ask(connection, "from throughput")[0]
         sums = "sum(columns(['decoded_s', 'speech_s', 'dropped_s']))"
-        (total,) = _ask(connection, f"select {sums} from coverage where starts_with(uri, '{source}')")
+        (total,) = ask(connection, f"select {sums} from coverage where starts_with(uri, '{source}')")
         decoded_s, speech_s, dropped_s = total.values()
         out.write(
             f"RTFx {run['rtfx']:.1f}: {decoded_s:.1f} s of audio in {run['wall_s']:.1f} s on {run['device']}\n"
@@ -189,7 +188,7 @@ def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
             f"+ {dropped_s:.1f} s silence, to the sample\n"
         )
         out.write("\nbroken on purpose\n")
-        for row in _ask(connection, "from rejections"):
+        for row in ask(connection, "from rejections"):
             out.write(f"  {row['uri'].removeprefix(source)}: {row['status']}, {row['reason']}\n    {row['message']}\n")
     out.write(f"\nthe lake stays in {lake}; go on with:\n")
     call = "select channel, text from latest_transcripts where uri like '%/calls/%'"
@@ -203,9 +202,3 @@ def _word(row: dict[str, Any]) -> Word:
         word=row["word"], start_sample=num_samples(row["start_s"]), end_sample=num_samples(row["end_s"]),
         confidence=row["confidence"],
     )  # fmt: skip
-
-
-def _ask(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
-    result = connection.execute(query)
-    names = [column[0] for column in result.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]

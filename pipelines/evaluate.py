@@ -22,7 +22,7 @@ from dgasr.samples import MANIFEST
 from dgasr.stages.engine import EngineConfig, load_model, recipe_of
 from dgasr.stages.plan import new_run_id
 from dgasr.tables import markdown_table
-from pipelines.tasks import in_thread, storage_task
+from pipelines.tasks import storage_task
 
 OWN_MANIFEST = "samples"
 """Name of the manifest that comes with the package."""
@@ -59,19 +59,12 @@ async def evaluate(
     return Completed(message=line(row, held), data=row)
 
 
-@storage_task
-async def earlier(lake_uri: str, digest: str) -> list[Row]:
-    """Look up what was scored on this manifest before."""
-    return await in_thread(evaluations_of, lake_uri, digest)
+earlier = storage_task(evaluations_of)
 
 
 @storage_task
-async def score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
+def score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
     """Load the model, score it, and write its row."""
-    return await in_thread(_score, lake_uri, engine, manifest, digest, normalizer)
-
-
-def _score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, normalizer: Normalizer) -> Row:
     # torch takes seconds to import: a flow that finds the score in the lake does not need it.
     from dgasr.evaluator import EvaluationConfig
     from dgasr.evaluator import evaluate as evaluate_model

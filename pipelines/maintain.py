@@ -3,7 +3,6 @@
 Where the check finds a fault nothing is changed: what lies around may be what the lake can be mended with.
 """
 
-import asyncio
 import logging
 from typing import Any
 
@@ -55,25 +54,25 @@ async def maintain(lake: str, compaction: CompactionConfig, vacuum: VacuumConfig
 
 
 @storage_task
-async def check(lake_uri: str, deep: bool) -> Inspection:
+def check(lake_uri: str, deep: bool) -> Inspection:
     """Look for everything that must not be in the lake."""
-    found = await asyncio.to_thread(check_lake, lake_uri, is_deep=deep)
+    found = check_lake(lake_uri, is_deep=deep)
     for finding in found.findings[:REPORTED_FINDINGS]:
         get_run_logger().log(logging.WARNING if finding.severity == "fault" else logging.INFO, finding.line())
     return found
 
 
 @storage_task
-async def merge(lake_uri: str, config: CompactionConfig) -> Compaction:
+def merge(lake_uri: str, config: CompactionConfig) -> Compaction:
     """Merge the small parts of each partition."""
-    done = await asyncio.to_thread(compact, lake_uri, config)
+    done = compact(lake_uri, config)
     get_run_logger().info(done.line())
     return done
 
 
 @storage_task
-async def clean(lake_uri: str, config: VacuumConfig) -> Vacuum:
+def clean(lake_uri: str, config: VacuumConfig) -> Vacuum:
     """Remove what nobody needs any more."""
-    done = await asyncio.to_thread(remove_garbage, lake_uri, config)
+    done = remove_garbage(lake_uri, config)
     get_run_logger().info(done.line())
     return done

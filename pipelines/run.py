@@ -103,12 +103,8 @@ async def _check(request: RunRequest) -> None:
 
 
 @storage_task
-async def plan(request: RunRequest) -> tuple[int, list[Planned]]:
+def plan(request: RunRequest) -> tuple[int, list[Planned]]:
     """Write down what is to be done; how many recordings the lake holds already, and the assignments."""
-    return await in_thread(_plan, request)
-
-
-def _plan(request: RunRequest) -> tuple[int, list[Planned]]:
     probe_store(request.lake_uri)
     sweep_staging(open_lake(request.lake_uri), datetime.now(UTC) - KEPT)
     recipe_id = request.recipe.recipe_id
@@ -211,25 +207,20 @@ async def _read_next(reads: Iterator[Awaitable[None]]) -> TransientError | None:
 
 
 @storage_task
-async def prepare_here(assignment_uri: str, request: RunRequest) -> None:
+def prepare_here(assignment_uri: str, request: RunRequest) -> None:
     """Read the audio of an assignment and stage its features."""
-    for shard in (await in_thread(read_assignment, assignment_uri)).shards:
+    for shard in read_assignment(assignment_uri).shards:
         staged_uri = staged_uri_of(request.lake_uri, request.recipe.recipe_id, shard)
-        counts = await in_thread(prepare_shard, shard, request.recipe, staged_uri)
+        counts = prepare_shard(shard, request.recipe, staged_uri)
         get_run_logger().info("shard %s read: %s", shard.shard_id, counts.line())
 
 
 @storage_task
-async def decode_here(assignment_uri: str, request: RunRequest, heartbeat: HeartbeatWriter) -> Counts:
+def decode_here(assignment_uri: str, request: RunRequest, heartbeat: HeartbeatWriter) -> Counts:
     """Turn the staged features of an assignment into text and commit it, shard by shard."""
-    counts = await in_thread(
-        decode_assignment,
-        assignment_uri,
-        request.recipe,
-        partial(start_engine, request.engine),
-        request.lake_uri,
-        request.run_id,
-        progress=heartbeat,
+    start = partial(start_engine, request.engine)
+    counts = decode_assignment(
+        assignment_uri, request.recipe, start, request.lake_uri, request.run_id, progress=heartbeat
     )
     get_run_logger().info(counts.line())
     return counts

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextvars
+import inspect
 import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
@@ -17,21 +18,14 @@ from prefect.tasks import Task
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
 
 def is_transient(task: Task[Any, Any], run: TaskRun, state: State) -> bool:
     """Say whether a failed task may be tried again; Prefect hands the error over as the state's data."""
     return isinstance(state.data, TransientError)
 
-
-storage_task = task(
-    retries=3, retry_delay_seconds=[2, 10, 60], retry_jitter_factor=0.5, retry_condition_fn=is_transient,
-    persist_result=False, cache_policy=NO_CACHE,
-)  # fmt: skip
-"""Makes a task that is tried again when storage fails in a way that may pass; its small result stays in memory."""
-
-
-P = ParamSpec("P")
-Result = TypeVar("Result")
 
 REFUSED, CONTRADICTED = "Refused", "Contradicted"
 """Names of failed states with which a child run says who has to act: a person in both cases, whatever is retried."""
@@ -99,3 +93,21 @@ async def in_thread(function: Callable[P, Result], *args: P.args, **kwargs: P.kw
 
     threading.Thread(target=work, name=getattr(function, "__name__", "work"), daemon=True).start()
     return await future
+
+
+def storage_task(function: Callable[P, Any]) -> Callable[P, Any]:
+    """Make a task of a coroutine, or of a plain function, which then works in a thread.
+
+    It is tried again when storage fails in a way that may pass; its small result stays in memory.
+    """
+    is_coroutine = inspect.iscoroutinefunction(function)
+
+    @task(
+        retries=3, retry_delay_seconds=[2, 10, 60], retry_jitter_factor=0.5, retry_condition_fn=is_transient,
+        persist_result=False, cache_policy=NO_CACHE,
+    )  # fmt: skip
+    @wraps(function)
+    async def work(*args: P.args, **kwargs: P.kwargs) -> Any:
+        return await (function(*args, **kwargs) if is_coroutine else in_thread(function, *args, **kwargs))
+
+    return work

@@ -31,6 +31,14 @@ def test_links_lead_somewhere(document: Path):
     assert not [link for link in links if not (document.parent / link).exists()]
 
 
+def test_every_promise_has_its_test():
+    text = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    promised = re.findall(r"\| `(tests/[\w/]+\.py)::(\w+)` \|", text)
+    assert len(promised) == text.count("`tests/") - 1
+    missing = [(path, name) for path, name in promised if f"\ndef {name}(" not in (ROOT / path).read_text("utf-8")]
+    assert not missing
+
+
 def test_the_page_on_architecture_has_every_package():
     packages = {
         f"{path.name}/" if path.is_dir() else path.name

@@ -2,23 +2,35 @@
 
 from datetime import UTC, datetime
 
-from dgasr.tables import format_table
+import pytest
+
+from dgasr.tables import format_table, markdown_table
+
+AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 
 
 def lines(columns: list[str], rows: list[tuple], width: int = 80) -> list[str]:
     return format_table(columns, rows, width).splitlines()
 
 
+@pytest.mark.parametrize(
+    ("columns", "rows", "width", "shown"),
+    [
+        ("ab", [("to be " * 9, "short")], 25, ["to be to be to be…  short"]),  # the widest is cut first
+        ("u", [("s3://archive/2026/interviews/first.flac",)], 24, ["s3://archiv…s/first.flac"]),  # in the middle
+        ("ab", [("音声", "x"), ("abcd", "y")], 80, ["音声  x", "abcd  y"]),  # two cells each
+        ("a", [("one\n two",)], 80, ["one two"]),
+        ("w", [([{"word": "one", "end_s": 0.5}],)], 80, ["[{word: one, end_s: 0.500}]"]),
+        ("abc", [(None, AT, True)], 80, ["   2026-01-02 03:04:05  true"]),
+        ("p", [(1.5e-7,), (0.25,)], 80, ["1.5e-07", "  0.250"]),
+    ],
+)
+def test_a_value_is_shown_on_one_line_and_cut_where_it_must_be(columns, rows, width, shown):
+    assert lines(list(columns), rows, width)[2:] == shown
+
+
 def test_numbers_stand_on_the_right_and_text_on_the_left():
     assert lines(["name", "n"], [("a", 1), ("b", 100)]) == ["name    n", "────  ───", "a       1", "b     100"]
-
-
-def test_the_widest_column_is_cut_first():
-    assert lines(["a", "b"], [("to be " * 9, "short")], width=25)[2] == "to be to be to be…  short"
-
-
-def test_a_uri_is_cut_in_the_middle():
-    assert lines(["uri"], [("s3://archive/2026/interviews/first.flac",)], width=24)[2] == "s3://archiv…s/first.flac"
 
 
 def test_rows_too_wide_for_a_line_get_lines_of_their_own_and_lose_nothing():
@@ -32,28 +44,11 @@ def test_rows_too_wide_for_a_line_get_lines_of_their_own_and_lose_nothing():
     ]
 
 
-def test_wide_characters_take_two_cells():
-    assert lines(["a", "b"], [("音声", "x"), ("abcd", "y")])[2:] == ["音声  x", "abcd  y"]
-
-
-def test_line_breaks_become_spaces():
-    assert lines(["a"], [("one\n two",)])[2] == "one two"
-
-
-def test_nested_values_are_readable():
-    assert lines(["w"], [([{"word": "one", "end_s": 0.5}],)])[2] == "[{word: one, end_s: 0.500}]"
-
-
-def test_nothing_is_shown_for_null_and_seconds_for_times():
-    at = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
-    assert lines(["a", "b", "c"], [(None, at, True)])[2] == "   2026-01-02 03:04:05  true"
-
-
-def test_tiny_numbers_keep_their_digits():
-    assert lines(["p"], [(1.5e-7,), (0.25,)])[2:] == ["1.5e-07", "  0.250"]
-
-
 def test_a_cell_of_hours_of_speech_is_cut_like_a_short_one():
-    line = format_table(["text"], [["seven " * 300_000]], 40).splitlines()[-1]
-    assert line == format_table(["text"], [["seven " * 30]], 40).splitlines()[-1]
+    line = lines(["text"], [("seven " * 300_000,)], 40)[-1]
+    assert line == lines(["text"], [("seven " * 30,)], 40)[-1]
     assert line.endswith("…")
+
+
+def test_markdown_ends_no_cell_early():
+    assert markdown_table(["x", "y"], [("a|b\\", None)]) == "| x | y |\n| --- | --- |\n| a\\|b\\\\ |  |\n"

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import duckdb
@@ -76,6 +77,13 @@ def connect(lake_uri: str, preferred_recipe: str = "") -> duckdb.DuckDBPyConnect
         TransientError: the store does not answer.
     """
     return open_questions(lake_uri, preferred_recipe)[0]
+
+
+def ask(connection: duckdb.DuckDBPyConnection, query: str, **values: Any) -> list[dict[str, Any]]:
+    """Answer a query with values for its `$name`s, row by row, each by the names of its columns."""
+    result = connection.execute(query, values) if values else connection.execute(query)
+    names = [column[0] for column in result.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
 def open_questions(lake_uri: str, preferred_recipe: str) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:

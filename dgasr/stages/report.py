@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from dgasr.lake.views import connect
+from dgasr.lake.views import ask, connect
 from dgasr.recipe import Recipe
 from dgasr.stages.counts import RunSummary, write_run
 from dgasr.tables import markdown_table
@@ -26,7 +26,7 @@ def summarise(lake_uri: str, run_id: str, recipe_id: str, num_held: int, wall_s:
     `num_held` recordings were in the lake before; `wall_s` is the time from the run's begin until now, s.
     """
     with connect(lake_uri) as connection:
-        row = _Asker(connection, run_id).rows(RECORDINGS)[0]
+        row = ask(connection, RECORDINGS, run_id=run_id)[0]
     names = ("num_recordings", "num_partial", "num_rejected", "num_segments", "num_words", "speech_s")
     counts = {name: row[name] for name in names}
     return RunSummary(
@@ -65,7 +65,7 @@ def commit_run(
 def decoding_devices(lake_uri: str, run_id: str) -> str:
     """Name the devices on which a run's children decoded; `none` where none did."""
     with connect(lake_uri) as connection:
-        return _Asker(connection, run_id).rows(DEVICES)[0]["devices"] or "none"
+        return ask(connection, DEVICES, run_id=run_id)[0]["devices"] or "none"
 
 
 RECORDINGS = """
@@ -138,13 +138,12 @@ Row = dict[str, Any]
 def run_report(lake_uri: str, run_id: str, failures: Sequence[str] = ()) -> str:
     """Write a run's report in Markdown; `failures` says what was not done, a line each, which the lake cannot know."""
     with connect(lake_uri) as connection:
-        ask = _Asker(connection, run_id)
         sections = [
             f"## Run `{run_id}`\n",
-            _figures(ask),
-            _section("Child runs", ask.rows(CHILDREN)),
-            _section("Not used as a whole", ask.rows(REASONS)),
-            _section("Slowest to read", ask.rows(SLOWEST)),
+            _figures(connection, run_id),
+            _section("Child runs", ask(connection, CHILDREN, run_id=run_id)),
+            _section("Not used as a whole", ask(connection, REASONS, run_id=run_id)),
+            _section("Slowest to read", ask(connection, SLOWEST, run_id=run_id)),
         ]
     if failures:
         lines = "".join(f"- {failure}\n" for failure in failures)
@@ -155,28 +154,14 @@ def run_report(lake_uri: str, run_id: str, failures: Sequence[str] = ()) -> str:
 def rejections(lake_uri: str, run_id: str, limit: int) -> list[Row]:
     """List what a run could not use as a whole: uri, status, reason and message of at most `limit` recordings."""
     with connect(lake_uri) as connection:
-        return _Asker(connection, run_id).rows(REJECTIONS, limit=limit)
+        return ask(connection, REJECTIONS, run_id=run_id, limit=limit)
 
 
-class _Asker:
-    """Asks about one run."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
-        self._connection = connection
-        self._run_id = run_id
-
-    def rows(self, query: str, **parameters: Any) -> list[Row]:
-        """Answer a query about the run, row by row."""
-        result = self._connection.execute(query, {"run_id": self._run_id, **parameters})
-        names = [column[0] for column in result.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-
-
-def _figures(ask: _Asker) -> str:
+def _figures(connection: duckdb.DuckDBPyConnection, run_id: str) -> str:
     """Lay the run's figures out as a table."""
-    counts = ask.rows(RECORDINGS)[0]
-    whole = next(iter(ask.rows(WHOLE)), {})
-    decode = next((child for child in ask.rows(CHILDREN) if child["stage"] == "decode"), whole)
+    counts = ask(connection, RECORDINGS, run_id=run_id)[0]
+    whole = next(iter(ask(connection, WHOLE, run_id=run_id)), {})
+    decode = next((child for child in ask(connection, CHILDREN, run_id=run_id) if child["stage"] == "decode"), whole)
     declared_s = counts["decoded_s"] + counts["missing_s"]
     figures = {
         "recordings": "{num_recordings} ({num_ok} ok, {num_partial} partial, {num_rejected} rejected)".format(**counts),

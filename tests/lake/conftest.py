@@ -1,6 +1,7 @@
 """A lake of three recordings, small enough to know every answer by hand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,32 +36,26 @@ def transcripts_of(recording: Recording, pieces: list[tuple]) -> list[SegmentTra
             for i, w in enumerate(texts)
         )
         segment = Segment(
-            recording_id=recording.recording_id,
-            segment_index=index,
-            channel=0,
-            start_sample=start,
-            end_sample=end,
-            kind=kind,
-            cut="end" if index == len(pieces) - 1 else "silence",
-        )
-        found.append(
-            SegmentTranscript(
-                segment=segment,
-                text=text,
-                language="en",
-                words=words,
-                timing_source="ctc" if words else "none",
-                confidence=confidence,
-                flags=flags,
-                num_steps=4 if words else 0,
-                canvas_tokens=16 if words else 0,
-            )
-        )
+            recording_id=recording.recording_id, segment_index=index, channel=0, start_sample=start, end_sample=end,
+            kind=kind, cut="end" if index == len(pieces) - 1 else "silence",
+        )  # fmt: skip
+        transcript = SegmentTranscript(
+            segment=segment, text=text, language="en", words=words, timing_source="ctc" if words else "none",
+            confidence=confidence, flags=flags, num_steps=4 if words else 0, canvas_tokens=16 if words else 0,
+        )  # fmt: skip
+        found.append(transcript)
     return found
 
 
 def recording_at(uri: str, etag: str = "v1", modified_at: datetime = DAY) -> Recording:
     return Recording(uri=uri, etag=etag, size_bytes=1000, modified_at=modified_at)
+
+
+def report_of(container: str, codec: str, rate_hz: int, num_channels: int, declared_s: float, samples: int):
+    return AudioReport(
+        container=container, codec=codec, source_sample_rate_hz=rate_hz, num_channels=num_channels,
+        declared_s=declared_s, decoded_samples=samples,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -81,28 +76,13 @@ def make_shard() -> Callable[..., ShardRows]:
         transcripts = transcripts_of(recording, pieces)
         samples = transcripts[-1].segment.end_sample
         row = recording_row(
-            recording,
-            shard_id=shard_id,
-            run_id=run_id,
-            transcribed_at=transcribed_at,
-            status="ok",
-            report=AudioReport(
-                container="FLAC",
-                codec="PCM_16",
-                source_sample_rate_hz=44_100,
-                num_channels=2,
-                declared_s=samples / 16_000,
-                decoded_samples=samples,
-            ),
-            transcripts=transcripts,
-        )
+            recording, shard_id=shard_id, run_id=run_id, transcribed_at=transcribed_at, status="ok",
+            report=report_of("FLAC", "PCM_16", 44_100, 2, samples / 16_000, samples), transcripts=transcripts,
+        )  # fmt: skip
+        segments = [segment_row(t, shard_id=shard_id) for t in transcripts]
         return ShardRows(
-            recipe_id=recipe_id,
-            shard_id=shard_id,
-            run_id=run_id,
-            recordings=[row],
-            segments=[segment_row(t, shard_id=shard_id) for t in transcripts],
-        )
+            recipe_id=recipe_id, shard_id=shard_id, run_id=run_id, recordings=[row], segments=segments
+        )  # fmt: skip
 
     return make
 
@@ -110,36 +90,18 @@ def make_shard() -> Callable[..., ShardRows]:
 @pytest.fixture(scope="session")
 def three_recordings(make_shard: Callable[..., ShardRows]) -> ShardRows:
     """Rows of one good, one partial and one rejected recording."""
-    shard = make_shard()
+    shard, whose = make_shard(), {"shard_id": "s1", "run_id": "run1", "transcribed_at": DAY}
     two, three = recording_at("/a/two.mp3"), recording_at("/a/three.txt")
     transcripts = transcripts_of(two, TWO)
-    report = AudioReport(
-        container="MP3", codec="MP3", source_sample_rate_hz=8000, num_channels=1, declared_s=5.0, decoded_samples=32_000
-    )
     partial = recording_row(
-        two,
-        shard_id="s1",
-        run_id="run1",
-        transcribed_at=DAY,
-        status="partial",
-        reason=Reason.TRUNCATED,
-        message="/a/two.mp3: ends after 2 s of 5 s.",
-        report=report,
-        transcripts=transcripts,
-    )
+        two, **whose, status="partial", reason=Reason.TRUNCATED, message="/a/two.mp3: ends after 2 s of 5 s.",
+        report=report_of("MP3", "MP3", 8000, 1, 5.0, 32_000), transcripts=transcripts,
+    )  # fmt: skip
     rejected = recording_row(
-        three,
-        shard_id="s1",
-        run_id="run1",
-        transcribed_at=DAY,
-        status="rejected",
-        reason=Reason.UNKNOWN_FORMAT,
-        message="/a/three.txt: no decoder knows it.",
+        three, **whose, status="rejected", reason=Reason.UNKNOWN_FORMAT, message="/a/three.txt: no decoder knows it."
     )
-    return ShardRows(
-        recipe_id=RECIPE,
-        shard_id="s1",
-        run_id="run1",
+    return replace(
+        shard,
         recordings=[*shard.recordings, partial, rejected],
         segments=[*shard.segments, *(segment_row(t, shard_id="s1") for t in transcripts)],
     )
@@ -149,7 +111,8 @@ def three_recordings(make_shard: Callable[..., ShardRows]) -> ShardRows:
 def small_lake(tmp_path_factory: pytest.TempPathFactory, three_recordings: ShardRows) -> str:
     """A lake with these three recordings and the run that made them; read it, never write to it."""
     lake = str(tmp_path_factory.mktemp("small") / "lake")
-    fill(lake, three_recordings)
+    commit_shard(lake, three_recordings)
+    append_rows(lake, "runs", [run_of()])
     return lake
 
 
@@ -160,28 +123,13 @@ def empty_lake(tmp_path: Path) -> str:
     return str(tmp_path / "lake")
 
 
-def fill(lake: str, rows: ShardRows) -> None:
-    commit_shard(lake, rows)
-    append_rows(lake, "runs", [run_of()])
-
-
 def run_of(**changes: object) -> dict:
     """Make the row of the run that made the three recordings, but for what is changed."""
     columns: dict = {
-        "run_id": "run1",
-        "recipe_id": RECIPE,
-        "recipe": "{}",
-        "versions": "{}",
-        "source": "/a",
-        "device": "cpu",
-        "started_at": DAY,
-        "recordings": {"ok": 1, "partial": 1, "rejected": 1},
-        "num_segments": 5,
-        "num_words": 6,
-        "audio_s": 12.0,
-        "wall_s": 3.0,
-        "peak_memory_bytes": 500_000_000,
-    }
+        "run_id": "run1", "recipe_id": RECIPE, "recipe": "{}", "versions": "{}", "source": "/a", "device": "cpu",
+        "started_at": DAY, "recordings": {"ok": 1, "partial": 1, "rejected": 1}, "num_segments": 5, "num_words": 6,
+        "audio_s": 12.0, "wall_s": 3.0, "peak_memory_bytes": 500_000_000,
+    }  # fmt: skip
     return run_row(**columns | changes)
 
 

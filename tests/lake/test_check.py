@@ -44,13 +44,16 @@ SEGMENT_FAULTS = [
     ("confidence", {"words": [{"word": "x", "start_s": 7.0, "end_s": 7.5, "confidence": 2.0}]}, "a confidence outside"),
 ]
 
-WORDS_FAULTS = {
-    "end before their start": [(7.0, 6.5)],
-    "overlap": [(6.0, 7.0), (6.9, 7.5)],
-    "begin before their segment": [(5.9, 6.5)],
-    "leave their segment": [(6.0, 6.5), (7.0, 8.5)],
-    "are out of order": [(7.0, 7.5), (6.1, 6.5), (7.6, 7.7)],
-}
+SEGMENT_FAULTS += [
+    ("words", {"words": [{"word": "x", "start_s": a, "end_s": b, "confidence": 1.0} for a, b in times]}, "out of order")
+    for times in (
+        [(7.0, 6.5)],  # ends before its start
+        [(6.0, 7.0), (6.9, 7.5)],  # overlap
+        [(5.9, 6.5)],  # begins before its segment
+        [(6.0, 6.5), (7.0, 8.5)],  # leaves it
+        [(7.0, 7.5), (6.1, 6.5), (7.6, 7.7)],
+    )
+]
 
 
 def kinds(lake, severity="fault", is_deep=False):
@@ -90,24 +93,15 @@ def refused_and_found(tmp_path, make_shard, monkeypatch):
     return both
 
 
-@pytest.mark.parametrize(("kind", "change", "what"), RECORDING_FAULTS)
-def test_a_recording_that_contradicts_itself_is_refused_and_found(refused_and_found, kind, change, what):
-    refusal, findings = refused_and_found(lambda rows: rows.recordings[0].update(change))
+@pytest.mark.parametrize(
+    ("table", "kind", "change", "what"),
+    [("recordings", *fault) for fault in RECORDING_FAULTS] + [("segments", *fault) for fault in SEGMENT_FAULTS],
+)
+def test_rows_that_contradict_each_other_are_refused_and_found(refused_and_found, table, kind, change, what):
+    index = {"recordings": 0, "segments": 1}[table]
+    refusal, findings = refused_and_found(lambda rows: getattr(rows, table)[index].update(change))
     assert refusal.startswith("shard s1: ")
     assert any(found.kind == kind and what in found.what for found in findings)
-
-
-@pytest.mark.parametrize(("kind", "change", "what"), SEGMENT_FAULTS)
-def test_a_segment_that_contradicts_the_others_is_refused_and_found(refused_and_found, kind, change, what):
-    _, findings = refused_and_found(lambda rows: rows.segments[1].update(change))
-    assert any(found.kind == kind and what in found.what for found in findings)
-
-
-@pytest.mark.parametrize("how", WORDS_FAULTS)
-def test_words_that_are_not_in_order_are_refused_and_found(refused_and_found, how):
-    words = [{"word": "x", "start_s": start, "end_s": end, "confidence": 1.0} for start, end in WORDS_FAULTS[how]]
-    _, findings = refused_and_found(lambda rows: rows.segments[1].update(words=words))
-    assert "words" in {found.kind for found in findings}
 
 
 def test_doubled_rows_are_refused_and_found(refused_and_found):

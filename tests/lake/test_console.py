@@ -35,49 +35,40 @@ def talk(questions):
     return talk
 
 
-def test_a_question_goes_on_until_its_semicolon(talk):
-    assert talk("select count(*) as n", "from words", ";")[0] == "n\n6\n"
+@pytest.mark.parametrize(
+    ("lines", "out"),
+    [
+        (("select count(*) as n", "from words", ";"), "n\n6\n"),  # over as many lines as it takes
+        (("select broken", KeyboardInterrupt, "select 1 as a;"), "a\n1\n"),  # forgotten at Ctrl-C
+        ((".quit", "select 1 as a;"), ""),
+        ((".format json", "select 1 as a;"), '[\n{"a": 1}\n]\n'),
+        (("set variable x = 7;", "select getvariable('x') as x;"), "x\n7\n"),
+        (("select nope;", ".nope", "select 1 as a;"), "a\n1\n"),  # a mistake, and the talk goes on
+    ],
+)
+def test_what_is_typed_is_answered(talk, lines, out):
+    assert talk(*lines)[0] == out
 
 
-def test_a_name_alone_shows_the_view(talk):
-    assert talk("flag_counts")[0].startswith("flag,num_segments")
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("flag_counts", "flag,num_segments"),
+        (".views", "  coverage                Where each recording's seconds went"),
+        (".columns words", "  start_s                 DOUBLE\n"),
+        (".show words", "-- Every word with its time."),
+    ],
+)
+def test_views_are_shown_by_name(talk, line, shown):
+    assert shown in talk(line)[0]
 
 
-def test_each_answer_has_its_time_unless_it_is_not_wanted(talk):
+def test_what_goes_wrong_and_how_long_it_took_stands_beside_the_answers(talk):
     assert talk("select 1 as a;")[1].endswith(" s\n")
     assert talk(".timing off", "select 1 as a;")[1] == ""
-
-
-def test_a_mistake_is_said_and_the_talk_goes_on(talk):
-    out, err = talk("select nope;", ".nope", "select 1 as a;")
-    assert out == "a\n1\n"
+    err = talk("select nope;", ".nope")[1]
     assert "nope" in err
     assert ".views" in err
-
-
-def test_what_was_typed_is_forgotten_at_ctrl_c(talk):
-    assert talk("select broken", KeyboardInterrupt, "select 1 as a;")[0] == "a\n1\n"
-
-
-def test_the_shell_ends_when_it_is_told(talk):
-    assert talk(".quit", "select 1 as a;") == ("", "")
-
-
-def test_views_are_listed_with_what_they_answer(talk):
-    assert "  coverage                Where each recording's seconds went" in talk(".views")[0]
-
-
-def test_a_view_shows_its_columns_and_its_sql(talk):
-    assert "  start_s                 DOUBLE\n" in talk(".columns words")[0]
-    assert talk(".show words")[0].startswith("-- Every word with its time.")
-
-
-def test_the_format_can_be_changed(talk):
-    assert talk(".format json", "select 1 as a;")[0] == '[\n{"a": 1}\n]\n'
-
-
-def test_variables_last(talk):
-    assert talk("set variable x = 7;", "select getvariable('x') as x;")[0] == "x\n7\n"
 
 
 def test_names_of_the_lake_and_commands_are_completed(questions):

@@ -1,12 +1,14 @@
 """What is in the lake need not be done again."""
 
 import os
+from datetime import timedelta
 
 import pytest
 
 from dgasr.errors import IntegrityError
-from dgasr.lake.commit import commit_shard
-from dgasr.lake.ledger import committed_recordings, held_rows
+from dgasr.lake.commit import append_rows, commit_shard
+from dgasr.lake.ledger import absent_uris, committed_recordings, held_rows
+from dgasr.lake.rows import presence_rows
 from tests.lake.reading import file_of
 
 
@@ -39,3 +41,12 @@ def test_nothing_is_said_of_a_lake_that_is_not_there_yet(tmp_path):
 def test_a_column_of_the_path_comes_too(tmp_path, make_shard, day):
     commit_shard(str(tmp_path), make_shard())
     assert held_rows(str(tmp_path), "f00d", ["recording_id", "date"])["date"].to_pylist() == [day.date()]
+
+
+def test_what_came_back_is_not_absent_until_it_is_gone_again(empty_lake, day):
+    assert absent_uris(f"{empty_lake}/none") == set()
+    for hour, (event, uris) in enumerate([("deleted", "ab"), ("returned", "a"), ("deleted", "a")]):
+        at = day + timedelta(hours=hour)
+        rows = presence_rows([(uri, None) for uri in uris], event, noticed_at=at, run_id=f"r{hour}")
+        append_rows(empty_lake, "presence", rows)
+        assert absent_uris(empty_lake) == [{"a", "b"}, {"b"}, {"a", "b"}][hour]

@@ -12,9 +12,7 @@ from benchmarks.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
 from dgasr.lake.location import open_existing_lake
 from dgasr.lake.views import connect, files_of_tables
 
-CONFIG = ArchiveConfig(
-    num_days=4, shards_per_day=1, recordings_per_shard=8, segments_per_recording=100, num_types=5_000
-)
+CONFIG = ArchiveConfig(num_days=4, shards_per_day=1, recordings_per_shard=8, segments_per_recording=60, num_types=5_000)
 
 
 @dataclass

@@ -7,9 +7,9 @@ import pytest
 
 from dgasr.errors import Reason
 from dgasr.lake.commit import append_rows
-from dgasr.lake.rows import evaluation_row, presence_rows, recording_row, run_row
+from dgasr.lake.rows import evaluation_row, presence_rows, recording_row
 from dgasr.lake.schema import EVALUATIONS, PRESENCE, RECORDINGS, RUNS, SEGMENTS
-from dgasr.records import AudioReport
+from tests.lake.conftest import report_of
 
 
 def test_rows_have_exactly_the_declared_columns(three_recordings):
@@ -23,62 +23,23 @@ def test_speech_and_dropped_time_add_up_to_the_decoded(three_recordings):
 
 
 def test_a_rejected_recording_counts_nothing_as_decoded(recording, day):
-    report = AudioReport(
-        container="WAV",
-        codec="FLOAT",
-        source_sample_rate_hz=8000,
-        num_channels=1,
-        declared_s=9.0,
-        decoded_samples=16_000,
-    )
-    row = recording_row(
-        recording,
-        shard_id="s1",
-        run_id="run1",
-        transcribed_at=day,
-        status="rejected",
-        reason=Reason.NOT_FINITE,
-        message="m",
-        report=report,
-    )
+    whose = {"shard_id": "s1", "run_id": "run1", "transcribed_at": day}
+    report = report_of("WAV", "FLOAT", 8000, 1, 9.0, 16_000)
+    row = recording_row(recording, **whose, status="rejected", reason=Reason.NOT_FINITE, message="m", report=report)
     assert (row["decoded_s"], row["declared_s"], row["reason"], row["language"]) == (0.0, 9.0, "not_finite", None)
 
 
-def test_a_run_counts_recordings_by_status(day):
-    row = run_row(
-        run_id="r",
-        recipe_id="f00d",
-        recipe="{}",
-        versions="{}",
-        source="/a",
-        device="cpu",
-        started_at=day,
-        recordings={"ok": 4, "rejected": 1},
-        num_segments=1,
-        num_words=1,
-        audio_s=30.0,
-        wall_s=2.0,
-        peak_memory_bytes=1,
-    )
+def test_a_run_counts_recordings_by_status(make_run):
+    row = make_run(recordings={"ok": 4, "rejected": 1}, audio_s=30.0, wall_s=2.0)
     assert sorted(row) == sorted(RUNS.names)
     assert (row["num_recordings"], row["num_partial"], row["num_rejected"], row["rtfx"]) == (5, 0, 1, 15.0)
 
 
 FIGURES = {
-    "wer": 0.1,
-    "cer": 0.05,
-    "edits": {"substitutions": 1, "deletions": 2, "insertions": 3, "reference_words": 60},
-    "num_utterances": 9,
-    "num_flagged": 1,
-    "failures": [{"audio_filepath": "a.wav", "message": "m"}],
-    "audio_s": 30.0,
-    "wall_s": 2.0,
-    "rtfx": 15.0,
-    "steps": 8,
-    "path": "diffusion",
-    "normalizer": "basic",
-    "metric": "wer",
-}
+    "wer": 0.1, "cer": 0.05, "edits": {"substitutions": 1, "deletions": 2, "insertions": 3, "reference_words": 60},
+    "num_utterances": 9, "num_flagged": 1, "failures": [{"audio_filepath": "a.wav", "message": "m"}], "audio_s": 30.0,
+    "wall_s": 2.0, "rtfx": 15.0, "steps": 8, "path": "diffusion", "normalizer": "basic", "metric": "wer",
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -56,7 +56,9 @@ def test_a_kubernetes_job_takes_its_credentials_from_a_secret_and_nothing_else(j
 
 
 def test_a_kubernetes_job_runs_in_the_environment_of_a_worker(job: dict[str, Any]):
-    assert WORKER.items() <= job["spec"]["template"]["spec"]["containers"][0]["env"].items()
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert WORKER.items() <= container["env"].items()
+    assert container["env"]["OMP_NUM_THREADS"] == container["resources"]["requests"]["cpu"]
 
 
 @pytest.mark.parametrize("wanted", [SERVER, WORKER], ids=["server", "worker"])

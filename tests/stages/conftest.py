@@ -66,7 +66,10 @@ def make_audio() -> Callable[..., np.ndarray]:
 @pytest.fixture
 def archive(tmp_path: Path, make_audio: Callable[..., np.ndarray]) -> Path:
     """Two good recordings, one cut off, one that is no audio."""
-    folder = tmp_path / "archive"
+    return write_archive(tmp_path / "archive", make_audio)
+
+
+def write_archive(folder: Path, make_audio: Callable[..., np.ndarray]) -> Path:
     folder.mkdir()
     soundfile.write(folder / "a.flac", make_audio(2.0, 3.0), SAMPLE_RATE_HZ)
     soundfile.write(folder / "b.wav", make_audio(1.5), SAMPLE_RATE_HZ)

@@ -45,39 +45,23 @@ def write_nan(path: Path) -> None:
     soundfile.write(path, np.where(np.arange(SOUND.size) == 20_000, np.nan, SOUND), RATE_HZ, subtype="FLOAT")
 
 
+def copied(data: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(data)
+
+
 BAD = {
-    "empty.wav": (lambda path: path.touch(), "rejected", "empty_file"),
-    "text.mp3": (lambda path: path.write_text("no audio, only the name says so " * 50), "rejected", "unknown_format"),
-    "random.m4a": (
-        lambda path: path.write_bytes(np.random.default_rng(5).bytes(5000)),
-        "rejected",
-        "unknown_format",
-    ),
-    "drm.m4a": (
-        lambda path: path.write_bytes((SAMPLES / "encrypted.m4a").read_bytes()),
-        "rejected",
-        "unknown_format",
-    ),
-    "truncated.wav": (
-        lambda path: path.write_bytes(wav(data=pcm(SOUND[:RATE_HZ]), claimed_bytes=RATE_HZ * 8)),
-        "partial",
-        "truncated",
-    ),
-    "claims_too_little.wav": (
-        lambda path: path.write_bytes(wav(data=pcm(SOUND), claimed_bytes=RATE_HZ)),
-        "partial",
-        "invalid_header",
-    ),
+    "empty.wav": (copied(b""), "rejected", "empty_file"),
+    "text.mp3": (copied(b"no audio, only the name says so " * 50), "rejected", "unknown_format"),
+    "random.m4a": (copied(np.random.default_rng(5).bytes(5000)), "rejected", "unknown_format"),
+    "drm.m4a": (copied((SAMPLES / "encrypted.m4a").read_bytes()), "rejected", "unknown_format"),
+    "truncated.wav": (copied(wav(data=pcm(SOUND[:RATE_HZ]), claimed_bytes=RATE_HZ * 8)), "partial", "truncated"),
+    "claims_too_little.wav": (copied(wav(data=pcm(SOUND), claimed_bytes=RATE_HZ)), "partial", "invalid_header"),
     "truncated.flac": (write_truncated_flac, "partial", "truncated"),
-    "zero_hz.wav": (lambda path: path.write_bytes(wav(rate_hz=0, data=pcm(SOUND))), "rejected", "invalid_header"),
+    "zero_hz.wav": (copied(wav(rate_hz=0, data=pcm(SOUND))), "rejected", "invalid_header"),
     "nan.wav": (write_nan, "rejected", "not_finite"),
-    "hundred_channels.wav": (
-        lambda path: path.write_bytes(wav(channels=100, data=pcm(np.zeros(100 * 8000)))),
-        "rejected",
-        "too_many_channels",
-    ),
-    "one_sample.wav": (lambda path: path.write_bytes(wav(data=pcm(SOUND[:1]))), "rejected", "too_short"),
-    "header_only.wav": (lambda path: path.write_bytes(wav()), "rejected", "too_short"),
+    "hundred_channels.wav": (copied(wav(channels=100, data=pcm(np.zeros(800_000)))), "rejected", "too_many_channels"),
+    "one_sample.wav": (copied(wav(data=pcm(SOUND[:1]))), "rejected", "too_short"),
+    "header_only.wav": (copied(wav()), "rejected", "too_short"),
 }
 """What is written, and the row it gets."""
 

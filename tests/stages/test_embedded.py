@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from dgasr.stages.discover import Listing
 from dgasr.stages.embedded import transcribe_sources
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.report import RunSummary
-from tests.stages.conftest import engine_of
+from tests.stages.conftest import FakeTranscriber, engine_of, write_archive
 
 
 class Noted(Progress):
@@ -49,10 +50,17 @@ def ask(archive: Path, query: str) -> list[tuple]:
         return connection.execute(query).fetchall()
 
 
-def test_every_recording_gets_a_row(archive: Path, recipe: Recipe, transcriber):
-    run(archive, recipe, transcriber)
-    rows = ask(archive, "select split_part(uri, '/', -1), status, reason from recordings order by uri")
-    assert rows == [
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, make_audio) -> SimpleNamespace:
+    """An archive that was transcribed once; what was heard, and what was told of it. Read it, never write to it."""
+    archive = write_archive(tmp_path_factory.mktemp("done") / "archive", make_audio)
+    transcriber, noted = FakeTranscriber(), Noted()
+    summary = run(archive, recipe, transcriber, noted)
+    return SimpleNamespace(archive=archive, seen=transcriber.seen, events=noted.events, summary=summary)
+
+
+def test_every_recording_gets_a_row(done):
+    assert ask(done.archive, "select split_part(uri, '/', -1), status, reason from recordings order by uri") == [
         ("a.flac", "ok", None),
         ("b.wav", "ok", None),
         ("cut.wav", "partial", "truncated"),
@@ -60,11 +68,29 @@ def test_every_recording_gets_a_row(archive: Path, recipe: Recipe, transcriber):
     ]
 
 
-def test_only_speech_goes_to_the_transcriber(archive: Path, recipe: Recipe, transcriber):
-    run(archive, recipe, transcriber)
-    spoken = ask(archive, "select count(*) from segments where kind = 'speech' and text = 'sound'")[0][0]
-    assert len(transcriber.seen) == spoken > 0
-    assert {item.segment.kind for item in transcriber.seen} == {"speech"}
+def test_only_speech_goes_to_the_transcriber(done):
+    spoken = ask(done.archive, "select count(*) from segments where kind = 'speech' and text = 'sound'")[0][0]
+    assert len(done.seen) == spoken > 0
+    assert {item.segment.kind for item in done.seen} == {"speech"}
+
+
+def test_a_run_has_its_row_and_leaves_nothing_staged(done):
+    rows = ask(done.archive, "select run_id, num_recordings, num_partial, num_rejected, device from runs")
+    assert rows == [(done.summary.run_id, 4, 1, 1, "cpu")]
+    assert not [path for path in (done.archive.parent / "lake").rglob("staging/**/*") if path.is_file()]
+
+
+def test_progress_is_told_of_every_recording_and_segment(done):
+    count = ask(done.archive, "select count(*)::int from segments")[0][0]
+    assert done.events == ["read"] + ["recording"] * 4 + [f"decode {count}"] + ["segment"] * count + ["end"]
+
+
+def test_transcripts_are_read_back_in_order(done, recipe):
+    ids = [recording.recording_id for recording in Listing([str(done.archive)])]
+    found = list(read_transcripts(f"{done.archive.parent}/lake", recipe.recipe_id, ids))
+    assert [one.recording["uri"].split("/")[-1] for one in found] == ["a.flac", "b.wav", "cut.wav", "text.mp3"]
+    assert all([s["segment_index"] for s in t.segments] == list(range(t.recording["num_segments"])) for t in found)
+    assert found[0].text.startswith("sound sound")
 
 
 def test_a_second_run_does_nothing(archive: Path, recipe: Recipe, transcriber):
@@ -74,24 +100,6 @@ def test_a_second_run_does_nothing(archive: Path, recipe: Recipe, transcriber):
     assert (first.num_recordings, second.num_recordings, second.num_held) == (4, 0, 4)
     assert len(transcriber.seen) == heard
     assert "the lake holds all 4" in second.line()
-
-
-def test_a_run_leaves_nothing_staged(archive: Path, recipe: Recipe, transcriber):
-    run(archive, recipe, transcriber)
-    assert not [path for path in (archive.parent / "lake").rglob("staging/**/*") if path.is_file()]
-
-
-def test_the_run_has_its_row(archive: Path, recipe: Recipe, transcriber):
-    summary = run(archive, recipe, transcriber)
-    rows = ask(archive, "select run_id, num_recordings, num_partial, num_rejected, device from runs")
-    assert rows == [(summary.run_id, 4, 1, 1, "cpu")]
-
-
-def test_progress_is_told_of_every_recording_and_segment(archive: Path, recipe: Recipe, transcriber):
-    noted = Noted()
-    run(archive, recipe, transcriber, noted)
-    count = ask(archive, "select count(*)::int from segments")[0][0]
-    assert noted.events == ["read"] + ["recording"] * 4 + [f"decode {count}"] + ["segment"] * count + ["end"]
 
 
 def test_storage_that_fails_stops_the_run_and_a_second_one_completes_it(
@@ -119,14 +127,3 @@ def test_segments_of_a_recording_that_is_rejected_half_way_are_left_out(
         ("rejected", "not_finite", 0)
     ]
     assert nan[0] not in {item.segment.recording_id for item in transcriber.seen}
-
-
-def test_transcripts_are_read_back_in_order(archive: Path, recipe: Recipe, transcriber):
-    run(archive, recipe, transcriber)
-    ids = [r.recording_id for r in Listing([str(archive)])]
-    transcripts = list(read_transcripts(f"{archive.parent}/lake", recipe.recipe_id, ids))
-    assert [t.recording["uri"].split("/")[-1] for t in transcripts] == ["a.flac", "b.wav", "cut.wav", "text.mp3"]
-    assert all(
-        [s["segment_index"] for s in t.segments] == list(range(t.recording["num_segments"])) for t in transcripts
-    )
-    assert transcripts[0].text.startswith("sound sound")
