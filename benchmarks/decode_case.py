@@ -59,7 +59,7 @@ class WholePath(Transcriber):
 
     is_random = False
 
-    def _denoise(self, features: Iterator[SegmentFeatures]) -> Iterator[Canvas]:
+    def _denoise(self, features: Iterator[SegmentFeatures | None]) -> Iterator[Canvas]:
         for canvas in super()._denoise(features):
             said = round(TOKENS_PER_S * seconds(canvas.job.payload.segment.num_samples))
             num_tokens = min(max(said, 1), canvas.job.canvas_tokens - 1)

@@ -13,7 +13,19 @@ from collections.abc import Sequence
 
 from dgasr.errors import ConfigError, DgasrError, printable
 
-COMMANDS = ("transcribe", "backfill", "sql", "export", "lake", "evaluate", "corpora", "train", "adapter", "doctor")
+COMMANDS = (
+    "transcribe",
+    "backfill",
+    "sql",
+    "export",
+    "serve",
+    "lake",
+    "evaluate",
+    "corpora",
+    "train",
+    "adapter",
+    "doctor",
+)
 """Modules of `dgasr.commands`, in the order of `dgasr --help`; each adds its commands to the parser."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from dgasr.audio import Channel
+from dgasr.errors import TruncatedError
 from dgasr.features import segment_features
 from dgasr.recipe import Recipe
 from dgasr.records import Gap, Segment, SegmentFeatures
@@ -82,6 +83,21 @@ def cut_recording(
             cut=span.cut,
         )
         yield segment, segment_features(segment, waveform, recipe.features) if span.kind == "speech" else None
+
+
+def until_truncation(
+    pieces: Iterator[np.ndarray | Gap], truncations: list[TruncatedError]
+) -> Iterator[np.ndarray | Gap]:
+    """Pass pieces on and end where the audio breaks off, so that what came before is still cut and kept.
+
+    Args:
+        pieces: of a track or channel.
+        truncations: takes the error that ended them, if one did.
+    """
+    try:
+        yield from pieces
+    except TruncatedError as error:
+        truncations.append(error)
 
 
 def _spans(pieces: Iterable[np.ndarray | Gap], recipe: Recipe) -> Iterator[tuple[Span, np.ndarray]]:

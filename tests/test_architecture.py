@@ -32,7 +32,7 @@ IMPORTS: dict[str, set[str]] = {
     "exports": {"records"},
     # compositions
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
-    "frontend": {"audio", "features", "recipe", "records", "segmentation"},
+    "frontend": {"audio", "errors", "features", "recipe", "records", "segmentation"},
     "corpora": {"audio", "errors", "model", "records", "training"},
     "training": {"alignment", "audio", "diffusion", "errors", "features", "model", "prompt", "records"},
     "transcriber": {
@@ -43,6 +43,7 @@ IMPORTS: dict[str, set[str]] = {
     "calibrator": {"errors", "evaluator", "features", "model"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
     "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
+    "serving": {"audio", "errors", "exports", "frontend", "lake", "recipe", "records", "transcriber"},
     "stages": {
         "audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "tables", "transcriber",
         },
@@ -50,7 +51,7 @@ IMPORTS: dict[str, set[str]] = {
     "__init__": {"transcriber"},
     "commands": {
         "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
-        "samples", "segmentation", "stages", "store", "tables", "training", "transcriber",
+        "samples", "segmentation", "serving", "stages", "store", "tables", "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {

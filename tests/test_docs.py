@@ -74,6 +74,14 @@ def test_commands_on_the_page_on_operations_are_commands():
         parser.parse_args(words + ([] if has_lake else ["--lake", "something"]))
 
 
+def test_commands_on_the_page_on_serving_are_commands():
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^dgasr .+$", page, re.MULTILINE)
+    assert commands
+    for command in commands:
+        build_parser().parse_args(shlex.split(command)[1:])
+
+
 def test_the_page_on_corpora_has_every_kind_reason_and_subset():
     page = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8")
     for command in re.findall(r"^dgasr .+$", page, re.MULTILINE):

@@ -71,7 +71,7 @@ class Decoder(Protocol):
 def denoise(
     decoder: Decoder,
     head: VocabularyHead,
-    jobs: Iterable[CanvasJob],
+    jobs: Iterable[CanvasJob | None],
     *,
     num_rows: int,
     buckets: tuple[int, ...],
@@ -86,7 +86,8 @@ def denoise(
     Args:
         decoder: the network; takes `num_rows` rows.
         head: its language head.
-        jobs: pulled lazily, as far ahead as `LOOK_AHEAD_BATCHES` says.
+        jobs: pulled lazily, as far ahead as `LOOK_AHEAD_BATCHES` says; `None` says that there is none now, and that
+            rows in use go on.
         num_rows: rows of the batch; fewer jobs leave rows idle.
         buckets: allowed canvas lengths, ascending.
         end_token_ids: tokens that end a text.
@@ -211,10 +212,10 @@ class _EncodedJobs:
 class _WaitingJobs:
     """Jobs that wait for a row, by canvas length; refilled from the source up to a limit."""
 
-    def __init__(self, source: Iterable[CanvasJob], buckets: tuple[int, ...], limit: int) -> None:
+    def __init__(self, source: Iterable[CanvasJob | None], buckets: tuple[int, ...], limit: int) -> None:
         self._source = iter(source)
-        self._queues: dict[int, deque[CanvasJob]] = {bucket: deque() for bucket in buckets}
-        self._limit = limit
+        self._queues: dict[int, deque[tuple[int, CanvasJob]]] = {bucket: deque() for bucket in buckets}
+        self._limit, self._num_added = limit, 0
 
     def add(self, job: CanvasJob) -> None:
         if job.canvas_tokens not in self._queues:
@@ -222,17 +223,19 @@ class _WaitingJobs:
                 f"denoise: a job asks for a canvas of {job.canvas_tokens} tokens, the buckets are "
                 f"{sorted(self._queues)}. Take the canvas length from the model's config."
             )
-        self._queues[job.canvas_tokens].append(job)
+        self._queues[job.canvas_tokens].append((self._num_added, job))
+        self._num_added += 1
 
     def take(self, canvas_tokens: int, count: int) -> list[CanvasJob]:
-        """Take up to `count` jobs of one canvas length."""
+        """Take up to `count` jobs of one canvas length; none once another length has waited for a queue's length."""
         queue = self._queues[canvas_tokens]
         taken: list[CanvasJob] = []
         while len(taken) < count:
             self._refill()
-            if not queue:
+            first = min((own[0][0] for own in self._queues.values() if own), default=0)
+            if not queue or queue[0][0] > first + self._limit:
                 break
-            taken.append(queue.popleft())
+            taken.append(queue.popleft()[1])
         return taken
 
     def fullest_bucket(self) -> int | None:

@@ -120,7 +120,7 @@ def start_engine(config: EngineConfig) -> Engine:
     from dgasr.transcriber.memory import fitting_batch_size
 
     model = load_model(config)
-    recipe = _recipe(model.config, model.identity, config)
+    recipe = recipe_for(model, config)
     device = str(model.device)
     if device.startswith("cuda"):
         experts = model.backbone.config.get_text_config()._experts_implementation
@@ -142,6 +142,11 @@ def load_model(config: EngineConfig) -> "AsrModel":
         compiled=config.compile,
         quantize=config.quantize,
     )
+
+
+def recipe_for(model: "AsrModel", config: EngineConfig) -> Recipe:
+    """Name the recipe that a loaded model follows."""
+    return _recipe(model.config, model.identity, config)
 
 
 def _recipe(model: AsrConfig, identity: ModelIdentity, config: EngineConfig) -> Recipe:

@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from dgasr.audio import open_audio
 from dgasr.audio.waveform import WaveformDigest
 from dgasr.errors import DgasrError, Reason, RecordingError, TruncatedError
-from dgasr.frontend import cut_channels
+from dgasr.frontend import cut_channels, until_truncation
 from dgasr.lake.ledger import committed_shards
 from dgasr.recipe import Recipe
-from dgasr.records import Gap, Recording, Segment, SegmentFeatures, Shard, seconds
+from dgasr.records import Recording, Segment, SegmentFeatures, Shard, seconds
 from dgasr.stages.counts import Counts
 from dgasr.stages.heartbeat import HeartbeatWriter, Progress
 from dgasr.stages.isolation import Processes, note_progress, settle
@@ -146,7 +144,7 @@ def _read(recording: Recording, recipe: Recipe, stage: Stage) -> Outcome:
         with open_object(recording) as file:
             stream = open_audio(file, recording.uri, recipe.audio)
             channels = (
-                replace(channel, pieces=digest.passing(_until_truncation(channel.pieces, truncations)))
+                replace(channel, pieces=digest.passing(until_truncation(channel.pieces, truncations)))
                 for channel in stream.channels()
             )
             for segment, features in cut_channels(channels, recording.recording_id, recipe):
@@ -187,16 +185,6 @@ def _crashed(recording: Recording) -> Outcome:
 
 def _rejected(recording: Recording, reason: Reason, message: str, read_s: float | None) -> Outcome:
     return Outcome(recording=recording, status="rejected", reason=reason, message=message, read_s=read_s)
-
-
-def _until_truncation(
-    pieces: Iterator[np.ndarray | Gap], truncations: list[TruncatedError]
-) -> Iterator[np.ndarray | Gap]:
-    """Pass pieces on and end where the audio breaks off, so that what came before is still cut and kept."""
-    try:
-        yield from pieces
-    except TruncatedError as error:
-        truncations.append(error)
 
 
 def _counts(outcomes: list[Outcome], wall_s: float) -> Counts:

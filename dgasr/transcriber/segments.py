@@ -46,27 +46,28 @@ class Transcriber:
         model: in evaluation mode.
         recipe: from `build_recipe` of this model.
         batch_size: rows of every batch, whether in use or not.
+        is_live: hold no segment back until a batch of those to be rescored is full: somebody waits for it.
 
     Raises:
         ConfigError: no rows.
     """
 
-    def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int) -> None:
+    def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int, *, is_live: bool = False) -> None:
         if batch_size < 1:
             raise ConfigError(f"--batch-size {batch_size}: must be at least 1.")
-        self._model, self._recipe, self.batch_size = model, recipe, batch_size
+        self._model, self._recipe, self.batch_size, self._is_live = model, recipe, batch_size, is_live
         self._head = VocabularyHead(
             weight=model.head_weight, softcap=model.config.softcap, embed_scale=model.embed_scale
         )
 
-    def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
+    def transcribe(self, features: Iterable[SegmentFeatures | None]) -> Iterator[SegmentTranscript]:
         """Transcribe segments, pulled as far ahead as `diffusion.denoise` says.
 
         Where the memory does not hold a batch, the segments that were in it are done again in batches of half its
         size, and so is everything after them; `batch_size` says so.
 
         Args:
-            features: segments with speech.
+            features: segments with speech; `None` says that there is none now, and that those in work go on.
 
         Yields:
             One transcript for each, in the order in which they finish.
@@ -103,23 +104,16 @@ class Transcriber:
         )  # fmt: skip
         self.batch_size //= 2
 
-    def _transcribe(self, features: Iterator[SegmentFeatures]) -> Generator[SegmentTranscript]:
+    def _transcribe(self, features: Iterator[SegmentFeatures | None]) -> Generator[SegmentTranscript]:
         # A CPU's product of the seven tokens of one short text sums in another order than that of three such texts: in
         # batches, a confidence would depend on the batch in its sixth digit.
-        rows = 1 if self._model.device.type == "cpu" else self.batch_size
+        rows = 1 if self._is_live or self._model.device.type == "cpu" else self.batch_size
         chosen = Rescorer(self._model, self._recipe, rows).choose(self._denoise(features))
         yield from in_background(self._read, chosen, self.batch_size if waits_for(self._model.device) else 0)
 
-    def _denoise(self, features: Iterator[SegmentFeatures]) -> Iterator[Canvas]:
+    def _denoise(self, features: Iterator[SegmentFeatures | None]) -> Iterator[Canvas]:
         canvas = self._model.config.canvas
-        jobs = (
-            CanvasJob(
-                noise_key=segment_key(item.segment.recording_id, item.segment.segment_index),
-                canvas_tokens=canvas.bucket_for(seconds(item.segment.num_samples)),
-                payload=item,
-            )
-            for item in features
-        )
+        jobs = (None if item is None else self._job(item) for item in features)
         return denoise(
             CachedDecoder(self._model, self._recipe, self.batch_size),
             self._head,
@@ -128,6 +122,14 @@ class Transcriber:
             buckets=canvas.buckets,
             end_token_ids=self._model.config.prompt.end_text_ids,
             config=self._recipe.decode,
+        )
+
+    def _job(self, features: SegmentFeatures) -> CanvasJob:
+        segment = features.segment
+        return CanvasJob(
+            noise_key=segment_key(segment.recording_id, segment.segment_index),
+            canvas_tokens=self._model.config.canvas.bucket_for(seconds(segment.num_samples)),
+            payload=features,
         )
 
     def _read(self, choice: Choice) -> SegmentTranscript:
@@ -156,15 +158,17 @@ def waits_for(device: torch.device) -> bool:
 class _Pulled:
     """Segments as they are pulled, each kept until it is done, so that a failed batch loses none."""
 
-    def __init__(self, source: Iterable[SegmentFeatures]) -> None:
+    def __init__(self, source: Iterable[SegmentFeatures | None]) -> None:
         self._source = iter(source)
         self._unfinished: dict[Segment, list[SegmentFeatures]] = {}
 
-    def __iter__(self) -> Iterator[SegmentFeatures]:
+    def __iter__(self) -> Iterator[SegmentFeatures | None]:
         return self
 
-    def __next__(self) -> SegmentFeatures:
+    def __next__(self) -> SegmentFeatures | None:
         features = next(self._source)
+        if features is None:
+            return None
         self._unfinished.setdefault(features.segment, []).append(features)
         return features
 

@@ -1,0 +1,133 @@
+"""The routes of `dgasr serve`, its token and its metrics. What a request becomes is `service.py`'s matter."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from dgasr.serving.live import LiveTranscriber
+from dgasr.serving.prepare import Preparer
+from dgasr.serving.service import Service, ServingConfig
+
+OPEN_ROUTES = ("/health", "/ready", "/metrics")
+"""Asked by machines that have no token."""
+
+COUNTED_ROUTES = ("/transcribe", "/v1/audio/transcriptions")
+
+
+class _Metrics:
+    """What `/metrics` tells Prometheus."""
+
+    def __init__(self, live: LiveTranscriber) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "dgasr_requests", "Requests by route and status", ("route", "status"), registry=self.registry
+        )
+        self.audio_s = Counter("dgasr_audio_seconds", "Audio that was transcribed, s", registry=self.registry)
+        self.latency = Histogram(
+            "dgasr_request_seconds", "From a request to its answer, s", ("route",), registry=self.registry,
+            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+        )  # fmt: skip
+        self.in_flight = Gauge("dgasr_requests_in_flight", "Requests that are being answered", registry=self.registry)
+        waiting = Gauge("dgasr_waiting_segments", "Segments that wait for a row", registry=self.registry)
+        waiting.set_function(lambda: live.num_waiting)
+
+
+def create_app(
+    live: LiveTranscriber, preparer: Preparer, languages: tuple[str, ...], model: str, config: ServingConfig
+) -> FastAPI:
+    """Build the app around a model that is loaded.
+
+    Args:
+        live: transcribes; closed with the app.
+        preparer: reads audio; closed with the app.
+        languages: codes that the model knows, the first one being the default.
+        model: its name, for clients that ask.
+        config: limits.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(live.close)
+        await asyncio.to_thread(preparer.close)
+
+    app = FastAPI(title="dgasr", description="Transcription by a diffusion decoder.", lifespan=lifespan)
+    metrics, service = _Metrics(live), Service(live, preparer, languages, config)
+
+    @app.middleware("http")
+    async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        started, route = time.perf_counter(), request.url.path
+        known = route if route in ("/transcribe", "/v1/audio/transcriptions") else "other"
+        open_routes = ("/health", "/ready", "/metrics")
+        sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if (
+            config.token
+            and route not in open_routes
+            and not secrets.compare_digest(sent.encode(), config.token.encode())
+        ):
+            response: Response = _error(401, "Send the token as `Authorization: Bearer …`.", "invalid_api_key")
+        else:
+            with metrics.in_flight.track_inprogress():
+                response = await call(request)
+        metrics.requests.labels(known, str(response.status_code)).inc()
+        metrics.latency.labels(known).observe(time.perf_counter() - started)
+        return response
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> Response:
+        detail: Any = error.detail
+        if not isinstance(detail, dict):
+            return _error(error.status_code, str(detail), None, error.headers)
+        return _error(error.status_code, detail["message"], detail["code"], error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return _error(400, "; ".join(f"{own['loc'][-1]}: {own['msg']}" for own in error.errors()), "invalid_request")
+
+    @app.get("/health", response_class=PlainTextResponse, summary="Whether the process lives")
+    async def health() -> str:
+        return "ok"
+
+    @app.get("/ready", response_class=PlainTextResponse, summary="Whether it takes requests")
+    async def ready() -> str:
+        if live.is_closed:
+            raise HTTPException(503, "shutting down")
+        return "ok"
+
+    @app.get("/metrics", summary="For Prometheus")
+    async def prometheus() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/models", summary="The one model, as OpenAI lists its own")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": model, "object": "model", "created": 0, "owned_by": "dgasr"}]}
+
+    @app.post("/transcribe", summary="Raw bytes of any container, multipart `file`, or JSON with `audio_url`")
+    async def transcribe(request: Request, language: str | None = None, response_format: str | None = None) -> Response:
+        found = await service.transcribe(request, language, response_format)
+        metrics.audio_s.inc(found.duration_s)
+        return found.response(is_openai=False)
+
+    @app.post("/v1/audio/transcriptions", summary="As OpenAI's client sends it")
+    async def transcriptions(request: Request) -> Response:
+        found = await service.transcribe(request, None, None)
+        metrics.audio_s.inc(found.duration_s)
+        return found.response(is_openai=True)
+
+    return app
+
+
+def _error(status: int, message: str, code: str | None, headers: Any = None) -> JSONResponse:
+    """Write an error as OpenAI's client reads it."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return JSONResponse(
+        {"error": {"message": message, "type": kind, "param": None, "code": code}}, status, headers=dict(headers or {})
+    )

@@ -1,0 +1,140 @@
+"""Segments of many requests transcribed in one changing batch: they enter as they come and leave as they finish.
+
+A thread of its own runs the transcriber; whoever asks waits for futures. What a segment becomes depends on it alone, so
+that a request's text is that of a batch run, whatever else is asked for at the same time.
+"""
+
+import logging
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from dgasr.errors import DgasrError
+from dgasr.records import Segment, SegmentFeatures, SegmentTranscript
+from dgasr.transcriber import Transcriber
+
+logger = logging.getLogger(__name__)
+
+
+class BusyError(DgasrError):
+    """Too many segments wait; the message says how many."""
+
+
+@dataclass(slots=True)
+class _Job:
+    number: int
+    features: SegmentFeatures
+    future: Future[SegmentTranscript] = field(default_factory=Future)
+
+
+class LiveTranscriber:
+    """Takes segments from any thread.
+
+    Args:
+        transcriber_of: gives the transcriber of a language; called in the working thread.
+        max_waiting: segments that may wait for a row.
+    """
+
+    def __init__(self, transcriber_of: Callable[[str], Transcriber], max_waiting: int) -> None:
+        self._transcriber_of, self._max_waiting = transcriber_of, max_waiting
+        self._condition = threading.Condition()
+        self._waiting: defaultdict[str, deque[_Job]] = defaultdict(deque)
+        self._taken: defaultdict[Segment, deque[_Job]] = defaultdict(deque)
+        self._num_submitted, self._is_closed = 0, False
+        self._thread = threading.Thread(target=self._run, name="transcriber", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_waiting(self) -> int:
+        """Segments that wait for a row."""
+        with self._condition:
+            return sum(map(len, self._waiting.values()))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is taken any more."""
+        return self._is_closed
+
+    def submit(self, language: str, features: Sequence[SegmentFeatures]) -> list[Future[SegmentTranscript]]:
+        """Queue the segments of one request, all or none.
+
+        Args:
+            language: that is spoken.
+            features: of the segments.
+
+        Returns:
+            A future for each; a cancelled one takes no row.
+
+        Raises:
+            BusyError: they do not fit the queue.
+        """
+        with self._condition:
+            waiting = sum(map(len, self._waiting.values()))
+            if self._is_closed:
+                raise BusyError("This server is about to end.")
+            if waiting + len(features) > self._max_waiting:
+                raise BusyError(f"{waiting} segments wait, {len(features)} more would be above {self._max_waiting}.")
+            jobs = [_Job(self._num_submitted + n, own) for n, own in enumerate(features)]
+            self._num_submitted += len(jobs)
+            self._waiting[language] += jobs
+            self._condition.notify()
+        return [job.future for job in jobs]
+
+    def close(self) -> None:
+        """Finish what was taken, take nothing more, and end the thread."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (language := self._next_language()) is not None:
+            try:
+                for transcript in self._transcriber_of(language).transcribe(self._source(language)):
+                    self._deliver(transcript)
+            except Exception as error:  # whoever waits must hear of it, and the next request must find a thread
+                logger.exception("transcribing failed")
+                self._fail(error)
+
+    def _next_language(self) -> str | None:
+        """Wait for work; the language of the segment that has waited longest, `None` when there will be none."""
+        with self._condition:
+            while not (heads := {jobs[0].number: language for language, jobs in self._waiting.items() if jobs}):
+                if self._is_closed:
+                    return None
+                self._condition.wait()
+            return heads[min(heads)]
+
+    def _source(self, language: str) -> Iterator[SegmentFeatures | None]:
+        """Yield segments of a language as they come, and `None` where there is none now."""
+        while True:
+            yield self._take(language)
+
+    def _take(self, language: str) -> SegmentFeatures | None:
+        with self._condition:
+            own = self._waiting[language]
+            others = [jobs[0].number for name, jobs in self._waiting.items() if jobs and name != language]
+            # Languages have prompts of their own, and so batches of their own: none may keep the others waiting.
+            while own and not (others and own[0].number > min(others) + self._max_waiting):
+                job = own.popleft()
+                if job.future.set_running_or_notify_cancel():
+                    self._taken[job.features.segment].append(job)
+                    return job.features
+        return None
+
+    def _deliver(self, transcript: SegmentTranscript) -> None:
+        with self._condition:
+            jobs = self._taken[transcript.segment]
+            job = jobs.popleft()
+            if not jobs:
+                del self._taken[transcript.segment]
+        job.future.set_result(transcript)
+
+    def _fail(self, error: Exception) -> None:
+        with self._condition:
+            jobs = [job for same in self._taken.values() for job in same]
+            self._taken.clear()
+        for job in jobs:
+            job.future.set_exception(error)

@@ -1,0 +1,102 @@
+"""One file in, its segments out, with features where somebody speaks: done in processes, which audio may kill."""
+
+import hashlib
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dgasr.audio import open_audio
+from dgasr.errors import AudioError, Reason, TruncatedError
+from dgasr.frontend import cut_channels, until_truncation
+from dgasr.recipe import Recipe
+from dgasr.records import Segment, SegmentFeatures, seconds
+
+
+class CrashesDecoderError(AudioError):
+    """A process died of reading the file."""
+
+    reason = Reason.CRASHES_DECODER
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """What a file holds.
+
+    silent: segments in which nobody speaks.
+    spoken: features of the others.
+    duration_s: of all of it, s.
+    message: why it ends early, `None` where it does not.
+    """
+
+    silent: tuple[Segment, ...]
+    spoken: tuple[SegmentFeatures, ...]
+    duration_s: float
+    message: str | None
+
+
+class Preparer:
+    """Reads files side by side.
+
+    Args:
+        recipe: how files are read and cut.
+        processes: how many at once.
+    """
+
+    def __init__(self, recipe: Recipe, processes: int) -> None:
+        self._recipe, self._processes = recipe, processes
+        self._pool = self._new()
+
+    def _new(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"))
+
+    def prepare(self, path: Path) -> Prepared:
+        """Read a file.
+
+        Raises:
+            AudioError: it cannot be used; `CrashesDecoderError` where its process died.
+        """
+        pool = self._pool
+        try:
+            return pool.submit(prepare, path, self._recipe).result()
+        except BrokenProcessPool as error:
+            if self._pool is pool:  # the first of those that it took with it makes a new one
+                self._pool = self._new()
+            raise CrashesDecoderError(
+                f"{path.name}: reading it, or what was read beside it, ends the process."
+            ) from error
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def prepare(path: Path, recipe: Recipe) -> Prepared:
+    """Read and cut a file; its bytes name it, so that the same bytes give the same text.
+
+    Raises:
+        AudioError: nothing of it can be used.
+    """
+    silent: list[Segment] = []
+    spoken: list[SegmentFeatures] = []
+    truncations: list[TruncatedError] = []
+    with path.open("rb") as file:
+        recording_id = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        file.seek(0)
+        channels = (
+            replace(channel, pieces=until_truncation(channel.pieces, truncations))
+            for channel in open_audio(file, path.name, recipe.audio).channels()
+        )
+        for segment, features in cut_channels(channels, recording_id, recipe):
+            if features is None:
+                silent.append(segment)
+            else:
+                spoken.append(features)
+    if truncations and not silent and not spoken:
+        raise truncations[0]
+    ends = [segment.end_sample for segment in (*silent, *(own.segment for own in spoken))]
+    message = str(truncations[0]) if truncations else None
+    return Prepared(
+        silent=tuple(silent), spoken=tuple(spoken), duration_s=seconds(max(ends, default=0)), message=message
+    )

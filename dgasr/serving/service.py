@@ -1,0 +1,184 @@
+"""From a request to an answer: audio received, read, transcribed. What limits a request is here, and every refusal."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException, Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
+
+from dgasr.errors import DgasrError, NoAudioStreamError, RecordingError, TooLongError, UnknownFormatError, printable
+from dgasr.lake.rows import segment_row
+from dgasr.records import SegmentTranscript, silent_transcript
+from dgasr.serving.answer import FORMATS, Answer
+from dgasr.serving.fetch import FetchError, TooLargeError, fetch_audio
+from dgasr.serving.live import BusyError, LiveTranscriber
+from dgasr.serving.prepare import Prepared, Preparer
+
+POLL_S = 0.25
+"""How often a request that waits looks whether its client is still there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServingConfig:
+    """What a request may take.
+
+    max_bytes: of an upload, or of what is behind an `audio_url`.
+    timeout_s: from the last byte to the answer; 504 after that.
+    retry_after_s: what a client is told to wait where the queue is full.
+    token: that clients must send as `Authorization: Bearer …`; empty for none.
+    allowed_hosts: of an `audio_url`: names, `*` for all that are public, nothing for none.
+    """
+
+    max_bytes: int = 200_000_000
+    timeout_s: float = 300.0
+    retry_after_s: int = 5
+    token: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+
+
+class Service:
+    """Answers requests; every refusal is an HTTPException.
+
+    Args:
+        live: transcribes.
+        preparer: reads audio.
+        languages: codes that the model knows, the first one being the default.
+        config: limits.
+    """
+
+    def __init__(
+        self, live: LiveTranscriber, preparer: Preparer, languages: tuple[str, ...], config: ServingConfig
+    ) -> None:
+        self._live, self._preparer, self._languages, self._config = live, preparer, languages, config
+
+    async def transcribe(self, request: Request, language: str | None, form: str | None) -> Answer:
+        """Answer one request; language and form are those of its address, if it has any there."""
+        with tempfile.TemporaryDirectory(prefix="dgasr-serve-") as folder:
+            path = Path(folder) / "audio"
+            fields = await self._receive(request, path)
+            language = language or fields.get("language") or self._languages[0]
+            form = form or fields.get("response_format") or "json"
+            if language not in self._languages:
+                raise _refusal(
+                    400, f"language {language!r}: this model knows {', '.join(self._languages)}.", "language"
+                )
+            if form not in FORMATS:
+                raise _refusal(400, f"response_format {form!r}: choose {', '.join(FORMATS)}.", "response_format")
+            if fields.get("stream") in ("true", "True", "1"):
+                raise _refusal(400, "stream: not offered here. Leave it out.", "stream")
+            prepared = await self._prepare(path)
+        futures = self._submit(language, prepared)
+        spoken = await self._wait(request, futures)
+        silent = [silent_transcript(segment, language) for segment in prepared.silent]
+        ordered = sorted([*spoken, *silent], key=lambda transcript: transcript.segment.segment_index)
+        rows = [segment_row(transcript, shard_id="") for transcript in ordered]
+        has_words = "word" in fields.get("timestamp_granularities[]", "")
+        return Answer(
+            rows=rows, duration_s=prepared.duration_s, message=prepared.message, language=language, form=form,
+            has_words=has_words,
+        )  # fmt: skip
+
+    async def _receive(self, request: Request, path: Path) -> dict[str, str]:
+        """Write the audio of a request into a file, whatever way it comes; return its other fields."""
+        declared = int(request.headers.get("Content-Length") or 0)
+        kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
+        if declared > self._config.max_bytes + 65_536:  # of a form's other parts
+            raise self._too_large()
+        if kind == "application/json":
+            return await self._from_url(await self._json(request), path)
+        if kind != "multipart/form-data":
+            await self._write(request.stream(), path)
+            return {}
+        try:
+            async with request.form(max_files=1) as form:
+                file = form.get("file")
+                if not isinstance(file, UploadFile):
+                    raise _refusal(400, "file: the form has no part of this name with audio in it.", "file")
+                await self._write(_blocks(file), path)
+                names = {name: ",".join(map(str, form.getlist(name))) for name in form if name != "file"}
+        except MultiPartException as error:
+            raise _refusal(400, f"the form cannot be read: {error.message}.", "invalid_request") from error
+        return names
+
+    async def _json(self, request: Request) -> dict[str, str]:
+        try:
+            fields = await request.json()
+            return {str(name): str(value) for name, value in fields.items()}
+        except (ValueError, AttributeError) as error:
+            raise _refusal(400, 'JSON must be an object with "audio_url".', "invalid_request") from error
+
+    async def _from_url(self, fields: dict[str, str], path: Path) -> dict[str, str]:
+        if "audio_url" not in fields:
+            raise _refusal(400, "audio_url: missing. Send audio itself, or JSON with its address.", "audio_url")
+        if not self._config.allowed_hosts:
+            raise _refusal(403, "audio_url: this server fetches nothing. Send the audio itself.", "audio_url")
+        limits = (self._config.allowed_hosts, self._config.max_bytes, self._config.timeout_s)
+        try:
+            await asyncio.to_thread(fetch_audio, fields["audio_url"], path, *limits)
+        except TooLargeError as error:
+            raise self._too_large() from error
+        except FetchError as error:
+            raise _refusal(400, str(error), "audio_url") from error
+        return fields
+
+    async def _write(self, blocks: AsyncIterator[bytes], path: Path) -> None:
+        count = 0
+        with path.open("wb") as file:
+            async for block in blocks:
+                count += len(block)
+                if count > self._config.max_bytes:
+                    raise self._too_large()
+                await asyncio.to_thread(file.write, block)
+
+    def _too_large(self) -> HTTPException:
+        return _refusal(413, f"more than {self._config.max_bytes:,} bytes.", "too_large")
+
+    async def _prepare(self, path: Path) -> Prepared:
+        try:
+            return await asyncio.to_thread(self._preparer.prepare, path)
+        except (UnknownFormatError, NoAudioStreamError) as error:
+            raise _refusal(415, str(error), str(error.reason)) from error
+        except TooLongError as error:
+            raise _refusal(413, str(error), str(error.reason)) from error
+        except RecordingError as error:
+            raise _refusal(422, str(error), str(error.reason)) from error
+
+    def _submit(self, language: str, prepared: Prepared) -> list[Any]:
+        try:
+            return [asyncio.wrap_future(future) for future in self._live.submit(language, prepared.spoken)]
+        except BusyError as error:
+            headers = {"Retry-After": str(self._config.retry_after_s)}
+            raise _refusal(429, f"{error} Try again later.", "busy", headers) from error
+
+    async def _wait(self, request: Request, futures: list[Any]) -> list[SegmentTranscript]:
+        """Wait for all; where the client goes away or the time is up, what has no row yet takes none."""
+        deadline = time.monotonic() + self._config.timeout_s
+        pending = set(futures)
+        try:
+            while pending:
+                _, pending = await asyncio.wait(pending, timeout=POLL_S)
+                if pending and time.monotonic() > deadline:
+                    raise _refusal(504, f"no answer within {self._config.timeout_s:g} s.", "timeout")
+                if pending and await request.is_disconnected():
+                    raise _refusal(499, "the client went away.", "disconnected")
+            return [future.result() for future in futures]
+        except DgasrError as error:
+            raise _refusal(500, str(error), "transcriber") from error
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+async def _blocks(file: UploadFile) -> AsyncIterator[bytes]:
+    while block := await file.read(1 << 20):
+        yield block
+
+
+def _refusal(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> HTTPException:
+    return HTTPException(status, {"message": printable(message), "code": code}, headers)
