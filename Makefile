@@ -70,9 +70,9 @@ worker-cpu: setup ## a worker that reads audio (stays)
 worker-gpu: setup ## a worker that decodes, one for each GPU (stays)
 	exec $(BIN)/python -m pipelines.start gpu
 
-# A benchmark and its flags, such as BENCH="decode --batch 32"; `make bench BENCH=-h` lists them.
+# A benchmark and its flags, such as BENCH="occupancy --batch 32"; `make bench BENCH=-h` lists them.
 BENCH ?=
-bench: setup ## speed of the front end and of the whole path (BENCH="decode …" or "sql …": another question)
+bench: setup ## speed of the front end and of the whole path (BENCH="occupancy" or "sql …": another question)
 	$(BIN)/python -m benchmarks $(BENCH)
 
 parity: setup ## decoding beside transformers' generate, on the published structure in small: the largest difference of each
