@@ -15,7 +15,7 @@ SILERO := $(shell sed -n '/^silero-vad==/p' requirements.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench parity gpu figures e2e chaos proofs listing samples checkpoint base-checkpoint unheard lock clean
+.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench parity gpu figures fuzz e2e chaos proofs listing samples checkpoint base-checkpoint unheard lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -70,9 +70,9 @@ worker-cpu: setup ## a worker that reads audio (stays)
 worker-gpu: setup ## a worker that decodes, one for each GPU (stays)
 	exec $(BIN)/python -m pipelines.start gpu
 
-# A benchmark and its flags, such as BENCH="decode --batch 32"; `make bench BENCH=-h` lists them.
+# A benchmark and its flags, such as BENCH="occupancy --batch 32"; `make bench BENCH=-h` lists them.
 BENCH ?=
-bench: setup ## speed of the front end and of the whole path (BENCH="decode …" or "sql …": another question)
+bench: setup ## speed of the front end and of the whole path (BENCH="occupancy" or "sql …": another question)
 	$(BIN)/python -m benchmarks $(BENCH)
 
 parity: setup ## decoding beside transformers' generate, on the published structure in small: the largest difference of each
@@ -97,6 +97,12 @@ proofs: setup ## overhead, memory, two backfills at once, cancelling (20 minutes
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.memory $(PROOF)
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.backfills $(PROOF)
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.cancel $(PROOF)
+
+# How long to fuzz, and other flags, such as FUZZ="--seed 3"; findings go to runs/fuzz.
+MINUTES ?= 2
+FUZZ ?=
+fuzz: setup ## mutated files over all readers of audio: nothing may crash, hang, take memory or print (MINUTES=10)
+	$(ONE_THREAD) $(BIN)/python -m tests.proofs.fuzz --minutes $(MINUTES) $(FUZZ)
 
 listing: setup ## list and plan a million keys: time and memory
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.listing $(PROOF)

@@ -13,7 +13,6 @@ BENCHMARKS = {
     "bound": "what a window of the full model costs, and what each lever would take off, by arithmetic",
     "gpu": "all that a GPU has to show, with a page; goes on where it was stopped (40 minutes there, 1 on a CPU)",
     "parity": "canvases and logits beside transformers' generate, on the published structure in small",
-    "decode": "waveforms → transcripts by phase, beside transformers and the machine's bound (minutes)",
     "segmentation": "where recordings are cut, and what is taken for silence, by each method (minutes)",
     "sql": "every view over a million segments (minutes)",
 }

@@ -189,8 +189,6 @@ class Measured:
     clip_s: float
     batch: int
     canvas: int
-    is_largest: bool = False
-    """The batch is the largest that the memory holds."""
     rtfx: float | None = None
     """Seconds of audio per second."""
     ms_per_step: float | None = None

@@ -1,6 +1,6 @@
 """The model and clips that decoding is measured on: of any size, drawn at random, which does not change the work."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,46 +23,16 @@ DECIDING_BIAS = 100.0
 RANDOM_DIGEST = "random"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reduction:
-    """What is made smaller than the model's own size; 0 leaves a size as it is.
-
-    layers: of the backbone. experts: of each layer. vocabulary: entries.
-    """
-
-    layers: int = 0
-    experts: int = 0
-    vocabulary: int = 0
-
-    def apply(self, config: AsrConfig) -> AsrConfig:
-        """Return the sizes after it; ids that no longer exist become the last ones that do."""
-        backbone, prompt = dict(config.backbone), config.prompt
-        if self.layers:
-            backbone |= {"num_hidden_layers": self.layers}
-            if "layer_types" in backbone:
-                backbone["layer_types"] = backbone["layer_types"][: self.layers]
-        if self.experts:
-            backbone |= {"num_experts": self.experts, "top_k_experts": min(self.experts, backbone["top_k_experts"])}
-        if self.vocabulary:
-            last = self.vocabulary - 2  # the one behind it becomes the image's, which no prompt may hold
-            backbone["vocab_size"] = self.vocabulary
-            ids = {name: min(getattr(prompt, name), last - index) for index, name in enumerate(
-                ("begin_audio_id", "audio_id", "end_audio_id"))}  # fmt: skip
-            prompt = replace(prompt, **ids)
-        return replace(config, backbone=backbone, prompt=prompt)
-
-
-def random_model(name: str, reduction: Reduction, device: torch.device, dtype: torch.dtype) -> AsrModel:
+def random_model(name: str, device: torch.device, dtype: torch.dtype) -> AsrModel:
     """Draw a model of a preset's or folder's size; it says nothing, at the speed of one that does.
 
     Args:
         name: `tiny`, `full` or a model folder.
-        reduction: what to make smaller.
         device: where the weights are drawn and stay.
         dtype: of the weights.
     """
     # At random CTC hears eight long texts that differ, which nobody says; silence costs it what speech does.
-    config = replace(reduction.apply(read_config(name)), blank_bias=DECIDING_BIAS)
+    config = replace(read_config(name), blank_bias=DECIDING_BIAS)
     backbone = backbone_skeleton(backbone_config(config), device)
     encoder = encoder_skeleton(WhisperConfig(**config.encoder))
     for part in (encoder, backbone):

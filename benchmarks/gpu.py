@@ -6,6 +6,7 @@ which changes neither work nor time. On a CPU the published structure in small i
 """
 
 import argparse
+import itertools
 import json
 import logging
 import subprocess
@@ -22,13 +23,13 @@ import torch
 import transformers
 
 from benchmarks.decode_case import DecodeCase, Measured, fixed_steps
-from benchmarks.decode_model import RANDOM_DIGEST, Reduction, random_model
+from benchmarks.decode_model import RANDOM_DIGEST, random_model
 from benchmarks.machine import Rates, measure_rates
 from benchmarks.parity import CASES, Case, Difference, compare
 from benchmarks.parity import report as parity_line
 from benchmarks.published import reduced, write_checkpoints
-from dgasr.commands.arguments import finite_float
-from dgasr.errors import IntegrityError
+from dgasr.commands.arguments import finite_float, natural_int, positive_int
+from dgasr.errors import ConfigError, IntegrityError
 from dgasr.model.asr import AsrModel
 from dgasr.model.backbone import choose_fused_experts
 from dgasr.model.identity import read_config
@@ -39,6 +40,9 @@ from dgasr.transcriber.loading import choose_device, load
 
 logger = logging.getLogger(__name__)
 
+LARGEST = 0
+"""In place of a batch; each engine finds its own."""
+
 KERNEL_TESTS = ("tests/diffusion/test_vocabulary_kernel.py", "tests/model/test_head_kernel.py")
 
 
@@ -48,6 +52,7 @@ class Run:
 
     engine: str = "ours"
     batch: int
+    """`LARGEST` for the largest that the memory holds."""
     canvas: int
     steps: int = 8
     chunk: int = 8192
@@ -58,7 +63,7 @@ class Run:
     def name(self) -> str:
         """Of its file."""
         ways = f"-chunk{self.chunk}" * (self.chunk != Run(batch=1, canvas=1).chunk) + "-compiled" * self.is_compiled
-        return f"{self.engine}-batch{self.batch}-canvas{self.canvas}-steps{self.steps}{ways}"
+        return f"{self.engine}-batch{self.batch or 'max'}-canvas{self.canvas}-steps{self.steps}{ways}"
 
 
 ON_GPU = (
@@ -67,6 +72,7 @@ ON_GPU = (
     Run(batch=1, canvas=192), Run(engine="transformers", batch=1, canvas=192),
     Run(batch=32, canvas=192), Run(batch=64, canvas=192, steps=4), Run(batch=64, canvas=128, steps=4),
     Run(batch=64, canvas=256), Run(batch=64, canvas=192, chunk=32768),
+    Run(batch=LARGEST, canvas=192), Run(engine="transformers", batch=LARGEST, canvas=192),
     *(Run(batch=batch, canvas=canvas, is_compiled=True) for batch, canvas in ((64, 192), (64, 128), (1, 192))),
 )  # fmt: skip
 """What is worth most comes first; compiled runs come last, since compiling takes minutes."""
@@ -89,6 +95,15 @@ class Parts:
         self._folder, self._deadline = folder, deadline
         self.found: dict[str, Any] = {}
         self.missing: dict[str, str] = {}
+
+    def check_request(self, request: dict[str, Any]) -> None:
+        """Refuse a folder whose files are of another request; what they say would be taken for this one's."""
+        path = self._folder / "request"
+        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != request:
+            raise ConfigError(
+                f"--out {self._folder}: holds figures of {path.read_text(encoding='utf-8')}. Name another."
+            )
+        path.write_text(json.dumps(request), encoding="utf-8")
 
     def do(self, name: str, work: Callable[[], Any]) -> None:
         """Do a part, or take what an earlier run found; what fails is told, and tried again by the next run."""
@@ -122,20 +137,35 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks gpu", description=__doc__)
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/gpu"), metavar="DIR", help="default: %(default)s")
-    add("--model", default="full", metavar="tiny|full|DIR", help="on a GPU (default: full)")
-    add("--adapter", metavar="FILE|DIR|HUB_ID", help="load the weights with this; without, they are drawn")
+    add(
+        "--model",
+        metavar="tiny|full|DIR",
+        help="weights are drawn, but for --adapter (default: full; on a CPU a small one)",
+    )
+    add("--adapter", metavar="FILE|DIR|HUB_ID", help="load the weights, with this on them")
+    table = "in place of the table's"
+    add("--batch", type=natural_int, nargs="+", metavar="N", help=f"{table}; 0: the largest that fits")
+    add("--canvas", type=positive_int, nargs="+", default=[192], metavar="N", help="with --batch (default: 192)")
+    add("--steps", type=positive_int, nargs="+", default=[8], metavar="N", help="with --batch (default: 8)")
     add("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
     add("--minutes", type=finite_float, default=38.0, metavar="N", help="begin nothing after (default: %(default)s)")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    device, started = choose_device(options.device), time.monotonic()
-    parts = Parts(options.out, started + 60 * options.minutes)
+    device, deadline = choose_device(options.device), time.monotonic() + 60 * options.minutes
     is_gpu = device.type == "cuda"
+    if LARGEST in (options.batch or ()) and not is_gpu:
+        raise ConfigError("--batch 0 needs a GPU: the host kills who asks for too much of its own memory.")
+    parts = Parts(options.out, deadline)
+    parts.check_request({"model": options.model, "adapter": options.adapter, "device": device.type})
+    runs: Sequence[Run] = ON_GPU if is_gpu else ON_CPU
+    if options.batch:
+        sizes = itertools.product(options.batch, options.canvas, options.steps, ("ours", "transformers"))
+        runs = [Run(batch=batch, canvas=canvas, steps=steps, engine=name) for batch, canvas, steps, name in sizes]
     for case in CASES:
         parts.do(f"parity-{case.name.replace(' ', '-')}", partial(_parity, case, device))
     if is_gpu:
         parts.do("kernels", _test_kernels)
-    _speed(parts, options, device, ON_GPU if is_gpu else ON_CPU)
+    _speed(parts, options, device, runs)
     page = report(parts)
     (options.out / "figures.json").write_text(json.dumps({"parts": parts.found, "missing": parts.missing}, indent=1))
     (options.out / "report.md").write_text(page, encoding="utf-8")
@@ -190,10 +220,11 @@ def _parity(case: Case, device: torch.device) -> dict[str, Any]:
 
 
 def _load(options: argparse.Namespace, device: torch.device) -> AsrModel:
-    if device.type == "cuda":
-        if options.adapter is None:
-            return random_model(options.model, Reduction(), device, torch.bfloat16)
-        return load(options.model, adapter=options.adapter, device=options.device, compiled=False)
+    if options.adapter is not None:
+        return load(options.model or "full", adapter=options.adapter, device=options.device, compiled=False)
+    if device.type == "cuda" or options.model:
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        return random_model(options.model or "full", device, dtype)
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoints(Path(folder), reduced(), torch.float32)
         model = load_pretrained(read_config(folder), dtype=torch.float32, device=device)
@@ -211,7 +242,8 @@ def _measure(run: Run, make: Callable[[], AsrModel], rates: Rates) -> dict[str, 
         model=model, recipe=recipe, engine=run.engine, clip_s=model.config.window_samples / 16_000, canvas=run.canvas,
         rounds=1,
     )  # fmt: skip
-    return {"run": asdict(run), "measured": asdict(case.measure(rates, run.batch))}
+    batch = case.largest_batch() if run.batch == LARGEST else run.batch
+    return {"run": asdict(run), "measured": asdict(case.measure(rates, batch))}
 
 
 def _test_kernels() -> dict[str, Any]:
@@ -268,7 +300,7 @@ def report(parts: Parts) -> str:
 
 
 def _row(run: Run, found: Measured) -> str:
-    start = f"| {run.engine} | {run.batch} | {run.canvas} | {run.steps} | {run.chunk} | {run.is_compiled} "
+    start = f"| {run.engine} | {found.batch} | {run.canvas} | {run.steps} | {run.chunk} | {run.is_compiled} "
     if found.rtfx is None:
         return f"{start}| out of memory | | | | |\n"
     peak = "" if found.peak_bytes is None else f"{found.peak_bytes / 1e9:.1f}"

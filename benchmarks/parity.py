@@ -57,13 +57,14 @@ not; random weights then swap experts. The first step has no such embeddings, an
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """What is compared: how many rows, weights of which type, and what is done with an adapter."""
+    """What is compared: how many rows, weights of which type, what is done with an adapter, the schedule."""
 
     name: str
     num_rows: int = NUM_SEGMENTS
     dtype: str = "float32"
     lora: str = "none"
     """`none`, `unmerged`, or `merged`: ours merged beside theirs unmerged."""
+    decode: DecodeConfig = DECODE
 
     @property
     def tolerance(self) -> float:
@@ -270,7 +271,7 @@ def _audio_in_slots(model: AsrModel, prompt_ids: Tensor, audio: Tensor) -> Itera
 def compare(case: Case, device: torch.device) -> Difference:
     """Decode the same segments both ways."""
     ours, theirs = (_model(case, device, is_ours=is_ours) for is_ours in (True, False))
-    recipe = replace(build_recipe(ours.config, ours.identity, segmentation="loudness"), decode=DECODE)
+    recipe = replace(build_recipe(ours.config, ours.identity, segmentation="loudness"), decode=case.decode)
     clips = noise_segments(ours.config, 4.0, NUM_SEGMENTS)
     features = [segment_features(segment, wave * (0.2 + n), recipe.features) for n, (segment, wave) in enumerate(clips)]
     canvases, steps = decode_ours(ours, recipe, features, case.num_rows)

@@ -2,6 +2,9 @@
 
 import os
 import struct
+import subprocess
+import sys
+import time
 
 import av
 import numpy as np
@@ -16,13 +19,13 @@ from dgasr.store.objects import list_objects, open_object
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 4 * SAMPLE_RATE_HZ).astype(np.float32)
 
 
-def verdict(path) -> tuple[str, Reason | None, float]:
+def verdict(path, limits: Limits = Limits()) -> tuple[str, Reason | None, float]:  # noqa: B008
     """Read a file as a flow does: status, reason, seconds decoded."""
     (recording,) = list_objects(str(path))
     decoded = 0
     try:
         with open_object(recording) as file:
-            for block in open_audio(file, recording.uri, AudioConfig()).blocks():
+            for block in open_audio(file, recording.uri, AudioConfig(limits=limits)).blocks():
                 decoded += block.size
     except AudioError as error:
         status = "partial" if isinstance(error, TruncatedError) else "rejected"
@@ -234,3 +237,29 @@ def test_a_pausing_codec_is_silent_where_it_sent_nothing(tmp_path):
     status, reason, decoded_s = verdict(tmp_path / "a.amr")
     assert (status, reason) == ("ok", None)
     assert decoded_s == pytest.approx(6.0, abs=0.05)
+
+
+def test_a_small_claim_before_gigabytes_of_zeros_is_refused_by_its_size(file):
+    file.write_bytes(wav_bytes(claimed_bytes=16_000))
+    os.truncate(file, 8 * 2**30)  # sparse: 74 hours
+    started = time.monotonic()
+    assert verdict(file) == ("rejected", Reason.TOO_LONG, 0.0)
+    assert time.monotonic() - started < 5
+
+
+def test_few_bytes_that_decode_to_hours_are_refused(tmp_path):
+    silence = np.zeros(4000 * 8000, np.int16)
+    soundfile.write(tmp_path / "a.flac", silence, 8000)
+    assert verdict(tmp_path / "a.flac") == ("ok", None, 4000.0)
+    status, reason, decoded_s = verdict(tmp_path / "a.flac", Limits(min_bytes_per_s=200))
+    assert (status, reason) == ("rejected", Reason.TOO_LARGE)
+    assert decoded_s < 8000
+
+
+def test_ten_hours_in_seven_kilobytes_are_refused(tmp_path, shared_data):
+    bomb = tmp_path / "bomb.flac"
+    subprocess.run([sys.executable, shared_data / "faults" / "bomb.py", bomb, "549"], check=True)
+    assert bomb.stat().st_size < 8000
+    status, reason, decoded_s = verdict(bomb)
+    assert (status, reason) == ("rejected", Reason.TOO_LARGE)
+    assert decoded_s < 8000

@@ -1,5 +1,6 @@
 """What headers claim that decoders do not pass on: lengths beyond the end of the file, impossible rates."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,13 +21,20 @@ LONGEST_TRAILER_BYTES = 4096
 LONGEST_MATROSKA_HEAD_BYTES = 16_384
 """Within this the segment's Info element lies: it comes before the first cluster."""
 
+ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+"""Id of the object in an ASF header that holds lengths."""
+
 MP3_LENGTH_MARKS = (b"Xing", b"Info", b"VBRI")
 """What the first frame of an MP3 holds when it states the number of frames."""
 
 
+W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+"""First bytes of a W64 file; the ids of its chunks begin with the same four letters as those of WAV."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkClaim:
-    """What a WAV or AIFF header says of its audio bytes."""
+    """What a header says of its audio bytes."""
 
     claimed_bytes: int | None
     """Length of the audio by the header, `None` where its writer did not know it."""
@@ -36,11 +44,18 @@ class ChunkClaim:
     """Whether what comes after the claimed audio is what may come there."""
     second_bytes: int
     """Length of a second chunk of audio behind the first."""
+    is_read_on: bool = False
+    """Whether the decoder reads what lies behind it too, as if it were claimed."""
+    is_riff: bool = True
+    """Whether it is a WAV or AIFF file, which can be read on where its header says nothing true."""
 
     @property
     def share_present(self) -> float | None:
-        """How much of the claimed audio is there; `None` where nothing is claimed."""
-        return None if not self.claimed_bytes else min(1.0, self.present_bytes / self.claimed_bytes)
+        """How much of the claimed audio is there, above 1 where more is read; `None` where nothing is claimed."""
+        if not self.claimed_bytes:
+            return None
+        share = self.present_bytes / self.claimed_bytes
+        return share if self.is_read_on else min(1.0, share)
 
     @property
     def is_too_small(self) -> bool:
@@ -49,7 +64,7 @@ class ChunkClaim:
 
 
 def read_chunk_claim(source: Source) -> ChunkClaim | None:
-    """Read the chunks of a WAV or AIFF file up to its audio.
+    """Read the header of an uncompressed file up to its audio: decoders shorten what it says to what is there.
 
     Args:
         source: the recording.
@@ -61,9 +76,13 @@ def read_chunk_claim(source: Source) -> ChunkClaim | None:
         InvalidHeaderError: the format chunk of a WAV file says 0 Hz or no channels.
 
     Source:
-        Multimedia Programming Interface and Data Specifications 1.0 (RIFF), EBU Tech 3306 (RF64), AIFF 1.3.
+        Multimedia Programming Interface and Data Specifications 1.0 (RIFF), EBU Tech 3306 (RF64), AIFF 1.3; others see
+        `_read_other_claim`.
     """
     kind = source.bytes_at(0, 12)
+    other = _read_other_claim(source)
+    if other is not None:
+        return other
     if kind[:4] not in (b"RIFF", b"RF64", b"FORM") or kind[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
         return None
     long_size = None
@@ -75,11 +94,78 @@ def read_chunk_claim(source: Source) -> ChunkClaim | None:
             long_size = int.from_bytes(source.bytes_at(offset + 8, 8), "little")
         elif name in (b"data", b"SSND") and claim is None:
             claim = _claim(source, offset, size if long_size is None else long_size)
+            if name == b"SSND" and claim.is_too_small:
+                return _plain_claim(source, offset, size, has_chunks=False)
             if claim.claimed_bytes is None or claim.is_too_small or long_size is not None:
                 break  # nobody knows what comes after it
         elif name == b"data" and claim is not None:
             return replace(claim, second_bytes=min(size, source.num_bytes - offset))
     return claim
+
+
+def _read_other_claim(source: Source) -> ChunkClaim | None:
+    """Read the header of an AU, SPHERE, CAF or W64 file.
+
+    Source:
+        Sun's audio(5) (AU), NIST SPHERE's header in text, Apple's Core Audio Format 1.0, Sonic Foundry's Wave 64.
+    """
+    head = source.bytes_at(0, 1024)
+    offset, size = None, 0
+    if head[:4] == b".snd":
+        offset, size = int.from_bytes(head[4:8]), int.from_bytes(head[8:12])
+        size = 0 if size == 0xFFFFFFFF else size
+    elif head[:8] == b"NIST_1A\n":
+        fields = {name: int(value) for name, value in re.findall(rb"(\w+) -i (\d{1,18})\n", head)}
+        offset = int(head[8:16]) if head[8:16].strip().isdigit() else 1024
+        size = math.prod(fields.get(name, 0) for name in (b"sample_count", b"sample_n_bytes", b"channel_count"))
+    elif head[:4] == b"caff":
+        offset, size = next(
+            ((body + 4, size - 4) for name, body, size in _wide_chunks(source, 8, 4, "big") if name == b"data"),
+            (None, 0),
+        )
+    elif head[:16] == W64_RIFF:
+        offset, size = next(
+            ((body, size) for name, body, size in _wide_chunks(source, 40, 16, "little") if name[:4] == b"data"),
+            (None, 0),
+        )
+    if offset is None or offset > source.num_bytes:
+        return None
+    claim = _plain_claim(source, offset, size if 0 < size < 2**62 else None, has_chunks=head[:4] in (b"caff", b"riff"))
+    # Of these two libsndfile takes all that follows for audio.
+    is_read_on = head[:4] in (b"NIST", b"riff") and claim.second_bytes > 0
+    return replace(claim, second_bytes=0, is_read_on=True) if is_read_on else claim
+
+
+def _plain_claim(source: Source, offset: int, size: int | None, *, has_chunks: bool) -> ChunkClaim:
+    """Make the claim of a file of which no decoder reads more than its header says; the rest is told of."""
+    present = source.num_bytes - offset
+    surplus = 0 if size is None else present - size
+    if has_chunks and surplus > 0:
+        end = source.bytes_at(offset + (size or 0), 12)  # a chunk may be aligned to eight bytes
+        surplus = 0 if re.search(rb"[\x20-\x7e]{4}", end) else surplus
+    return ChunkClaim(
+        claimed_bytes=size,
+        present_bytes=present,
+        is_followed_by_chunk=True,
+        second_bytes=surplus if surplus > LONGEST_TRAILER_BYTES else 0,
+        is_riff=False,
+    )
+
+
+def _wide_chunks(
+    source: Source, offset: int, id_bytes: int, byte_order: Literal["big", "little"]
+) -> Iterator[tuple[bytes, int, int]]:
+    """Walk over chunks with sizes of 64 bits: name, offset of the body, size of the body; W64 counts the header too."""
+    for _ in range(MOST_CHUNKS):
+        header = source.bytes_at(offset, id_bytes + 8)
+        if len(header) < id_bytes + 8:
+            return
+        size, is_w64 = int.from_bytes(header[id_bytes:], byte_order), id_bytes == 16
+        body = offset + id_bytes + 8
+        yield header[:id_bytes], body, size - (24 if is_w64 else 0)
+        if size < (24 if is_w64 else 0) or size >= 2**62:
+            return
+        offset = offset + (size + 7) // 8 * 8 if is_w64 else body + size
 
 
 def ends_inside_ogg_page(source: Source) -> bool:
@@ -97,6 +183,11 @@ def ends_inside_ogg_page(source: Source) -> bool:
     return len(page) < 27 + page[26] + sum(lacing)
 
 
+def ends_with_ogg_page(source: Source) -> bool:
+    """Say whether the last page is near an Ogg file's end; libav guesses a duration where it is not."""
+    return b"OggS" in source.bytes_at(max(0, source.num_bytes - 65307), 65307)
+
+
 def states_mp3_length(source: Source) -> bool:
     """Say whether the first frame of an MP3 counts the frames; without that, any duration is a guess."""
     head = source.bytes_at(0, 10)
@@ -105,7 +196,27 @@ def states_mp3_length(source: Source) -> bool:
         # Four bytes of seven bits each, ID3v2.4 section 3.1.
         offset = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
     frame = source.bytes_at(offset, 4096)
-    return any(mark in frame for mark in MP3_LENGTH_MARKS)
+    mark = next((mark for mark in MP3_LENGTH_MARKS if mark in frame), None)
+    if mark in (None, b"VBRI"):
+        return mark is not None
+    # Where much more follows than it counts bytes, several were joined, and libav falls back on a guess.
+    body = frame[frame.index(mark) + 4 :][:12]
+    num_bytes = int.from_bytes(body[8:12] if body[3:4] and body[3] & 1 else body[4:8])
+    return not (body[3:4] and body[3] & 2) or source.num_bytes - offset <= num_bytes + num_bytes // 16
+
+
+def asf_length_s(source: Source) -> float | None:
+    """Read how long an ASF file is; libav guesses by a bit rate where the file's size is not that of its header.
+
+    Source:
+        Advanced Systems Format 1.2, section 3.2: after id, size, file id, file size, date and packets the play
+        duration in 100 ns, send duration, preroll in ms, and flags, of which the first says that it is live.
+    """
+    head = source.bytes_at(0, LONGEST_MATROSKA_HEAD_BYTES)
+    body = head[head.find(ASF_FILE_PROPERTIES) :][64:92]
+    if ASF_FILE_PROPERTIES not in head or len(body) < 28 or body[24] & 1:
+        return None
+    return int.from_bytes(body[:8], "little") / 1e7 - int.from_bytes(body[16:24], "little") / 1e3 or None
 
 
 def states_matroska_length(source: Source) -> bool:

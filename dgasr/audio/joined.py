@@ -33,8 +33,9 @@ def split_joined(source: Source) -> list[Source]:
         starts = list(_riff_starts(source))
     elif head[:4] == b"OggS" and _is_chained(source):
         starts = list(_ogg_starts(source))
-    if len(starts) == 1:
+    if len(starts) < 2:
         return [source]
+    starts[0] = 0  # what lies before the first is for its decoder to judge
     return [source.part(start, end) for start, end in zip(starts, [*starts[1:], source.num_bytes], strict=True)]
 
 

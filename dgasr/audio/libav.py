@@ -1,6 +1,5 @@
 """Reading with libav: everything that comes in packets. A bad packet costs its own audio only, and times stay right."""
 
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,13 +9,17 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 
-from dgasr.audio.headers import ends_inside_ogg_page, states_matroska_length, states_mp3_length
+from dgasr.audio.headers import (
+    asf_length_s,
+    ends_inside_ogg_page,
+    ends_with_ogg_page,
+    states_matroska_length,
+    states_mp3_length,
+)
 from dgasr.audio.source import AudioConfig, Decoded, Source, Track
 from dgasr.audio.timeline import Timeline, to_array
 from dgasr.errors import AudioError, NoAudioStreamError, NoSuchTrackError, TruncatedError, UnknownFormatError
 from dgasr.records import Gap
-
-logger = logging.getLogger(__name__)
 
 CONTAINERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,loas,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,"
@@ -111,16 +114,25 @@ def open_libav(source: Source, config: AudioConfig, track: Track, *, ignore_leng
         blocks=_grouped(timeline.align(_frames(container, stream, source)), config.block_values),
         audio_track=numbers[index],
         num_audio_tracks=len(numbers),
-        likely_s=source.num_bytes * 8 / codec.bit_rate if ignore_length and codec.name.startswith("pcm_") else 0.0,
+        likely_s=source.num_bytes * 8 / codec.bit_rate if ignore_length and codec.bit_rate else 0.0,
         unreadable_tracks=tuple(number for number in range(len(numbers)) if number not in readable),
     )
+
+
+class _Pipe:
+    """Bytes that can only be read in turn."""
+
+    def __init__(self, source: Source) -> None:
+        self.read = source.read
 
 
 def _open(source: Source, ignore_length: bool) -> Any:
     source.seek(0)
     options = {"format_whitelist": CONTAINERS} | ({"ignore_length": "1"} if ignore_length else {})
     try:
-        return av.open(source, mode="r", options=options, metadata_errors="replace")
+        # Where the length is no guide, libav would look for chunks behind it, eight bytes a step, if it could seek.
+        file = _Pipe(source) if ignore_length else source
+        return av.open(file, mode="r", options=options, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
         source.check()
         raise UnknownFormatError(
@@ -174,13 +186,14 @@ def _tag(track: Any) -> str:
 def _loudest(container: Any, tracks: list[Any]) -> int:
     """Find the index of the track on which there is sound for most of the beginning; of equal ones, of the first."""
     sounding_s = {track.index: 0.0 for track in tracks}
-    for packet in container.demux(tracks):
-        with suppress(av.FFmpegError):
-            for frame in packet.decode():
-                rms = float(np.sqrt(np.mean(np.square(to_array(frame), dtype=np.float64))))
-                sounding_s[packet.stream_index] += frame.samples / frame.sample_rate * (rms > AUDIBLE)
-        if packet.pts is not None and packet.pts * packet.time_base > PROBED_S:
-            break
+    with suppress(IndexError, av.FFmpegError):  # what ends the reading is told of when it is read for good
+        for packet in container.demux(tracks):
+            with suppress(av.FFmpegError):
+                for frame in packet.decode():
+                    rms = float(np.sqrt(np.mean(np.square(to_array(frame), dtype=np.float64))))
+                    sounding_s[packet.stream_index] += frame.samples / frame.sample_rate * (rms > AUDIBLE)
+            if packet.pts is not None and packet.pts * packet.time_base > PROBED_S:
+                break
     # A tenth more is no reason to leave the container's own choice.
     sounding_s[tracks[0].index] *= 1.1
     return max(sounding_s, key=lambda index: sounding_s[index])
@@ -191,6 +204,10 @@ def _declared_s(container: Any, stream: Any, start_s: float | None, source: Sour
     name = container.format.name
     if name in GUESSES_DURATION or (name == "mp3" and not states_mp3_length(source)):
         return None
+    if name == "asf":
+        return asf_length_s(source)
+    if name == "ogg" and not ends_with_ogg_page(source):
+        return None
     if name == "matroska,webm" and not states_matroska_length(source):
         return None
     if not stream.duration:
@@ -198,7 +215,9 @@ def _declared_s(container: Any, stream: Any, start_s: float | None, source: Sour
         end_s = _tagged_s(stream) or (container.duration or 0) / av.time_base * (len(container.streams) == 1)
         return end_s - max(0.0, start_s or 0.0) if end_s else None
     begins_s = 0.0 if start_s is None or stream.start_time is None else stream.start_time * stream.time_base - start_s
-    return float(stream.duration * stream.time_base + max(0.0, begins_s))
+    # Of an AVI file libav fits the duration to what is there; its count of frames is the header's.
+    length = stream.frames or stream.duration if name == "avi" else stream.duration
+    return float(length * stream.time_base + max(0.0, begins_s))
 
 
 def _tagged_s(stream: Any) -> float:
@@ -207,8 +226,8 @@ def _tagged_s(stream: Any) -> float:
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else 0.0
 
 
-def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame | None]:
-    """Decode packets in turn; `None` stands for one that cannot be decoded."""
+def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame | str]:
+    """Decode packets in turn; a text, what libav says, stands for one that cannot be decoded."""
     first_pause_type = PAUSING_CODECS.get(stream.codec_context.name)
     with container:
         packets = container.demux(stream)
@@ -217,17 +236,18 @@ def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame 
                 packet = next(packets)
             except StopIteration:
                 break
+            except IndexError:  # a packet of a stream that was not there at the beginning, as in MPEG-TS
+                packets = container.demux(stream)
+                continue
             except av.FFmpegError as error:
-                logger.debug("%s: reading stops: %s", source.label, error)
-                yield None
+                yield str(error.strerror)
                 break
             if first_pause_type is not None and packet.size and (bytes(packet)[0] >> 3) & 15 >= first_pause_type:
                 continue  # nothing was said: the next timestamp tells for how long
             try:
                 yield from packet.decode()
             except av.FFmpegError as error:
-                logger.debug("%s: a packet cannot be decoded: %s", source.label, error)
-                yield None
+                yield str(error.strerror)
             source.check()
         source.check()
 

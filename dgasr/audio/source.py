@@ -178,7 +178,9 @@ class Source:
         if whence == os.SEEK_END:
             # Asked for again and again to learn the size; a buffered file would drop its buffer each time.
             offset, whence = self.num_bytes + offset, os.SEEK_SET
-        return self._file.seek(offset if whence == os.SEEK_CUR else offset + self._start, whence) - self._start
+        place = self.tell() + offset if whence == os.SEEK_CUR else offset
+        # Damaged headers lead before the beginning; an error here would be printed by libsndfile's wrapper, and lost.
+        return self._file.seek(max(0, place) + self._start) - self._start
 
     def tell(self) -> int:
         """Return the position."""
@@ -212,6 +214,8 @@ class Decoded:
     """Whether the container itself shows that its end is missing."""
     blocks: Iterator[np.ndarray | Gap]
     """Samples in [-1, 1], float32 [frames, channels], and gaps at the same rate; raises `DamagedError` at the end."""
+    share_present: float = 1.0
+    """How much of what the header says of its bytes is there, where `declared_s` does not tell."""
     num_bytes_unread: int = 0
     """Bytes of audio in the file that this decoder does not reach."""
     audio_track: int = 0
@@ -219,4 +223,4 @@ class Decoded:
     unreadable_tracks: tuple[int, ...] = ()
     """Those of its audio tracks that no decoder knows."""
     likely_s: float = 0.0
-    """Duration by the file's size, where its header says nothing true and the audio is not compressed."""
+    """Duration by the file's size, where its header says nothing true and every second takes as many bytes."""

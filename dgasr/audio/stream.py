@@ -58,10 +58,9 @@ def open_audio(file: BinaryIO, name: str, config: AudioConfig) -> "AudioStream":
 def _open(source: Source, config: AudioConfig, track: Track) -> Decoded:
     """Choose a decoder, and refuse what the header makes unusable before anything is decoded."""
     claim = read_chunk_claim(source)
-    if claim is not None and (claim.claimed_bytes is None or claim.is_too_small):
-        decoded = open_libav(source, config, track, ignore_length=True)
-    else:
-        decoded = open_sndfile(source, claim, config.block_values) or open_libav(source, config, track)
+    ignore_length = claim is not None and claim.is_riff and (claim.claimed_bytes is None or claim.is_too_small)
+    sndfile = None if ignore_length else open_sndfile(source, claim, config.block_values)
+    decoded = sndfile or open_libav(source, config, track, ignore_length=ignore_length)
     rate_hz = decoded.sample_rate_hz
     if not config.min_sample_rate_hz <= rate_hz <= config.max_sample_rate_hz or decoded.num_channels < 1:
         raise InvalidHeaderError(
@@ -77,7 +76,13 @@ def _open(source: Source, config: AudioConfig, track: Track) -> Decoded:
         raise NoSuchTrackError(
             f"{source.label}: has one audio track, which is --track 0, not {track}. Choose that, or `auto`."
         )
-    return decoded if claim is None else replace(decoded, num_bytes_unread=claim.second_bytes)
+    if claim is None:
+        return decoded
+    # libsndfile's length is corrected where it is read; libav's may be a guess by what is there.
+    share_present = 1.0 if sndfile is not None else claim.share_present or 1.0
+    if ignore_length and claim.claimed_bytes and decoded.likely_s:
+        decoded = replace(decoded, declared_s=claim.claimed_bytes / source.num_bytes * decoded.likely_s)
+    return replace(decoded, num_bytes_unread=claim.second_bytes, share_present=share_present)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -229,7 +234,8 @@ class AudioStream:
         self._num_samples, self._num_decoded_bytes, self._decoded_s = 0, 0, 0.0
         pieces = self._joined(track, channel)
         while True:
-            with self._stopwatch:
+            # Samples that are no numbers are refused in time; numpy's warning would only be on a terminal.
+            with self._stopwatch, np.errstate(over="ignore", invalid="ignore"):
                 piece = next(pieces, None)
             if piece is None:
                 return

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
+import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
@@ -65,13 +66,14 @@ class Timeline:
         self._is_first = True
         self._position = 0
         self._lost = 0
+        self._cause = ""
         self._jumps: list[str] = []
 
-    def align(self, frames: Iterable[AudioFrame | None]) -> Iterator[np.ndarray | Gap]:
+    def align(self, frames: Iterable[AudioFrame | str | None]) -> Iterator[np.ndarray | Gap]:
         """Yield the samples of all frames, in order, with gaps where audio is missing.
 
         Args:
-            frames: decoded frames; `None` for a packet that could not be decoded.
+            frames: decoded frames; for a packet that could not be decoded what the decoder says of it, if anything.
 
         Yields:
             Samples in [-1, 1], float32 [frames, channels], and gaps.
@@ -84,14 +86,16 @@ class Timeline:
         held: np.ndarray | None = None
         num_bad = num_bad_since = 0
         for frame in frames:
-            if frame is None:
+            samples = self._samples(frame) if isinstance(frame, AudioFrame) else frame
+            if not isinstance(frame, AudioFrame) or not isinstance(samples, np.ndarray):
+                self._cause = self._cause or (f", the first of them: {samples}" if samples else "")
                 num_bad, num_bad_since = num_bad + 1, num_bad_since + 1
                 continue
             gap = self._gap(frame, num_bad_since > 0)
             if held is not None:
                 yield held
             yield from self._fill(gap)
-            held, num_bad_since = self._without_priming(self._samples(frame)), 0
+            held, num_bad_since = self._without_priming(samples), 0
             self._position += gap + len(held)
         if held is None:
             self._refuse(num_bad)
@@ -132,16 +136,20 @@ class Timeline:
         for start in range(0, num_samples, self._rate_hz):
             yield np.zeros((min(self._rate_hz, num_samples - start), self._num_channels), dtype=np.float32)
 
-    def _samples(self, frame: AudioFrame) -> np.ndarray:
-        """Turn a frame into float32 samples, [frames, channels], at the rate and channels of the stream."""
+    def _samples(self, frame: AudioFrame) -> np.ndarray | str:
+        """Turn a frame into float32 samples, [frames, channels], at the stream's rate and channels, or say why not."""
         if frame.sample_rate == self._rate_hz and frame.layout.nb_channels == self._num_channels:
             return to_array(frame)
         key = (frame.sample_rate, frame.layout.name)
         if key not in self._resamplers:
             layout = {1: "mono", 2: "stereo"}.get(self._num_channels, f"{self._num_channels}C")
             self._resamplers[key] = AudioResampler(format="fltp", layout=layout, rate=self._rate_hz)
-        frame.pts = None
-        parts = [to_array(part) for part in self._resamplers[key].resample(frame)]
+        stamp, frame.pts = frame.pts, None
+        try:
+            parts = [to_array(part) for part in self._resamplers[key].resample(frame)]
+        except av.FFmpegError as error:
+            return str(error.strerror)
+        frame.pts = stamp
         return np.concatenate(parts) if parts else np.zeros((0, self._num_channels), dtype=np.float32)
 
     def _without_priming(self, samples: np.ndarray) -> np.ndarray:
@@ -158,15 +166,16 @@ class Timeline:
     def _refuse(self, num_bad: int) -> None:
         if num_bad:
             raise UnknownFormatError(
-                f"{self._label}: none of its {num_bad} packets can be decoded: the audio is encrypted or damaged. "
-                "Get it without protection, or copy it anew."
+                f"{self._label}: none of its {num_bad} packets can be decoded{self._cause}. The audio is encrypted or "
+                "damaged. Get it without protection, or copy it anew."
             )
 
     def _check_loss(self, num_bad: int, num_bad_at_end: int) -> None:
         if self._lost > self._config.tolerance_s * self._rate_hz:
             raise DamagedError(
-                f"{self._label}: {self._lost / self._rate_hz:.2f} s in it are lost or damaged ({num_bad} packets) "
-                "and were taken for silence. Copy the file anew if its source has them, and run the backfill."
+                f"{self._label}: {self._lost / self._rate_hz:.2f} s in it are lost or damaged ({num_bad} packets"
+                f"{self._cause}) and were taken for silence. Copy the file anew if its source has them, and run "
+                "the backfill."
             )
         if self._jumps:
             raise DamagedError(

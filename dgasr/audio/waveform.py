@@ -117,6 +117,8 @@ class Waveform:
         """Compare what was decoded with what was declared."""
         decoded = self._decoded
         decoded_s, declared_s = seconds(self._num_samples), decoded.declared_s
+        if decoded.share_present < 1:
+            declared_s = max(declared_s or 0.0, decoded_s / decoded.share_present)
         if declared_s is not None and decoded_s < declared_s - tolerance_s:
             raise TruncatedError(
                 f"{self._label}: its header says {declared_s:.2f} s, but only {decoded_s:.2f} s can be decoded. "
@@ -134,8 +136,8 @@ class Waveform:
             )
         if decoded.num_bytes_unread:
             raise TruncatedError(
-                f"{self._label}: holds a second chunk of audio, whose {decoded.num_bytes_unread} bytes were not read. "
-                "Write it anew with a program that joins the two, and run the backfill."
+                f"{self._label}: behind its audio {decoded.num_bytes_unread} bytes were not read: a second "
+                "chunk or recording, or its header is wrong. Write it anew with a program that joins them."
             )
 
 

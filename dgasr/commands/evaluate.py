@@ -50,6 +50,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     chosen.add_argument(
         "--limit", type=positive_int, default=0, metavar="N", help="at most N utterances, spread over the sets"
     )
+    chosen.add_argument("--skip-missing", action="store_true", help="leave out utterances whose audio is not there")
     parser.add_argument(
         "--baseline", metavar="faster-whisper:DIR",
         help="also score faster-whisper (int8, greedy, as many threads) on the same utterances, side by side; "
@@ -75,13 +76,24 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ConfigError: flags that do not go together, or that name what is not there; before any work.
     """
-    from dgasr.training.manifests import Selection, read_manifest, select_utterances
+    from dgasr.training.manifests import Selection, missing_files, read_manifest, select_utterances
 
     if options.run_name:
         options.model, options.adapter = _weights_of(options)
-    selection = Selection(languages=options.languages, sets=options.sets, limit=options.limit)
+    selection = Selection(
+        languages=options.languages, sets=options.sets, limit=options.limit, skip_missing=options.skip_missing
+    )
     # refused now, and not after a large model was loaded
-    utterances = select_utterances(read_manifest(options.manifest), selection)
+    listed = read_manifest(options.manifest)
+    utterances = select_utterances(listed, selection)
+    missing = missing_files(listed if options.skip_missing else utterances)
+    if missing and not options.skip_missing:
+        raise ConfigError(
+            f"{options.manifest}: {len(missing)} audio files are not there. Bring them, or score the rest with "
+            "--skip-missing:\n" + "\n".join(missing)
+        )
+    if missing:
+        sys.stderr.write(f"left out, since they are not there: {len(missing)} audio files\n")
     check_output_file("--json", options.json)
     check_output_file("--worst-file", options.worst_file)
     if options.worst_file and not options.worst:

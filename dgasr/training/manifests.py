@@ -93,6 +93,11 @@ def _read_line(line: str, where: str, folder: Path) -> Utterance:
     if not isinstance(row, dict):
         raise ConfigError(f'{where}: a JSON {type(row).__name__}, not an object. Write {{"audio_filepath": …}}.')
     duration, offset = _time(row, "duration", where), _time(row, "offset", where) if "offset" in row else 0.0
+    if "audio_track" in row:  # as `dgasr export` writes it where channels were transcribed each by itself
+        raise ConfigError(
+            f"{where}: is of one track and channel of its file, and here the mix is read. Write that channel into a "
+            "file of its own, and leave the fields `audio_track` and `channel` out."
+        )
     if duration == 0.0:
         raise ConfigError(f"{where}: `duration` is 0. Give the utterance's length in seconds, or leave the line out.")
     return Utterance(
@@ -175,6 +180,8 @@ class Selection:
     """Values of the field `set`; empty for every set."""
     limit: int = 0
     """Utterances at most, spread over the sets; 0 for all."""
+    skip_missing: bool = False
+    """Whether utterances are left out whose audio file is not there."""
 
     def __post_init__(self) -> None:
         if self.limit < 0:
@@ -202,14 +209,19 @@ def select_utterances(utterances: Sequence[Utterance], selection: Selection) -> 
     """
     _check_known("--languages", selection.languages, {utterance.language for utterance in utterances})
     _check_known("--sets", selection.sets, {utterance.set_name or "" for utterance in utterances})
+    gone = set(missing_files(utterances)) if selection.skip_missing else ()
     chosen = [
         utterance
         for utterance in utterances
-        if (not selection.languages or utterance.language in selection.languages)
+        if utterance.audio_filepath not in gone
+        and (not selection.languages or utterance.language in selection.languages)
         and (not selection.sets or utterance.set_name in selection.sets)
     ]
     if not chosen:
-        raise ConfigError("No utterance is of these sets and of these languages. Leave out --sets or --languages.")
+        left_out = f", {len(gone)} files of it being left out as missing" if gone else ""
+        raise ConfigError(
+            f"No utterance is of these sets and of these languages{left_out}. Leave out --sets or --languages."
+        )
     if not selection.limit or selection.limit >= len(chosen):
         return chosen
     groups: dict[str, list[int]] = {}
@@ -222,6 +234,12 @@ def select_utterances(utterances: Sequence[Utterance], selection: Selection) -> 
         for i in range(share)
     )
     return [chosen[n] for n in kept]
+
+
+def missing_files(utterances: Iterable[Utterance]) -> list[str]:
+    """List the audio files of utterances that are not there, each once, in the manifest's order."""
+    paths = dict.fromkeys(utterance.audio_filepath for utterance in utterances)
+    return [path for path in paths if not os.path.exists(path)]
 
 
 def _shares(sizes: Sequence[int], limit: int) -> list[int]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.audio.headers import ends_inside_ogg_page, read_chunk_claim, states_mp3_length
+from dgasr.audio.headers import ends_inside_ogg_page, ends_with_ogg_page, read_chunk_claim, states_mp3_length
 from dgasr.audio.source import Source
 
 SAMPLES = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
@@ -28,14 +28,14 @@ def test_a_whole_file_holds_all_that_it_claims(kind):
     assert (claim.share_present, claim.is_too_small) == (1.0, False)
 
 
-@pytest.mark.parametrize("kind", ["WAV", "AIFF", "RF64"])
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "RF64", "AU", "CAF", "W64", "NIST"])
 def test_half_a_file_holds_half_of_what_it_claims(kind):
     data = written(kind)
-    claim = read_chunk_claim(source(data[: len(data) // 2]))
+    claim = read_chunk_claim(source(data[: len(data) - SAMPLES.size]))
     assert claim.share_present == pytest.approx(0.5, abs=0.01)
 
 
-@pytest.mark.parametrize("kind", ["FLAC", "OGG", "AU"])
+@pytest.mark.parametrize("kind", ["FLAC", "OGG", "VOC"])
 def test_other_formats_claim_nothing_here(kind):
     assert read_chunk_claim(source(written(kind))) is None
 
@@ -54,3 +54,21 @@ def test_an_ogg_file_cut_anywhere_ends_inside_a_page():
 def test_an_mp3_states_its_length_in_its_first_frame_or_not_at_all(tmp_path, encode, write_xing, expected):
     encode(tmp_path / "a.mp3", SAMPLES[None], 16_000, "libmp3lame", write_xing=write_xing)
     assert states_mp3_length(source((tmp_path / "a.mp3").read_bytes())) is expected
+
+
+@pytest.mark.parametrize(("kind", "is_read_on"), [("AU", 0), ("CAF", 0), ("AIFF", 0), ("NIST", 1), ("W64", 1)])
+def test_a_recording_behind_another_is_told_of(kind, is_read_on):
+    data = written(kind)
+    claim = read_chunk_claim(source(data + bytes(100) + data))
+    assert (claim.share_present > 2, claim.second_bytes > 32_000) == ((True, False) if is_read_on else (False, True))
+    alone = read_chunk_claim(source(data + bytes(100)))
+    assert (alone.share_present, alone.second_bytes) == (1.0, 0)
+
+
+def test_a_joined_mp3_and_an_ogg_file_with_a_long_tail_state_no_length(tmp_path, encode):
+    encode(tmp_path / "a.mp3", SAMPLES[None], 16_000, "libmp3lame")
+    data = (tmp_path / "a.mp3").read_bytes()
+    assert states_mp3_length(source(data))
+    assert not states_mp3_length(source(data + data))
+    assert ends_with_ogg_page(source(written("OGG")))
+    assert not ends_with_ogg_page(source(written("OGG") + bytes(100_000)))

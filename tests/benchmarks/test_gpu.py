@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import gpu
-from dgasr.errors import IntegrityError
+from dgasr.errors import ConfigError, IntegrityError
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,20 @@ def test_what_there_is_no_time_for_and_what_fails_is_told(tmp_path, monkeypatch)
     with pytest.raises(IntegrityError, match="loading"):
         gpu.main(["--device", "cpu", "--out", str(tmp_path)])
     assert "ZeroDivisionError: division by zero" in (tmp_path / "report.md").read_text()
+
+
+def test_a_folder_of_another_request_and_a_host_s_whole_memory_are_refused(out):
+    with pytest.raises(ConfigError, match="holds figures of"):
+        gpu.main(["--device", "cpu", "--out", str(out), "--model", "tiny"])
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        gpu.main(["--device", "cpu", "--out", str(out), "--batch", "0"])
+
+
+def test_a_table_of_ones_own_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "CASES", ())
+    gpu.main(
+        ["--device", "cpu", "--out", str(tmp_path), "--model", "tiny", "--batch", "1", "--canvas", "8", "--steps", "1"]
+    )
+    page = (tmp_path / "report.md").read_text()
+    assert "| ours | 1 | 8 | 1 |" in page
+    assert "| transformers | 1 | 8 | 1 |" in page

@@ -7,7 +7,9 @@ import soundfile
 from dgasr import baseline, evaluator
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredUtterance
+from dgasr.samples import MANIFEST, SAMPLES
 from dgasr.stages import engine
+from dgasr.training.manifests import Selection, read_manifest, select_utterances
 
 
 def evaluation(path: str, max_steps: int, seed_canvas: str, rescore: str) -> Evaluation:
@@ -152,3 +154,19 @@ def test_a_file_for_the_worst_without_a_number_is_refused(dgasr, manifest: Path,
 def test_comparing_ways_and_systems_at_once_is_refused(dgasr, manifest: Path):
     code, _, err = dgasr("evaluate", manifest, "--compare", "--baseline", "faster-whisper:ct2")
     assert (code, "--baseline" in err) == (2, True)
+
+
+def test_missing_files_are_named_in_one_message_and_left_out_on_request(dgasr, tmp_path):
+    rows = [json.loads(line) for line in MANIFEST.read_text().splitlines()][:4]
+    for row in rows:
+        row["audio_filepath"] = str(SAMPLES / row["audio_filepath"])
+    for name, row in zip(("gone.wav", "away.wav"), rows, strict=False):
+        row["audio_filepath"] = str(tmp_path / name)
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = dgasr("evaluate", manifest)
+    assert (code, "2 audio files are not there" in err, "gone.wav" in err, "away.wav" in err) == (2, True, True, True)
+    code, _, err = dgasr("evaluate", manifest, "--skip-missing")
+    assert (code, "left out, since they are not there: 2" in err) == (0, True)
+    kept = select_utterances(read_manifest(manifest), Selection(skip_missing=True))
+    assert [utterance.text for utterance in kept] == [row["text"] for row in rows[2:]]
