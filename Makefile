@@ -15,7 +15,7 @@ SILERO := $(shell sed -n '/^silero-vad==/p' requirements.lock)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench parity gpu figures fuzz e2e chaos proofs listing samples checkpoint base-checkpoint unheard lock clean
+.PHONY: help setup format check test demo server deploy worker-control worker-cpu worker-gpu bench parity gpu load figures fuzz e2e chaos proofs listing samples checkpoint base-checkpoint unheard lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -80,6 +80,11 @@ parity: setup ## decoding beside transformers' generate, on the published struct
 
 gpu: setup ## all that a GPU has to show: loading, parity, speed; 40 minutes, goes on where it was stopped (GPU="--adapter owner/name")
 	$(BIN)/python -m benchmarks gpu $(GPU)
+
+# Flags of the load test, such as LOAD="--clients 50 --seconds 20".
+LOAD ?=
+load: setup ## `dgasr serve` under 200 clients for a minute: no error, no wrong text (LOAD="--clients 50")
+	$(ONE_THREAD) $(BIN)/python -m benchmarks load $(LOAD)
 
 figures: ## how large the project is: files, lines, the longest file
 	$(PYTHON) -m tools.figures

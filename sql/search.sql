@@ -25,8 +25,10 @@ heard as materialized (
             ),
             list_filter(terms(segments.text), lambda term: list_contains(terms(query), term))
         ) as hits,
-        -- no `and`, which would look for the phrase in all of them
-        if(len(hits) >= greatest(len(terms(query)), 2), says(segments.text, query), false) as is_as_asked
+        -- `if`, since `and` would look for the phrase in all of them
+        if(
+            len(terms(query)) > 1 and len(hits) >= len(terms(query)), says(segments.text, query), false
+        ) as is_as_asked
     from segments
     join latest using (recipe_id, recording_id)
     where terms(query) <> []

@@ -86,6 +86,21 @@ def test_two_people_on_two_channels_leave_a_hint():
     assert not report_of("antiphase.flac")[0].channels_differ
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"), [("overlap_2ch.wav", {"channels": "each"}), ("two_tracks.mp4", {"track": "each"})]
+)
+def test_two_people_are_heard_each_by_themselves(model, name, settings):
+    transcript = transcribe(FAULTS / name, model, audio_config=AudioConfig(**settings))
+    lengths, words = {}, {}
+    for heard in transcript.segments:
+        place = heard.segment.audio_track, heard.segment.channel
+        lengths[place] = lengths.get(place, 0) + heard.segment.num_samples
+        words[place] = words.get(place, 0) + len(heard.words)
+    assert len(lengths) == 2
+    assert len(set(lengths.values())) == 1
+    assert min(words.values()) >= 5
+
+
 @pytest.mark.parametrize("name", ["live_mp3.mkv", "dtx.amr", "pipe.wv", "gap90.ts"])
 def test_a_duration_that_is_not_stated_is_unknown(name):
     assert report_of(name)[0].declared_s is None

@@ -23,6 +23,10 @@ OLD_FOLDERS = frozenset({"commits", "manifests", "claims"})
 """What stood at the top of a lake before Delta Lake, and does not now."""
 
 
+UNFIT = re.compile(r"[\[\]^|\\\x00-\x1f\x7f]")
+"""What no Delta table's path may hold, whether encoded or not: deltalake panics at it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lake:
     """A lake, open for reading."""
@@ -96,6 +100,9 @@ def open_lake(lake: str) -> Lake:
     uri = lake_uri_of(lake)
     if re.search("%[0-9A-Fa-f]{2}", uri):
         raise ConfigError(f"{uri}: Delta Lake takes the '%' in it for an encoded character. Choose another name.")
+    unfit = UNFIT.search(uri) or (re.search("[#?]", uri) if "://" in uri else None)
+    if unfit:
+        raise ConfigError(f"{uri!r}: Delta Lake opens no table whose path holds {unfit[0]!r}. Choose another name.")
     if "://" not in uri:
         return Lake(uri=uri, filesystem=pyarrow.fs.LocalFileSystem(), root=uri)
     root = uri.removeprefix("s3://")

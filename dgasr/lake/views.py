@@ -203,11 +203,11 @@ def scan_statement(name: str, paths: Sequence[str]) -> str:
         for field in list(fields)[: len(fields) - len(in_path)]
     )
     values = "".join(
-        f",\n    regexp_extract(filename, '/{field.name}=([^/]+)/', 1)::{_type(field.type)} as \"{field.name}\""
+        f",\n    regexp_extract(filename, '.*/{field.name}=([^/]+)/', 1)::{_type(field.type)} as \"{field.name}\""
         for field in in_path
     )
     # Partitions are taken from the name of the file and not by hive_partitioning, which excludes `schema`; a filter on
-    # them leaves files out all the same.
+    # them leaves files out all the same. The last folder of that name counts: the lake may lie below another.
     return (
         f"create or replace view {name} as\nselect\n    * exclude (filename){values}\n"
         f"from read_parquet([\n    {files}\n], filename = true, schema = map {{\n    {columns}\n}});\n"

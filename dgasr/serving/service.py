@@ -20,6 +20,9 @@ from dgasr.serving.fetch import FetchError, TooLargeError, fetch_audio
 from dgasr.serving.live import BusyError, LiveTranscriber
 from dgasr.serving.prepare import Prepared, Preparer
 
+FORM_BYTES = 65_536
+"""What a form may hold beside its file."""
+
 POLL_S = 0.25
 """How often a request that waits looks whether its client is still there."""
 
@@ -29,7 +32,7 @@ class ServingConfig:
     """What a request may take.
 
     max_bytes: of an upload, or of what is behind an `audio_url`.
-    timeout_s: from the last byte to the answer; 504 after that.
+    timeout_s: for a request to come whole, and then for its answer: 408 and 504 after that.
     retry_after_s: what a client is told to wait where the queue is full.
     token: that clients must send as `Authorization: Bearer …`; empty for none.
     allowed_hosts: of an `audio_url`: names, `*` for all that are public, nothing for none.
@@ -61,7 +64,11 @@ class Service:
         """Answer one request; language and form are those of its address, if it has any there."""
         with tempfile.TemporaryDirectory(prefix="dgasr-serve-") as folder:
             path = Path(folder) / "audio"
-            fields = await self._receive(request, path)
+            try:
+                async with asyncio.timeout(self._config.timeout_s):
+                    fields = await self._receive(self._bounded(request), path)
+            except TimeoutError as error:
+                raise _refusal(408, f"no whole request within {self._config.timeout_s:g} s.", "timeout") from error
             language = language or fields.get("language") or self._languages[0]
             form = form or fields.get("response_format") or "json"
             if language not in self._languages:
@@ -86,10 +93,7 @@ class Service:
 
     async def _receive(self, request: Request, path: Path) -> dict[str, str]:
         """Write the audio of a request into a file, whatever way it comes; return its other fields."""
-        declared = int(request.headers.get("Content-Length") or 0)
         kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
-        if declared > self._config.max_bytes + 65_536:  # of a form's other parts
-            raise self._too_large()
         if kind == "application/json":
             return await self._from_url(await self._json(request), path)
         if kind != "multipart/form-data":
@@ -105,6 +109,22 @@ class Service:
         except MultiPartException as error:
             raise _refusal(400, f"the form cannot be read: {error.message}.", "invalid_request") from error
         return names
+
+    def _bounded(self, request: Request) -> Request:
+        """Let a request end where it gets too large, before a form of it is spooled to the disk."""
+        count, most = 0, self._config.max_bytes + FORM_BYTES
+        if int(request.headers.get("Content-Length") or 0) > most:
+            raise self._too_large()
+
+        async def receive() -> Any:
+            nonlocal count
+            message = await request.receive()
+            count += len(message.get("body", b""))
+            if count > most:
+                raise self._too_large()
+            return message
+
+        return Request(request.scope, receive)
 
     async def _json(self, request: Request) -> dict[str, str]:
         try:

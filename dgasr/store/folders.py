@@ -6,7 +6,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import BinaryIO
 
@@ -51,7 +51,7 @@ def list_file_uris(prefix: str) -> Iterator[str]:
 def open_file(recording: Recording) -> BinaryIO:
     """Open the version of a file that was listed."""
     path, label = local_path(recording.uri), recording.uri
-    try:
+    with _errors(label):
         # Opening a pipe would wait for a writer for ever.
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -60,26 +60,19 @@ def open_file(recording: Recording) -> BinaryIO:
         if _etag(status) != recording.etag:
             raise ChangedDuringReadError(f"{label}: was replaced after it was listed. Run again: it is a new version.")
         return io.BufferedReader(_LocalFile(path, "rb"), buffer_size=2**18)
-    except OSError as error:
-        raise _translated(error, label) from error
 
 
 def read_file(uri: str) -> bytes:
     """Read a whole file."""
-    try:
-        with open(local_path(uri), "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise _translated(error, uri) from error
+    with _errors(uri), open(local_path(uri), "rb") as file:
+        return file.read()
 
 
 def write_file(uri: str, data: bytes) -> None:
     """Write a whole file, or replace it; readers see the old one or the new one."""
     path = local_path(uri)
-    try:
+    with _errors(uri):
         os.replace(_write_beside(path, data), path)
-    except OSError as error:
-        raise _translated(error, uri) from error
 
 
 def write_file_if_absent(uri: str, data: bytes) -> bool:
@@ -102,21 +95,16 @@ def write_file_if_absent(uri: str, data: bytes) -> bool:
 
 def delete_file(uri: str) -> None:
     """Delete a file; nothing happens where there is none."""
-    try:
-        with suppress(FileNotFoundError):
-            os.unlink(local_path(uri))
-    except OSError as error:
-        raise _translated(error, uri) from error
+    with _errors(uri), suppress(FileNotFoundError):
+        os.unlink(local_path(uri))
 
 
 class _LocalFile(io.FileIO):
     """A file whose read errors are this project's."""
 
     def readinto(self, buffer: object) -> int:  # type: ignore[override]
-        try:
+        with _errors(local_uri(str(self.name))):
             return super().readinto(buffer)  # type: ignore[arg-type]
-        except OSError as error:
-            raise _translated(error, local_uri(str(self.name))) from error
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -182,6 +170,15 @@ def _write_beside(path: str, data: bytes) -> str:
             os.unlink(temporary)  # on a full disk, half of it would take the room that is needed
         raise
     return temporary
+
+
+@contextmanager
+def _errors(label: str) -> Iterator[None]:
+    """Turn errors of the operating system into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise _translated(error, label) from error
 
 
 def _translated(error: OSError, label: str) -> Exception:

@@ -9,7 +9,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, BinaryIO, NoReturn
@@ -102,22 +102,18 @@ def open_s3(recording: Recording) -> BinaryIO:
 
 def read_s3(uri: str) -> bytes:
     """Read a whole object."""
-    try:
+    with _errors(uri):
         return _body(uri)
-    except S3_ERRORS as error:
-        raise_translated(error, uri)
 
 
 def write_s3(uri: str, data: bytes) -> None:
     """Write a whole object, or replace it."""
     bucket, key = split_s3(uri)
-    try:
+    with _errors(uri):
         if len(data) < MULTIPART_BYTES:
             _client().put_object(Bucket=bucket, Key=key, Body=data)
         else:
             _client().upload_fileobj(io.BytesIO(data), bucket, key, Config=MULTIPART)
-    except S3_ERRORS as error:
-        raise_translated(error, uri)
 
 
 def write_s3_if_absent(uri: str, data: bytes) -> bool:
@@ -135,10 +131,8 @@ def write_s3_if_absent(uri: str, data: bytes) -> bool:
 def delete_s3(uri: str) -> None:
     """Delete an object; nothing happens where there is none."""
     bucket, key = split_s3(uri)
-    try:
+    with _errors(uri):
         _client().delete_object(Bucket=bucket, Key=key)
-    except S3_ERRORS as error:
-        raise_translated(error, uri)
 
 
 class _RangedObject(io.RawIOBase):
@@ -172,10 +166,8 @@ class _RangedObject(io.RawIOBase):
         return len(data)
 
     def _range(self, start: int, end: int) -> bytes:
-        try:
+        with _errors(self._recording.uri):
             data = _body(self._recording.uri, Range=f"bytes={start}-{end - 1}", IfMatch=f'"{self._recording.etag}"')
-        except S3_ERRORS as error:
-            raise_translated(error, self._recording.uri)
         if len(data) != end - start:
             raise TransientError(f"{self._recording.uri}: a read of {end - start} bytes gave {len(data)}. Try again.")
         return data
@@ -233,6 +225,15 @@ def _timestamp(value: Any) -> datetime:
     except (TypeError, ValueError):
         return botocore.utils.parse_timestamp(value)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@contextmanager
+def _errors(uri: str) -> Iterator[None]:
+    """Turn errors of boto3 into ours."""
+    try:
+        yield
+    except S3_ERRORS as error:
+        raise_translated(error, uri)
 
 
 def error_code(error: Exception) -> str:

@@ -93,6 +93,11 @@ def _read_line(line: str, where: str, folder: Path) -> Utterance:
     if not isinstance(row, dict):
         raise ConfigError(f'{where}: a JSON {type(row).__name__}, not an object. Write {{"audio_filepath": …}}.')
     duration, offset = _time(row, "duration", where), _time(row, "offset", where) if "offset" in row else 0.0
+    if "audio_track" in row:  # as `dgasr export` writes it where channels were transcribed each by itself
+        raise ConfigError(
+            f"{where}: is of one track and channel of its file, and here the mix is read. Write that channel into a "
+            "file of its own, and leave the fields `audio_track` and `channel` out."
+        )
     if duration == 0.0:
         raise ConfigError(f"{where}: `duration` is 0. Give the utterance's length in seconds, or leave the line out.")
     return Utterance(

@@ -23,8 +23,10 @@ from dgasr.training.batches import Batches
 from dgasr.training.manifests import Utterance
 from dgasr.training.settings import RunConfig, TrainConfig
 from dgasr.training.trainer import (
+    CHECKPOINTS,
     METRICS_FILE,
     SAMPLES_FILE,
+    STATE_FILE,
     AsrTrainer,
     Losses,
     Numbered,
@@ -32,6 +34,7 @@ from dgasr.training.trainer import (
     checkpoint_feed_forward,
     choose_trainable,
     last_checkpoint,
+    load_trained,
     save_trained,
     set_dropout,
 )
@@ -120,23 +123,33 @@ def train_run(
         config.num_batches, config.seed,
     )  # fmt: skip
     measured = _validation_batches(model, validation, config)
-    _begin(run, config, model, must_resume=must_resume)
+    finished = _begin(run, config, model, must_resume=must_resume)
     model.to(device)
     choose_trainable(model, config.train)
     set_dropout(model, config.dropout)
     if config.gradient_checkpointing:
         checkpoint_feed_forward(model)
     resumed = last_checkpoint(run.out)
-    _forget_rows_after(run.out, int(resumed.name.split("-")[1]) if resumed else 0)
+    done = int(resumed.name.split("-")[1]) if resumed else 0
+    if finished:
+        load_trained(model, resumed if resumed and done == finished else run.out / "final")
+        model.eval()
+        return finished
+    _forget_rows_after(run.out, done)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.out / "tensorboard")  # the library takes it from nowhere else
-    trainer = AsrTrainer(Losses(model, config), config, run, Numbered(batches), measured, device, sample)
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if resumed and done == config.steps:  # killed before it wrote what it had come to
+        load_trained(model, resumed)
+        steps, is_first = done, True
+    else:
+        trainer = AsrTrainer(Losses(model, config), config, run, Numbered(batches, spare=1), measured, device, sample)
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        steps, is_first = int(trainer.state.global_step), trainer.is_world_process_zero()
     model.eval()
-    if trainer.is_world_process_zero():
-        dtype = torch.float16 if run.is_half else torch.float32
-        save_trained(model, run.out / "final", dtype)
-        _keep_best(trainer, run.out)
-    return int(trainer.state.global_step)
+    if is_first:
+        _keep_best(run.out)
+        save_trained(model, run.out / "final", torch.float16 if run.is_half else torch.float32)
+        _write_down(run, config, model, finished=steps)
+    return steps
 
 
 def _validation_batches(model: AsrModel, validation: Sequence[Utterance], config: TrainConfig) -> Numbered | None:
@@ -149,20 +162,30 @@ def _validation_batches(model: AsrModel, validation: Sequence[Utterance], config
     )
 
 
-def _begin(run: RunConfig, config: TrainConfig, model: AsrModel, *, must_resume: bool) -> None:
-    """Write the run down, or check that the one that lies there is the same."""
-    out, path = run.out, run.out / RUN_FILE
-    fingerprint = config.fingerprint(model.identity.digest if has_lora(model) else "")
-    known = json.loads(path.read_text(encoding="utf-8"))["fingerprint"] if path.is_file() else None
+def _begin(run: RunConfig, config: TrainConfig, model: AsrModel, *, must_resume: bool) -> int:
+    """Write the run down, or check that the one that lies there is the same; return its steps if it is finished."""
+    path = run.out / RUN_FILE
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if must_resume and known is None:
-        raise ConfigError(f"--resume: no run lies in {out}. Leave it out to begin one.")
-    if known not in (None, fingerprint):
-        raise ConfigError(f"{out} is a run of other settings, seed or weights. Give those, or another --run-name.")
-    out.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    written = {"fingerprint": fingerprint, "base": run.base, "settings": asdict(config)}
-    partial.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+        raise ConfigError(f"--resume: no run lies in {run.out}. Leave it out to begin one.")
+    if known is None:
+        run.out.mkdir(parents=True, exist_ok=True)
+        _write_down(run, config, model, finished=0)
+        return 0
+    if known["fingerprint"] != _fingerprint(config, model):
+        raise ConfigError(f"{run.out} is a run of other settings, seed or weights. Give those, or another --run-name.")
+    return int(known["finished"])
+
+
+def _fingerprint(config: TrainConfig, model: AsrModel) -> str:
+    return config.fingerprint(model.identity.digest if has_lora(model) else "")
+
+
+def _write_down(run: RunConfig, config: TrainConfig, model: AsrModel, *, finished: int) -> None:
+    written = {"fingerprint": _fingerprint(config, model), "base": run.base, "finished": finished}
+    partial = (run.out / RUN_FILE).with_suffix(".partial")
+    partial.write_text(json.dumps({**written, "settings": asdict(config)}, indent=2) + "\n", encoding="utf-8")
+    partial.replace(run.out / RUN_FILE)
 
 
 def _forget_rows_after(out: Path, step: int) -> None:
@@ -174,10 +197,11 @@ def _forget_rows_after(out: Path, step: int) -> None:
             path.write_text("".join(kept), encoding="utf-8")
 
 
-def _keep_best(trainer: AsrTrainer, out: Path) -> None:
+def _keep_best(out: Path) -> None:
     """Copy the weights of the lowest validation loss; with none measured, there is no `best`."""
-    best = trainer.state.best_model_checkpoint
-    if best is None or not Path(best).is_dir():
+    last = last_checkpoint(out)
+    best = json.loads((last / STATE_FILE).read_text(encoding="utf-8"))["best_model_checkpoint"] if last else None
+    if best is None or not (best := out / CHECKPOINTS / Path(best).name).is_dir():
         return
     shutil.rmtree(out / "best", ignore_errors=True)
     ignored = shutil.ignore_patterns("optimizer*", "scheduler*", "rng_state*", "trainer_state.json", "*.bin")

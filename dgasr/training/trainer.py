@@ -87,13 +87,19 @@ class Losses(nn.Module):
 
 
 class Numbered(Dataset[dict[str, Any]]):
-    """Batches by number, as what the library moves to the device."""
+    """Batches by number, as what the library moves to the device.
 
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
+    Args:
+        batches: what is numbered.
+        spare: batches beyond them. A loader that is asked for more than it has ends its processes in the middle of the
+            last step, and what goes wrong there ends the run: training has one more than it takes.
+    """
+
+    def __init__(self, batches: Batches, spare: int = 0) -> None:
+        self._batches, self._spare = batches, spare
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._batches) + self._spare
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         batch = self._batches[number]
@@ -196,10 +202,7 @@ class AsrTrainer(Trainer):
         save_trained(self._model, Path(output_dir), torch.float32)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if has_lora(self._model):
-            copy_adapter(self._model, resume_from_checkpoint)
-        else:
-            load_weights(self._model, Path(resume_from_checkpoint))
+        load_trained(self._model, Path(resume_from_checkpoint))
 
 
 def save_trained(model: AsrModel, folder: Path, dtype: torch.dtype) -> None:
@@ -209,6 +212,14 @@ def save_trained(model: AsrModel, folder: Path, dtype: torch.dtype) -> None:
     else:
         save_model(model, folder, dtype)
         model.tokenizer.save(folder)
+
+
+def load_trained(model: AsrModel, folder: Path) -> None:
+    """Read what `save_trained` wrote, in place."""
+    if has_lora(model):
+        copy_adapter(model, str(folder))
+    else:
+        load_weights(model, folder)
 
 
 def last_checkpoint(out: Path) -> Path | None:

@@ -64,3 +64,11 @@ def test_an_endpoint_without_tls_is_allowed_where_it_is_named(monkeypatch):
     assert (options["aws_region"], options["aws_conditional_put"]) == ("eu-north-1", "etag")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example")
     assert open_lake("s3://b/l").storage_options["aws_allow_http"].lower() == "false"
+
+
+@pytest.mark.parametrize(
+    "lake", ["/lakes/[old]", "/lakes/a^b", "/lakes/a\\b", "/lakes/a|b", "s3://b/a#b", "s3://b/a?b"]
+)
+def test_a_name_that_delta_lake_cannot_open_is_refused(lake):
+    with pytest.raises(ConfigError, match="Choose another name"):
+        open_lake(lake)

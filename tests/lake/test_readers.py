@@ -3,15 +3,20 @@
 import json
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
+import boto3
 import duckdb
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 import dgasr.lake
 from dgasr.errors import ConfigError
 from dgasr.lake.commit import commit_shard
+from dgasr.lake.location import open_lake
 from dgasr.lake.schema import VIEWS
 from dgasr.lake.upkeep import CompactionConfig, compact
 from dgasr.lake.views import attach_script
@@ -135,6 +140,49 @@ def test_another_duckdb_gets_all_tables_and_views(small_lake):
             ("forty two",)
         ]
         assert connection.execute("select num_recordings from throughput").fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "env=prod",
+        "date=2020-05-05/recipe_id=x/row_kind=recording",
+        "a b+c",
+        "100% sure",
+        "ünï 測試",
+        "..a..b",
+        "q'u#o?te",
+    ],
+)
+def test_a_lake_lies_below_a_folder_of_any_name(tmp_path, three_recordings, folder):
+    lake = str(tmp_path / folder / "lake")
+    commit_shard(lake, three_recordings)
+    asked = "select recipe_id, \"date\", text from segments where text <> '' order by all"
+    expected = [("f00d", date(2026, 1, 2), text) for text in ("One two, two", "forty two", "three")]
+    assert ask(lake, asked) == expected
+    with duckdb.connect() as connection:
+        connection.execute(attach_script(lake))
+        assert connection.execute(asked).fetchall() == expected
+    dataset = DeltaTable(f"{lake}/transcripts").to_pyarrow_dataset()
+    assert dataset.count_rows(filter=pyarrow.dataset.field("row_kind") == "recording") == 3
+    if "recipe_id=" not in folder:  # a reader of Parquet alone takes the first folder of a name
+        with duckdb.connect() as connection:
+            query = 'select recipe_id, "date", text from read_parquet($paths, hive_partitioning = true)'
+            paths = dgasr.lake.part_uris(lake, "segments")
+            rows = connection.execute(f"{query} where text <> '' order by all", {"paths": paths}).fetchall()
+        assert rows == expected
+
+
+@pytest.mark.parametrize("prefix", ["env=prod/a b+c", "date=2020-05-05/100% ünï 測試"])
+def test_a_lake_lies_in_a_bucket_with_dots_below_a_prefix_of_any_name(s3_endpoint, three_recordings, prefix):
+    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket="my.lakes.example")
+    lake = f"s3://my.lakes.example/{prefix}"
+    commit_shard(lake, three_recordings)
+    asked = 'select recipe_id, "date", count(*) from segments group by all'
+    assert ask(lake, asked) == [("f00d", date(2026, 1, 2), 5)]
+    opened = open_lake(lake)
+    table = DeltaTable(opened.table_uri("transcripts"), storage_options=dict(opened.storage_options))
+    assert table.to_pyarrow_dataset().count_rows() == 8
 
 
 def test_an_empty_lake_is_attached_empty(empty_lake):

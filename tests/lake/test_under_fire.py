@@ -17,7 +17,7 @@ from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, vacuum
 from dgasr.lake.views import connect
 from tests.lake import fire
 
-SHARD_IDS = [f"{number:02d}" for number in range(12)]
+SHARD_IDS = [f"{number:02d}" for number in range(8)]
 SEED = int(os.environ.get("DGASR_FIRE_SEED", "20261121"))
 ROUNDS = int(os.environ.get("DGASR_FIRE_ROUNDS", "4"))
 """More of both in a longer fire: `DGASR_FIRE_ROUNDS=50 DGASR_FIRE_SEED=7 pytest tests/lake/test_under_fire.py`."""

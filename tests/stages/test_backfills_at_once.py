@@ -18,13 +18,13 @@ from dgasr.stages.heartbeat import Progress
 from dgasr.stages.selection import Selection, find_backlog
 from tests.stages.conftest import FakeTranscriber, engine_of
 
-NUM_DAYS = 8
+NUM_DAYS = 5
 """Each a shard of its own, or two where one backfill sees more of the day than the other."""
 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Sixteen short recordings in two folders, two on each day, and one that is no audio."""
+    """Ten short recordings in two folders, two on each day, and one that is no audio."""
     noise = 0.1 * np.random.default_rng(3).standard_normal(16_000)
     for day in range(NUM_DAYS):
         at = datetime(2026, 1, 1 + day, tzinfo=UTC).timestamp()

@@ -42,44 +42,39 @@ def test_a_recording_at_two_sources_comes_once(folder: Path):
     assert found == [f"{folder}/in/a.wav", f"{folder}/in/b.wav", f"{folder}/in/deep/b.wav"]
 
 
-def test_a_folder_speaks_for_what_is_in_it_and_for_nothing_beside_it(folder: Path):
-    listing = Listing([f"{folder}/in"])
+@pytest.mark.parametrize(
+    ("source", "covered", "others"),
+    [
+        ("in", ["in/gone.wav", "in/deep/gone.wav"], ["in.wav", "other/c.wav"]),  # a folder
+        ("in/a.wav", ["in/a.wav"], ["in/a.wav.txt"]),  # a file that is there
+        ("in/gone.wav", ["in/gone.wav"], ["in/gone.wav.txt"]),  # and one that is not
+    ],
+)
+def test_a_listing_of_a_folder_speaks_for_what_it_would_have_found(folder, source, covered, others):
+    listing = Listing([f"{folder}/{source}"])
     uris(listing)
-    names = ("in/gone.wav", "in/deep/gone.wav", "in.wav", "other/c.wav")
-    assert [listing.scope.covers(f"{folder}/{name}") for name in names] == [True, True, False, False]
+    assert [name for name in (*covered, *others) if listing.scope.covers(f"{folder}/{name}")] == covered
 
 
-def test_a_folder_speaks_for_files_whose_names_are_no_text(folder: Path):
+def test_a_folder_speaks_for_files_whose_names_are_no_text(folder):
     (folder / os.fsdecode(b"in/\xff.wav")).touch()
     listing = Listing([f"{folder}/in"])
     assert all(listing.scope.covers(uri) for uri in uris(listing))
 
 
-@pytest.mark.parametrize("name", ["in/a.wav", "in/gone.wav"])
-def test_a_file_asked_for_by_name_speaks_for_itself_alone(folder: Path, name: str):
-    listing = Listing([f"{folder}/{name}"])
-    uris(listing)
-    assert listing.scope.covers(f"{folder}/{name}")
-    assert not listing.scope.covers(f"{folder}/{name}.txt")
-
-
-def test_a_prefix_speaks_for_all_that_begins_with_it(bucket: str):
-    listing = Listing([f"{bucket}/in"])
-    assert uris(listing) == [f"{bucket}/{key}" for key in ("in/a.wav", "in/a.wav.txt", "in/b.wav", "index.wav")]
-    assert listing.scope.covers(f"{bucket}/in/gone.wav")
-    assert not listing.scope.covers(f"{bucket}/out/gone.wav")
-
-
-def test_a_prefix_under_which_nothing_is_left_speaks_for_it_still(bucket: str):
-    listing = Listing([f"{bucket}/old/"])
-    assert uris(listing) == []
-    assert listing.scope.covers(f"{bucket}/old/gone.wav")
-
-
-def test_a_whole_bucket_speaks_for_no_other_whose_name_begins_alike(bucket: str):
-    listing = Listing([bucket])
-    uris(listing)
-    assert not listing.scope.covers(f"{bucket}-2/in/a.wav")
+@pytest.mark.parametrize(
+    ("source", "found", "covered", "other"),
+    [
+        ("/in", ["/in/a.wav", "/in/a.wav.txt", "/in/b.wav", "/index.wav"], "/in/gone.wav", "/out/gone.wav"),
+        ("/old/", [], "/old/gone.wav", "/older/gone.wav"),  # nothing is left there
+        ("", ["/in/a.wav", "/in/a.wav.txt", "/in/b.wav", "/index.wav"], "/x.wav", "-2/in/a.wav"),  # a whole bucket
+    ],
+)
+def test_a_listing_of_s3_speaks_for_all_that_begins_with_its_prefix(bucket, source, found, covered, other):
+    listing = Listing([f"{bucket}{source}"])
+    assert uris(listing) == [f"{bucket}{key}" for key in found]
+    assert listing.scope.covers(f"{bucket}{covered}")
+    assert not listing.scope.covers(f"{bucket}{other}")
 
 
 @pytest.mark.parametrize("key", ["in/a.wav", "in/gone.wav", "in"])

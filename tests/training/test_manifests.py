@@ -69,6 +69,7 @@ def test_blank_lines_and_unknown_fields_are_passed_over(tmp_path):
         (ROW | {"duration": "1.5"}, "2: `duration` must be seconds"),
         (ROW | {"duration": float("nan")}, "2: `duration` must be seconds"),
         (ROW | {"duration": 0}, "2: `duration` is 0"),
+        (ROW | {"audio_track": 0, "channel": 1}, "2: is of one track and channel"),
         (ROW | {"offset": -1}, "2: `offset` must be seconds"),
         (ROW | {"audio_filepath": ""}, "2: `audio_filepath` must be text"),
         (ROW | {"text": None}, "2: `text` must be text"),

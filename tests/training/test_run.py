@@ -53,6 +53,12 @@ def rows_in(out):
     return [{name: value for name, value in row.items() if name != "step_s"} for row in rows]
 
 
+def forget_the_end(out):
+    """Leave a run as if it had been killed before it wrote that it had ended."""
+    written = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(written | {"finished": 0}))
+
+
 def weights(model):
     return {name: tensor.detach().clone() for name, tensor in unique_tensors(model).items()}
 
@@ -118,6 +124,10 @@ def test_validation_teaches_nothing_chooses_the_best_and_ends_a_run_that_learns_
     assert len(losses) < 6
     assert losses[-1] > min(losses)
     assert len(heard) == len(losses) == len((tmp_path / "run/samples.jsonl").read_text().splitlines())
+    weights_then, rows_then = weights(model), rows_in(tmp_path / "run")
+    again = fresh_model()
+    assert train(again, config, is_half=False, **options) == rows_then  # it ended early, and does not go on
+    assert equal(weights(again), weights_then)
     best = 1 + losses.index(min(losses))
     train(other, replace(config, patience=0), out=tmp_path / "without", checkpoint_steps=1)
     first = load_model(tmp_path / "run/best")
@@ -154,6 +164,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_weights(
         model.projector.output.bias.fill_(float("nan"))
     with pytest.raises(DivergedError, match=r"step 1: the loss is not a number. No checkpoint"):
         train(model, config, out=tmp_path / "other")
+    forget_the_end(tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/checkpoint-2")
     save_model(model, tmp_path / "run/checkpoints/checkpoint-1")
     with pytest.raises(DivergedError, match=r"step 2: .* last good weights are in .*checkpoint-1"):
@@ -242,6 +253,7 @@ def test_processes_that_make_batches_change_nothing(train, whole, fresh_model):
 
 def test_a_finished_run_started_again_does_no_step_and_half_a_checkpoint_is_none(train, whole, fresh_model, tmp_path):
     shutil.copytree(whole["out"], tmp_path / "run")
+    forget_the_end(tmp_path / "run")
     half = tmp_path / "run/checkpoints/checkpoint-9"
     shutil.copytree(last_checkpoint(tmp_path / "run"), half)
     (half / "trainer_state.json").write_text('{"global_step": 9')
@@ -272,6 +284,7 @@ def test_under_lora_a_run_goes_on_and_that_of_other_frozen_weights_is_refused(tr
     one, two = adapted(0), adapted(0)
     train(one, config, out=tmp_path / "whole", checkpoint_steps=2)
     shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    forget_the_end(tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/checkpoint-3")
     train(two, config, checkpoint_steps=2)
     assert equal(weights(one), weights(two))

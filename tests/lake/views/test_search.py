@@ -24,6 +24,7 @@ def test_the_score_is_bm25_and_once_more_the_weights_for_the_phrase(small):
     best = (two + forty) * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 9 / 5.2)) + two + forty
     other = two * 2 * 2.2 / (2 + 1.2 * (0.25 + 0.75 * 12 / 5.2))
     assert [score for (score,) in small("select score from search('forty two')")] == pytest.approx([best, other])
+    assert small("select max(score) from search('two')") == [(pytest.approx(other),)]  # one word is no phrase
 
 
 def test_a_longer_segment_scores_less_against_the_mean_of_all(empty_lake, make_shard):

@@ -1,0 +1,150 @@
+"""`dgasr serve` under load: many clients at once, each text compared with that of a batch run over the same bytes.
+
+Prints latencies, throughput beside a batch run's in the same minutes, and how far the server's memory moves. It fails
+where a request failed or got another text.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+
+from dgasr.commands.arguments import check_output_file, finite_float, positive_int
+from dgasr.errors import IntegrityError, RecordingError
+from dgasr.samples import SAMPLES
+from dgasr.serving.prepare import Prepared, prepare
+from dgasr.stages.engine import Engine, EngineConfig, start_engine
+
+SUFFIXES = (".flac", ".mp3", ".ogg", ".m4a", ".wav")
+
+SETTLED = 0.25
+"""Share of the time after which memory should not grow any more."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Start a server, ask it, print a table and JSON.
+
+    Raises:
+        IntegrityError: a request failed, or got another text.
+    """
+    parser = argparse.ArgumentParser(prog="benchmarks load", description=__doc__)
+    parser.add_argument("--clients", type=positive_int, default=200, metavar="N", help="at once (default: 200)")
+    parser.add_argument("--seconds", type=finite_float, default=60.0, metavar="S", help="for so long (default: 60)")
+    parser.add_argument("--model", default="tiny", metavar="tiny|full|DIR", help="default: tiny")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    options = parser.parse_args(arguments)
+    check_output_file("--json", options.json)
+    engine = start_engine(EngineConfig(model=options.model, device=options.device))
+    files = {path: prepared for path in sorted(SAMPLES.iterdir()) if (prepared := _prepared(path, engine)) is not None}
+    texts = {path: _offline(engine, prepared) for path, prepared in files.items()}
+    batch_rtfx = _batch_rtfx(engine, list(files), options.seconds / 4)
+    flags = ("--model", options.model, "--device", options.device, "--max-waiting", str(20 * options.clients))
+    server, url = _start(flags)
+    try:
+        figures = _ask(url, server.pid, texts, {path: own.duration_s for path, own in files.items()}, options)
+    finally:
+        server.terminate()
+        server.wait()
+    figures |= {"batch_rtfx": round(batch_rtfx, 1), "share_of_batch": round(figures["rtfx"] / batch_rtfx, 2)}
+    for name, value in figures.items():
+        sys.stdout.write(f"{name:<18}  {value}\n")
+    text = json.dumps(figures)
+    sys.stdout.write(text + "\n")
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+    if set(figures["statuses"]) != {"200"} or figures["wrong_texts"]:
+        raise IntegrityError(
+            f"load: answers {figures['statuses']}, {figures['wrong_texts']} of them with another text."
+        )
+
+
+def _prepared(path: Path, engine: Engine) -> Prepared | None:
+    if path.suffix not in SUFFIXES:
+        return None
+    try:
+        return prepare(path, engine.recipe)
+    except RecordingError:
+        return None
+
+
+def _offline(engine: Engine, prepared: Prepared) -> str:
+    found = sorted(engine.transcriber.transcribe(prepared.spoken), key=lambda own: own.segment.segment_index)
+    return " ".join(own.text for own in found if own.text)
+
+
+def _batch_rtfx(engine: Engine, paths: list[Path], duration_s: float) -> float:
+    """Read and decode the same files again and again in one process, as a batch run does."""
+    audio_s, started = 0.0, time.perf_counter()
+    while time.perf_counter() - started < duration_s:
+        found = [prepare(path, engine.recipe) for path in paths]
+        list(engine.transcriber.transcribe([features for own in found for features in own.spoken]))
+        audio_s += sum(own.duration_s for own in found)
+    return audio_s / (time.perf_counter() - started)
+
+
+def _start(flags: Sequence[str]) -> tuple["subprocess.Popen[str]", str]:
+    command = [sys.executable, "-m", "dgasr.cli", "serve", "--port", "0", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(r"serves on (http://\S+);", line):
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return process, found[1]
+    raise SystemExit("the server did not start")
+
+
+def _ask(
+    url: str, pid: int, texts: dict[Path, str], lengths: dict[Path, float], options: argparse.Namespace
+) -> dict[str, Any]:
+    contents = {path: path.read_bytes() for path in texts}
+    end = time.monotonic() + options.seconds
+    latencies: list[float] = []
+    memory: list[float] = []
+    statuses, wrong, audio_s, lock = Counter[str](), Counter[str](), [0.0], threading.Lock()
+
+    def client(number: int) -> None:
+        rng = np.random.default_rng(number)
+        paths = list(contents)
+        with httpx.Client(timeout=600) as own:
+            while time.monotonic() < end:
+                path = paths[rng.integers(len(paths))]
+                started = time.perf_counter()
+                answer = own.post(f"{url}/transcribe", content=contents[path])
+                took_s = time.perf_counter() - started
+                with lock:
+                    latencies.append(took_s)
+                    statuses[str(answer.status_code)] += 1
+                    audio_s[0] += lengths[path]
+                    wrong[path.name] += answer.is_success and answer.json()["text"] != texts[path]
+
+    process = psutil.Process(pid)
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(options.clients)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        memory.append(process.memory_info().rss / 1e6)
+        time.sleep(0.5)
+    wall_s = time.perf_counter() - started
+    settled = memory[int(SETTLED * len(memory)) :]
+    return {
+        "clients": options.clients,
+        "requests": len(latencies),
+        "statuses": dict(statuses),
+        "wrong_texts": sum(wrong.values()),
+        **{f"p{share}_s": round(float(np.percentile(latencies, share)), 2) for share in (50, 95, 99)},
+        "rtfx": round(audio_s[0] / wall_s, 1),
+        "memory_mb": [round(min(settled)), round(max(settled))],
+    }
