@@ -29,8 +29,8 @@ MOST_LOOK_AHEAD = 2048
 """Jobs that may wait at most: of 30 s each 0.5 MB of features, so a gigabyte of the host's memory."""
 
 
-PATIENCE = 2
-"""Queues of later jobs that may overtake a job of a rarer canvas length; with 1, 2 points fewer rows are in use."""
+PATIENCE = 4
+"""Queues of later jobs that may overtake a job of a rarer canvas length; with 2, 93 % of rows are in use, not 95."""
 
 
 class Decoder(Protocol):
