@@ -29,6 +29,10 @@ MOST_LOOK_AHEAD = 2048
 """Jobs that may wait at most: of 30 s each 0.5 MB of features, so a gigabyte of the host's memory."""
 
 
+PATIENCE = 2
+"""Queues of later jobs that may overtake a job of a rarer canvas length; with 1, 2 points fewer rows are in use."""
+
+
 class Decoder(Protocol):
     """The network with a memory of what each row is about."""
 
@@ -227,22 +231,28 @@ class _WaitingJobs:
         self._num_added += 1
 
     def take(self, canvas_tokens: int, count: int) -> list[CanvasJob]:
-        """Take up to `count` jobs of one canvas length; none once another length has waited for a queue's length."""
+        """Take up to `count` jobs of one canvas length; none once another length has waited for `PATIENCE` queues."""
         queue = self._queues[canvas_tokens]
         taken: list[CanvasJob] = []
         while len(taken) < count:
             self._refill()
-            first = min((own[0][0] for own in self._queues.values() if own), default=0)
-            if not queue or queue[0][0] > first + self._limit:
+            if not queue or self._is_too_young(queue):
                 break
             taken.append(queue.popleft()[1])
         return taken
 
     def fullest_bucket(self) -> int | None:
-        """Return the canvas length that most jobs wait for, `None` when no job is left."""
+        """Return the canvas length that most jobs wait for, of those that may go on; `None` when no job is left."""
         self._refill()
-        bucket, queue = max(self._queues.items(), key=lambda item: len(item[1]))
-        return bucket if queue else None
+        sizes = {
+            bucket: len(queue) for bucket, queue in self._queues.items() if queue and not self._is_too_young(queue)
+        }
+        return max(sizes, key=lambda bucket: sizes[bucket], default=None)
+
+    def _is_too_young(self, queue: deque[tuple[int, CanvasJob]]) -> bool:
+        """Tell whether its first job came so late that the oldest of all has to go first."""
+        oldest = min(own[0][0] for own in self._queues.values() if own)
+        return queue[0][0] > oldest + PATIENCE * self._limit
 
     def _refill(self) -> None:
         num_waiting = sum(map(len, self._queues.values()))

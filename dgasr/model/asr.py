@@ -4,6 +4,7 @@ In: log-mel features. Out: a prompt cache for the decoder, hidden states of canv
 Knows nothing of sampling, losses, files or batches that change.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from dgasr.model.backbone import build_backbone
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.model.projector import Projector
 from dgasr.prompt import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 COMPILED_SHAPES = 64
 """Graphs of the decoder that are kept; one more would be an error."""
@@ -127,6 +130,7 @@ class AsrModel(nn.Module):
         self.projector = Projector(config.projector, config.encoder["d_model"], config.backbone["hidden_size"])
         self._soft_embeddings: Tensor | None = None
         self._run_decoder: Callable[..., Tensor] = self._decoder_states
+        self._may_fall_back = False
         self.backbone.model.decoder.self_conditioning.register_forward_pre_hook(self._replace_self_conditioning)
         read_canvas_caches(self.backbone.model.decoder)
 
@@ -218,15 +222,25 @@ class AsrModel(nn.Module):
         """
         try:
             return self._run_decoder(canvas, soft_embeddings, cache)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if not self._may_fall_back:
+                raise
+            logger.warning(
+                "the decoder cannot be compiled here and runs slower as it is (%s)", str(error).split("\n")[0]
+            )
+            self._run_decoder = self._decoder_states
+            return self._run_decoder(canvas, soft_embeddings, cache)
         finally:
             self._soft_embeddings = None
 
-    def compile_decoder(self, backend: str = "inductor") -> None:
+    def compile_decoder(self, backend: str = "inductor", *, may_fall_back: bool = False) -> None:
         """Let torch compile `decode`, as one graph, anew for every shape that it meets; it then rounds otherwise.
 
         Args:
             backend: of `torch.compile`.
+            may_fall_back: nobody asked for it: where it fails, for lack of a C compiler say, a warning is enough.
         """
+        self._may_fall_back = may_fall_back
         # Each bucket at each batch size is a shape, and so is whatever a batch is halved to.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
         self._run_decoder = torch.compile(self._decoder_states, fullgraph=True, dynamic=False, backend=backend)

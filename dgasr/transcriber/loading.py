@@ -61,7 +61,7 @@ def load(
         choose_fused_experts(loaded.to(where).backbone)
     wanted = is_fast_way(where) and quantize == "none" and bool(config.pretrained)
     if wanted if compiled is None else compiled:
-        loaded.compile_decoder()
+        loaded.compile_decoder(may_fall_back=compiled is None)
     return loaded.to(where).eval().requires_grad_(False)
 
 

@@ -145,6 +145,15 @@ def test_a_text_longer_than_the_largest_canvas_is_marked():
     assert canvas.num_tokens == 16
 
 
+def test_a_rare_length_goes_first_once_it_has_waited_long_however_full_the_others_are():
+    # One long canvas, then far more short ones than may overtake it, and one more long one that came late.
+    jobs = [job([2], canvas_tokens=16), *(job([3 + index % 9]) for index in range(900)), job([2], canvas_tokens=16)]
+    _, canvases = run(jobs, num_rows=3)
+    lengths = [canvas.job.canvas_tokens for canvas in canvases]
+    assert len(lengths) == 902
+    assert 32 * 3 <= lengths.index(16) <= 32 * 3 * 4
+
+
 def test_no_jobs_give_no_canvases():
     decoder, canvases = run([])
     assert list(canvases) == []

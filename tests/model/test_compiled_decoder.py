@@ -51,6 +51,23 @@ def test_a_compiled_decoder_is_one_graph_and_gives_the_same(config):
     assert compiled._soft_embeddings is None
 
 
+def broken(graph, inputs):
+    raise OSError("no C compiler")
+
+
+@torch.no_grad()
+def test_a_decoder_that_cannot_be_compiled_runs_as_it_is_where_nobody_asked_for_it(config, caplog):
+    model = build(config)
+    ids, soft = torch.zeros(2, 8, dtype=torch.int64), torch.zeros(2, 8, 128)
+    plain = model.decode(ids, soft, filled_cache(model, 2))
+    model.compile_decoder(backend=broken)
+    with pytest.raises(RuntimeError, match="no C compiler"):
+        model.decode(ids, soft, filled_cache(model, 2))
+    model.compile_decoder(backend=broken, may_fall_back=True)
+    assert torch.equal(model.decode(ids, soft, filled_cache(model, 2)), plain)
+    assert "cannot be compiled here" in caplog.text
+
+
 @pytest.mark.parametrize("experts", ["every_expert", "grouped_mm"])
 def test_a_step_asks_the_device_for_no_value(config, experts, monkeypatch):
     # Tensors of the meta device have no values: whoever asks for one gets an error.
