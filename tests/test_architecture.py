@@ -43,6 +43,7 @@ IMPORTS: dict[str, set[str]] = {
     "calibrator": {"errors", "evaluator", "features", "model"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
     "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
+    "publishing": {"errors", "model", "tables"},
     "serving": {"audio", "errors", "exports", "frontend", "lake", "recipe", "records", "transcriber"},
     "stages": {
         "audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "tables", "transcriber",
@@ -50,8 +51,9 @@ IMPORTS: dict[str, set[str]] = {
     # whoever asks
     "__init__": {"transcriber"},
     "commands": {
-        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model", "records",
-        "samples", "segmentation", "serving", "stages", "store", "tables", "training", "transcriber",
+        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model",
+        "publishing", "recipe", "records", "samples", "segmentation", "serving", "stages", "store", "tables",
+        "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PARTS = ("encoder", "projector", "backbone")
 
+PRESETS = ("tiny", "full")
+
 NUM_SAMPLES = 4
 """Validation utterances that each look transcribes."""
 
@@ -104,8 +106,9 @@ def run(options: argparse.Namespace) -> int:
     name = options.base if options.base == "full" else str(model_folder(options.base))
     lora = None if options.no_lora or options.adapter else _lora(options, name)
     model = starting_model(StartConfig(model=name, adapter=options.adapter, lora=lora, device=str(device)))
+    base = options.base if options.base in PRESETS else str(Path(name).resolve())
     settings = RunConfig(
-        out=out, base=name if name == "full" else str(Path(name).resolve()), checkpoint_steps=options.checkpoint_steps,
+        out=out, base=base, checkpoint_steps=options.checkpoint_steps,
         validation_steps=options.validation_steps, workers=options.workers, shows_progress=sys.stderr.isatty(),
     )  # fmt: skip
     steps = train_run(

@@ -123,7 +123,7 @@ def train_run(
         config.num_batches, config.seed,
     )  # fmt: skip
     measured = _validation_batches(model, validation, config)
-    finished = _begin(run, config, model, must_resume=must_resume)
+    finished = _begin(run, config, model, train, must_resume=must_resume)
     model.to(device)
     choose_trainable(model, config.train)
     set_dropout(model, config.dropout)
@@ -148,7 +148,7 @@ def train_run(
     if is_first:
         _keep_best(run.out)
         save_trained(model, run.out / "final", torch.float16 if run.is_half else torch.float32)
-        _write_down(run, config, model, finished=steps)
+        _write_down(run, config, model, train, finished=steps)
     return steps
 
 
@@ -162,7 +162,9 @@ def _validation_batches(model: AsrModel, validation: Sequence[Utterance], config
     )
 
 
-def _begin(run: RunConfig, config: TrainConfig, model: AsrModel, *, must_resume: bool) -> int:
+def _begin(
+    run: RunConfig, config: TrainConfig, model: AsrModel, train: Sequence[Utterance], *, must_resume: bool
+) -> int:
     """Write the run down, or check that the one that lies there is the same; return its steps if it is finished."""
     path = run.out / RUN_FILE
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -170,7 +172,7 @@ def _begin(run: RunConfig, config: TrainConfig, model: AsrModel, *, must_resume:
         raise ConfigError(f"--resume: no run lies in {run.out}. Leave it out to begin one.")
     if known is None:
         run.out.mkdir(parents=True, exist_ok=True)
-        _write_down(run, config, model, finished=0)
+        _write_down(run, config, model, train, finished=0)
         return 0
     if known["fingerprint"] != _fingerprint(config, model):
         raise ConfigError(f"{run.out} is a run of other settings, seed or weights. Give those, or another --run-name.")
@@ -181,11 +183,30 @@ def _fingerprint(config: TrainConfig, model: AsrModel) -> str:
     return config.fingerprint(model.identity.digest if has_lora(model) else "")
 
 
-def _write_down(run: RunConfig, config: TrainConfig, model: AsrModel, *, finished: int) -> None:
-    written = {"fingerprint": _fingerprint(config, model), "base": run.base, "finished": finished}
+def _write_down(
+    run: RunConfig, config: TrainConfig, model: AsrModel, train: Sequence[Utterance], *, finished: int
+) -> None:
+    written = {
+        "fingerprint": _fingerprint(config, model), "base": run.base, "finished": finished, "data": data_rows(train),
+    }  # fmt: skip
     partial = (run.out / RUN_FILE).with_suffix(".partial")
     partial.write_text(json.dumps({**written, "settings": asdict(config)}, indent=2) + "\n", encoding="utf-8")
     partial.replace(run.out / RUN_FILE)
+
+
+def data_rows(utterances: Sequence[Utterance]) -> list[dict[str, str | int | float]]:
+    """Count utterances, hours and speakers of each set and language, for the model's card."""
+    groups: dict[tuple[str, str], list[Utterance]] = {}
+    for utterance in utterances:
+        groups.setdefault((utterance.set_name or "unnamed", utterance.language), []).append(utterance)
+    return [
+        {
+            "set": name, "language": language, "utterances": len(own),
+            "hours": round(sum(utterance.duration for utterance in own) / 3600, 3),
+            "speakers": len({utterance.speaker for utterance in own if utterance.speaker}),
+        }
+        for (name, language), own in sorted(groups.items())
+    ]  # fmt: skip
 
 
 def _forget_rows_after(out: Path, step: int) -> None:

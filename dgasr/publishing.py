@@ -1,0 +1,181 @@
+"""What a run came to, made ready for others: a card from the run's own record, checks, a folder or a Hub repository.
+
+Knows folders and JSON, no tensors.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dgasr.errors import ConfigError
+from dgasr.model.hub import http_error
+from dgasr.model.identity import ADAPTER_FILES, CALIBRATION, CONFIG_FILE, PROJECTOR_CONFIG, TOKENIZER_FILE, weight_files
+from dgasr.tables import markdown_lines
+
+CARD = "README.md"
+
+RUN_FILE = "run.json"
+
+LOCAL_PATH = re.compile(r'"(/[^"/\s]+){2,}/?"')
+"""A folder that only this machine has, as JSON and the card's head write it."""
+
+
+def write_card(
+    folder: Path, name: str, licence: str, licences: Mapping[str, str], figures: Sequence[Path], commit: str
+) -> Path:
+    """Write a model card from what a training run and evaluations wrote down; nothing in it is made up.
+
+    Args:
+        folder: `final` or `best` of a run.
+        name: of the model.
+        licence: SPDX identifier, or `other`.
+        licences: licence of each set of training data.
+        figures: JSON files of `dgasr evaluate --json`.
+        commit: of the code.
+
+    Returns:
+        The card.
+
+    Raises:
+        ConfigError: the folder is not of a run, a set has no licence, or a figure cannot be read.
+    """
+    record = folder.parent / RUN_FILE
+    try:
+        run = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{record}: no record of a run ({error}). Give `final` or `best` of a training run."
+        ) from error
+    unlicensed = sorted({row["set"] for row in run["data"]} - licences.keys())
+    if unlicensed:
+        raise ConfigError(f"--data: say under which licence {', '.join(unlicensed)} is, as --data 'NAME=LICENCE'.")
+    languages = sorted({row["language"] for row in run["data"]})
+    settings, adapts = run["settings"], (folder / ADAPTER_FILES[0]).is_file()
+    head = {"license": licence, "language": languages, "library_name": "dgasr",
+            "tags": ["automatic-speech-recognition", "diffusion"], "base_model": run["base"]}  # fmt: skip
+    what = f"Projector and LoRA for `{run['base']}`" if adapts else f"A model trained on from `{run['base']}`"
+    losses = ", ".join(f"{loss} {weight:g}" for loss, weight in settings["losses"].items() if weight)
+    lines = [
+        "---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", "", f"# {name}", "",
+        f"{what}: speech to text by denoising a canvas of tokens with `dgasr` {version('dgasr')}"
+        + (f" ({commit})" if commit else "") + ".", "",
+        "```", f"dgasr transcribe FILE --lake LAKE {_flags(run['base'], name, adapts=adapts)}", "```", "",
+        "## Data", "",
+        *markdown_lines(
+            ("set", "language", "clips", "hours", "speakers", "licence"),
+            [
+                (row["set"], row["language"], row["utterances"], row["hours"], row["speakers"] or "unknown",
+                 licences[row["set"]])
+                for row in run["data"]
+            ],
+        ),
+        "", "## Training", "",
+        f"{run['finished']} steps of {settings['grad_accumulation']} x {settings['batches']['batch_size']} rows, peak "
+        f"learning rate {settings['learning_rate']:g}, losses {losses}; learned: {', '.join(settings['train'])}; seed "
+        f"{settings['seed']}, {settings['precision']}. Fingerprint `{run['fingerprint']}`.",
+        "", "## Figures", "", *_figures(figures),
+        "", "## What it cannot do", "",
+        f"Other languages than {', '.join(languages)}; speech unlike that of the sets above. Words that nobody said "
+        "are flagged, not always left out: look at `flags`. Who speaks is not told apart.",
+        "", f"Written by `dgasr model card`, {datetime.now(UTC):%Y-%m-%d}.",
+    ]  # fmt: skip
+    (folder / CARD).write_text("\n".join(line.rstrip("\n") for line in lines) + "\n", encoding="utf-8")
+    return folder / CARD
+
+
+def _flags(base: str, name: str, *, adapts: bool) -> str:
+    return f"--model {base} --adapter {name}" if adapts else f"--model {name}"
+
+
+def _figures(paths: Sequence[Path]) -> list[str]:
+    rows: list[tuple[object, ...]] = []
+    for path in paths:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            rows += [_cells(row, found) for row in found["groups"] if row["rate"] is not None]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path}: no figures of `dgasr evaluate --json` ({error!r}).") from error
+    if not rows:
+        return ["None were given: nobody knows yet how well it hears."]
+    head = ("what", "metric", "% (95 % interval)", "utterances", "min", "normaliser", "steps at most")
+    return list(markdown_lines(head, rows))
+
+
+def _cells(row: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[object, ...]:
+    interval = row["interval_95"]
+    between = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
+    return (
+        row["name"], row["metric"].upper(), f"{100 * row['rate']:.1f}{between}", row["num_utterances"],
+        f"{row['audio_s'] / 60:.1f}", found["normalizer"], found["steps"],
+    )  # fmt: skip
+
+
+def publish(folder: Path, to: str) -> str:
+    """Copy a model or adapter folder with its card to where others find it.
+
+    Args:
+        folder: with a card.
+        to: `hf:owner/name`, or a folder that is not there yet.
+
+    Returns:
+        Where it lies now.
+
+    Raises:
+        ConfigError: something is missing, names what only this machine has, or the Hub refuses.
+    """
+    files = _published(folder)
+    if not to.startswith("hf:"):
+        target = Path(to)
+        if target.exists():
+            raise ConfigError(f"--to {to}: is there already. Name another folder, or remove it.")
+        partial = target.with_name(target.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for path in files:
+            shutil.copyfile(path, partial / path.name)
+        partial.rename(target)
+        return str(target)
+    from huggingface_hub import HfApi
+
+    repository = to.removeprefix("hf:")
+    try:
+        api = HfApi()
+        api.create_repo(repository, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repository, folder_path=folder, allow_patterns=[path.name for path in files],
+            commit_message=f"dgasr {version('dgasr')}",
+        )  # fmt: skip
+    except (OSError, ValueError, http_error()) as error:
+        first_line = str(error).strip().split("\n", 1)[0]
+        raise ConfigError(
+            f"--to {to}: the Hub takes nothing ({type(error).__name__}: {first_line}). Run `hf auth login` with a "
+            "token that may write, and name a repository of yours."
+        ) from error
+    return str(done.commit_url)
+
+
+def _published(folder: Path) -> list[Path]:
+    """List what is published, and refuse what would be of no use elsewhere."""
+    is_adapter = (folder / ADAPTER_FILES[0]).is_file()
+    names = ADAPTER_FILES if is_adapter else (CONFIG_FILE, TOKENIZER_FILE)
+    wanted = [folder / name for name in (*names, CARD)] + ([] if is_adapter else weight_files(folder))
+    missing = [path.name for path in wanted if not path.is_file()]
+    if missing:
+        raise ConfigError(
+            f"{folder}: {', '.join(missing)} missing. Give `final` or `best` of a run, after `dgasr model card` has "
+            "written its card."
+        )
+    more = [folder / name for name in (PROJECTOR_CONFIG, CALIBRATION, "tokenizer_config.json")]
+    files = [*wanted, *(path for path in more if path.is_file())]
+    texts = {path.name: path.read_text("utf-8") for path in files if path.suffix in (".json", ".md")}
+    local = [name for name, text in texts.items() if LOCAL_PATH.search(text)]
+    if local:
+        raise ConfigError(
+            f"{', '.join(local)}: names a folder of this machine. Train with a `--base` that others have."
+        )
+    return files
