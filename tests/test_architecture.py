@@ -44,7 +44,7 @@ IMPORTS: dict[str, set[str]] = {
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
     "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
     "publishing": {"errors", "model", "tables"},
-    "serving": {"audio", "errors", "exports", "frontend", "lake", "recipe", "records", "transcriber"},
+    "serving": {"audio", "diffusion", "errors", "exports", "frontend", "lake", "recipe", "records", "transcriber"},
     "stages": {
         "audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "tables", "transcriber",
         },

@@ -1,9 +1,11 @@
 """`dgasr serve`: one model behind HTTP, requests joined in one changing batch."""
 
 import argparse
+import math
 import os
 import sys
-from typing import Any
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 from dgasr.commands.arguments import (
     add_model_arguments,
@@ -13,6 +15,11 @@ from dgasr.commands.arguments import (
     positive_int,
 )
 from dgasr.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dgasr.serving.live import Watch
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -69,7 +76,6 @@ def build(options: argparse.Namespace) -> Any:
         ConfigError: no such model, or no token where one was named.
     """
     from dataclasses import replace
-    from functools import cache
 
     from dgasr.serving.app import ServingConfig, create_app
     from dgasr.serving.live import LiveTranscriber
@@ -87,15 +93,25 @@ def build(options: argparse.Namespace) -> Any:
     first = recipe_for(model, replace(config, language=languages[0]))
     batch_size = config.batch_size or fitting_batch_size(model, first)
 
-    @cache
-    def transcriber_of(language: str) -> Transcriber:
-        return Transcriber(model, recipe_for(model, replace(config, language=language)), batch_size, is_live=True)
+    ends = set(model.config.prompt.end_text_ids)
+
+    known: dict[str, Transcriber] = {}
+
+    def transcriber_of(language: str, watch: "Watch") -> Transcriber:
+        if language not in known:
+            recipe = recipe_for(model, replace(config, language=language))
+            known[language] = Transcriber(model, recipe, batch_size, is_live=True, watch=watch)
+        return known[language]
+
+    def spell(ids: "np.ndarray", log_probabilities: "np.ndarray") -> list[tuple[str, float]]:
+        text = list(takewhile(lambda own: own[0] not in ends, zip(ids.tolist(), log_probabilities, strict=True)))
+        return [(model.tokenizer.decode([token]), round(math.exp(likely), 3)) for token, likely in text]
 
     limits = ServingConfig(
         max_bytes=options.max_bytes, timeout_s=options.timeout, token=token, allowed_hosts=options.allow_url
     )  # fmt: skip
     live = LiveTranscriber(transcriber_of, options.max_waiting)
-    return create_app(live, Preparer(first, options.processes), languages, model.identity.name, limits)
+    return create_app(live, Preparer(first, options.processes), languages, spell, model.identity.name, limits)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -71,6 +71,16 @@ class Decoder(Protocol):
         return []
 
 
+class Watch(Protocol):
+    """Looks at canvases while they are denoised."""
+
+    def wants(self, job: CanvasJob) -> bool:
+        """Say whether a job's canvas is to be shown; it costs a wait for the device a step."""
+
+    def show(self, job: CanvasJob, step: int, ids: np.ndarray, log_probabilities: np.ndarray) -> None:
+        """Take what a step made likeliest, and natural logarithms of how likely it is; [canvas] each."""
+
+
 @torch.no_grad()
 def denoise(
     decoder: Decoder,
@@ -81,6 +91,7 @@ def denoise(
     buckets: tuple[int, ...],
     end_token_ids: tuple[int, ...],
     config: DecodeConfig,
+    watch: Watch | None = None,
 ) -> Iterator[Canvas]:
     """Denoise the canvas of every job.
 
@@ -96,6 +107,7 @@ def denoise(
         buckets: allowed canvas lengths, ascending.
         end_token_ids: tokens that end a text.
         config: schedule and thresholds.
+        watch: shown canvases after each step; what it sees changes nothing.
 
     Yields:
         One canvas per job, in the order in which they finish.
@@ -109,7 +121,7 @@ def denoise(
     waiting = _WaitingJobs(jobs, buckets, min(num_rows * LOOK_AHEAD_BATCHES, MOST_LOOK_AHEAD))
     while (canvas_tokens := waiting.fullest_bucket()) is not None:
         rows = CanvasRows(num_rows, canvas_tokens, head, config)
-        for canvas in _denoise_bucket(decoder, rows, waiting, num_rows, end_token_ids):
+        for canvas in _denoise_bucket(decoder, rows, waiting, num_rows, end_token_ids, watch):
             larger = canvas.job.enlarged(buckets, canvas.num_steps) if canvas.is_overflowed else None
             if larger is None:
                 yield canvas
@@ -132,6 +144,7 @@ def _denoise_bucket(
     waiting: "_WaitingJobs",
     num_rows: int,
     end_token_ids: tuple[int, ...],
+    watch: Watch | None,
 ) -> Iterator[Canvas]:
     in_use: dict[int, _RowInUse] = {}
     encoded = _EncodedJobs(decoder, waiting, rows.canvas_tokens)
@@ -154,9 +167,21 @@ def _denoise_bucket(
         settled = rows.step(decoder).cpu().numpy()  # the one wait for the device in a step
         for used in in_use.values():
             used.steps += 1
+        if watch is not None:
+            _show(watch, rows, in_use)
         leaving = [row for row, used in in_use.items() if settled[row] or used.steps == rows.config.max_steps]
         if leaving:
             yield from _finished(decoder, rows, {row: in_use.pop(row) for row in leaving}, settled, end_token_ids)
+
+
+def _show(watch: Watch, rows: CanvasRows, in_use: dict[int, _RowInUse]) -> None:
+    found, wanted = rows.statistics, [row for row, used in in_use.items() if watch.wants(used.job)]
+    if found is None or not wanted:
+        return
+    chosen = upload(torch.tensor(wanted), rows.ids.device)
+    ids, log_probabilities = fetch([found.argmax_ids[chosen], found.argmax_log_probability[chosen]])
+    for row, *seen in zip(wanted, ids.astype(np.int64), log_probabilities, strict=True):
+        watch.show(in_use[row].job, in_use[row].job.spent_steps + in_use[row].steps, *seen)
 
 
 def _finished(

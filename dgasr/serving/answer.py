@@ -47,7 +47,7 @@ class Answer:
             return PlainTextResponse(export_vtt(self.rows), media_type="text/vtt")
         if is_openai and self.form == "json":
             return JSONResponse({"text": self.text})
-        return JSONResponse(self._openai() if is_openai else self._own())
+        return JSONResponse(self._openai() if is_openai else self.own())
 
     def _openai(self) -> dict[str, Any]:
         spoken = [row for row in self.rows if row["text"]]
@@ -67,7 +67,8 @@ class Answer:
         }  # fmt: skip
         return document | ({"words": words} if self.has_words else {})
 
-    def _own(self) -> dict[str, Any]:
+    def own(self) -> dict[str, Any]:
+        """Give our own JSON: segments and words as the lake has them."""
         names = ("start_s", "end_s", "kind", "text", "confidence", "flags", "words", "channel")
         return {
             "text": self.text, "language": self.language, "duration_s": self.duration_s,

@@ -9,12 +9,12 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from dgasr.serving.live import LiveTranscriber
 from dgasr.serving.prepare import Preparer
-from dgasr.serving.service import Service, ServingConfig
+from dgasr.serving.service import Service, ServingConfig, Spell
 
 OPEN_ROUTES = ("/health", "/ready", "/metrics")
 """Asked by machines that have no token."""
@@ -41,7 +41,12 @@ class _Metrics:
 
 
 def create_app(
-    live: LiveTranscriber, preparer: Preparer, languages: tuple[str, ...], model: str, config: ServingConfig
+    live: LiveTranscriber,
+    preparer: Preparer,
+    languages: tuple[str, ...],
+    spell: Spell,
+    model: str,
+    config: ServingConfig,
 ) -> FastAPI:
     """Build the app around a model that is loaded.
 
@@ -49,6 +54,7 @@ def create_app(
         live: transcribes; closed with the app.
         preparer: reads audio; closed with the app.
         languages: codes that the model knows, the first one being the default.
+        spell: turns canvases into text, for those who watch.
         model: its name, for clients that ask.
         config: limits.
     """
@@ -60,7 +66,7 @@ def create_app(
         await asyncio.to_thread(preparer.close)
 
     app = FastAPI(title="dgasr", description="Transcription by a diffusion decoder.", lifespan=lifespan)
-    metrics, service = _Metrics(live), Service(live, preparer, languages, config)
+    metrics, service = _Metrics(live), Service(live, preparer, languages, spell, config)
 
     @app.middleware("http")
     async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -111,7 +117,13 @@ def create_app(
         return {"object": "list", "data": [{"id": model, "object": "model", "created": 0, "owned_by": "dgasr"}]}
 
     @app.post("/transcribe", summary="Raw bytes of any container, multipart `file`, or JSON with `audio_url`")
-    async def transcribe(request: Request, language: str | None = None, response_format: str | None = None) -> Response:
+    async def transcribe(
+        request: Request, language: str | None = None, response_format: str | None = None, stream: str | None = None
+    ) -> Response:
+        if stream is not None:
+            if stream != "denoise":
+                raise HTTPException(400, {"message": f"stream {stream!r}: choose denoise.", "code": "stream"})
+            return StreamingResponse(await service.stream(request, language), media_type="text/event-stream")
         found = await service.transcribe(request, language, response_format)
         metrics.audio_s.inc(found.duration_s)
         return found.response(is_openai=False)

@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from dgasr.diffusion.canvas import CanvasJob
+from dgasr.diffusion.denoise import Watch
 from dgasr.errors import DgasrError
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript
 from dgasr.transcriber import Transcriber
@@ -22,10 +26,15 @@ class BusyError(DgasrError):
     """Too many segments wait; the message says how many."""
 
 
+OnStep = Callable[[Segment, int, np.ndarray, np.ndarray], None]
+"""(segment, step, likeliest ids, natural logarithms of how likely they are): what a canvas is after a step."""
+
+
 @dataclass(slots=True)
 class _Job:
     number: int
     features: SegmentFeatures
+    on_step: OnStep | None
     future: Future[SegmentTranscript] = field(default_factory=Future)
 
 
@@ -33,11 +42,12 @@ class LiveTranscriber:
     """Takes segments from any thread.
 
     Args:
-        transcriber_of: gives the transcriber of a language; called in the working thread.
+        transcriber_of: gives the transcriber of a language, whose canvases the second argument watches; called in the
+            working thread.
         max_waiting: segments that may wait for a row.
     """
 
-    def __init__(self, transcriber_of: Callable[[str], Transcriber], max_waiting: int) -> None:
+    def __init__(self, transcriber_of: Callable[[str, Watch], Transcriber], max_waiting: int) -> None:
         self._transcriber_of, self._max_waiting = transcriber_of, max_waiting
         self._condition = threading.Condition()
         self._waiting: defaultdict[str, deque[_Job]] = defaultdict(deque)
@@ -57,12 +67,15 @@ class LiveTranscriber:
         """Whether nothing is taken any more."""
         return self._is_closed
 
-    def submit(self, language: str, features: Sequence[SegmentFeatures]) -> list[Future[SegmentTranscript]]:
+    def submit(
+        self, language: str, features: Sequence[SegmentFeatures], on_step: OnStep | None = None
+    ) -> list[Future[SegmentTranscript]]:
         """Queue the segments of one request, all or none.
 
         Args:
             language: that is spoken.
             features: of the segments.
+            on_step: told after each step, in the working thread, what their canvases are.
 
         Returns:
             A future for each; a cancelled one takes no row.
@@ -76,11 +89,23 @@ class LiveTranscriber:
                 raise BusyError("This server is about to end.")
             if waiting + len(features) > self._max_waiting:
                 raise BusyError(f"{waiting} segments wait, {len(features)} more would be above {self._max_waiting}.")
-            jobs = [_Job(self._num_submitted + n, own) for n, own in enumerate(features)]
+            jobs = [_Job(self._num_submitted + n, own, on_step) for n, own in enumerate(features)]
             self._num_submitted += len(jobs)
             self._waiting[language] += jobs
             self._condition.notify()
         return [job.future for job in jobs]
+
+    def wants(self, job: CanvasJob) -> bool:
+        """Say whether somebody watches a segment."""
+        with self._condition:
+            return any(own.on_step is not None for own in self._taken.get(job.payload.segment, ()))
+
+    def show(self, job: CanvasJob, step: int, ids: np.ndarray, log_probabilities: np.ndarray) -> None:
+        """Tell those who watch a segment."""
+        with self._condition:
+            watching = [own.on_step for own in self._taken.get(job.payload.segment, ()) if own.on_step is not None]
+        for on_step in watching:
+            on_step(job.payload.segment, step, ids, log_probabilities)
 
     def close(self) -> None:
         """Finish what was taken, take nothing more, and end the thread."""
@@ -92,7 +117,7 @@ class LiveTranscriber:
     def _run(self) -> None:
         while (language := self._next_language()) is not None:
             try:
-                for transcript in self._transcriber_of(language).transcribe(self._source(language)):
+                for transcript in self._transcriber_of(language, self).transcribe(self._source(language)):
                     self._deliver(transcript)
             except Exception as error:  # whoever waits must hear of it, and the next request must find a thread
                 logger.exception("transcribing failed")

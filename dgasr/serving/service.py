@@ -1,23 +1,25 @@
 """From a request to an answer: audio received, read, transcribed. What limits a request is here, and every refusal."""
 
 import asyncio
+import json
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
 from dgasr.errors import DgasrError, NoAudioStreamError, RecordingError, TooLongError, UnknownFormatError, printable
 from dgasr.lake.rows import segment_row
-from dgasr.records import SegmentTranscript, silent_transcript
+from dgasr.records import Segment, SegmentTranscript, seconds, silent_transcript
 from dgasr.serving.answer import FORMATS, Answer
 from dgasr.serving.fetch import FetchError, TooLargeError, fetch_audio
-from dgasr.serving.live import BusyError, LiveTranscriber
+from dgasr.serving.live import BusyError, LiveTranscriber, OnStep
 from dgasr.serving.prepare import Prepared, Preparer
 
 FORM_BYTES = 65_536
@@ -45,6 +47,30 @@ class ServingConfig:
     allowed_hosts: tuple[str, ...] = ()
 
 
+Spell = Callable[[np.ndarray, np.ndarray], list[tuple[str, float]]]
+"""Ids of a canvas and natural logarithms of how likely they are in; its tokens up to the end of the text as text out,
+each with how likely it is, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """A request, read: what is to be transcribed, and how it is to be answered."""
+
+    prepared: Prepared
+    language: str
+    form: str
+    has_words: bool
+
+    def answer(self, spoken: Sequence[SegmentTranscript]) -> Answer:
+        silent = [silent_transcript(segment, self.language) for segment in self.prepared.silent]
+        ordered = sorted([*spoken, *silent], key=lambda transcript: transcript.segment.segment_index)
+        return Answer(
+            rows=[segment_row(transcript, shard_id="") for transcript in ordered],
+            duration_s=self.prepared.duration_s, message=self.prepared.message, language=self.language,
+            form=self.form, has_words=self.has_words,
+        )  # fmt: skip
+
+
 class Service:
     """Answers requests; every refusal is an HTTPException.
 
@@ -52,16 +78,50 @@ class Service:
         live: transcribes.
         preparer: reads audio.
         languages: codes that the model knows, the first one being the default.
+        spell: turns canvases into text.
         config: limits.
     """
 
     def __init__(
-        self, live: LiveTranscriber, preparer: Preparer, languages: tuple[str, ...], config: ServingConfig
+        self, live: LiveTranscriber, preparer: Preparer, languages: tuple[str, ...], spell: Spell, config: ServingConfig
     ) -> None:
-        self._live, self._preparer, self._languages, self._config = live, preparer, languages, config
+        self._live, self._preparer, self._languages = live, preparer, languages
+        self._spell, self._config = spell, config
 
     async def transcribe(self, request: Request, language: str | None, form: str | None) -> Answer:
         """Answer one request; language and form are those of its address, if it has any there."""
+        asked = await self._asked(request, language, form)
+        spoken = await self._wait(request, self._submit(asked))
+        return asked.answer(spoken)
+
+    async def stream(self, request: Request, language: str | None) -> AsyncIterator[str]:
+        """Answer by server-sent events: `canvas` after each step of each segment, then `done` or `error`."""
+        asked = await self._asked(request, language, "json")
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
+
+        def on_step(segment: Segment, step: int, ids: np.ndarray, log_probabilities: np.ndarray) -> None:
+            canvas = {"segment_index": segment.segment_index, "start_s": seconds(segment.start_sample), "step": step,
+                      "tokens": self._spell(ids, log_probabilities)}  # fmt: skip
+            loop.call_soon_threadsafe(queue.put_nowait, canvas)
+
+        return self._events(asked, self._submit(asked, on_step), queue)
+
+    async def _events(
+        self, asked: "_Asked", futures: list[Any], queue: "asyncio.Queue[dict[str, Any] | None]"
+    ) -> AsyncIterator[str]:
+        waiting = asyncio.ensure_future(self._wait(None, futures))
+        waiting.add_done_callback(lambda _: queue.put_nowait(None))
+        try:
+            while (canvas := await queue.get()) is not None:
+                yield _event("canvas", canvas)
+            yield _event("done", asked.answer(await waiting).own())
+        except HTTPException as error:
+            yield _event("error", error.detail)
+        finally:
+            waiting.cancel()
+
+    async def _asked(self, request: Request, language: str | None, form: str | None) -> "_Asked":
+        """Receive and read what is to be transcribed."""
         with tempfile.TemporaryDirectory(prefix="dgasr-serve-") as folder:
             path = Path(folder) / "audio"
             try:
@@ -72,24 +132,15 @@ class Service:
             language = language or fields.get("language") or self._languages[0]
             form = form or fields.get("response_format") or "json"
             if language not in self._languages:
-                raise _refusal(
-                    400, f"language {language!r}: this model knows {', '.join(self._languages)}.", "language"
-                )
+                known = ", ".join(self._languages)
+                raise _refusal(400, f"language {language!r}: this model knows {known}.", "language")
             if form not in FORMATS:
                 raise _refusal(400, f"response_format {form!r}: choose {', '.join(FORMATS)}.", "response_format")
             if fields.get("stream") in ("true", "True", "1"):
-                raise _refusal(400, "stream: not offered here. Leave it out.", "stream")
+                raise _refusal(400, "stream: `POST /transcribe?stream=denoise` has one. Leave it out here.", "stream")
             prepared = await self._prepare(path)
-        futures = self._submit(language, prepared)
-        spoken = await self._wait(request, futures)
-        silent = [silent_transcript(segment, language) for segment in prepared.silent]
-        ordered = sorted([*spoken, *silent], key=lambda transcript: transcript.segment.segment_index)
-        rows = [segment_row(transcript, shard_id="") for transcript in ordered]
         has_words = "word" in fields.get("timestamp_granularities[]", "")
-        return Answer(
-            rows=rows, duration_s=prepared.duration_s, message=prepared.message, language=language, form=form,
-            has_words=has_words,
-        )  # fmt: skip
+        return _Asked(prepared=prepared, language=language, form=form, has_words=has_words)
 
     async def _receive(self, request: Request, path: Path) -> dict[str, str]:
         """Write the audio of a request into a file, whatever way it comes; return its other fields."""
@@ -169,14 +220,15 @@ class Service:
         except RecordingError as error:
             raise _refusal(422, str(error), str(error.reason)) from error
 
-    def _submit(self, language: str, prepared: Prepared) -> list[Any]:
+    def _submit(self, asked: "_Asked", on_step: OnStep | None = None) -> list[Any]:
         try:
-            return [asyncio.wrap_future(future) for future in self._live.submit(language, prepared.spoken)]
+            futures = self._live.submit(asked.language, asked.prepared.spoken, on_step)
+            return [asyncio.wrap_future(future) for future in futures]
         except BusyError as error:
             headers = {"Retry-After": str(self._config.retry_after_s)}
             raise _refusal(429, f"{error} Try again later.", "busy", headers) from error
 
-    async def _wait(self, request: Request, futures: list[Any]) -> list[SegmentTranscript]:
+    async def _wait(self, request: Request | None, futures: list[Any]) -> list[SegmentTranscript]:
         """Wait for all; where the client goes away or the time is up, what has no row yet takes none."""
         deadline = time.monotonic() + self._config.timeout_s
         pending = set(futures)
@@ -185,7 +237,7 @@ class Service:
                 _, pending = await asyncio.wait(pending, timeout=POLL_S)
                 if pending and time.monotonic() > deadline:
                     raise _refusal(504, f"no answer within {self._config.timeout_s:g} s.", "timeout")
-                if pending and await request.is_disconnected():
+                if pending and request is not None and await request.is_disconnected():
                     raise _refusal(499, "the client went away.", "disconnected")
             return [future.result() for future in futures]
         except DgasrError as error:
@@ -198,6 +250,10 @@ class Service:
 async def _blocks(file: UploadFile) -> AsyncIterator[bytes]:
     while block := await file.read(1 << 20):
         yield block
+
+
+def _event(name: str, data: Any) -> str:
+    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
 def _refusal(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> HTTPException:

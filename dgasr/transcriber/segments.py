@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dgasr.device import fetch, upload
 from dgasr.diffusion.canvas import Canvas, CanvasJob, CanvasSeed
-from dgasr.diffusion.denoise import Decoder, denoise
+from dgasr.diffusion.denoise import Decoder, Watch, denoise
 from dgasr.diffusion.noise import segment_key
 from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, TransientError
@@ -47,15 +47,19 @@ class Transcriber:
         recipe: from `build_recipe` of this model.
         batch_size: rows of every batch, whether in use or not.
         is_live: hold no segment back until a batch of those to be rescored is full: somebody waits for it.
+        watch: shown canvases after each step.
 
     Raises:
         ConfigError: no rows.
     """
 
-    def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int, *, is_live: bool = False) -> None:
+    def __init__(
+        self, model: AsrModel, recipe: Recipe, batch_size: int, *, is_live: bool = False, watch: Watch | None = None
+    ) -> None:
         if batch_size < 1:
             raise ConfigError(f"--batch-size {batch_size}: must be at least 1.")
         self._model, self._recipe, self.batch_size, self._is_live = model, recipe, batch_size, is_live
+        self._watch = watch
         self._head = VocabularyHead(
             weight=model.head_weight, softcap=model.config.softcap, embed_scale=model.embed_scale
         )
@@ -122,6 +126,7 @@ class Transcriber:
             buckets=canvas.buckets,
             end_token_ids=self._model.config.prompt.end_text_ids,
             config=self._recipe.decode,
+            watch=self._watch,
         )
 
     def _job(self, features: SegmentFeatures) -> CanvasJob:

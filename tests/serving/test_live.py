@@ -56,7 +56,7 @@ def order():
 
 @pytest.fixture
 def live(gate, order):
-    own = LiveTranscriber(lambda language: Fake(language, gate, order), max_waiting=4)
+    own = LiveTranscriber(lambda language, _: Fake(language, gate, order), max_waiting=4)
     yield own
     gate.set()
     own.close()
@@ -96,7 +96,7 @@ def test_a_language_that_is_asked_for_without_end_keeps_no_other_waiting(gate, o
                 yield transcript
 
     ended = threading.Event()
-    live = LiveTranscriber(lambda language: Endless(language, gate, order), max_waiting=4)
+    live = LiveTranscriber(lambda language, _: Endless(language, gate, order), max_waiting=4)
     live.submit("en", [features(0), features(1), features(2)])
     other = live.submit("de", [features(0)])[0]
     gate.set()

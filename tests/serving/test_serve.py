@@ -103,6 +103,25 @@ def test_bytes_and_forms_give_what_a_batch_run_gives(client):
     assert form.text == found["text"] + "\n"
 
 
+def test_a_canvas_can_be_watched_as_it_settles(client):
+    events = []
+    with client.stream("POST", "/transcribe", params={"stream": "denoise"}, content=MAN.read_bytes()) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                events.append((name, json.loads(line.removeprefix("data: "))))
+    *canvases, (last, done) = events
+    assert last == "done"
+    assert done["text"] == offline(MAN)
+    assert {name for name, _ in canvases} == {"canvas"}
+    assert [canvas["step"] for _, canvas in canvases] == list(range(1, len(canvases) + 1))
+    assert len(canvases) > 1
+    settled = canvases[-1][1]["tokens"]
+    assert " ".join(text for text, _ in settled) == done["text"]
+    assert all(0 <= likely <= 1 for _, likely in settled)
+
+
 def test_a_file_that_ends_early_is_transcribed_and_says_so(client):
     content = MAN.read_bytes()
     found = client.post("/transcribe", content=content[: len(content) * 2 // 3]).json()

@@ -20,14 +20,14 @@ class Idle:
     def prepare(self, path):
         return Prepared(silent=(), spoken=(), duration_s=1.0, message=None)
 
-    def submit(self, language, features):
+    def submit(self, language, features, on_step=None):
         if language == "de":
             raise BusyError("9 segments wait.")
         return []
 
 
 def ask(config=ServingConfig(), **request):  # noqa: B008
-    app = create_app(Idle(), Idle(), ("en", "de"), "tiny", config)
+    app = create_app(Idle(), Idle(), ("en", "de"), lambda *_: [], "tiny", config)
 
     async def run():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://serve") as client:
@@ -73,6 +73,14 @@ def test_a_full_queue_is_told_apart_from_a_wrong_request(params, status):
     answer = ask(content=b"a", params=params)
     assert answer.status_code == status
     assert (answer.headers.get("Retry-After") == "5") == (status == 429)
+
+
+def test_a_stream_of_another_kind_is_refused_and_one_of_silence_is_done_at_once():
+    assert ask(content=b"a", params={"stream": "true"}).status_code == 400
+    answer = ask(content=b"a", params={"stream": "denoise"})
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    assert answer.text.startswith("event: done\ndata: {")
+    assert ask(content=b"a", params={"stream": "denoise", "language": "de"}).status_code == 429
 
 
 def test_addresses_are_not_fetched_unless_that_was_allowed():
