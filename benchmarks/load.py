@@ -47,9 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     check_output_file("--json", options.json)
     engine = start_engine(EngineConfig(model=options.model, device=options.device))
-    files = {path: prepared for path in sorted(SAMPLES.iterdir()) if (prepared := _prepared(path, engine)) is not None}
-    texts = {path: _offline(engine, prepared) for path, prepared in files.items()}
-    batch_rtfx = _batch_rtfx(engine, list(files), options.seconds / 4)
+    files, texts, batch_rtfx = _batch_run(engine, options.seconds / 4)
     flags = ("--model", options.model, "--device", options.device, "--max-waiting", str(20 * options.clients))
     server, url = _start(flags)
     try:
@@ -70,6 +68,23 @@ def main(arguments: Sequence[str]) -> None:
         )
 
 
+def _batch_run(engine: Engine, duration_s: float) -> tuple[dict[Path, Prepared], dict[Path, str], float]:
+    """Read and decode the samples in one process, as a batch run does, and again until the time is over."""
+    files: dict[Path, Prepared] = {}
+    texts: dict[Path, str] = {}
+    audio_s, started = 0.0, time.perf_counter()
+    while not texts or time.perf_counter() - started < duration_s:
+        files = {path: own for path in sorted(SAMPLES.iterdir()) if (own := _prepared(path, engine)) is not None}
+        found = list(engine.transcriber.transcribe([features for own in files.values() for features in own.spoken]))
+        found.sort(key=lambda transcript: transcript.segment.segment_index)
+        for path, own in files.items():
+            ids = {features.segment.recording_id for features in own.spoken}
+            said = (transcript.text for transcript in found if transcript.segment.recording_id in ids)
+            texts[path] = " ".join(text for text in said if text)
+        audio_s += sum(own.duration_s for own in files.values())
+    return files, texts, audio_s / (time.perf_counter() - started)
+
+
 def _prepared(path: Path, engine: Engine) -> Prepared | None:
     if path.suffix not in SUFFIXES:
         return None
@@ -77,21 +92,6 @@ def _prepared(path: Path, engine: Engine) -> Prepared | None:
         return prepare(path, engine.recipe)
     except RecordingError:
         return None
-
-
-def _offline(engine: Engine, prepared: Prepared) -> str:
-    found = sorted(engine.transcriber.transcribe(prepared.spoken), key=lambda own: own.segment.segment_index)
-    return " ".join(own.text for own in found if own.text)
-
-
-def _batch_rtfx(engine: Engine, paths: list[Path], duration_s: float) -> float:
-    """Read and decode the same files again and again in one process, as a batch run does."""
-    audio_s, started = 0.0, time.perf_counter()
-    while time.perf_counter() - started < duration_s:
-        found = [prepare(path, engine.recipe) for path in paths]
-        list(engine.transcriber.transcribe([features for own in found for features in own.spoken]))
-        audio_s += sum(own.duration_s for own in found)
-    return audio_s / (time.perf_counter() - started)
 
 
 def _start(flags: Sequence[str]) -> tuple["subprocess.Popen[str]", str]:
