@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from dgasr.tables import markdown_table
+from dgasr.tables import markdown_lines
 
 
 def figures_table(figures: dict[str, Any]) -> str:
@@ -83,7 +83,7 @@ def _steps_cells(figures: dict[str, Any]) -> Iterator[object]:
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    return markdown_table(head, map(list, rows)).rstrip("\n")
+    return "".join(markdown_lines(head, map(list, rows))).rstrip("\n")
 
 
 def _between(interval: Sequence[float] | None, digits: int = 2) -> str:
