@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
     from dgasr.training.manifests import read_manifest
     from dgasr.training.run import StartConfig, starting_model, train_run
     from dgasr.training.settings import RunConfig
+    from dgasr.training.trainer import is_first_process
     from dgasr.transcriber.loading import choose_device
 
     if options.no_lora and (options.adapter or options.lora_rank):
@@ -115,6 +117,8 @@ def run(options: argparse.Namespace) -> int:
         model, train, validation, config, settings, device=device, must_resume=options.resume,
         sample=_sample(options.validation) if options.validation else None,
     )  # fmt: skip
+    if not is_first_process():
+        return 0
     if options.calibration:
         _calibrate(model, options, out)
     found = "final and best" if (out / "best").is_dir() else "final"
@@ -132,11 +136,12 @@ def _lora(options: argparse.Namespace, name: str) -> "LoraSize":
 
 
 def _use(device: "torch.device") -> None:
-    """Make `cuda` mean this one of several GPUs, for the library that trains."""
+    """Make `cuda` mean one GPU of several: the one that was named, or of torchrun's processes each its own."""
     import torch
 
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
+    own = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0"))
+    if device.type == "cuda":
+        torch.cuda.set_device(own)
 
 
 def _config(options: argparse.Namespace, train: "list[Utterance]") -> "TrainConfig":

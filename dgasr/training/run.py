@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, has_lora, hold_in_float32, load_adapter
@@ -21,10 +22,10 @@ from dgasr.model.presets import LoraSize
 from dgasr.model.pretrained import load_pretrained
 from dgasr.training.batches import Batches
 from dgasr.training.manifests import Utterance
+from dgasr.training.metrics import METRICS_FILE
 from dgasr.training.settings import RunConfig, TrainConfig
 from dgasr.training.trainer import (
     CHECKPOINTS,
-    METRICS_FILE,
     SAMPLES_FILE,
     STATE_FILE,
     AsrTrainer,
@@ -33,6 +34,7 @@ from dgasr.training.trainer import (
     Sample,
     checkpoint_feed_forward,
     choose_trainable,
+    is_first_process,
     last_checkpoint,
     load_trained,
     save_trained,
@@ -135,20 +137,24 @@ def train_run(
         load_trained(model, resumed if resumed and done == finished else run.out / "final")
         model.eval()
         return finished
-    _forget_rows_after(run.out, done)
+    if is_first_process():
+        _forget_rows_after(run.out, done)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.out / "tensorboard")  # the library takes it from nowhere else
     if resumed and done == config.steps:  # killed before it wrote what it had come to
         load_trained(model, resumed)
-        steps, is_first = done, True
+        steps = done
     else:
         trainer = AsrTrainer(Losses(model, config), config, run, Numbered(batches, spare=1), measured, device, sample)
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        steps, is_first = int(trainer.state.global_step), trainer.is_world_process_zero()
+        steps = int(trainer.state.global_step)
     model.eval()
-    if is_first:
+    if is_first_process():
         _keep_best(run.out)
         save_trained(model, run.out / "final", torch.float16 if run.is_half else torch.float32)
         _write_down(run, config, model, train, finished=steps)
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()  # or its threads now and then abort the process at its end
     return steps
 
 
@@ -172,7 +178,8 @@ def _begin(
         raise ConfigError(f"--resume: no run lies in {run.out}. Leave it out to begin one.")
     if known is None:
         run.out.mkdir(parents=True, exist_ok=True)
-        _write_down(run, config, model, train, finished=0)
+        if is_first_process():
+            _write_down(run, config, model, train, finished=0)
         return 0
     if known["fingerprint"] != _fingerprint(config, model):
         raise ConfigError(f"{run.out} is a run of other settings, seed or weights. Give those, or another --run-name.")

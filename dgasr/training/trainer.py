@@ -8,7 +8,6 @@ import json
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -35,21 +33,16 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_weights, save_model
 from dgasr.prompt import build_prompt
 from dgasr.training.batches import Batch, Batches
+from dgasr.training.metrics import Metrics
 from dgasr.training.objective import batch_losses
 from dgasr.training.settings import RunConfig, TrainConfig
 
-METRICS_FILE, SAMPLES_FILE = "metrics.jsonl", "samples.jsonl"
+SAMPLES_FILE = "samples.jsonl"
 
 CHECKPOINTS = "checkpoints"
 
 STATE_FILE = "trainer_state.json"
 """What the library writes last into a checkpoint."""
-
-UNLOGGED = ("epoch", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
-"""What the library logs and nobody asked for; its epoch is the whole run."""
-
-SHOWN_STEPS = 50
-"""Steps between two lines on standard error, where no bar is drawn."""
 
 Sample = Callable[[AsrModel], list[dict[str, str]]]
 """Transcribes a few validation utterances with the model as it is; rows with what was said and heard."""
@@ -123,7 +116,7 @@ class AsrTrainer(Trainer):
         device: torch.device, sample: Sample | None,
     ) -> None:  # fmt: skip
         arguments = _arguments(losses.model, config, run, has_validation=validation is not None, device=device)
-        callbacks: list[TrainerCallback] = [_Metrics(run)]
+        callbacks: list[TrainerCallback] = [Metrics(run)]
         if config.patience and validation is not None:
             callbacks.append(EarlyStoppingCallback(config.patience))
         super().__init__(
@@ -199,7 +192,8 @@ class AsrTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         assert output_dir is not None
-        save_trained(self._model, Path(output_dir), torch.float32)
+        if self.args.should_save:  # every process comes here
+            save_trained(self._model, Path(output_dir), torch.float32)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_trained(self._model, Path(resume_from_checkpoint))
@@ -230,8 +224,14 @@ def last_checkpoint(out: Path) -> Path | None:
             state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
             whole.append((int(state["global_step"]), folder))
         except (OSError, ValueError, KeyError):
-            shutil.rmtree(folder)
+            if is_first_process():
+                shutil.rmtree(folder)
     return max(whole)[1] if whole else None
+
+
+def is_first_process() -> bool:
+    """Tell whether this process writes, of those that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def mixed(*numbers: int) -> int:
@@ -317,34 +317,3 @@ def _arguments(
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one GPU: several are torchrun's
     return arguments
-
-
-class _Metrics(TrainerCallback):
-    """Writes a row of metrics a step, and shows a person how far it is."""
-
-    def __init__(self, run: RunConfig) -> None:
-        self._path, self._shows_progress = run.out / METRICS_FILE, run.shows_progress
-        self._bar: tqdm[Any] | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:
-            self._bar = tqdm(
-                total=state.max_steps, initial=state.global_step, unit=" steps", disable=not self._shows_progress
-            )
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if self._bar is None or not logs or "train_runtime" in logs:
-            return
-        named = {name.replace("eval_", "validation_"): value for name, value in logs.items() if name not in UNLOGGED}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": state.global_step, **named}) + "\n")
-        shown = ", ".join(f"{name} {value:.3g}" for name, value in named.items())
-        if self._shows_progress:
-            self._bar.update(state.global_step - self._bar.n)
-            self._bar.set_postfix_str(shown, refresh=False)
-        elif state.global_step % SHOWN_STEPS == 0 or state.global_step == state.max_steps:
-            sys.stderr.write(f"step {state.global_step} of {state.max_steps}: {shown}\n")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -19,10 +19,11 @@ from dgasr.model.presets import LoraSize
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.examples import BatchConfig
 from dgasr.training.manifests import write_manifest
+from dgasr.training.metrics import METRICS_FILE
 from dgasr.training.objective import LossWeights
 from dgasr.training.run import StartConfig, starting_model, train_run
 from dgasr.training.settings import RunConfig, TrainConfig, train_config
-from dgasr.training.trainer import METRICS_FILE, DivergedError, last_checkpoint
+from dgasr.training.trainer import DivergedError, last_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CTC = LossWeights(diffusion=0, autoregressive=0, frame=1.0)
@@ -191,7 +192,7 @@ KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 import torch
-import dgasr.training.trainer as trainer
+import dgasr.training.metrics as metrics
 from dgasr.model.checkpoint import load_model
 from dgasr.training.manifests import read_manifest
 from dgasr.training.run import train_run
@@ -200,14 +201,14 @@ from tests.training.test_run import WHOLE
 
 torch.set_num_threads(1)
 folder, killed_at = Path(sys.argv[1]), int(sys.argv[2])
-plain = trainer._Metrics.on_log
+plain = metrics.Metrics.on_log
 
 def on_log(self, args, state, *arguments, **keywords):
     plain(self, args, state, *arguments, **keywords)
     if state.global_step == killed_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-trainer._Metrics.on_log = on_log
+metrics.Metrics.on_log = on_log
 train_run(load_model(folder / "start"), read_manifest(folder / "train.jsonl"), [], WHOLE,
           RunConfig(out=folder / "run", checkpoint_steps=2, workers=0))
 """
