@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from dgasr.errors import ConfigError
-from dgasr.model.hub import http_error
-from dgasr.model.identity import ADAPTER_FILES, CALIBRATION, CONFIG_FILE, PROJECTOR_CONFIG, TOKENIZER_FILE, weight_files
+from dgasr.model.hub import described, http_error
+from dgasr.model.identity import (
+    ADAPTER_FILES,
+    CALIBRATION,
+    CONFIG_FILE,
+    PROJECTOR_CONFIG,
+    RUN_FILE,
+    TOKENIZER_FILE,
+    weight_files,
+)
 from dgasr.tables import markdown_lines
 
 CARD = "README.md"
-
-RUN_FILE = "run.json"
 
 LOCAL_PATH = re.compile(r'"(/[^"/\s]+){2,}/?"')
 """A folder that only this machine has, as JSON and the card's head write it."""
@@ -151,9 +157,8 @@ def publish(folder: Path, to: str) -> str:
             commit_message=f"dgasr {version('dgasr')}",
         )  # fmt: skip
     except (OSError, ValueError, http_error()) as error:
-        first_line = str(error).strip().split("\n", 1)[0]
         raise ConfigError(
-            f"--to {to}: the Hub takes nothing ({type(error).__name__}: {first_line}). Run `hf auth login` with a "
+            f"--to {to}: the Hub takes nothing ({described(error)}). Run `hf auth login` with a "
             "token that may write, and name a repository of yours."
         ) from error
     return str(done.commit_url)

@@ -38,6 +38,11 @@ def natural_int(text: str) -> int:
     return positive_int(text)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def finite_float(text: str) -> float:
     """Read a number that may be calculated with."""
     try:

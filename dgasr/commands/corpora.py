@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dgasr.commands.arguments import finite_float, positive_int
+from dgasr.commands.arguments import finite_float, names, positive_int
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--out", type=Path, required=True, metavar="DIR", help="folder for manifests and what is unpacked"
     )
     parser.add_argument(
-        "--subset", type=_names, default=(), metavar="NAME,…", help="such as train.clean.100,test.clean or train,dev "
+        "--subset", type=names, default=(), metavar="NAME,…", help="such as train.clean.100,test.clean or train,dev "
         "(default: all that the kind has)",
     )  # fmt: skip
-    parser.add_argument("--language", type=_names, default=(), metavar="CODE,…", help="such as de,fr; what it is in")
+    parser.add_argument("--language", type=names, default=(), metavar="CODE,…", help="such as de,fr; what it is in")
     parser.add_argument("--download", action="store_true", help="fetch it from its publisher first; resumes")
     parser.add_argument(
         "--max-duration", type=finite_float, default=30.0, metavar="S", help="longer clips are refused (default: 30)"
@@ -109,7 +109,3 @@ def _line(summary: "Summary", out: Path) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.refused.items())
         line += f"; refused {sum(summary.refused.values())} ({reasons}), each in {summary.name}.refused.jsonl"
     return line
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

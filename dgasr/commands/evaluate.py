@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgasr.commands.arguments import add_model_arguments, check_output_file, engine_config, positive_int
+from dgasr.commands.arguments import add_model_arguments, check_output_file, engine_config, names, positive_int
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "and --seed-canvas do not apply",
     )  # fmt: skip
     chosen = parser.add_argument_group("utterances")
-    chosen.add_argument("--languages", type=_names, default=(), metavar="CODE,…", help="only these languages' rows")
-    chosen.add_argument("--sets", type=_names, default=(), metavar="NAME,…", help="only these sets (field `set`)")
+    chosen.add_argument("--languages", type=names, default=(), metavar="CODE,…", help="only these languages' rows")
+    chosen.add_argument("--sets", type=names, default=(), metavar="NAME,…", help="only these sets (field `set`)")
     chosen.add_argument(
         "--limit", type=positive_int, default=0, metavar="N", help="at most N utterances, spread over the sets"
     )
@@ -113,17 +113,19 @@ def run(options: argparse.Namespace) -> int:
 
 def _weights_of(options: argparse.Namespace) -> tuple[str, str | None]:
     """Find the model, and the adapter where there is one, that a training run came to."""
+    from dgasr.model.identity import ADAPTER_FILES, CHECKPOINTS, RUN_FILE
+
     folder = options.runs / options.run_name
-    settings = folder / "run.json"
+    settings = folder / RUN_FILE
     if not settings.is_file():
         raise ConfigError(f"--run-name {options.run_name}: {folder} holds no run. Give --runs, or train one.")
     is_step = options.ckpt.isdecimal()
-    weights = folder / (f"checkpoints/checkpoint-{options.ckpt}" if is_step else options.ckpt)
+    weights = folder / (f"{CHECKPOINTS}/checkpoint-{options.ckpt}" if is_step else options.ckpt)
     if not weights.is_dir():
         known = [path.name for path in sorted(folder.iterdir()) if path.name in ("final", "best")]
-        known += [path.name.split("-")[1] for path in sorted(folder.glob("checkpoints/checkpoint-*"))]
+        known += [path.name.split("-")[1] for path in sorted(folder.glob(f"{CHECKPOINTS}/checkpoint-*"))]
         raise ConfigError(f"--ckpt {options.ckpt}: {folder} has {', '.join(known) or 'no weights yet'}.")
-    if not (weights / "adapter_config.json").is_file():
+    if not (weights / ADAPTER_FILES[0]).is_file():
         return str(weights), None
     return str(json.loads(settings.read_text(encoding="utf-8"))["base"]), str(weights)
 
@@ -204,11 +206,6 @@ def _worst(options: argparse.Namespace, evaluation: "Evaluation", other: "Evalua
         return f"\n\n{text}"
     options.worst_file.write_text(text, encoding="utf-8")
     return ""
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """Read names with commas between them."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _progress(what: str) -> Any:

@@ -12,6 +12,7 @@ from dgasr.commands.arguments import (
     add_reading_arguments,
     engine_config,
     finite_float,
+    names,
     positive_int,
 )
 from dgasr.errors import ConfigError
@@ -40,7 +41,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--processes", type=positive_int, default=2, metavar="N", help="that read audio side by side (default: 2)")
     add("--token-variable", metavar="NAME", help="environment variable with the token that clients must send")
     add(
-        "--allow-url", type=_names, default=(), metavar="HOST,…",
+        "--allow-url", type=names, default=(), metavar="HOST,…",
         help="hosts that an `audio_url` may name, `*` for all that are public (default: none)",
     )  # fmt: skip
     add_reading_arguments(parser)
@@ -112,7 +113,3 @@ def build(options: argparse.Namespace) -> Any:
     )  # fmt: skip
     live = LiveTranscriber(transcriber_of, options.max_waiting)
     return create_app(live, Preparer(first, options.processes), languages, spell, model.identity.name, limits)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

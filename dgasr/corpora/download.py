@@ -63,14 +63,13 @@ def _patterns(kind: str, name: str, language: str) -> list[str]:
 def _from_hub(repository: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    from dgasr.model.hub import http_error
+    from dgasr.model.hub import described, http_error
 
     try:
         return Path(snapshot_download(repository, repo_type="dataset", allow_patterns=patterns))
     except (OSError, ValueError, http_error()) as error:
-        first_line = str(error).strip().split("\n", 1)[0]
         raise ConfigError(
-            f"{repository}: not to be had from the Hub ({type(error).__name__}: {first_line}). Gated ones need "
+            f"{repository}: not to be had from the Hub ({described(error)}). Gated ones need "
             "`hf auth login`; without a network, give the folder of a copy."
         ) from error
 

@@ -79,6 +79,12 @@ def http_error() -> type[Exception]:
     return next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
 
 
+def described(error: Exception) -> str:
+    """Say an error in a line: its kind, and the first line of what its maker says."""
+    first_line = str(error).strip().split("\n", 1)[0]
+    return f"{type(error).__name__}: {first_line}"
+
+
 def is_folder(source: str) -> bool:
     """Tell a folder from a Hub id, which has one slash and does not begin like a path."""
     return Path(source).exists() or source.startswith((".", "/")) or source.count("/") != 1
@@ -86,8 +92,7 @@ def is_folder(source: str) -> bool:
 
 def absent(source: str, error: Exception) -> ConfigError:
     """Say what to do about weights that are not there."""
-    first_line = str(error).strip().split("\n", 1)[0]
-    problem = f"The weights of {source} are not to be had ({type(error).__name__}: {first_line})."
+    problem = f"The weights of {source} are not to be had ({described(error)})."
     if is_folder(source):
         return ConfigError(
             f"{problem} The folder needs config.json and safetensors files, as the Hub has them: accept the licence on "

@@ -25,6 +25,9 @@ PART_FILES = {part: f"{part}.safetensors" for part in ("encoder", "projector", "
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "projector.safetensors")
 """An adapter folder."""
 
+RUN_FILE, CHECKPOINTS = "run.json", "checkpoints"
+"""Beside `final` and `best` of a training run: what it did, and weights on the way."""
+
 PROJECTOR_CONFIG = "projector.json"
 """Layout of its projector; without it, the layout is the model's."""
 

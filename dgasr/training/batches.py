@@ -49,6 +49,10 @@ def _by_language(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     return {language: [u for u in utterances if u.language == language] for language in languages}
 
 
+def _num_batches(own: dict[str, list[Utterance]], batch_size: int) -> int:
+    return sum(-(-len(utterances) // batch_size) for utterances in own.values())
+
+
 class Batches(Dataset[Batch]):
     """Batch `step` of a phase, made on demand.
 
@@ -96,7 +100,7 @@ class Batches(Dataset[Batch]):
     @staticmethod
     def epoch_length(utterances: Sequence[Utterance], batch_size: int) -> int:
         """Count the batches of an epoch in which each utterance comes once, a language a batch."""
-        return sum(-(-len(own) // batch_size) for own in _by_language(utterances).values())
+        return _num_batches(_by_language(utterances), batch_size)
 
     def _check(self, utterance: Utterance) -> None:
         self._tokenizer.encode(utterance.text)
@@ -143,7 +147,7 @@ class Batches(Dataset[Batch]):
 
     def _taken(self, step: int, rng: np.random.Generator, strength: float) -> tuple[str, list[Row]]:
         """Take the utterances whose turn it is, now and then with a row beside them in which nobody speaks."""
-        number, place = divmod(step, sum(-(-len(own) // self._config.batch_size) for own in self._own.values()))
+        number, place = divmod(step, _num_batches(self._own, self._config.batch_size))
         if self._epoch[0] != number:
             self._epoch = (number, self._shuffled(number))
         utterances = self._epoch[1][place]

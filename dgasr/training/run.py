@@ -17,7 +17,7 @@ from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, has_lora, hold_in_float32, load_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
-from dgasr.model.identity import read_config
+from dgasr.model.identity import CHECKPOINTS, RUN_FILE, read_config
 from dgasr.model.presets import LoraSize
 from dgasr.model.pretrained import load_pretrained
 from dgasr.training.batches import Batches
@@ -25,7 +25,6 @@ from dgasr.training.manifests import Utterance
 from dgasr.training.metrics import METRICS_FILE
 from dgasr.training.settings import RunConfig, TrainConfig
 from dgasr.training.trainer import (
-    CHECKPOINTS,
     SAMPLES_FILE,
     STATE_FILE,
     AsrTrainer,
@@ -43,9 +42,6 @@ from dgasr.training.trainer import (
 
 ADAPTER_PARTS = {"lora", "projector"}
 """Parts that an adapter folder holds."""
-
-RUN_FILE = "run.json"
-"""Settings of a run, and their fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dgasr.errors import ConfigError
+from dgasr.model.presets import tuples
 from dgasr.training.augmentation import AugmentationConfig
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.examples import BatchConfig
@@ -113,11 +114,7 @@ def train_config(fields: dict[str, Any]) -> TrainConfig:
     kinds = {"losses": LossWeights, "noise": CanvasNoiseConfig, "batches": BatchConfig,
              "augmentation": AugmentationConfig}  # fmt: skip
     try:
-        parts = {name: kind(**_tuples(fields.pop(name))) for name, kind in kinds.items() if name in fields}
-        return TrainConfig(**parts, **_tuples(fields))
+        parts = {name: kind(**tuples(fields.pop(name))) for name, kind in kinds.items() if name in fields}
+        return TrainConfig(**parts, **tuples(fields))
     except TypeError as error:
         raise ConfigError(f"not settings of a training ({error}).") from error
-
-
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}

@@ -31,6 +31,7 @@ from dgasr.errors import ConfigError, DgasrError
 from dgasr.model.adapter import copy_adapter, has_lora, save_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_weights, save_model
+from dgasr.model.identity import CHECKPOINTS
 from dgasr.prompt import build_prompt
 from dgasr.training.batches import Batch, Batches
 from dgasr.training.metrics import Metrics
@@ -38,8 +39,6 @@ from dgasr.training.objective import batch_losses
 from dgasr.training.settings import RunConfig, TrainConfig
 
 SAMPLES_FILE = "samples.jsonl"
-
-CHECKPOINTS = "checkpoints"
 
 STATE_FILE = "trainer_state.json"
 """What the library writes last into a checkpoint."""
@@ -63,6 +62,7 @@ class Losses(nn.Module):
     def __init__(self, model: AsrModel, config: TrainConfig) -> None:
         super().__init__()
         self.model, self._config = model, config
+        self._prompts: dict[str, Tensor] = {}
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Compute the losses of one batch; a batch's number decides all that is random in it."""
@@ -70,13 +70,18 @@ class Losses(nn.Module):
         seed = mixed(self._config.seed, number)
         torch.manual_seed(seed)  # of dropout, which takes no generator
         own = {name: value for name, value in batch.items() if name != "number"}
-        prompt = build_prompt(
-            self.model.tokenizer, self.model.config.prompt, self.model.config.num_audio_tokens, own["language"]
-        )
         return batch_losses(
-            self.model, Batch(**own), torch.tensor(prompt.ids, device=own["canvas"].device), self._config.losses,
+            self.model, Batch(**own), self._prompt_ids(own["language"], own["canvas"].device), self._config.losses,
             self._config.noise, torch.Generator().manual_seed(seed),
         )  # fmt: skip
+
+    def _prompt_ids(self, language: str, device: torch.device) -> Tensor:
+        """Return the prompt that transcription uses for a language, made once.  [prompt]"""
+        if language not in self._prompts:
+            settings = self.model.config
+            prompt = build_prompt(self.model.tokenizer, settings.prompt, settings.num_audio_tokens, language)
+            self._prompts[language] = torch.tensor(prompt.ids, device=device)
+        return self._prompts[language]
 
 
 class Numbered(Dataset[dict[str, Any]]):
@@ -136,11 +141,12 @@ class AsrTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """Compute the weighted loss of one batch, and add its parts to what is logged next."""
         losses: dict[str, Tensor] = model(inputs)
-        if not torch.isfinite(losses["total"]):
+        values = {name: loss.item() for name, loss in losses.items()}
+        if not math.isfinite(values["total"]):
             raise self._diverged("loss")
         self._count += 1
-        for name, loss in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + loss.item()
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
         return losses["total"]
 
     @torch.no_grad()
