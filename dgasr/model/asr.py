@@ -4,6 +4,7 @@ In: log-mel features. Out: a prompt cache for the decoder, hidden states of canv
 Knows nothing of sampling, losses, files or batches that change.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -59,6 +60,12 @@ class CanvasCache:
         for index, layer in enumerate(self._layers):
             for kind, buffer in enumerate(layer):
                 buffer[rows, :, : self._prompt_tokens] = torch.stack([prompt[index][kind] for prompt in prompts])
+
+    def group(self, rows: slice) -> "CanvasCache":
+        """Show some rows as a cache of their own, on the same memory."""
+        part = copy.copy(self)
+        part._layers = [tuple(buffer[rows] for buffer in pair) for pair in self._layers]
+        return part
 
     def prompt(self, row: int) -> list[tuple[Tensor, Tensor]]:
         """Show the prompt in a row, as it is until another one is put there.  [heads, prompt, head_dim] each"""
@@ -165,6 +172,11 @@ class AsrModel(nn.Module):
         """What token embeddings are multiplied by on their way into the backbone: sqrt(hidden)."""
         return self.backbone.model.decoder.embed_tokens.scalar_embed_scale
 
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that every product has on this device, whatever the batch; 0 for those of the batch."""
+        return self.config.rows_at_once if self.device.type == "cpu" else 0
+
     def encode_audio(self, log_mel: Tensor) -> Tensor:
         """Run Whisper's encoder.
 
@@ -215,11 +227,25 @@ class AsrModel(nn.Module):
             canvas: token ids.  [batch, canvas]
             soft_embeddings: expected embeddings of the step before, already scaled by `embed_scale`; zeros where a row
                 has none, `None` when no row has.  [batch, canvas, hidden]
-            cache: of the prompts, all of one length; it is only read.
+            cache: of the prompts, all of one length; it is only read. With `rows_at_once`, a `CanvasCache`, and `batch`
+                a multiple of it.
 
         Returns:
             Hidden states for the language head.  [batch, canvas, hidden]
         """
+        at_once = self.rows_at_once
+        if at_once and len(canvas) > at_once:
+            assert isinstance(cache, CanvasCache)
+            assert len(canvas) % at_once == 0
+            groups = [slice(start, start + at_once) for start in range(0, len(canvas), at_once)]
+            return torch.cat(
+                [
+                    self.decode(
+                        canvas[rows], None if soft_embeddings is None else soft_embeddings[rows], cache.group(rows)
+                    )
+                    for rows in groups
+                ]
+            )
         try:
             return self._run_decoder(canvas, soft_embeddings, cache)
         except torch._dynamo.exc.TorchDynamoException as error:

@@ -96,6 +96,8 @@ class AsrConfig:
     languages: ISO 639-1 codes the model was trained for; the first one is the default.
     start_offset_ms, end_offset_ms: added to CTC word starts and ends; fitted on training data.
     backbone_family: which modules the backbone's layers have.
+    rows_at_once: rows of each product on a CPU, whatever the batch, because the bits of a row depend on their number
+        (docs/decisions/0023); 0: all, where they do not.
     pretrained: Hub ids of frozen parts, `{"encoder": …, "backbone": …}`; empty when weights lie in the model folder.
     """
 
@@ -113,6 +115,7 @@ class AsrConfig:
     end_offset_ms: float = 0.0
     lora: LoraSize = field(default_factory=LoraSize)
     backbone_family: BackboneFamily = "diffusion_gemma"
+    rows_at_once: int = 0
     pretrained: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

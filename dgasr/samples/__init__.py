@@ -1,4 +1,4 @@
-"""Spoken digits in many formats, two broken files among them, and what is said in each: the demo's audio archive."""
+"""Recordings in many formats, two broken files among them, and what is said in each: spoken digits, and people."""
 
 from pathlib import Path
 
@@ -10,3 +10,6 @@ MANIFEST = SAMPLES / "manifest.jsonl"
 
 SPEECH = SAMPLES / "speech" / "manifest.jsonl"
 """Four read sentences, real speech in the public domain (LJSpeech), with text: for calibrating adapters."""
+
+PEOPLE = SAMPLES / "people" / "manifest.jsonl"
+"""People's voices in the public domain (LJSpeech, Common Voice), music, noise and silence: the demo's audio archive."""

@@ -104,12 +104,13 @@ class SegmentEncoder:
     Args:
         model: in evaluation mode.
         recipe: of this model.
-        batch_size: rows of every batch, or `ENCODED_AT_ONCE` if that is fewer; the last one is filled up, so that
-            shapes never change.
+        batch_size: rows of every batch, or `ENCODED_AT_ONCE` if that is fewer, or the model's `rows_at_once`; the last
+            one is filled up, so that shapes never change.
     """
 
     def __init__(self, model: AsrModel, recipe: Recipe, batch_size: int) -> None:
-        self._model, self._recipe, self.batch_size = model, recipe, min(batch_size, ENCODED_AT_ONCE)
+        self._model, self._recipe = model, recipe
+        self.batch_size = model.rows_at_once or min(batch_size, ENCODED_AT_ONCE)
         config = model.config
         prompt = build_prompt(model.tokenizer, config.prompt, config.num_audio_tokens, recipe.language)
         self.prompt_ids = torch.tensor(prompt.ids, device=model.device)

@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from dgasr.device import runs_kernels
+from dgasr.device import multiplies_bfloat16, runs_kernels
 from dgasr.errors import ConfigError
 from dgasr.model.adapter import load_adapter, merge_lora
 from dgasr.model.asr import AsrModel
@@ -38,7 +38,8 @@ def load(
             weights then go through the host's memory, which has to hold them all.
 
     Returns:
-        The model, in evaluation mode; what was put on frozen weights has their type.
+        The model, in evaluation mode; what was put on frozen weights has their type. A model with `rows_at_once`, large
+        for a CPU, computes in bfloat16 where the processor has products of it.
 
     Raises:
         ConfigError: no such model, adapter or device.
@@ -51,8 +52,10 @@ def load(
     if adapter is not None:
         load_adapter(loaded, adapter)
     loaded.identity = identity
+    if config.rows_at_once and where.type == "cpu" and multiplies_bfloat16():
+        _cast(loaded, torch.bfloat16)
     if config.pretrained:
-        _take_weights_type(loaded)
+        _cast(loaded, loaded.head_weight.dtype)
     if adapter is not None and (is_fast_way(where) if merge_adapter is None else merge_adapter):
         merge_lora(loaded)
     if quantize != "none":
@@ -91,8 +94,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _take_weights_type(model: AsrModel) -> None:
-    """Give projector and LoRA the type of the frozen weights; buffers, among them rotary frequencies, keep theirs."""
-    dtype = model.head_weight.dtype
+def _cast(model: AsrModel, dtype: torch.dtype) -> None:
+    """Give all parameters one type, in place; buffers, among them rotary frequencies, keep theirs."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

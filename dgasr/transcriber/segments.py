@@ -45,7 +45,7 @@ class Transcriber:
     Args:
         model: in evaluation mode.
         recipe: from `build_recipe` of this model.
-        batch_size: rows of every batch, whether in use or not.
+        batch_size: rows of every batch, whether in use or not; rounded up to the model's `rows_at_once`.
         is_live: hold no segment back until a batch of those to be rescored is full: somebody waits for it.
         watch: shown canvases after each step.
 
@@ -61,7 +61,10 @@ class Transcriber:
         self._model, self._recipe, self.batch_size, self._is_live = model, recipe, batch_size, is_live
         self._watch = watch
         self._head = VocabularyHead(
-            weight=model.head_weight, softcap=model.config.softcap, embed_scale=model.embed_scale
+            weight=model.head_weight,
+            softcap=model.config.softcap,
+            embed_scale=model.embed_scale,
+            rows_at_once=model.rows_at_once,
         )
 
     def transcribe(self, features: Iterable[SegmentFeatures | None]) -> Iterator[SegmentTranscript]:
@@ -117,12 +120,14 @@ class Transcriber:
 
     def _denoise(self, features: Iterator[SegmentFeatures | None]) -> Iterator[Canvas]:
         canvas = self._model.config.canvas
+        at_once = self._model.rows_at_once or 1
+        num_rows = -(-self.batch_size // at_once) * at_once
         jobs = (None if item is None else self._job(item) for item in features)
         return denoise(
-            CachedDecoder(self._model, self._recipe, self.batch_size),
+            CachedDecoder(self._model, self._recipe, num_rows),
             self._head,
             jobs,
-            num_rows=self.batch_size,
+            num_rows=num_rows,
             buckets=canvas.buckets,
             end_token_ids=self._model.config.prompt.end_text_ids,
             config=self._recipe.decode,

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.diffusion_gemma import modeling_diffusion_gemma as modeling
 
-MULTIPLIES_BFLOAT16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+from dgasr.device import multiplies_bfloat16
+
+MULTIPLIES_BFLOAT16 = multiplies_bfloat16()
 COMPUTE_DTYPE = torch.bfloat16 if MULTIPLIES_BFLOAT16 else torch.float32
-"""What training computes in. With AMX bfloat16 products are seven times as fast as float32 ones; on a processor that
-has AVX2 alone, 250 times as slow (0.0006 against 0.14 TFLOP/s, docs/experiments.md, 2026-11-29)."""
+"""What training computes in."""
 
 COMPILED_SHAPES = 64
 """Graphs of one function that are kept: norms of different widths, with and without a gradient."""
