@@ -29,7 +29,7 @@ from dgasr.features import FeatureConfig, log_mel
 from dgasr.model.projector import Projector
 from dgasr.training.augmentation import AugmentationConfig
 from tools.base.fast import COMPUTE_DTYPE, MULTIPLIES_BFLOAT16
-from tools.base.sizes import BLANK_ID, num_frozen, projector_config
+from tools.base.sizes import BLANK_ID, WINDOW_S, WINDOW_SAMPLES, num_frozen, projector_config
 from tools.base.speech import IGNORED, PackedWindows, Speech
 
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
@@ -104,7 +104,7 @@ def greedy(log_probs: Tensor, blank: int) -> list[int]:
 
 @torch.no_grad()
 def evaluate(ear: Ear, tokenizer: Tokenizer, speech: Speech, limit: int) -> dict[str, dict[str, float]]:
-    """Return greedy WER and CER by set, of pieces and of letters, on windows of 15 s or, for longer clips, 30 s."""
+    """Return greedy WER and CER by set, of pieces and of letters, of clips that fit the window."""
     ear.eval()
     edits: dict[str, list[int]] = {}
     seen: dict[str, int] = {}
@@ -113,26 +113,25 @@ def evaluate(ear: Ear, tokenizer: Tokenizer, speech: Speech, limit: int) -> dict
         seen[clip.set_name] = seen.get(clip.set_name, 0) + 1
         if seen[clip.set_name] <= limit:
             clips.append(clip)
-    for length in (15, 30):
-        config = FeatureConfig(window_samples=length * 16000)
-        own = [c for c in clips if (c.num_samples <= 15 * 16000) == (length == 15) and c.num_samples <= 30 * 16000]
-        for start in range(0, len(own), 8):
-            part = own[start : start + 8]
-            windows = np.empty((len(part), 80, length * 100), np.float32)
-            for row, clip in enumerate(part):
-                audio, pad = log_mel(speech.waveform(clip), config)
-                windows[row] = pad
-                windows[row, :, : audio.shape[1]] = audio
-            with torch.autocast("cpu", torch.bfloat16, enabled=MULTIPLIES_BFLOAT16):
-                audio, spelling = ear.upper(ear.lower(torch.from_numpy(windows)))
-            for clip, pieces, letters in zip(part, ear.log_probs(audio), spelling, strict=True):
-                spelled_out = "".join(LETTERS[index - 1] for index in greedy(letters, 0))
-                counts = edits.setdefault(clip.set_name, [0] * 6)
-                for place, text in enumerate((tokenizer.decode(greedy(pieces, BLANK_ID)), spelled_out)):
-                    counts[2 * place] += Levenshtein.distance(clip.text.split(), text.split())
-                    counts[2 * place + 1] += Levenshtein.distance(clip.text, text)
-                counts[4] += len(clip.text.split())
-                counts[5] += len(clip.text)
+    config = FeatureConfig(window_samples=WINDOW_SAMPLES)
+    own = [clip for clip in clips if clip.num_samples <= WINDOW_SAMPLES]
+    for start in range(0, len(own), 8):
+        part = own[start : start + 8]
+        windows = np.empty((len(part), 80, config.window_frames), np.float32)
+        for row, clip in enumerate(part):
+            audio, pad = log_mel(speech.waveform(clip), config)
+            windows[row] = pad
+            windows[row, :, : audio.shape[1]] = audio
+        with torch.autocast("cpu", torch.bfloat16, enabled=MULTIPLIES_BFLOAT16):
+            audio, spelling = ear.upper(ear.lower(torch.from_numpy(windows)))
+        for clip, pieces, letters in zip(part, ear.log_probs(audio), spelling, strict=True):
+            spelled_out = "".join(LETTERS[index - 1] for index in greedy(letters, 0))
+            counts = edits.setdefault(clip.set_name, [0] * 6)
+            for place, text in enumerate((tokenizer.decode(greedy(pieces, BLANK_ID)), spelled_out)):
+                counts[2 * place] += Levenshtein.distance(clip.text.split(), text.split())
+                counts[2 * place + 1] += Levenshtein.distance(clip.text, text)
+            counts[4] += len(clip.text.split())
+            counts[5] += len(clip.text)
     ear.train()
     names = ("wer", "cer", "letters_wer", "letters_cer")
     return {
@@ -145,16 +144,16 @@ def evaluate(ear: Ear, tokenizer: Tokenizer, speech: Speech, limit: int) -> dict
 
 
 class Loader(torch.utils.data.Dataset):
-    """Batches of one kind after another: mostly 15 s windows, now and then 30 s for the clips that need it."""
+    """Batch after batch, with the letters of its texts."""
 
-    def __init__(self, short: PackedWindows, long: PackedWindows, tokenizer: Tokenizer, steps: int) -> None:
-        self._short, self._long, self._tokenizer, self._steps = short, long, tokenizer, steps
+    def __init__(self, windows: PackedWindows, tokenizer: Tokenizer, steps: int) -> None:
+        self._windows, self._tokenizer, self._steps = windows, tokenizer, steps
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, list[list[int]], list[list[int]], Tensor]:
-        features, ids, labels = (self._long if step % 8 == 7 else self._short).batch(step)
+        features, ids, labels = self._windows.batch(step)
         letters = [spelled(self._tokenizer.decode(own)) for own in ids]
         return torch.from_numpy(features).to(COMPUTE_DTYPE), ids, letters, torch.from_numpy(labels)
 
@@ -252,6 +251,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="trained tensors to begin from")
     parser.add_argument("--save-steps", type=int, default=100)
     parser.add_argument("--validation-steps", type=int, default=400)
+    parser.add_argument("--validation-clips", type=int, default=40, help="of each set")
     parser.add_argument("--frame-weight", type=float, default=2.0)
     parser.add_argument("--letter-weight", type=float, default=0.7)
     parser.add_argument("--frame-steps", type=int, default=600)
@@ -288,15 +288,10 @@ def main() -> None:
         speed=0.0, gain_db=8.0, colour_probability=0.2, telephone_probability=0.08, reverb_probability=0.12,
         noise_probability=0.25, snr_db=(10.0, 40.0),
     )  # fmt: skip
-    kinds = [
-        PackedWindows(
-            speech, length, max(1, round(options.batch_windows * 15 / length)), augmentation, seed, 600, tokenizer
-        )
-        for length, seed in ((15.0, options.seed), (30.0, options.seed + 1))
-    ]
+    windows = PackedWindows(speech, WINDOW_S, options.batch_windows, augmentation, options.seed, 600, tokenizer)
     loader = iter(
         torch.utils.data.DataLoader(
-            Loader(kinds[0], kinds[1], tokenizer, options.steps), batch_size=None, sampler=range(first, options.steps),
+            Loader(windows, tokenizer, options.steps), batch_size=None, sampler=range(first, options.steps),
             num_workers=1, prefetch_factor=4, worker_init_fn=lambda _: torch.set_num_threads(1),
         )
     )  # fmt: skip
@@ -346,7 +341,7 @@ def main() -> None:
             torch.save(state, state_path.with_suffix(".partial"))
             os.replace(state_path.with_suffix(".partial"), state_path)
         if (step + 1) % options.validation_steps == 0 or step + 1 == options.steps:
-            row = {"step": step + 1, "wer": evaluate(ear, tokenizer, validation, 40)}
+            row = {"step": step + 1, "wer": evaluate(ear, tokenizer, validation, options.validation_clips)}
             log.write(json.dumps(row) + "\n")
             log.flush()
             print(row, flush=True)
