@@ -13,6 +13,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from dgasr.features import FeatureConfig, log_mel
 from dgasr.model.projector import Projector
 from dgasr.training.augmentation import AugmentationConfig
 from tools.base.fast import COMPUTE_DTYPE, MULTIPLIES_BFLOAT16
-from tools.base.sizes import BLANK_ID, num_frozen, projector_config
+from tools.base.sizes import BLANK_ID, WINDOW_S, WINDOW_SAMPLES, num_frozen, projector_config
 from tools.base.speech import IGNORED, PackedWindows, Speech
 
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
@@ -103,7 +104,7 @@ def greedy(log_probs: Tensor, blank: int) -> list[int]:
 
 @torch.no_grad()
 def evaluate(ear: Ear, tokenizer: Tokenizer, speech: Speech, limit: int) -> dict[str, dict[str, float]]:
-    """Return greedy WER and CER by set, of pieces and of letters, on windows of 15 s or, for longer clips, 30 s."""
+    """Return greedy WER and CER by set, of pieces and of letters, of clips that fit the window."""
     ear.eval()
     edits: dict[str, list[int]] = {}
     seen: dict[str, int] = {}
@@ -112,26 +113,25 @@ def evaluate(ear: Ear, tokenizer: Tokenizer, speech: Speech, limit: int) -> dict
         seen[clip.set_name] = seen.get(clip.set_name, 0) + 1
         if seen[clip.set_name] <= limit:
             clips.append(clip)
-    for length in (15, 30):
-        config = FeatureConfig(window_samples=length * 16000)
-        own = [c for c in clips if (c.num_samples <= 15 * 16000) == (length == 15) and c.num_samples <= 30 * 16000]
-        for start in range(0, len(own), 8):
-            part = own[start : start + 8]
-            windows = np.empty((len(part), 80, length * 100), np.float32)
-            for row, clip in enumerate(part):
-                audio, pad = log_mel(speech.waveform(clip), config)
-                windows[row] = pad
-                windows[row, :, : audio.shape[1]] = audio
-            with torch.autocast("cpu", torch.bfloat16, enabled=MULTIPLIES_BFLOAT16):
-                audio, spelling = ear.upper(ear.lower(torch.from_numpy(windows)))
-            for clip, pieces, letters in zip(part, ear.log_probs(audio), spelling, strict=True):
-                spelled_out = "".join(LETTERS[index - 1] for index in greedy(letters, 0))
-                counts = edits.setdefault(clip.set_name, [0] * 6)
-                for place, text in enumerate((tokenizer.decode(greedy(pieces, BLANK_ID)), spelled_out)):
-                    counts[2 * place] += Levenshtein.distance(clip.text.split(), text.split())
-                    counts[2 * place + 1] += Levenshtein.distance(clip.text, text)
-                counts[4] += len(clip.text.split())
-                counts[5] += len(clip.text)
+    config = FeatureConfig(window_samples=WINDOW_SAMPLES)
+    own = [clip for clip in clips if clip.num_samples <= WINDOW_SAMPLES]
+    for start in range(0, len(own), 8):
+        part = own[start : start + 8]
+        windows = np.empty((len(part), 80, config.window_frames), np.float32)
+        for row, clip in enumerate(part):
+            audio, pad = log_mel(speech.waveform(clip), config)
+            windows[row] = pad
+            windows[row, :, : audio.shape[1]] = audio
+        with torch.autocast("cpu", torch.bfloat16, enabled=MULTIPLIES_BFLOAT16):
+            audio, spelling = ear.upper(ear.lower(torch.from_numpy(windows)))
+        for clip, pieces, letters in zip(part, ear.log_probs(audio), spelling, strict=True):
+            spelled_out = "".join(LETTERS[index - 1] for index in greedy(letters, 0))
+            counts = edits.setdefault(clip.set_name, [0] * 6)
+            for place, text in enumerate((tokenizer.decode(greedy(pieces, BLANK_ID)), spelled_out)):
+                counts[2 * place] += Levenshtein.distance(clip.text.split(), text.split())
+                counts[2 * place + 1] += Levenshtein.distance(clip.text, text)
+            counts[4] += len(clip.text.split())
+            counts[5] += len(clip.text)
     ear.train()
     names = ("wer", "cer", "letters_wer", "letters_cer")
     return {
@@ -144,18 +144,83 @@ def evaluate(ear: Ear, tokenizer: Tokenizer, speech: Speech, limit: int) -> dict
 
 
 class Loader(torch.utils.data.Dataset):
-    """Batches of one kind after another: mostly 15 s windows, now and then 30 s for the clips that need it."""
+    """Batch after batch, with the letters of its texts."""
 
-    def __init__(self, short: PackedWindows, long: PackedWindows, tokenizer: Tokenizer, steps: int) -> None:
-        self._short, self._long, self._tokenizer, self._steps = short, long, tokenizer, steps
+    def __init__(self, windows: PackedWindows, tokenizer: Tokenizer, steps: int) -> None:
+        self._windows, self._tokenizer, self._steps = windows, tokenizer, steps
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, list[list[int]], list[list[int]], Tensor]:
-        features, ids, labels = (self._long if step % 8 == 7 else self._short).batch(step)
+        features, ids, labels = self._windows.batch(step)
         letters = [spelled(self._tokenizer.decode(own)) for own in ids]
         return torch.from_numpy(features).to(COMPUTE_DTYPE), ids, letters, torch.from_numpy(labels)
+
+
+class EarOptimizer:
+    """Muon (Jordan et al. 2024) for matrices and convolutions, AdamW for biases and norms; or AdamW for all.
+
+    Args:
+        learning: what learns, by name.
+        encoder_rate, projector_rate: peak learning rates.
+        uses_muon: whether matrices are Muon's.
+    """
+
+    def __init__(
+        self, learning: dict[str, nn.Parameter], encoder_rate: float, projector_rate: float, uses_muon: bool
+    ) -> None:
+        self._learning = learning
+        # Views of the same storage: a convolution's kernel is one matrix to Muon.
+        self._matrices = {
+            name: nn.Parameter(parameter.data.flatten(1))
+            for name, parameter in learning.items()
+            if uses_muon and parameter.ndim >= 2
+        }
+        others = {name: parameter for name, parameter in learning.items() if name not in self._matrices}
+
+        def groups(parameters: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
+            kinds = {True: encoder_rate, False: projector_rate}
+            split = [
+                {"params": [p for n, p in parameters.items() if n.startswith("encoder.") == is_encoder], "peak": peak}
+                for is_encoder, peak in kinds.items()
+            ]
+            return [group for group in split if group["params"]]
+
+        self._all: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups(others), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        ]
+        if self._matrices:
+            self._all.append(
+                torch.optim.Muon(
+                    groups(self._matrices), lr=1e-3, weight_decay=0.01, adjust_lr_fn="match_rms_adamw", ns_steps=5
+                )
+            )
+
+    def set_share(self, share: float) -> None:
+        """Set every learning rate to a share of its peak."""
+        for optimizer in self._all:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * share
+
+    def step(self) -> None:
+        """Take a step by the gradients of what learns, and drop them."""
+        for name, matrix in self._matrices.items():
+            gradient = self._learning[name].grad
+            matrix.grad = None if gradient is None else gradient.flatten(1)
+        for optimizer in self._all:
+            optimizer.step()
+        for parameter in (*self._learning.values(), *self._matrices.values()):
+            parameter.grad = None
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Return what `load_state_dict` takes."""
+        return [optimizer.state_dict() for optimizer in self._all]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Go on where `state_dict` was made."""
+        for optimizer, state in zip(self._all, states, strict=True):
+            optimizer.load_state_dict(state)
 
 
 def ctc_sum(log_probs: Tensor, ids: list[list[int]], blank: int) -> Tensor:
@@ -181,10 +246,12 @@ def main() -> None:
     parser.add_argument("--batch-windows", type=int, default=8)
     parser.add_argument("--encoder-rate", type=float, default=1.5e-4)
     parser.add_argument("--projector-rate", type=float, default=1.2e-3)
-    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--muon", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--dropout", type=float, default=0.05)
     parser.add_argument("--start", type=Path, help="trained tensors to begin from")
     parser.add_argument("--save-steps", type=int, default=100)
     parser.add_argument("--validation-steps", type=int, default=400)
+    parser.add_argument("--validation-clips", type=int, default=40, help="of each set")
     parser.add_argument("--frame-weight", type=float, default=2.0)
     parser.add_argument("--letter-weight", type=float, default=0.7)
     parser.add_argument("--frame-steps", type=int, default=600)
@@ -206,11 +273,7 @@ def main() -> None:
     else:
         with torch.no_grad():
             ear.projector.norms["output"].weight.fill_(0.5)
-    groups = [
-        {"params": [p for n, p in learning.items() if n.startswith("encoder.")], "peak": options.encoder_rate},
-        {"params": [p for n, p in learning.items() if not n.startswith("encoder.")], "peak": options.projector_rate},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    optimizer = EarOptimizer(learning, options.encoder_rate, options.projector_rate, options.muon)
     state_path, first = options.out / "ear.pt", 0
     if state_path.is_file():
         state = torch.load(state_path, weights_only=True)
@@ -222,18 +285,13 @@ def main() -> None:
     speech = Speech(options.train, options.cache, ("en",))
     validation = Speech(options.validation, options.cache, ("en",))
     augmentation = AugmentationConfig(
-        speed=0.0, gain_db=8.0, colour_probability=0.3, telephone_probability=0.12, reverb_probability=0.2,
-        noise_probability=0.4, snr_db=(8.0, 40.0),
+        speed=0.0, gain_db=8.0, colour_probability=0.2, telephone_probability=0.08, reverb_probability=0.12,
+        noise_probability=0.25, snr_db=(10.0, 40.0),
     )  # fmt: skip
-    kinds = [
-        PackedWindows(
-            speech, length, max(1, round(options.batch_windows * 15 / length)), augmentation, seed, 600, tokenizer
-        )
-        for length, seed in ((15.0, options.seed), (30.0, options.seed + 1))
-    ]
+    windows = PackedWindows(speech, WINDOW_S, options.batch_windows, augmentation, options.seed, 600, tokenizer)
     loader = iter(
         torch.utils.data.DataLoader(
-            Loader(kinds[0], kinds[1], tokenizer, options.steps), batch_size=None, sampler=range(first, options.steps),
+            Loader(windows, tokenizer, options.steps), batch_size=None, sampler=range(first, options.steps),
             num_workers=1, prefetch_factor=4, worker_init_fn=lambda _: torch.set_num_threads(1),
         )
     )  # fmt: skip
@@ -251,8 +309,7 @@ def main() -> None:
             if step < warmup
             else 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, options.steps - warmup)))
         )
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * max(share, 0.02)
+        optimizer.set_share(max(share, 0.02))
         torch.manual_seed(options.seed * 1_000_003 + step)
         features, ids, letters, labels = next(loader)
         with torch.no_grad():
@@ -268,7 +325,6 @@ def main() -> None:
         (loss + options.letter_weight * spelling_loss + frame_weight * frame).backward()
         norm = nn.utils.clip_grad_norm_(list(learning.values()), 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         losses = np.array([loss.item(), spelling_loss.item(), frame.item()])
         means = losses if step == first else 0.98 * means + 0.02 * losses
         if (step + 1) % 20 == 0:
@@ -285,7 +341,7 @@ def main() -> None:
             torch.save(state, state_path.with_suffix(".partial"))
             os.replace(state_path.with_suffix(".partial"), state_path)
         if (step + 1) % options.validation_steps == 0 or step + 1 == options.steps:
-            row = {"step": step + 1, "wer": evaluate(ear, tokenizer, validation, 40)}
+            row = {"step": step + 1, "wer": evaluate(ear, tokenizer, validation, options.validation_clips)}
             log.write(json.dumps(row) + "\n")
             log.flush()
             print(row, flush=True)

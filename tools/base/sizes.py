@@ -11,12 +11,17 @@ from dgasr.model.gemma import gemma3_backbone_fields
 from dgasr.model.presets import AsrConfig, CanvasConfig
 from dgasr.model.projector_config import ProjectorConfig
 from dgasr.prompt import PromptConfig
+from dgasr.records import SAMPLE_RATE_HZ
 
 BLANK_ID = 4
 """`<blank>` in `vocabulary.SPECIAL_TOKENS`."""
 
-WINDOW_FRAMES = 750
-"""Encoder frames of a window, 15 s: 188 audio tokens, as many as the reference has in 30 s."""
+WINDOW_S = 15.0
+"""Length of a window: 188 audio tokens, as many as the reference has in 30 s."""
+
+WINDOW_SAMPLES = round(WINDOW_S * SAMPLE_RATE_HZ)
+WINDOW_FRAMES = round(WINDOW_S * 50)
+"""Encoder frames of a window."""
 
 
 def load_gemma(folder: Path, layers: Sequence[int] | None) -> Gemma3ForCausalLM:

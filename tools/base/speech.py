@@ -23,6 +23,7 @@ from tools.base.vocabulary import is_spoken_form, plain
 SET_WEIGHTS = {
     "en_librispeech_devclean": 2.0, "en_librispeech": 2.0, "en_ljspeech": 2.0, "en_speechocean762": 0.6,
     "en_an4": 0.6, "en_asterisk": 0.7, "en_asp": 1.2, "en_queen": 1.0, "en_joe": 0.5,
+    "en_hibari": 0.6,
 }  # fmt: skip
 """How much a second of each set counts when clips are drawn; read books are what the first figure is about."""
 

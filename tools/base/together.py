@@ -30,11 +30,10 @@ from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, batch_losses
 from tools.base.ear import Ear, trained
 from tools.base.fast import COMPUTE_DTYPE, Masters, cast_parameters, compile_elementwise
-from tools.base.sizes import WINDOW_FRAMES, base_config, load_gemma, num_frozen
+from tools.base.sizes import WINDOW_FRAMES, WINDOW_S, base_config, load_gemma, num_frozen
 from tools.base.speech import PackedWindows, Speech
 from tools.base.text import SimulatedEar, backbone_weights, read_sentences
 
-WINDOW_S = 15.0
 TEXT_EVERY = 4
 """One step in so many is on text alone, so that the language is not forgotten."""
 

