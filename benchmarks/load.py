@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks load", description=__doc__)
     parser.add_argument("--clients", type=positive_int, default=200, metavar="N", help="at once (default: 200)")
     parser.add_argument("--seconds", type=finite_float, default=60.0, metavar="S", help="for so long (default: 60)")
-    parser.add_argument("--model", default="tiny", metavar="tiny|full|DIR", help="default: tiny")
+    parser.add_argument("--model", default="tiny", metavar="base|tiny|full|DIR", help="default: tiny")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     options = parser.parse_args(arguments)

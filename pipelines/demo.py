@@ -1,11 +1,11 @@
-"""The demo: the samples through an S3 endpoint and the real flow into a lake, and what the lake says of them.
+"""The demo: recordings of people through an S3 endpoint and the real flow into a lake, and what the lake says of them.
 
 Everything but the lake ends with it: the endpoint, Prefect's temporary server and its database.
 """
 
 import asyncio
 import atexit
-import io
+import json
 import logging
 import os
 import shutil
@@ -19,30 +19,20 @@ from textwrap import shorten
 from typing import Any, Literal, TextIO
 from unittest.mock import patch
 
-import numpy as np
-import soundfile
-
 from dgasr.errors import ConfigError
-from dgasr.evaluation.timing import TimingErrors, timing_errors
+from dgasr.evaluation.normalise import normalise
 from dgasr.evaluation.wer import EditCounts, count_edits
 from dgasr.lake.views import ask, connect
 from dgasr.records import Word, seconds
-from dgasr.samples import MANIFEST, SAMPLES
-from dgasr.training.manifests import num_samples, read_manifest
+from dgasr.samples import PEOPLE
+from dgasr.training.manifests import num_samples
 
 BUCKET = "archive"
 MARK = ".made-by-dgasr-demo"
 """File that marks a lake which the next demo may replace."""
 
-CALL = ("american_man.flac", "scottish_woman.ogg")
-"""Samples whose people speak on the two channels of a call, at 16 kHz."""
-
-CALL_NAME = "two_people.flac"
-
-ANSWER_S = 2.0
-"""When the second of them begins."""
-
-AUDIO_SUFFIXES = (".flac", ".mp3", ".ogg", ".m4a", ".webm", ".wav")
+CALL = "call_on_two_channels.flac"
+"""Recording in which two people speak, each on a channel."""
 
 TIMED_RECORDINGS = 2
 """Recordings whose words are printed with their times."""
@@ -106,30 +96,22 @@ def _surroundings() -> Iterator[str]:
         server.stop()
 
 
-def _call() -> bytes:
-    """Put two samples on the two channels of one FLAC file."""
-    sides = [soundfile.read(SAMPLES / name, dtype="float32") for name in CALL]
-    rate_hz = sides[0][1]
-    starts = (0, round(ANSWER_S * rate_hz))
-    samples = np.zeros((max(start + side.size for (side, _), start in zip(sides, starts, strict=True)), 2), np.float32)
-    for channel, ((side, _), start) in enumerate(zip(sides, starts, strict=True)):
-        samples[start : start + side.size, channel] = side
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate_hz, format="FLAC")
-    return file.getvalue()
-
-
 def _upload() -> tuple[str, str, int]:
     """Put the samples and the call into S3; returns the prefixes of both, and how many samples they are."""
     import boto3
 
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
-    paths = sorted(path for path in SAMPLES.iterdir() if path.suffix in AUDIO_SUFFIXES)
-    for path in paths:
-        client.put_object(Bucket=BUCKET, Key=f"recordings/{path.name}", Body=path.read_bytes())
-    client.put_object(Bucket=BUCKET, Key=f"calls/{CALL_NAME}", Body=_call())
-    return f"s3://{BUCKET}/recordings/", f"s3://{BUCKET}/calls/", len(paths)
+    names = sorted(row["audio_filepath"] for row in read_people())
+    for name in names:
+        folder = "calls" if name == CALL else "recordings"
+        client.put_object(Bucket=BUCKET, Key=f"{folder}/{name}", Body=(PEOPLE.parent / name).read_bytes())
+    return f"s3://{BUCKET}/recordings/", f"s3://{BUCKET}/calls/", len(names) - 1
+
+
+def read_people() -> list[dict[str, Any]]:
+    """Read what is said in the demo's recordings, and what the lake should make of them."""
+    return [json.loads(line) for line in PEOPLE.read_text(encoding="utf-8").splitlines()]
 
 
 def _run_flow(source: str, lake: Path, channels: Literal["mix", "each"]) -> None:
@@ -138,7 +120,7 @@ def _run_flow(source: str, lake: Path, channels: Literal["mix", "each"]) -> None
     from pipelines.request import PoolsConfig
     from pipelines.transcribe import transcribe
 
-    engine = EngineConfig(channels=channels)
+    engine = EngineConfig(model="base", channels=channels)
     asyncio.run(transcribe(source=source, lake=str(lake), engine=engine, shard=ShardConfig(), pools=PoolsConfig()))
 
 
@@ -147,7 +129,7 @@ def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
     with connect(str(lake)) as connection:
         transcripts = ask(connection, "from latest_transcripts")
         heard = {row["uri"].removeprefix(source): row for row in transcripts if row["uri"].startswith(source)}
-        said = {Path(utterance.audio_filepath).name: utterance for utterance in read_manifest(MANIFEST)}
+        people = {row["audio_filepath"]: row for row in read_people()}
         words: dict[str, list[Word]] = {}
         for row in ask(connection, "from words order by uri, segment_index, word_index"):
             words.setdefault(row["uri"].removeprefix(source), []).append(_word(row))
@@ -156,28 +138,26 @@ def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
         for name, row in heard.items():
             flagged = f", {row['num_flagged']} flagged" if row["num_flagged"] else ""
             out.write(f"  {name}  ({row['status']}, {row['decoded_s']:.1f} s{flagged})\n")
-            out.write(f"    said   {cut(said[name].text) or '(nothing)'}\n")
+            out.write(f"    said   {cut(people[name]['text']) or '(nothing)'}\n")
             out.write(f"    heard  {cut(row['text']) or '(nothing)'}\n")
-        out.write(f"\ntwo people on the two channels of {CALL_NAME} (channels: each)\n")
-        for name, row in zip(CALL, [row for row in transcripts if row["uri"].startswith(calls)], strict=True):
-            out.write(f"  channel {row['channel']}  said   {said[name].text}\n{'':13}heard  {row['text']}\n")
+        out.write(f"\ntwo people on the two channels of {CALL} (channels: each)\n")
+        channels = [row for row in transcripts if row["uri"].startswith(calls)]
+        for said, row in zip(people[CALL]["channels"], channels, strict=True):
+            out.write(f"  channel {row['channel']}  said   {said}\n{'':13}heard  {row['text']}\n")
         out.write("\nwords with times (s) and confidence\n")
         for name in [name for name, row in heard.items() if row["text"]][:TIMED_RECORDINGS]:
             out.write(f"  {name}\n")
             for w in words[name]:
                 times = f"{seconds(w.start_sample):6.2f} to {seconds(w.end_sample):6.2f}"
                 out.write(f"    {times}  {w.confidence:.2f}  {w.word}\n")
-        edits = sum((count_edits(said[n].text.split(), row["text"].split()) for n, row in heard.items()), EditCounts())
-        timing = TimingErrors.total(timing_errors(said[n].words or (), words.get(n, [])) for n in heard).summary()
+        whole = [name for name, row in people.items() if row["expected"] == "ok" and name in heard]
+        edits = sum(
+            (count_edits(_plain(people[name]["text"]), _plain(heard[name]["text"])) for name in whole), EditCounts()
+        )
         out.write(
             f"\nWER {edits.rate:.1%} ({edits.substitutions} substituted, {edits.deletions} deleted, "
-            f"{edits.insertions} inserted of {edits.reference_words} words)\n"
+            f"{edits.insertions} inserted of {edits.reference_words} words; case and punctuation do not count)\n"
         )
-        if timing["matched_words"]:
-            out.write(
-                f"word times: median error {timing['start_median_ms']:.0f} ms at starts, "
-                f"{timing['end_median_ms']:.0f} ms at ends, over {timing['matched_words']} words\n"
-            )
         run = ask(connection, "from throughput")[0]
         sums = "sum(columns(['decoded_s', 'speech_s', 'dropped_s']))"
         (total,) = ask(connection, f"select {sums} from coverage where starts_with(uri, '{source}')")
@@ -192,9 +172,13 @@ def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
             out.write(f"  {row['uri'].removeprefix(source)}: {row['status']}, {row['reason']}\n    {row['message']}\n")
     out.write(f"\nthe lake stays in {lake}; go on with:\n")
     call = "select channel, text from latest_transcripts where uri like '%/calls/%'"
-    search = "select * from search('three one four')"
+    search = "select * from search('the sheep')"
     for query in ("latest_transcripts", call, "coverage", search, "select * from words"):
         out.write(f'  dgasr sql "{query}" --lake {lake}\n')
+
+
+def _plain(text: str) -> tuple[str, ...]:
+    return normalise(text, "en", "basic")
 
 
 def _word(row: dict[str, Any]) -> Word:

@@ -24,6 +24,9 @@ from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.segmentation import SegmentationConfig
 
+# Who names no model gets the small one here, subprocesses too; tests of `base` name it.
+os.environ["DGASR_MODEL"] = "tiny"
+
 if not Path("/dev/nvidiactl").exists():
     # Without a GPU kernels run in Triton's interpreter; read when Triton is imported, by whoever comes first.
     os.environ.setdefault("TRITON_INTERPRET", "1")

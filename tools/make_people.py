@@ -60,7 +60,7 @@ def main() -> None:
     call = others[len(FORMATS) - 1 :][:2]
     manifest.append(make_call(folder / "call_on_two_channels.flac", source, call))
     manifest.append(make_reading(folder / "one_person_reads_for_minutes.ogg", source, by_set["en_cv_puri"]))
-    manifest += make_others(folder)
+    manifest += [make_cut_off(folder / "cut_off.wav", source, others[len(FORMATS) + 1]), *make_others(folder)]
     lines = "".join(json.dumps(row) + "\n" for row in manifest)
     (folder / "manifest.jsonl").write_text(lines, encoding="utf-8")
     sys.stderr.write(
@@ -128,6 +128,14 @@ def make_reading(path: Path, source: Path, rows: Sequence[dict[str, Any]]) -> di
             used.append(row)
     write(path, np.concatenate(pieces))
     return described(path.name, used, seconds(total))
+
+
+def make_cut_off(path: Path, source: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """Write a file whose header promises all of a clip and whose bytes hold the first two thirds."""
+    write(path, waveform(source, row))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    return described(path.name, [row], row["duration"] * 2 / 3, expected="partial")
 
 
 def make_others(folder: Path) -> list[dict[str, Any]]:

@@ -142,7 +142,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         name = flag.removeprefix("--").replace("-", "_")
         group.add_argument(flag, default=getattr(DEFAULTS, name), help=what, **options)  # type: ignore[arg-type]
 
-    add("--model", "preset or model folder (default: %(default)s)", metavar="tiny|full|DIR")
+    add("--model", "preset or model folder (default: DGASR_MODEL, or base)", metavar="base|tiny|full|DIR")
     add("--adapter", "projector and LoRA to put on the model", metavar="FILE|DIR|HUB_ID")
     merged, compiled = "add LoRA into the weights: faster", "let torch compile the decoder: minutes, then faster"
     yes_or_no = argparse.BooleanOptionalAction

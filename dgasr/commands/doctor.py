@@ -48,8 +48,10 @@ def examine(s3_uri: str | None = None) -> Iterator[Finding]:
     Yields:
         Findings, as soon as each is known.
     """
+    from dgasr.model.identity import BUNDLED
+
     yield from (_python(), _packages(), _device())
-    yield from (_tiny_model(), *_full_model(), _speech_model(), _codecs())
+    yield from (*map(_bundled_model, BUNDLED), *_full_model(), _speech_model(), _codecs())
     yield from (_disk(), _s3_settings())
     if s3_uri is not None:
         yield _s3_probe(s3_uri)
@@ -101,21 +103,21 @@ def _device() -> Finding:
     if shutil.which("nvidia-smi"):
         remedy = "This machine has an NVIDIA driver: `make setup TORCH=cuda` installs the build that uses it."
         return Finding(name="device", level="warn", message=message, remedy=remedy)
-    return Finding(name="device", level="ok", message=f"{message} (enough for the tiny model)")
+    return Finding(name="device", level="ok", message=f"{message} (enough for the bundled models)")
 
 
-def _tiny_model() -> Finding:
+def _bundled_model(name: str) -> Finding:
     from dgasr.model.checkpoint import load_model
+    from dgasr.model.identity import model_folder
 
-    folder = Path(__file__).parents[1] / "model" / "tiny"
     try:
-        model = load_model(folder)
+        model = load_model(model_folder(name))
     except DgasrError as error:
-        remedy = "Restore dgasr/model/tiny from git, or train it: `dgasr train --help`."
-        return Finding(name="model tiny", level="fail", message=str(error), remedy=remedy)
+        remedy = f"Restore dgasr/model/{name} from git."
+        return Finding(name=f"model {name}", level="fail", message=str(error), remedy=remedy)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     message = f"bundled, {num_parameters:,} parameters, digest {model.identity.digest}"
-    return Finding(name="model tiny", level="ok", message=message)
+    return Finding(name=f"model {name}", level="ok", message=message)
 
 
 def _full_model() -> Iterator[Finding]:

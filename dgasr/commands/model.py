@@ -21,7 +21,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser("model", help="look into a model, write its card, publish it")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     probe = actions.add_parser("probe", help="say what a model is made of and what it takes; loads no weights")
-    probe.add_argument("source", metavar="tiny|full|DIR", help="preset or folder (adapters: `dgasr adapter inspect`)")
+    probe.add_argument(
+        "source", metavar="base|tiny|full|DIR", help="preset or folder (adapters: `dgasr adapter inspect`)"
+    )
     probe.add_argument("--json", type=Path, metavar="FILE", help="also write it here")
     card = actions.add_parser("card", help="write README.md beside the weights of a training run")
     card.add_argument("folder", type=Path, metavar="DIR", help="`final` or `best` of a run")

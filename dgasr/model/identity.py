@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
@@ -18,6 +19,9 @@ from dgasr.model.projector_config import ProjectorConfig
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 """A model folder."""
+
+BUNDLED = ("base", "tiny")
+"""Models that come with the package."""
 
 PART_FILES = {part: f"{part}.safetensors" for part in ("encoder", "projector", "backbone")}
 """What holds the weights of each part where they do not lie in `WEIGHTS_FILE`."""
@@ -46,6 +50,11 @@ Quantize = Literal["none", "int8"]
 """What the backbone's matrices are kept as: as they are, or in 8 bits, which is said after the digest."""
 
 
+def default_model() -> str:
+    """Name the model of those who name none: DGASR_MODEL, or `base`."""
+    return os.environ.get("DGASR_MODEL") or "base"
+
+
 def identify(
     model: str,
     adapter: str | None = None,
@@ -57,7 +66,7 @@ def identify(
     """Say which weights a request means.
 
     Args:
-        model: `tiny`, `full` or a model folder.
+        model: `base`, `tiny`, `full` or a model folder.
         adapter: projector and LoRA on top: a folder, a Hub id or a `.pt` file; `None` for none.
         merge_adapter: LoRA is added into the weights, which rounds otherwise; `None` where the kind of device decides.
         compiled: torch compiles the decoder, which rounds otherwise; likewise.
@@ -108,9 +117,11 @@ def model_folder(model: str) -> Path:
     Raises:
         ConfigError: there is none.
     """
-    folder = Path(str(resources.files("dgasr.model") / "tiny")) if model == "tiny" else Path(model)
+    folder = Path(str(resources.files("dgasr.model") / model)) if model in BUNDLED else Path(model)
     if not folder.is_dir():
-        raise ConfigError(f"--model {model}: no such folder. Give `tiny`, `full`, or a folder made by `dgasr train`.")
+        raise ConfigError(
+            f"--model {model}: no such folder. Give `base`, `tiny`, `full`, or a folder made by `dgasr train`."
+        )
     return folder
 
 

@@ -172,7 +172,7 @@ class AsrConfig:
             return cls(**{**fields, "languages": tuple(fields["languages"])})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path}: not a model config ({error}). Give a folder written by `dgasr train`, or `tiny` or `full`."
+                f"{path}: not a model config ({error}). Give `base`, `tiny`, `full` or a folder of `dgasr train`."
             ) from error
 
 

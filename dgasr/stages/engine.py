@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dgasr.audio import AudioConfig, Channels, Limits, Track
 from dgasr.errors import ConfigError
-from dgasr.model.identity import Quantize, identify
+from dgasr.model.identity import Quantize, default_model, identify
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.recipe import (
     RESCORE,
@@ -38,8 +38,8 @@ class EngineConfig:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    model: str = "tiny"
-    """`tiny`, `full` or a model folder."""
+    model: str = field(default_factory=default_model)
+    """`base`, `tiny`, `full` or a model folder."""
     adapter: str | None = None
     """Projector and LoRA to put on the model, or `None` for none."""
     merge_adapter: bool | None = None

@@ -10,13 +10,13 @@ from dgasr.model.adapter import load_adapter, merge_lora
 from dgasr.model.asr import AsrModel
 from dgasr.model.backbone import choose_fused_experts
 from dgasr.model.checkpoint import load_model
-from dgasr.model.identity import Quantize, identify, model_folder
+from dgasr.model.identity import Quantize, default_model, identify, model_folder
 from dgasr.model.pretrained import load_pretrained
 from dgasr.model.quantize import quantize as narrow_weights
 
 
 def load(
-    model: str = "tiny",
+    model: str | None = None,
     *,
     adapter: str | None = None,
     device: str = "auto",
@@ -27,7 +27,8 @@ def load(
     """Load a model for transcription.
 
     Args:
-        model: `tiny` (bundled), `full` (DiffusionGemma 26B and whisper-small from the Hub cache), or a model folder.
+        model: `base` and `tiny` (bundled), `full` (DiffusionGemma 26B and whisper-small from the Hub cache), or a model
+            folder; `None`: DGASR_MODEL, or `base`.
         adapter: projector and LoRA to put on top, or `None`.
         device: `auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`.
         merge_adapter: add LoRA into the weights: two copies of attention instead of one, and fewer products; `None`: on
@@ -45,7 +46,7 @@ def load(
         ConfigError: no such model, adapter or device.
         IntegrityError: weights and config contradict each other.
     """
-    where = choose_device(device)
+    where, model = choose_device(device), model or default_model()
     config, identity = identify(model, adapter, merge_adapter=merge_adapter, compiled=compiled, quantize=quantize)
     first = where if quantize == "none" else torch.device("cpu")
     loaded = load_pretrained(config, device=first) if config.pretrained else load_model(model_folder(model))

