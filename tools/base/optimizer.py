@@ -51,7 +51,7 @@ class PartsOptimizer:
         """Set every learning rate to a share of its peak."""
         for optimizer in self._all:
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share
+                group["lr"] = float(group["peak"] * share)  # a number of NumPy's could not be loaded again
 
     def step(self) -> None:
         """Take a step by the gradients of what learns, and drop them."""

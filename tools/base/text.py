@@ -281,7 +281,7 @@ def main() -> None:
             else 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, options.steps - warmup)))
         )
         for group in optimizer.param_groups:
-            group["lr"] = options.rate * max(share, 0.02)
+            group["lr"] = float(options.rate * max(share, 0.02))  # a number of NumPy's could not be loaded again
         found = train.losses(step, noise)
         sum(found.values()).backward()
         norm = masters.take_gradients(1.0)
