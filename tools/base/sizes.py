@@ -74,4 +74,5 @@ def base_config(whisper: WhisperConfig, gemma: Gemma3TextConfig, vocab_size: int
         canvas=CanvasConfig(buckets=(16, 32, 64, 96), tokens_per_second=6.0, margin_tokens=4),
         blank_id=BLANK_ID,
         languages=("en",),
+        rows_at_once=4,
     )  # fmt: skip
