@@ -227,15 +227,14 @@ class AsrModel(nn.Module):
             canvas: token ids.  [batch, canvas]
             soft_embeddings: expected embeddings of the step before, already scaled by `embed_scale`; zeros where a row
                 has none, `None` when no row has.  [batch, canvas, hidden]
-            cache: of the prompts, all of one length; it is only read. With `rows_at_once`, a `CanvasCache`, and `batch`
-                a multiple of it.
+            cache: of the prompts, all of one length; it is only read. With a `CanvasCache`, `batch` is a multiple
+                of `rows_at_once`.
 
         Returns:
             Hidden states for the language head.  [batch, canvas, hidden]
         """
         at_once = self.rows_at_once
-        if at_once and len(canvas) > at_once:
-            assert isinstance(cache, CanvasCache)
+        if at_once and len(canvas) > at_once and isinstance(cache, CanvasCache):  # training has transformers' own
             assert len(canvas) % at_once == 0
             groups = [slice(start, start + at_once) for start in range(0, len(canvas), at_once)]
             return torch.cat(
