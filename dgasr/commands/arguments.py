@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from dgasr.errors import ConfigError
+from dgasr.model.identity import default_model
 from dgasr.stages.engine import EngineConfig, Limits
 
 DEFAULTS = EngineConfig()
@@ -142,7 +143,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         name = flag.removeprefix("--").replace("-", "_")
         group.add_argument(flag, default=getattr(DEFAULTS, name), help=what, **options)  # type: ignore[arg-type]
 
-    add("--model", "preset or model folder (default: DGASR_MODEL, or base)", metavar="base|tiny|full|DIR")
+    own = "preset or model folder (default: DGASR_MODEL, or base; now %(default)s)"
+    group.add_argument("--model", default=default_model(), metavar="base|tiny|full|DIR", help=own)
     add("--adapter", "projector and LoRA to put on the model", metavar="FILE|DIR|HUB_ID")
     merged, compiled = "add LoRA into the weights: faster", "let torch compile the decoder: minutes, then faster"
     yes_or_no = argparse.BooleanOptionalAction
