@@ -26,7 +26,7 @@ import psutil
 
 from tests.proofs.archive import Entry, make_archive, write_entries
 from tests.proofs.faults import CONTROL_PATH
-from tests.proofs.processes import WAIT_S, ProcessGroup
+from tests.proofs.processes import MODEL, WAIT_S, ProcessGroup
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -315,7 +315,7 @@ def parameters(
     """
     return what | {
         "lake": lake,
-        "engine": {"model": "tiny", "device": "cpu"},
+        "engine": {"model": MODEL, "device": "cpu"},
         "shard": {"max_recordings": max_recordings},
         "pools": FAST | {"assignment": {"max_shards": max_shards}} | pools,
     }

@@ -17,6 +17,9 @@ import psutil
 MARK = "DGASR_PROOF"
 """Variable whose value tells the processes of one cluster from all others."""
 
+MODEL = os.environ.setdefault("DGASR_MODEL", "tiny")
+"""What a proof transcribes with, in its processes too: the small model, unless somebody says otherwise."""
+
 WAIT_S = 0.1
 """Between two looks at something that is to become true, s."""
 
