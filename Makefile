@@ -127,7 +127,7 @@ checkpoint: setup ## train the bundled model again, about an hour (FSDD=folder o
 # Where the model of real speech is made, and the data it is made from.
 BASE ?= runs/base
 SHARED ?= ../shared
-base-checkpoint: setup ## train `base`, which hears English, in stages that go on where they were killed (days; UNTIL=ear: 80 minutes)
+base-checkpoint: setup ## train `base`, which hears English, in stages that go on where they were killed (three hours with AMX; UNTIL=ear)
 	$(BIN)/python -m tools.base.make $(BASE) --shared $(SHARED) $(if $(UNTIL),--until $(UNTIL))
 
 # A voice never heard: SPEAKER is left out of training and of calibration, and then judged alone.

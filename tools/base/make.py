@@ -3,8 +3,8 @@
     python -m tools.base.make runs/base --shared ../shared [--until ear]
 
 Whatever a stage made lies in the run's folder; run again, finished stages are passed over, and a training goes on at
-the step of its last state. On two cores with AMX: voices 40 minutes, decoding 2, alignment 5, ear 70; text and together
-take hours.
+the step of its last state. On two cores with AMX: voices 10 minutes, alignment 10, ear 50, text 40, together 45. The
+weights that are bundled had a little less, beside other work (docs/experiments.md, 2026-11-29).
 """
 
 import argparse
