@@ -1,18 +1,33 @@
-"""`dgasr lake`: what keeps a lake in good order. Each of its commands has a function; the work is the lake's own."""
+"""`dgasr sql`: questions to a lake, answered there or in a file; `dgasr lake`: what keeps it in good order.
+
+Each command has a function; the work is the lake's own.
+"""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from dgasr.commands.arguments import finite_float, given_uri
+from dgasr.errors import ConfigError
+
+FORMATS = ("table", "csv", "json", "parquet", "md")
+"""Of answers; those of `dgasr.lake.query`, which loads DuckDB."""
 
 SHOWN = 20
 """Findings, and files that would go, that are written out; the last line says how many there are."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command with its own commands."""
+    """Add both commands, and those of `dgasr lake`."""
+    sql = _add(commands, "sql", _sql, "ask the lake: SQL, a .sql file, or the name of a view")
+    question = '"select …", questions.sql, or latest_transcripts (default: what standard input says)'
+    sql.add_argument("query", nargs="?", metavar="QUERY|FILE|VIEW", help=question)
+    sql.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+    sql.add_argument("--out", metavar="FILE", help="write the answer there")
+    sql.add_argument("--recipe", default="", metavar="ID", help="prefer this recipe's transcripts to newer ones")
     parser = commands.add_parser(
         "lake", help="check, compact or vacuum a lake, list its files, or attach it to another DuckDB"
     )
@@ -33,10 +48,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     forget = _add(own, "forget", _forget, "take a damaged partition out, so that it is transcribed anew")
     forget.add_argument("partition", metavar="PARTITION", help="recipe_id=…/date=YYYY-MM-DD, or runs/date=YYYY-MM-DD")
     forget.add_argument("--yes", action="store_true", help="remove it")
-    upgrade = own.add_parser("upgrade", help="copy a lake of the format before Delta Lake into a new one")
-    upgrade.add_argument("old", type=given_uri, metavar="OLD", help="folder or s3://bucket/prefix of the old lake")
-    upgrade.add_argument("new", type=given_uri, metavar="NEW", help="where the new one is to lie; may be begun already")
-    upgrade.set_defaults(run=_upgrade)
 
 
 def _add(
@@ -59,6 +70,32 @@ def _days(text: str) -> float:
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be 0 or more, not {value:g}")
     return value
+
+
+def _sql(options: argparse.Namespace) -> int:
+    """Answer the question."""
+    from dgasr.lake.query import run_sql
+
+    if options.query is None and sys.stdin.isatty():
+        raise ConfigError(
+            "sql: no question. Give one, or talk to the lake in DuckDB's own shell: "
+            f"`dgasr lake attach --lake {options.lake} > lake.sql; duckdb -init lake.sql`."
+        )
+    question = sys.stdin.read() if options.query is None else options.query
+    if options.out is None:
+        run_sql(question, options.lake, options.format, sys.stdout, options.recipe)
+        return 0
+    part = Path(f"{options.out}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as out:
+            run_sql(question, options.lake, options.format, out, options.recipe)
+        part.replace(options.out)
+    except OSError as error:
+        raise ConfigError(f"--out {options.out}: cannot be written ({error}). Give another file.") from error
+    finally:
+        with suppress(OSError):  # whatever kept it from being written
+            part.unlink()
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -119,7 +156,6 @@ def _vacuum(options: argparse.Namespace) -> int:
 
 def _forget(options: argparse.Namespace) -> int:
     """Take a partition out, or say what that would do."""
-    from dgasr.errors import ConfigError
     from dgasr.lake.upkeep import forget_partition
 
     if not options.yes:
@@ -131,14 +167,6 @@ def _forget(options: argparse.Namespace) -> int:
     sys.stdout.write(
         f"{num_files} files of {options.partition} were taken out; `dgasr lake check` says what else is wrong\n"
     )
-    return 0
-
-
-def _upgrade(options: argparse.Namespace) -> int:
-    """Copy a lake of the format before Delta Lake."""
-    from dgasr.lake.upgrade import upgrade_lake
-
-    sys.stdout.write(upgrade_lake(options.old, options.new).line() + "\n")
     return 0
 
 

@@ -130,8 +130,8 @@ def open_existing_lake(lake: str) -> Lake:
     names = {entry.base_name for entry in entries if not entry.base_name.startswith(".")}
     if names & OLD_FOLDERS and not names & {"transcripts"}:
         raise ConfigError(
-            f"{lake}: is a lake of the format before Delta Lake. Copy it with `dgasr lake upgrade {lake} NEW`, "
-            "and use NEW from then on."
+            f"{lake}: is a lake of the format before Delta Lake. Copy it with `dgasr lake upgrade {lake} NEW` of "
+            "commit a6a4662, the last one that had it, and use NEW from then on."
         )
     if names and not names & set(FOLDERS):
         raise ConfigError(

@@ -59,22 +59,6 @@ class Questions:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def names(self) -> list[str]:
-        """List the tables, views and macros; a macro ends in `(…)`."""
-        return self._strings(
-            "select table_name from information_schema.tables union "
-            "select function_name || '(…)' from duckdb_functions() "
-            "where function_type in ('macro', 'table_macro') and not internal order by all"
-        )
-
-    def column_names(self) -> list[str]:
-        """List the names of all columns."""
-        return self._strings("select distinct column_name from information_schema.columns order by all")
-
-    def columns(self, name: str) -> list[tuple[str, str]]:
-        """List a table's columns with their types."""
-        return [(row[0], row[1]) for row in self.execute(f'describe "{name}"', {}).fetchall()]
-
     def register(self, name: str, rows: pa.Table) -> None:
         """Let questions read a table from memory."""
         self._connection.register(name, rows)
@@ -130,8 +114,14 @@ class Questions:
                     wait([working], timeout=INTERRUPT_S)
                 raise
 
-    def _strings(self, sql: str) -> list[str]:
-        return [value for (value,) in self._connection.execute(sql).fetchall()]
+    def _names(self) -> list[str]:
+        """List the tables, views and macros; a macro ends in `(…)`."""
+        found = self._connection.execute(
+            "select table_name from information_schema.tables union "
+            "select function_name || '(…)' from duckdb_functions() "
+            "where function_type in ('macro', 'table_macro') and not internal order by all"
+        )
+        return [name for (name,) in found.fetchall()]
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -153,7 +143,7 @@ class Questions:
                 f"sql: {text.splitlines()[-1]}\nA question reads the lake and nothing else: use --out FILE."
             )
         if isinstance(error, duckdb.CatalogException):
-            text += f"\nTables and views: {', '.join(self.names())}."
+            text += f"\nTables and views: {', '.join(self._names())}."
         return ConfigError(f"sql: {text}")
 
 

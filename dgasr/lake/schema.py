@@ -10,7 +10,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 2
 """Rises when a reader of the previous version would misread the rows; a new nullable column does not raise it. 1 was
-the format before Delta Lake, which `dgasr lake upgrade` reads."""
+the format before Delta Lake (docs/decisions/0023-shell-and-upgrade.md)."""
 
 RecordingStatus = Literal["ok", "partial", "rejected"]
 """`ok`: all of the audio; `partial`: what could be decoded of it; `rejected`: nothing, and `reason` says why."""
@@ -201,8 +201,6 @@ TABLES: dict[str, pa.Schema] = {
 
 PARTITIONS: dict[str, tuple[pa.Field, ...]] = {
     "transcripts": (RECIPE_ID, DATE, ROW_KIND),
-    "recordings": (RECIPE_ID, DATE),  # a table before Delta Lake
-    "segments": (RECIPE_ID, DATE),  # likewise
     "runs": (DATE,),
     "evaluations": (DATE,),
     "presence": (DATE,),

@@ -100,19 +100,12 @@ def open_tables(lake: Lake, tables: Mapping[str, Sequence[File]]) -> tuple[duckd
     """Open some files of each table, with the views over them; nothing is locked yet."""
     scans = [scan_statement(name, [f"{PROTOCOL}://{file.key}" for file in found]) for name, found in tables.items()]
     sizes = {file.key: file.size_bytes for found in tables.values() for file in found}
-    return open_duckdb(lake, sizes, [*scans, *view_statements().values()])
-
-
-def open_duckdb(
-    lake: Lake, sizes: Mapping[str, int], statements: Sequence[str]
-) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
-    """Open a DuckDB in memory that reads some files of a lake, fetches no extension, and has executed statements."""
     files = LakeFiles(lake, sizes)
     connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
     connection.register_filesystem(files)
     threads = [f"set threads = {REMOTE_THREADS}"] if "://" in lake.uri else []
     try:
-        for statement in (*SETTINGS, *threads, *statements):
+        for statement in (*SETTINGS, *threads, *scans, *view_statements().values()):
             connection.execute(statement)
     except duckdb.Error as error:  # footers are read for the first time
         connection.close()

@@ -1,19 +1,16 @@
 """`dgasr lake` says what it did, and by its exit code whether all is well."""
 
 import os
-from pathlib import Path
 
 import duckdb
 import pytest
 
-from dgasr.lake.upgrade import upgrade_lake
-
-FIXTURE = Path(__file__).parents[1] / "lake" / "fixtures" / "lake-2026-11-21"
+from tests.lake.conftest import write_two_days
 
 
 @pytest.fixture
 def lake(tmp_path):
-    upgrade_lake(str(FIXTURE), str(tmp_path / "lake"))
+    write_two_days(str(tmp_path / "lake"))
     return tmp_path / "lake"
 
 
@@ -35,14 +32,6 @@ def test_a_damaged_lake_fails_and_says_what_to_do(dgasr, lake):
 
 def test_compaction_says_what_became_of_the_files(dgasr, lake):
     assert dgasr("lake", "compact", "--lake", lake)[:2] == (0, "no files worth merging\n")
-
-
-def test_an_old_lake_is_upgraded_and_said_to_need_it(dgasr, tmp_path):
-    code, out, _ = dgasr("lake", "upgrade", FIXTURE, tmp_path / "new")
-    assert (code, out.partition(" were copied")[0]) == (0, "4 recordings and 1 rows of other tables")
-    assert dgasr("lake", "check", "--lake", tmp_path / "new")[0] == 0
-    code, _, err = dgasr("lake", "check", "--lake", FIXTURE)
-    assert (code, f"dgasr lake upgrade {FIXTURE} NEW" in err) == (2, True)
 
 
 def test_a_vacuum_without_yes_only_says_what_would_go(dgasr, lake):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import boto3
@@ -58,39 +58,37 @@ def report_of(container: str, codec: str, rate_hz: int, num_channels: int, decla
     )  # fmt: skip
 
 
+def shard_of(
+    shard_id: str = "s1",
+    uri: str = "/a/one.flac",
+    etag: str = "v1",
+    run_id: str = "run1",
+    pieces: list[tuple] = ONE,
+    modified_at: datetime = DAY,
+    transcribed_at: datetime = DAY,
+    recipe_id: str = RECIPE,
+) -> ShardRows:
+    """Make the rows of a shard with one good recording."""
+    recording = recording_at(uri, etag, modified_at)
+    transcripts = transcripts_of(recording, pieces)
+    samples = transcripts[-1].segment.end_sample
+    row = recording_row(
+        recording, shard_id=shard_id, run_id=run_id, transcribed_at=transcribed_at, status="ok",
+        report=report_of("FLAC", "PCM_16", 44_100, 2, samples / 16_000, samples), transcripts=transcripts,
+    )  # fmt: skip
+    segments = [segment_row(t, shard_id=shard_id) for t in transcripts]
+    return ShardRows(recipe_id=recipe_id, shard_id=shard_id, run_id=run_id, recordings=[row], segments=segments)
+
+
 @pytest.fixture(scope="session")
 def make_shard() -> Callable[..., ShardRows]:
-    """Make the rows of a shard with one good recording."""
-
-    def make(
-        shard_id: str = "s1",
-        uri: str = "/a/one.flac",
-        etag: str = "v1",
-        run_id: str = "run1",
-        pieces: list[tuple] = ONE,
-        modified_at: datetime = DAY,
-        transcribed_at: datetime = DAY,
-        recipe_id: str = RECIPE,
-    ) -> ShardRows:
-        recording = recording_at(uri, etag, modified_at)
-        transcripts = transcripts_of(recording, pieces)
-        samples = transcripts[-1].segment.end_sample
-        row = recording_row(
-            recording, shard_id=shard_id, run_id=run_id, transcribed_at=transcribed_at, status="ok",
-            report=report_of("FLAC", "PCM_16", 44_100, 2, samples / 16_000, samples), transcripts=transcripts,
-        )  # fmt: skip
-        segments = [segment_row(t, shard_id=shard_id) for t in transcripts]
-        return ShardRows(
-            recipe_id=recipe_id, shard_id=shard_id, run_id=run_id, recordings=[row], segments=segments
-        )  # fmt: skip
-
-    return make
+    """Function that makes the rows of a shard."""
+    return shard_of
 
 
-@pytest.fixture(scope="session")
-def three_recordings(make_shard: Callable[..., ShardRows]) -> ShardRows:
-    """Rows of one good, one partial and one rejected recording."""
-    shard, whose = make_shard(), {"shard_id": "s1", "run_id": "run1", "transcribed_at": DAY}
+def three_of() -> ShardRows:
+    """Make the rows of one good, one partial and one rejected recording."""
+    shard, whose = shard_of(), {"shard_id": "s1", "run_id": "run1", "transcribed_at": DAY}
     two, three = recording_at("/a/two.mp3"), recording_at("/a/three.txt")
     transcripts = transcripts_of(two, TWO)
     partial = recording_row(
@@ -105,6 +103,19 @@ def three_recordings(make_shard: Callable[..., ShardRows]) -> ShardRows:
         recordings=[*shard.recordings, partial, rejected],
         segments=[*shard.segments, *(segment_row(t, shard_id="s1") for t in transcripts)],
     )
+
+
+@pytest.fixture(scope="session")
+def three_recordings() -> ShardRows:
+    """Rows of one good, one partial and one rejected recording."""
+    return three_of()
+
+
+def write_two_days(lake: str) -> None:
+    """Write these three recordings, one more on the next day, and the run that made them."""
+    commit_shard(lake, three_of())
+    commit_shard(lake, shard_of("s2", "/a/four.flac", pieces=TWO, modified_at=DAY + timedelta(days=1)))
+    append_rows(lake, "runs", [run_of()])
 
 
 @pytest.fixture(scope="session")

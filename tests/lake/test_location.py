@@ -49,9 +49,9 @@ def test_a_folder_that_is_not_there_yet_lists_nothing(tmp_path):
     assert open_lake(str(tmp_path / "later")).list_files("staging") == {}
 
 
-def test_a_lake_of_the_format_before_says_how_it_is_upgraded(tmp_path):
+def test_a_lake_of_the_format_before_says_what_copies_it(tmp_path):
     (tmp_path / "commits").mkdir()
-    with pytest.raises(ConfigError, match=f"dgasr lake upgrade {tmp_path} NEW"):
+    with pytest.raises(ConfigError, match=f"dgasr lake upgrade {tmp_path} NEW` of commit a6a4662"):
         open_existing_lake(str(tmp_path))
 
 

@@ -8,8 +8,18 @@ import pytest
 from dgasr.errors import Reason
 from dgasr.lake.commit import append_rows
 from dgasr.lake.rows import evaluation_row, presence_rows, recording_row
-from dgasr.lake.schema import EVALUATIONS, PRESENCE, RECORDINGS, RUNS, SEGMENTS
+from dgasr.lake.schema import EVALUATIONS, PRESENCE, RECORDINGS, RUNS, SEGMENTS, TABLES, VIEWS, table_schema
 from tests.lake.conftest import report_of
+
+
+def test_every_column_says_what_it_is_and_units_are_in_the_name():
+    units = {"_s": "s", "_hz": "Hz", "_bytes": "byte", "_id": None, "_at": None}
+    for name in (*TABLES, *VIEWS):
+        for field in table_schema(name):
+            assert field.metadata[b"comment"], field.name
+            for ending, unit in units.items():
+                if unit and field.name.endswith(ending):
+                    assert field.metadata[b"unit"].decode() == unit, field.name
 
 
 def test_rows_have_exactly_the_declared_columns(three_recordings):

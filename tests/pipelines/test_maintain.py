@@ -9,18 +9,16 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 
 from dgasr.lake.ledger import committed_recordings
-from dgasr.lake.upgrade import upgrade_lake
 from dgasr.lake.upkeep import CompactionConfig, VacuumConfig
 from pipelines.maintain import maintain
+from tests.lake.conftest import write_two_days
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
-
-FIXTURE = Path(__file__).parents[1] / "lake" / "fixtures" / "lake-2026-11-21"
 
 
 @pytest.fixture
 def lake(tmp_path):
-    upgrade_lake(str(FIXTURE), str(tmp_path / "lake"))
+    write_two_days(str(tmp_path / "lake"))
     left = tmp_path / "lake" / "staging" / "f00d" / "s1" / "00000.arrow"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"x")
