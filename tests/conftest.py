@@ -144,7 +144,7 @@ def random_model():
     return model.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while Playwright runs, `asyncio.run` is refused in this thread
 def browser() -> Iterator[object]:
     """Chromium without a window, as Debian packages it; a test that asks for it is skipped where there is none."""
     path = shutil.which("chromium")

@@ -32,7 +32,7 @@ def error_rates(rows: Sequence[dict[str, Any]]) -> str:
     _rates(axes, rows, "", places, OURS, "this model")
     if is_beside:
         _rates(axes, rows, "baseline_", [place + 0.25 for place in places], OTHERS, "baseline")
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     axes.set_yticks(places, [row["name"] if row["group"] == "set" else f"language {row['name']}" for row in rows])
     axes.set_xlim(left=0)
     axes.set_ylim(len(rows) - 0.3, -0.5)

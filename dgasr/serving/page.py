@@ -21,6 +21,9 @@ Events = AsyncIterator[tuple[str, dict[str, Any]]]
 Watch = Callable[[str, str, int], Events]
 """(path of the audio, language, steps) → what becomes of it."""
 
+MAX_FRAMES = 400
+"""Canvases that stay to be looked at again: half a minute of speech has about eight."""
+
 STYLE = """
 .canvas, .words { line-height: 2; overflow-wrap: anywhere; margin: .3rem 0; }
 .canvas .token { padding: .15em .25em; border-radius: .3em;
@@ -101,15 +104,17 @@ def _transcribe_tab(
             yield ["<p class='note'>Choose a file, or record something first.</p>", *waiting]
             return
         canvases: dict[int, dict[str, Any]] = {}
+        frames: list[str] = []
         yield ["<p class='note'>Reading …</p>", *waiting]
         async for name, data in watch(path, code, count):
             if name == "canvas":
                 canvases[data["segment_index"]] = data
+                frames.append(_canvas(data))
                 yield ["".join(_canvas(canvases[index]) for index in sorted(canvases)), *waiting]
             elif name == "done":
                 with tempfile.TemporaryDirectory(prefix="dgasr-page-") as folder:  # Gradio keeps copies for an hour
-                    yield [transcript_html(data["segments"], path, prefix, data["message"]),
-                           *_downloads(data, Path(folder))]  # fmt: skip
+                    text = transcript_html(data["segments"], path, prefix, data["message"])
+                    yield [text + _history(frames), *_downloads(data, Path(folder))]
             else:
                 yield [f"<p class='note' role='alert'>{escape(data['message'])}</p>", *waiting]
 
@@ -123,6 +128,13 @@ def _canvas(canvas: dict[str, Any]) -> str:
         for text, likely in canvas["tokens"]
     )
     return f"<p class='canvas'><span class='where'>{canvas['start_s']:.1f} s, step {canvas['step']}</span> {tokens}</p>"
+
+
+def _history(frames: Sequence[str]) -> str:
+    """Keep the canvases, folded: a fast model settles before anybody has looked."""
+    if not frames:
+        return ""
+    return f"<details><summary>How it settled, step by step</summary>{''.join(frames[:MAX_FRAMES])}</details>"
 
 
 def transcript_html(segments: Sequence[dict[str, Any]], path: str | None, prefix: str, message: str | None) -> str:
