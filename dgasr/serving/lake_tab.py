@@ -51,8 +51,8 @@ class LakeTab:
 
     def search(self, words: str) -> tuple[dict[str, Any], Any]:
         """Find where words were said, and offer these recordings; all of them where nothing is asked for."""
-        found = self._table(f"select uri, start_s, end_s, text, score from search(?, max_results := {MAX_ROWS})", words)
-        uris = list(dict.fromkeys(row[0] for row in found["data"])) if words.strip() else self.recordings()
+        found = self._table(f"select text, start_s, end_s, uri, score from search(?, max_results := {MAX_ROWS})", words)
+        uris = list(dict.fromkeys(row[3] for row in found["data"])) if words.strip() else self.recordings()
         return found, gr.Dropdown(choices=uris, value=uris[0] if uris and words.strip() else None)
 
     def recordings(self) -> list[str]:

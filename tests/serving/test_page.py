@@ -121,7 +121,7 @@ def test_the_lake_is_searched_read_and_heard(shown):
     shown.wait_for_selector("#transcript .word")
     shown.wait_for_function("document.querySelector('#transcript audio').readyState > 0")
     shown.click("#view label:has-text('rejections')")
-    shown.wait_for_function("document.querySelector('#rows').innerText.includes('unknown_format')")
+    shown.wait_for_function("document.querySelector('#rows').innerText.includes('no decoder knows')")
     screenshot(shown, "page-lake.png")
 
 
