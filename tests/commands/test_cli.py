@@ -9,11 +9,6 @@ from dgasr.cli import COMMANDS, main
 from dgasr.errors import ConfigError, IntegrityError, TransientError
 
 
-def test_help_imports_neither_torch_nor_prefect():
-    code = "import sys, dgasr.cli; dgasr.cli.build_parser(); print({'torch', 'prefect', 'pyarrow'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
-
-
 def test_help_lists_every_command(dgasr):
     code, out, _ = dgasr("--help")
     assert code == 0

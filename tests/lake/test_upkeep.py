@@ -16,7 +16,7 @@ from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, forget_pa
 from dgasr.lake.views import connect
 from tests.lake.reading import ask, file_of, keys_of, rows_of
 
-AT_ONCE = VacuumConfig(grace_s=0.0, recipe_grace_s=0.0)
+AT_ONCE = VacuumConfig(grace_s=0.0)
 PARTITION = "recipe_id=f00d/date=2026-01-02"
 
 
@@ -151,32 +151,6 @@ def test_what_was_staged_long_ago_goes_and_what_somebody_works_on_stays(lake):
     new = put(lake, "staging/f00d/s8/00001.arrow", days=0)
     assert vacuum(lake, VacuumConfig()).staged == tuple(reversed(old))  # a part loses its mark of wholeness first
     assert {key for key in files_of(lake) if "staging" in key} == {"staging/f00d/s8/00000.arrow", new}
-
-
-def test_a_recipe_whose_every_transcript_has_a_later_one_goes(lake, make_shard, day):
-    later = {"transcribed_at": day + timedelta(hours=1), "recipe_id": "beef"}
-    for number in range(3):
-        commit_shard(lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", **later))
-    assert vacuum(lake, AT_ONCE).superseded == ()  # one recording has no other transcript
-    commit_shard(lake, make_shard(shard_id="s3", uri="/a/3.flac", modified_at=day + timedelta(days=1), **later))
-    assert vacuum(lake, VacuumConfig(recipe_grace_s=365 * 24 * 3600 * 100)).superseded == ()
-    assert vacuum(lake, VacuumConfig(recipe_grace_s=0.0, keep_superseded=True)).superseded == ()
-    (gone,) = vacuum(lake, AT_ONCE).superseded
-    assert (gone.recipe_id, gone.num_recordings) == ("f00d", 4)
-    assert ask(lake, "select distinct recipe_id from recordings") == [("beef",)]
-    assert not [key for key in files_of(lake) if "recipe_id=f00d" in key and "_delta_log" not in key]
-
-
-def test_a_rejection_follows_no_transcript(lake, make_shard, three_recordings, day):
-    for number in range(4):
-        at = day + timedelta(days=number // 3)
-        rows = make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", recipe_id="beef", modified_at=at)
-        rejected = {name: three_recordings.recordings[2][name] for name in ("status", "reason", "message")}
-        zeros = dict.fromkeys(("decoded_s", "speech_s", "dropped_s"), 0.0) | {"num_segments": 0, "num_words": 0}
-        rows.recordings[0].update(rejected | zeros | {"transcribed_at": day + timedelta(hours=1)})
-        rows.segments.clear()
-        commit_shard(lake, rows)
-    assert vacuum(lake, AT_ONCE).superseded == ()
 
 
 @pytest.mark.parametrize("row_kind", ["recording", "segment"])
