@@ -7,7 +7,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from dgasr.commands.arguments import finite_float, given_uri
@@ -73,6 +72,7 @@ def _days(text: str) -> float:
 
 def _sql(options: argparse.Namespace) -> int:
     """Answer the question."""
+    from dgasr.commands.output import write_whole
     from dgasr.lake.query import run_sql
 
     if options.query is None and sys.stdin.isatty():
@@ -84,16 +84,10 @@ def _sql(options: argparse.Namespace) -> int:
     if options.out is None:
         run_sql(question, options.lake, options.format, sys.stdout, options.recipe)
         return 0
-    part = Path(f"{options.out}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as out:
-            run_sql(question, options.lake, options.format, out, options.recipe)
-        part.replace(options.out)
+        write_whole(Path(options.out), lambda out: run_sql(question, options.lake, options.format, out, options.recipe))
     except OSError as error:
         raise ConfigError(f"--out {options.out}: cannot be written ({error}). Give another file.") from error
-    finally:
-        with suppress(OSError):  # whatever kept it from being written
-            part.unlink()
     return 0
 
 

@@ -177,9 +177,3 @@ def test_sizes_and_durations_that_make_no_sense_are_refused():
         CompactionConfig(target_bytes=0)
     with pytest.raises(ConfigError, match="0 s or more"):
         VacuumConfig(grace_s=-1.0)
-
-
-def test_where_no_lake_lies_nothing_is_done(tmp_path):
-    for work in (lambda uri: compact(uri, CompactionConfig()), lambda uri: vacuum(uri, AT_ONCE)):
-        with pytest.raises(ConfigError, match="no lake lies here"):
-            work(str(tmp_path / "nowhere"))
