@@ -17,7 +17,7 @@ from dgasr.lake.rules import LAKE_RULES, REDO, ROW_RULES, Severity, breaches
 from dgasr.lake.schema import TABLES, VIEWS
 from dgasr.lake.table import READ_THREADS, File, read_file, unreadable
 from dgasr.lake.upkeep import KEPT, unused_files
-from dgasr.lake.views import files_of_tables, open_tables, view_statements
+from dgasr.lake.views import files_of_tables, open_tables, row_views
 
 EXAMPLES = 5
 """Findings of one kind that are written out; one more says how many there are."""
@@ -138,7 +138,7 @@ def _check_file(lake: Lake, file: File, sizes: dict[str, int], is_deep: bool) ->
 
 def _check_rows(lake: Lake, tables: dict[str, list[File]], is_deep: bool) -> tuple[list[int], list[Finding]]:
     """Count recordings and segments, and find what breaks a rule."""
-    connection, _ = open_tables(lake, tables, (view_statements()[view] for view in VIEWS))
+    connection, _ = open_tables(lake, tables, row_views())
     with connection:
         try:
             counts = [int(connection.execute(f"select count(*) from {view}").fetchall()[0][0]) for view in VIEWS]

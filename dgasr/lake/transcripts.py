@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.lake.query import Questions
-from dgasr.lake.views import connect
+from dgasr.lake.views import connect_tables
 from dgasr.records import join_words
 
 Row = dict[str, Any]
@@ -58,7 +58,7 @@ class RecordingTranscript:
 def read_transcripts(lake_uri: str, recipe_id: str, recording_ids: Sequence[str]) -> Iterator[RecordingTranscript]:
     """Yield some recordings with their segments, as far as the lake holds them for a recipe, sorted by URI."""
     wanted = pa.table({"recording_id": pa.array(sorted(set(recording_ids)), pa.string())})
-    with connect(lake_uri) as connection:
+    with connect_tables(lake_uri) as connection:
         connection.register("wanted", wanted)
         cursor = connection.execute(WANTED_TRANSCRIPTS, [recipe_id])
         while rows := cursor.fetchmany(ROWS_AT_ONCE // 4):

@@ -79,6 +79,12 @@ def connect(lake_uri: str, preferred_recipe: str = "") -> duckdb.DuckDBPyConnect
     return open_questions(lake_uri, preferred_recipe)[0]
 
 
+def connect_tables(lake_uri: str) -> duckdb.DuckDBPyConnection:
+    """Open a lake as `connect` does, without the views above `recordings` and `segments`, which take most time."""
+    lake = open_existing_lake(lake_uri)
+    return open_tables(lake, files_of_tables(lake), row_views())[0]
+
+
 def ask(connection: duckdb.DuckDBPyConnection, query: str, **values: Any) -> list[dict[str, Any]]:
     """Answer a query with values for its `$name`s, row by row, each by the names of its columns."""
     result = connection.execute(query, values) if values else connection.execute(query)
@@ -179,6 +185,12 @@ def view_statements() -> dict[str, str]:
         )
     sources = {name: [source for source in _sources(text) if source in files] for name, text in files.items()}
     return {name: files[name] for name in TopologicalSorter(sources).static_order()}
+
+
+def row_views() -> list[str]:
+    """Read the statements of `recordings` and `segments`, the views that the others are made of."""
+    statements = view_statements()
+    return [statements[view] for view in VIEWS]
 
 
 def has_rows(statement: str) -> bool:

@@ -1,6 +1,7 @@
 """`dgasr lake` says what it did, and by its exit code whether all is well."""
 
 import os
+import shutil
 
 import duckdb
 import pytest
@@ -8,10 +9,16 @@ import pytest
 from tests.lake.conftest import write_two_days
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    lake = tmp_path_factory.mktemp("written") / "lake"
+    write_two_days(str(lake))
+    return lake
+
+
 @pytest.fixture
-def lake(tmp_path):
-    write_two_days(str(tmp_path / "lake"))
-    return tmp_path / "lake"
+def lake(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "lake")
 
 
 def test_a_sound_lake_passes(dgasr, lake):

@@ -1,6 +1,7 @@
 """Upkeep changes how many files there are, and no row; what goes is what nobody can need any more."""
 
 import os
+import shutil
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -33,16 +34,22 @@ def put(lake: str, key: str, days: float = 3.0) -> str:
     return key
 
 
-@pytest.fixture
-def lake(tmp_path, make_shard, make_run, day):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, make_shard, make_run, day):
     """Four shards, three of them of one date, and two runs."""
-    uri = str(tmp_path / "lake")
+    uri = str(tmp_path_factory.mktemp("written") / "lake")
     for number in range(4):
         at = day + timedelta(days=number // 3)
         commit_shard(uri, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", modified_at=at))
     for run_id in ("r1", "r2"):
         append_rows(uri, "runs", [make_run(run_id=run_id)])
     return uri
+
+
+@pytest.fixture
+def lake(written, tmp_path):
+    """A copy of them, which a test may change."""
+    return str(shutil.copytree(written, tmp_path / "lake"))
 
 
 def test_the_files_of_a_partition_become_one_of_each_kind_and_the_rows_stay(lake):
