@@ -24,7 +24,8 @@ from dgasr.stages.engine import EngineConfig
 from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection, find_backlog
-from dgasr.store.locations import is_s3, local_path, local_uri
+from dgasr.store.folders import local_path, local_uri
+from dgasr.store.s3 import is_s3
 from dgasr.tables import markdown_table
 from pipelines.request import PoolsConfig, RunRequest, new_request
 from pipelines.run import carry_out
