@@ -17,7 +17,7 @@ from tests.serving.test_serve import MAN, TOKEN, offline, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serve")]
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000
 """A machine that trains a model at the same time is slow."""
 
 
@@ -107,8 +107,9 @@ def test_what_the_microphone_hears_is_transcribed(shown):
     shown.click("#audio button[aria-label='Record audio']")
     shown.click("#audio button.record-button, #audio button:has-text('Record')")
     shown.wait_for_timeout(2000)
-    shown.click("#audio button.stop-button, #audio button:has-text('Stop')")
-    shown.wait_for_selector("#audio button[aria-label='Play']")
+    with shown.expect_response(lambda response: "/upload" in response.url):
+        shown.click("#audio button.stop-button, #audio button:has-text('Stop')")
+    shown.wait_for_selector("#audio button[aria-label='Download']")
     shown.click("#transcribe")
     shown.wait_for_selector("#shown .words, #shown .note:has-text('Nobody speaks')")
 
