@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dgasr.errors import ConfigError, DgasrError, printable
 
 COMMANDS = (
-    "transcribe", "backfill", "lake", "export", "serve", "evaluate", "corpora", "train", "model", "adapter",
+    "transcribe", "lake", "export", "serve", "evaluate", "corpora", "train", "model", "adapter",
     "doctor",
 )  # fmt: skip
 """Modules of `dgasr.commands`, in the order of `dgasr --help`; each adds its commands to the parser."""

@@ -6,7 +6,7 @@ Positions are integer samples at `SAMPLE_RATE_HZ`; `seconds` is the one way out.
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
@@ -40,11 +40,19 @@ def seconds(num_samples: int) -> float:
     return num_samples / SAMPLE_RATE_HZ
 
 
+MISSING_ETAG = "missing"
+"""ETag of a recording that was asked for by name and is not there; reading it says so."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a missing object was modified."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recording:
     """One version of an audio object."""
 
     uri: str
+    """`s3://bucket/key`, an absolute path, or `file://` where that is no text."""
     etag: str
     size_bytes: int
     modified_at: datetime

@@ -1,18 +1,28 @@
 """Columns and rows in, a table out: for a terminal, or in Markdown. The one writer of both."""
 
+import shutil
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import zip_longest
+from typing import TextIO
 
 from dgasr.errors import printable
 
 GAP = "  "
 """Between two columns."""
 
+PIPE_WIDTH = 120
+"""Characters of a line where nobody's terminal says otherwise."""
+
 MIN_WIDTH = 16
 """Characters that a cell keeps however narrow the terminal is; a column's name is never cut."""
+
+
+def line_width(out: TextIO) -> int:
+    """Say how many characters a line of a table has: those of a terminal, or what no terminal says otherwise."""
+    return shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if out.isatty() else PIPE_WIDTH
 
 
 def format_table(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> str:

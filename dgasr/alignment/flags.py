@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from enum import StrEnum
 
+from rapidfuzz.distance import Levenshtein
+
 from dgasr.alignment.words import AlignmentConfig
 from dgasr.records import SAMPLE_RATE_HZ, Word
 
@@ -57,26 +59,13 @@ def flag_segment(
         Flag.NO_SPEECH: bool(text) and not alternative_words,
         Flag.TOO_FAST: len(text) > config.max_words_per_s * _spoken_s(words),
         Flag.REPETITION: _is_loop(text, alternative_words, config),
-        Flag.CTC_DISAGREES: word_distance(text, alternative_words) > config.max_ctc_distance,
+        # Word edits over the words of the longer text: 0 is equal, 1 has nothing in common.
+        Flag.CTC_DISAGREES: Levenshtein.normalized_distance(text, alternative_words) > config.max_ctc_distance,
         Flag.LOW_CONFIDENCE: confidence < config.min_confidence,
         Flag.UNSETTLED: not is_settled,
         Flag.OVERFLOW: is_overflow,
     }
     return tuple(flag.value for flag, applies in reasons.items() if applies)
-
-
-def word_distance(left: Sequence[str], right: Sequence[str]) -> float:
-    """Count the word edits between two texts, over the words of the longer one: 0 is equal, 1 has nothing in common.
-
-    Source:
-        Levenshtein 1966.
-    """
-    row = list(range(len(right) + 1))
-    for i, word in enumerate(left, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(right, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1] / max(len(left), len(right), 1)
 
 
 def longest_run(words: Sequence[str], period: int) -> int:

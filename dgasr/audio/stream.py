@@ -7,10 +7,9 @@ from typing import BinaryIO
 import numpy as np
 
 from dgasr.audio.headers import read_chunk_claim
-from dgasr.audio.joined import split_joined
 from dgasr.audio.libav import open_libav
 from dgasr.audio.sndfile import open_sndfile
-from dgasr.audio.source import AudioConfig, Decoded, Source, Stopwatch, Track
+from dgasr.audio.source import AudioConfig, Decoded, Source, Stopwatch, Track, split_joined
 from dgasr.audio.waveform import Waveform
 from dgasr.errors import (
     AudioError,

@@ -1,1 +1,1 @@
-"""One module per command of the command line; each has `add_parser` and `run`."""
+"""The commands of the command line; each module has `add_parser`."""

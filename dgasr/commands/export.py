@@ -4,10 +4,10 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from dgasr.commands.arguments import given_uri
 from dgasr.errors import ConfigError
@@ -66,10 +66,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _export(chosen: "ChosenTranscripts", format: str, out: str | None, folder: str, has_many: bool) -> int:
     """Write what was chosen to where it is wanted; returns how many recordings that were."""
+    from dgasr.commands.output import write_whole
+
     if out is None:
         return _write_all(chosen, format, has_many, sys.stdout)
     if format == "manifest":
-        return _whole(Path(out), lambda file: _write_all(chosen, format, has_many, file))
+        return write_whole(Path(out), lambda file: _write_all(chosen, format, has_many, file))
     # Placed in the order of their URIs, so that the same recordings get the same names whatever the lake's files are.
     names, num_written, renamed = FileNames(), 0, list[str]()
     placed = {uri: names.place(uri[len(folder) :], EXTENSIONS[format], uri) for uri in chosen.uris()}
@@ -79,11 +81,11 @@ def _export(chosen: "ChosenTranscripts", format: str, out: str | None, folder: s
         name, is_same = placed[uri]
         path = Path(out, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _whole(path, lambda file, one=transcript: _write_one(one, format, file))  # type: ignore[misc]
+        write_whole(path, partial(_write_one, transcript, format))
         if not is_same:
             renamed.append(json.dumps({"uri": uri, "file": name}, ensure_ascii=False) + "\n")
     if renamed:
-        _whole(Path(out, RENAMED_FILE), lambda file: len([file.write(line) for line in renamed]))
+        write_whole(Path(out, RENAMED_FILE), lambda file: file.writelines(renamed))
         sys.stderr.write(f"{len(renamed)} names do not fit a folder and were changed: {Path(out, RENAMED_FILE)}\n")
     return num_written
 
@@ -143,7 +145,7 @@ def _write_all(chosen: "ChosenTranscripts", format: str, has_many: bool, out: Te
     return num_written
 
 
-def _write_one(transcript: "RecordingTranscript", format: str, out: TextIO) -> int:
+def _write_one(transcript: "RecordingTranscript", format: str, out: TextIO) -> None:
     """Write one transcript."""
     from dgasr.commands.output import write_transcripts
     from dgasr.exports import export_json
@@ -152,20 +154,6 @@ def _write_one(transcript: "RecordingTranscript", format: str, out: TextIO) -> i
         out.write(export_json(transcript.segments, transcript.recording["language"]))
     else:
         write_transcripts([transcript], format, False, out)
-    return 1
-
-
-def _whole(path: Path, write: Callable[[Any], int]) -> int:
-    """Write a file that is there whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            result = write(file)
-        part.replace(path)
-    finally:
-        with suppress(OSError):  # whatever kept it from being written
-            part.unlink()
-    return result
 
 
 def _steps(relative: str) -> Sequence[str]:

@@ -7,7 +7,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from dgasr.commands.arguments import finite_float, given_uri
@@ -44,7 +43,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     vacuum.add_argument(
         "--grace-days", type=_days, default=None, metavar="D", help="default: 2; see the operations guide"
     )
-    vacuum.add_argument("--keep-superseded", action="store_true", help="keep recipes that others have superseded")
     forget = _add(own, "forget", _forget, "take a damaged partition out, so that it is transcribed anew")
     forget.add_argument("partition", metavar="PARTITION", help="recipe_id=…/date=YYYY-MM-DD, or runs/date=YYYY-MM-DD")
     forget.add_argument("--yes", action="store_true", help="remove it")
@@ -74,6 +72,7 @@ def _days(text: str) -> float:
 
 def _sql(options: argparse.Namespace) -> int:
     """Answer the question."""
+    from dgasr.commands.output import write_whole
     from dgasr.lake.query import run_sql
 
     if options.query is None and sys.stdin.isatty():
@@ -85,16 +84,10 @@ def _sql(options: argparse.Namespace) -> int:
     if options.out is None:
         run_sql(question, options.lake, options.format, sys.stdout, options.recipe)
         return 0
-    part = Path(f"{options.out}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as out:
-            run_sql(question, options.lake, options.format, out, options.recipe)
-        part.replace(options.out)
+        write_whole(Path(options.out), lambda out: run_sql(question, options.lake, options.format, out, options.recipe))
     except OSError as error:
         raise ConfigError(f"--out {options.out}: cannot be written ({error}). Give another file.") from error
-    finally:
-        with suppress(OSError):  # whatever kept it from being written
-            part.unlink()
     return 0
 
 
@@ -139,15 +132,8 @@ def _vacuum(options: argparse.Namespace) -> int:
     """Write what would go, or remove it."""
     from dgasr.lake.upkeep import VacuumConfig, vacuum
 
-    config = VacuumConfig(keep_superseded=options.keep_superseded)
-    if options.grace_days is not None:
-        config = VacuumConfig(keep_superseded=options.keep_superseded, grace_s=options.grace_days * 24 * 3600)
+    config = VacuumConfig() if options.grace_days is None else VacuumConfig(grace_s=options.grace_days * 24 * 3600)
     done = vacuum(options.lake, config, is_dry_run=not options.yes)
-    for recipe in done.superseded:
-        sys.stdout.write(
-            f"recipe {recipe.recipe_id}: all {recipe.num_recordings} recordings have later transcripts since "
-            f"{recipe.since:%Y-%m-%d %H:%M}\n"
-        )
     if not options.yes:
         _write_some([*done.unused, *done.staged], SHOWN)
     sys.stdout.write(done.line() + ("" if options.yes else "; add --yes to do it") + "\n")

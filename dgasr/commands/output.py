@@ -1,25 +1,26 @@
 """What commands show: transcripts on standard output, in a table or an export format; progress on standard error."""
 
 import json
-import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TextIO
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
 from dgasr.exports import by_channel, export_ctm, export_json, export_srt, export_txt, export_vtt
-from dgasr.lake.transcripts import RecordingTranscript
+from dgasr.lake.query import write_json_array
+from dgasr.lake.transcripts import RecordingTranscript, common_folder
 from dgasr.records import Shard, join_words
 from dgasr.stages.counts import Counts
 from dgasr.stages.heartbeat import Progress
-from dgasr.tables import format_table
+from dgasr.tables import format_table, line_width
+
+Result = TypeVar("Result")
 
 TABLE_ROWS = 200
 """Recordings that a table shows; the lake holds all of them."""
-
-PIPE_WIDTH = 120
-"""Characters a line of a table has where nobody's terminal says otherwise."""
 
 COLUMNS = ("recording", "status", "audio_s", "words", "confidence", "flagged", "text")
 
@@ -36,7 +37,7 @@ def write_transcripts(transcripts: Iterable[RecordingTranscript], format: str, h
     if format == "table":
         _write_table(transcripts, out)
     elif format == "json":
-        _write_json(transcripts, out)
+        write_json_array(map(_document, transcripts), out, indent=1)
     elif format == "ctm":
         out.writelines(export_ctm(one.segments, _stem(str(one.recording["uri"]))) for one in transcripts)
     else:
@@ -49,9 +50,8 @@ def write_transcripts(transcripts: Iterable[RecordingTranscript], format: str, h
 def _write_table(transcripts: Iterable[RecordingTranscript], out: TextIO) -> None:
     remaining = iter(transcripts)
     shown = [transcript for _, transcript in zip(range(TABLE_ROWS), remaining, strict=False)]
-    prefix = _common_folder([str(transcript.recording["uri"]) for transcript in shown])
-    width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if out.isatty() else PIPE_WIDTH
-    out.write(format_table(COLUMNS, [row for one in shown for row in _table_rows(one, prefix)], width))
+    prefix = common_folder([str(transcript.recording["uri"]) for transcript in shown])
+    out.write(format_table(COLUMNS, [row for one in shown for row in _table_rows(one, prefix)], line_width(out)))
     num_more = sum(1 for _ in remaining)
     if num_more:
         out.write(f"… and {num_more} more; `dgasr sql latest_transcripts --lake …` has all of them.\n")
@@ -81,24 +81,23 @@ def _table_rows(transcript: RecordingTranscript, prefix: str) -> Iterator[list[o
         ]
 
 
-def _write_json(transcripts: Iterable[RecordingTranscript], out: TextIO) -> None:
-    separator = "[\n"
-    for transcript in transcripts:
-        row = transcript.recording
-        document = {name: row[name] for name in ("uri", "status", "reason", "message", "decoded_s")}
-        document |= {"text": transcript.text} | json.loads(export_json(transcript.segments, row["language"]))
-        out.write(separator + json.dumps(document, ensure_ascii=False, indent=1))
-        separator = ",\n"
-    out.write("[]\n" if separator == "[\n" else "\n]\n")
+def _document(transcript: RecordingTranscript) -> dict[str, Any]:
+    row = transcript.recording
+    document = {name: row[name] for name in ("uri", "status", "reason", "message", "decoded_s")}
+    return document | {"text": transcript.text} | json.loads(export_json(transcript.segments, row["language"]))
 
 
-def _common_folder(uris: list[str]) -> str:
-    """Return what all URIs begin with, up to and with a slash."""
-    if not uris:
-        return ""
-    first, last = min(uris), max(uris)
-    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return first[: first.rfind("/", 0, length) + 1]
+def write_whole(path: Path, write: Callable[[TextIO], Result]) -> Result:
+    """Write a file that is there whole or not at all, and return what its writer returns."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            result = write(file)
+        part.replace(path)
+    finally:
+        with suppress(OSError):  # whatever kept it from being written
+            part.unlink()
+    return result
 
 
 class ProgressBars(Progress):

@@ -14,10 +14,10 @@ import pyarrow.parquet
 from dgasr.errors import IntegrityError
 from dgasr.lake.location import Lake, open_existing_lake
 from dgasr.lake.rules import LAKE_RULES, REDO, ROW_RULES, Severity, breaches
-from dgasr.lake.schema import TABLES
+from dgasr.lake.schema import TABLES, VIEWS
 from dgasr.lake.table import READ_THREADS, File, read_file, unreadable
 from dgasr.lake.upkeep import KEPT, unused_files
-from dgasr.lake.views import files_of_tables, open_tables
+from dgasr.lake.views import files_of_tables, open_tables, row_views
 
 EXAMPLES = 5
 """Findings of one kind that are written out; one more says how many there are."""
@@ -138,13 +138,10 @@ def _check_file(lake: Lake, file: File, sizes: dict[str, int], is_deep: bool) ->
 
 def _check_rows(lake: Lake, tables: dict[str, list[File]], is_deep: bool) -> tuple[list[int], list[Finding]]:
     """Count recordings and segments, and find what breaks a rule."""
-    connection, _ = open_tables(lake, tables)
+    connection, _ = open_tables(lake, tables, row_views())
     with connection:
         try:
-            counts = [
-                int(connection.execute(f"select count(*) from {view}").fetchall()[0][0])
-                for view in ("recordings", "segments")
-            ]
+            counts = [int(connection.execute(f"select count(*) from {view}").fetchall()[0][0]) for view in VIEWS]
             findings = list(_broken_rules(connection, lake.uri))
             return counts, findings + (list(_wrong_identities(connection)) if is_deep else [])
         except duckdb.Error as error:

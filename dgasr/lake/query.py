@@ -4,9 +4,8 @@ import contextlib
 import csv
 import json
 import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import date
 from decimal import Decimal
@@ -21,7 +20,7 @@ import pyarrow.parquet
 
 from dgasr.errors import ConfigError, DgasrError
 from dgasr.lake.views import open_questions
-from dgasr.tables import format_table, markdown_lines
+from dgasr.tables import format_table, line_width, markdown_lines
 
 FORMATS = ("table", "csv", "json", "parquet", "md")
 
@@ -30,9 +29,6 @@ SHOWN_ONE_BY_ONE = ("table", "md")
 
 TABLE_ROWS = 1000
 """Rows that a table shows: it must be measured before it is printed. The other formats have all of them."""
-
-PIPE_WIDTH = 120
-"""Characters a line of a table has where nobody's terminal says otherwise."""
 
 PARQUET_ROWS = 65_536
 """Rows of a row group that a Parquet answer is written in."""
@@ -180,23 +176,26 @@ def write_answer(cursor: duckdb.DuckDBPyConnection, format: str, out: TextIO) ->
         writer.writerow(columns)
         writer.writerows([_csv_value(value) for value in row] for row in rows)
     elif format == "json":
-        separator = "[\n"
-        for row in rows:
-            record = dict(zip(columns, map(_plain, row), strict=True))
-            out.write(separator + json.dumps(record, ensure_ascii=False))
-            separator = ",\n"
-        out.write("[]\n" if separator == "[\n" else "\n]\n")
+        write_json_array((dict(zip(columns, map(_plain, row), strict=True)) for row in rows), out)
     elif format == "md":
         out.writelines(markdown_lines(columns, rows))
     else:
         _write_table(columns, rows, out)
 
 
+def write_json_array(records: Iterable[Mapping[str, Any]], out: TextIO, indent: int | None = None) -> None:
+    """Write one array of records, without holding all of it."""
+    separator = "[\n"
+    for record in records:
+        out.write(separator + json.dumps(record, ensure_ascii=False, indent=indent))
+        separator = ",\n"
+    out.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
 def _write_table(columns: list[str], rows: Rows, out: TextIO) -> None:
     """Write what fits into a table, and say where that is not all."""
     shown = list(islice(rows, TABLE_ROWS))
-    width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if out.isatty() else PIPE_WIDTH
-    out.write(format_table(columns, shown, width))
+    out.write(format_table(columns, shown, line_width(out)))
     if next(rows, None) is not None:
         out.write(f"… the first {TABLE_ROWS} rows. Add a `limit`, or take --format csv for all of them.\n")
     else:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from os.path import commonprefix
 from typing import Any, ClassVar
 
 import duckdb
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.lake.query import Questions
-from dgasr.lake.views import connect
+from dgasr.lake.views import connect_tables
 from dgasr.records import join_words
 
 Row = dict[str, Any]
@@ -57,7 +58,7 @@ class RecordingTranscript:
 def read_transcripts(lake_uri: str, recipe_id: str, recording_ids: Sequence[str]) -> Iterator[RecordingTranscript]:
     """Yield some recordings with their segments, as far as the lake holds them for a recipe, sorted by URI."""
     wanted = pa.table({"recording_id": pa.array(sorted(set(recording_ids)), pa.string())})
-    with connect(lake_uri) as connection:
+    with connect_tables(lake_uri) as connection:
         connection.register("wanted", wanted)
         cursor = connection.execute(WANTED_TRANSCRIPTS, [recipe_id])
         while rows := cursor.fetchmany(ROWS_AT_ONCE // 4):
@@ -109,7 +110,7 @@ class ChosenTranscripts:
             "select count(*), count(*) filter (where status = 'rejected'), min(uri), max(uri) from chosen"
         ).fetchall()
         return Summary(
-            num_recordings=num_recordings, num_rejected=num_rejected, folder=_folder(first or "", last or "")
+            num_recordings=num_recordings, num_rejected=num_rejected, folder=common_folder([first or "", last or ""])
         )
 
     def uris(self) -> list[str]:
@@ -154,7 +155,7 @@ def _uris(questions: Questions, query: str) -> pa.Table:
     return pa.table({"uri": pa.array(sorted(uri for uri in uris if uri is not None), pa.string())})
 
 
-def _folder(first: str, last: str) -> str:
-    """Return what the first and last of sorted URIs, and so all of them, begin with, up to and with a slash."""
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return first[: first.rfind("/", 0, same) + 1]
+def common_folder(uris: Sequence[str]) -> str:
+    """Return what all URIs begin with, up to and with a slash; the first and last of sorted ones stand for all."""
+    same = commonprefix(list(uris))  # noqa: RUF071 (by characters is right: it is cut at a slash)
+    return same[: same.rfind("/") + 1]

@@ -24,7 +24,6 @@ from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.location import Lake, open_existing_lake, storage_error
 from dgasr.lake.schema import TABLES, table_schema
 from dgasr.lake.table import File, active_files, delta_errors, open_table, read_batches
-from dgasr.lake.views import connect
 
 logger = logging.getLogger(__name__)
 
@@ -167,30 +166,6 @@ def forget_partition(lake_uri: str, partition: str) -> int:
     raise TransientError(f"{lake_uri}/{name}: others replace the same files all the time. Stop them, or try again.")
 
 
-FOLLOWED = """
-    with held as (
-        select recipe_id, recording_id, transcribed_at as last_at, status = 'rejected' as is_rejected from recordings
-    ),
-    followed as (
-        select held.recipe_id, held.recording_id, min(later.last_at) as followed_at
-        from held
-        left join held as later
-            on later.recording_id = held.recording_id
-            and later.recipe_id <> held.recipe_id
-            and later.last_at > held.last_at
-            and (held.is_rejected or not later.is_rejected)
-        group by all
-    )
-    select recipe_id, count(*)::bigint, max(followed_at)
-    from followed
-    group by recipe_id
-    having count(*) = count(followed_at) and max(followed_at) < ?
-    order by recipe_id
-"""
-"""A transcript is followed once another recipe has a later one of the same version of the object; a rejection follows
-no transcript."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VacuumConfig:
     """What may go, and when."""
@@ -200,25 +175,11 @@ class VacuumConfig:
     grace_s: float = 2 * 24 * 3600.0
     """How long a question may take that was begun before a compaction, and how long a writer may pause, s, in whole
     hours, rounded up; nothing that either may still need is removed."""
-    recipe_grace_s: float = 30 * 24 * 3600.0
-    """How long all of a recipe's transcripts must have had later ones before its rows may go, s."""
-    keep_superseded: bool = False
-    """Keep the rows of such recipes for ever."""
 
     def __post_init__(self) -> None:
         """Refuse times that have not come yet."""
-        if self.grace_s < 0 or self.recipe_grace_s < 0:
-            raise ConfigError("VacuumConfig: grace_s and recipe_grace_s are durations, 0 s or more.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SupersededRecipe:
-    """A recipe that nothing is seen of in `recordings_latest`."""
-
-    recipe_id: str
-    num_recordings: int
-    since: datetime
-    """When the last of them got a later transcript."""
+        if self.grace_s < 0:
+            raise ConfigError(f"VacuumConfig: grace_s={self.grace_s} is a duration, 0 s or more.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -229,33 +190,21 @@ class Vacuum:
     """Keys of files of tables that no version within the grace period names."""
     staged: tuple[str, ...]
     """Keys of features and notes of runs that ended or died."""
-    superseded: tuple[SupersededRecipe, ...]
-    """Recipes whose rows go; their files follow a grace period later."""
     is_dry_run: bool
     """Nothing was changed."""
 
     def line(self) -> str:
         """Say it in one line."""
         verb = "would be" if self.is_dry_run else "were"
-        return (
-            f"{len(self.unused)} unused files, {len(self.staged)} staged files and the rows of {len(self.superseded)} "
-            f"superseded recipes {verb} removed"
-        )
+        return f"{len(self.unused)} unused files and {len(self.staged)} staged files {verb} removed"
 
 
 def vacuum(lake_uri: str, config: VacuumConfig, *, is_dry_run: bool = False) -> Vacuum:
-    """Remove what nobody needs any more, or say what that is: rows of superseded recipes, unused and staged files."""
+    """Remove what nobody needs any more, or say what that is: unused and staged files."""
     lake, now = open_existing_lake(lake_uri), datetime.now(UTC)
-    superseded: tuple[SupersededRecipe, ...] = ()
-    if not config.keep_superseded:
-        with connect(lake_uri) as connection:
-            rows = connection.execute(FOLLOWED, [now - timedelta(seconds=config.recipe_grace_s)]).fetchall()
-        superseded = tuple(SupersededRecipe(recipe_id=row[0], num_recordings=row[1], since=row[2]) for row in rows)
-    for recipe in () if is_dry_run else superseded:
-        forget_partition(lake_uri, f"recipe_id={recipe.recipe_id}")
     unused = unused_files(lake, config.grace_s, is_dry_run=is_dry_run)
     staged = sweep_staging(lake, now - timedelta(seconds=config.grace_s), is_dry_run=is_dry_run)
-    done = Vacuum(unused=tuple(unused), staged=tuple(staged), superseded=superseded, is_dry_run=is_dry_run)
+    done = Vacuum(unused=tuple(unused), staged=tuple(staged), is_dry_run=is_dry_run)
     logger.info("vacuum of %s: %s", lake_uri, done.line())
     return done
 

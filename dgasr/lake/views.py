@@ -5,7 +5,7 @@ left out, through `dgasr.lake.files`: no extension of DuckDB is needed, not for 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from graphlib import TopologicalSorter
@@ -79,6 +79,12 @@ def connect(lake_uri: str, preferred_recipe: str = "") -> duckdb.DuckDBPyConnect
     return open_questions(lake_uri, preferred_recipe)[0]
 
 
+def connect_tables(lake_uri: str) -> duckdb.DuckDBPyConnection:
+    """Open a lake as `connect` does, without the views above `recordings` and `segments`, which take most time."""
+    lake = open_existing_lake(lake_uri)
+    return open_tables(lake, files_of_tables(lake), row_views())[0]
+
+
 def ask(connection: duckdb.DuckDBPyConnection, query: str, **values: Any) -> list[dict[str, Any]]:
     """Answer a query with values for its `$name`s, row by row, each by the names of its columns."""
     result = connection.execute(query, values) if values else connection.execute(query)
@@ -89,23 +95,29 @@ def ask(connection: duckdb.DuckDBPyConnection, query: str, **values: Any) -> lis
 def open_questions(lake_uri: str, preferred_recipe: str) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
     """Open a lake as `connect` does; what it reads through comes too, and knows what DuckDB's errors mean."""
     lake = open_existing_lake(lake_uri)
-    connection, files = open_tables(lake, files_of_tables(lake))
+    connection, files = open_tables(lake, files_of_tables(lake), view_statements().values())
     for lock in LOCKS:
         connection.execute(lock)
     connection.execute("set variable preferred_recipe = ?", [preferred_recipe])
     return connection, files
 
 
-def open_tables(lake: Lake, tables: Mapping[str, Sequence[File]]) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
-    """Open some files of each table, with the views over them; nothing is locked yet."""
+def open_tables(
+    lake: Lake, tables: Mapping[str, Sequence[File]], views: Iterable[str]
+) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
+    """Open some files of each table, with views over them by their statements; nothing is locked yet."""
     scans = [scan_statement(name, [f"{PROTOCOL}://{file.key}" for file in found]) for name, found in tables.items()]
+    # DuckDB binds a view where it is made, with all that it is made of. Over empty tables that takes half of the time,
+    # and asks for no file; what the views read is then put in their place.
+    empty = [f"create table {name} as {_nothing(name)}" for name in tables]
+    scans = [*(f"drop table {name}" for name in tables), *scans]
     sizes = {file.key: file.size_bytes for found in tables.values() for file in found}
     files = LakeFiles(lake, sizes)
     connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
     connection.register_filesystem(files)
     threads = [f"set threads = {REMOTE_THREADS}"] if "://" in lake.uri else []
     try:
-        for statement in (*SETTINGS, *threads, *scans, *view_statements().values()):
+        for statement in (*SETTINGS, *threads, *empty, *views, *scans):
             connection.execute(statement)
     except duckdb.Error as error:  # footers are read for the first time
         connection.close()
@@ -175,6 +187,12 @@ def view_statements() -> dict[str, str]:
     return {name: files[name] for name in TopologicalSorter(sources).static_order()}
 
 
+def row_views() -> list[str]:
+    """Read the statements of `recordings` and `segments`, the views that the others are made of."""
+    statements = view_statements()
+    return [statements[view] for view in VIEWS]
+
+
 def has_rows(statement: str) -> bool:
     """Say whether what a statement of `sql/` creates stands after `from`: a view or a macro of rows, no function."""
     return "create or replace view" in statement or "as table" in statement
@@ -189,8 +207,7 @@ def scan_statement(name: str, paths: Sequence[str]) -> str:
     fields, in_path = table_schema(name), PARTITIONS[name]
     files = ",\n    ".join("'" + path.replace("'", "''") + "'" for path in paths)
     if not files:
-        columns = ",\n    ".join(f'null::{_type(field.type)} as "{field.name}"' for field in fields)
-        return f"create or replace view {name} as\nselect\n    {columns}\nwhere false;\n"
+        return f"create or replace view {name} as\n{_nothing(name)}"
     columns = ",\n    ".join(
         f"'{field.name}': {{name: '{field.name}', type: '{_type(field.type)}', default_value: null}}"
         for field in list(fields)[: len(fields) - len(in_path)]
@@ -205,6 +222,12 @@ def scan_statement(name: str, paths: Sequence[str]) -> str:
         f"create or replace view {name} as\nselect\n    * exclude (filename){values}\n"
         f"from read_parquet([\n    {files}\n], filename = true, schema = map {{\n    {columns}\n}});\n"
     )
+
+
+def _nothing(name: str) -> str:
+    """Write the question for the columns of a table, and for no row."""
+    columns = ",\n    ".join(f'null::{_type(field.type)} as "{field.name}"' for field in table_schema(name))
+    return f"select\n    {columns}\nwhere false;\n"
 
 
 def _type(kind: pa.DataType) -> str:

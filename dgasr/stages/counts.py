@@ -11,6 +11,7 @@ import socket
 import sys
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+@lru_cache(maxsize=1)
 def versions_json() -> str:
     """Name the versions of Python and of all packages that can change text or times, as JSON."""
     return json.dumps({"python": platform.python_version()} | {p: version(p) for p in REPORTED_PACKAGES})

@@ -23,9 +23,10 @@ from dgasr.lake.ledger import absent_uris, known_rows
 from dgasr.lake.location import FOLDERS
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.schema import TABLES
-from dgasr.records import Recording
-from dgasr.store.locations import EPOCH, FILE_SCHEME, MISSING_ETAG, is_s3, local_path, local_uri
+from dgasr.records import EPOCH, MISSING_ETAG, Recording
+from dgasr.store.folders import FILE_SCHEME, local_path, local_uri
 from dgasr.store.objects import list_objects, read_bytes
+from dgasr.store.s3 import is_s3
 
 NAMED_AT_ONCE = 16
 """Objects asked for by name that are looked up side by side; each costs a request."""

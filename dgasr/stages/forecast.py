@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from dgasr.errors import ConfigError
 from dgasr.lake.ledger import known_rows
-from dgasr.lake.views import connect
+from dgasr.lake.views import connect_tables
 from dgasr.stages.plan import estimate_s
 from dgasr.stages.selection import Backlog
 from dgasr.store.objects import list_uris
@@ -147,7 +147,7 @@ def _known_durations(lake_uri: str) -> dict[bytes, float]:
 def _throughput(lake_uri: str, recipe_id: str, config: ForecastConfig) -> tuple[float, str]:
     """Find out how fast the recipe is: from the lake's runs, or assumed; and which of the two it was."""
     if next(iter(list_uris(f"{lake_uri}/runs/")), None) is not None:
-        with connect(lake_uri) as connection:
+        with connect_tables(lake_uri) as connection:
             found = connection.execute(MEASURED, [recipe_id]).fetchall()
         if found:
             audio_s, wall_s, num_runs, devices, is_decode = found[0]

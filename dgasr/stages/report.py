@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from dgasr.lake.views import ask, connect
+from dgasr.lake.views import ask, connect_tables
 from dgasr.recipe import Recipe
 from dgasr.stages.counts import RunSummary, write_run
 from dgasr.tables import markdown_table
@@ -25,7 +25,7 @@ def summarise(lake_uri: str, run_id: str, recipe_id: str, num_held: int, wall_s:
 
     `num_held` recordings were in the lake before; `wall_s` is the time from the run's begin until now, s.
     """
-    with connect(lake_uri) as connection:
+    with connect_tables(lake_uri) as connection:
         row = ask(connection, RECORDINGS, run_id=run_id)[0]
     names = ("num_recordings", "num_partial", "num_rejected", "num_segments", "num_words", "speech_s")
     counts = {name: row[name] for name in names}
@@ -64,7 +64,7 @@ def commit_run(
 
 def decoding_devices(lake_uri: str, run_id: str) -> str:
     """Name the devices on which a run's children decoded; `none` where none did."""
-    with connect(lake_uri) as connection:
+    with connect_tables(lake_uri) as connection:
         return ask(connection, DEVICES, run_id=run_id)[0]["devices"] or "none"
 
 
@@ -137,7 +137,7 @@ Row = dict[str, Any]
 
 def run_report(lake_uri: str, run_id: str, failures: Sequence[str] = ()) -> str:
     """Write a run's report in Markdown; `failures` says what was not done, a line each, which the lake cannot know."""
-    with connect(lake_uri) as connection:
+    with connect_tables(lake_uri) as connection:
         sections = [
             f"## Run `{run_id}`\n",
             _figures(connection, run_id),
@@ -153,7 +153,7 @@ def run_report(lake_uri: str, run_id: str, failures: Sequence[str] = ()) -> str:
 
 def rejections(lake_uri: str, run_id: str, limit: int) -> list[Row]:
     """List what a run could not use as a whole: uri, status, reason and message of at most `limit` recordings."""
-    with connect(lake_uri) as connection:
+    with connect_tables(lake_uri) as connection:
         return ask(connection, REJECTIONS, run_id=run_id, limit=limit)
 
 

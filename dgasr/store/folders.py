@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import BinaryIO
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dgasr.errors import (
     ChangedDuringReadError,
@@ -18,14 +19,34 @@ from dgasr.errors import (
     ObjectMissingError,
     TransientError,
 )
-from dgasr.records import Recording
-from dgasr.store.locations import EPOCH, MISSING_ETAG, local_path, local_uri
+from dgasr.records import EPOCH, MISSING_ETAG, Recording
+
+FILE_SCHEME = "file://"
 
 PASSING_ERRORS = (
     errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE,
     errno.ENOMEM, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH,
 )  # fmt: skip
 """Errors of network file systems, full disks and short memory; another time the same call may work."""
+
+
+def local_path(uri: str) -> str:
+    """Turn a path or `file://` URI into an absolute path; ConfigError where the scheme is none that is read here."""
+    if uri.startswith(FILE_SCHEME):
+        return os.path.abspath(os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE_SCHEME))))
+    scheme, separator, _ = uri.partition("://")
+    if separator and scheme.isalnum():
+        raise ConfigError(f"{uri}: {scheme}:// cannot be read. Give a path, or s3://bucket/prefix.")
+    return os.path.abspath(uri)
+
+
+def local_uri(path: str) -> str:
+    """Turn an absolute path into a URI that is valid UTF-8: the path itself, or `file://` with its bytes encoded."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return FILE_SCHEME + quote_from_bytes(os.fsencode(path))
+    return path
 
 
 def list_files(source: str) -> Iterator[Recording]:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from dgasr.errors import ConfigError, DgasrError, ObjectError
 from dgasr.records import Recording
 from dgasr.store import folders, s3
-from dgasr.store.locations import is_s3
+from dgasr.store.s3 import is_s3
 
 MOST_SKEW = timedelta(hours=1)
 """How far this machine's clock and the store's may differ: what was left behind is told from what is in use by age."""

@@ -24,8 +24,9 @@ from boto3.s3.transfer import TransferConfig
 from urllib3.exceptions import HTTPError
 
 from dgasr.errors import ChangedDuringReadError, ConfigError, ObjectError, ObjectMissingError, TransientError
-from dgasr.records import Recording
-from dgasr.store.locations import EPOCH, MISSING_ETAG, split_s3
+from dgasr.records import EPOCH, MISSING_ETAG, Recording
+
+S3_SCHEME = "s3://"
 
 READ_BUFFER_BYTES = 4 * 2**20
 """Bytes of one ranged GET: decoders read a few kilobytes at a time."""
@@ -66,6 +67,19 @@ SECRET_IN_URL = re.compile(r"//[^/@\s]*@")
 """User and password in the URL of an endpoint, which boto3 quotes in its messages."""
 
 DENIED_CODES = ("AccessDenied", "403", "AllAccessDisabled")
+
+
+def is_s3(uri: str) -> bool:
+    """Say whether a URI names an object in S3."""
+    return uri.startswith(S3_SCHEME)
+
+
+def split_s3(uri: str) -> tuple[str, str]:
+    """Split `s3://bucket/key` into bucket and key, which stands as it is; ConfigError where there is no bucket."""
+    bucket, _, key = uri.removeprefix(S3_SCHEME).partition("/")
+    if not bucket:
+        raise ConfigError(f"{uri}: names no bucket. Write s3://bucket/prefix.")
+    return bucket, key
 
 
 def list_s3(source: str) -> Iterator[Recording]:
@@ -147,9 +161,6 @@ class _RangedObject(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
-
-    def tell(self) -> int:
-        return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._recording.size_bytes}[whence]

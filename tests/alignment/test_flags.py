@@ -1,6 +1,6 @@
 import pytest
 
-from dgasr.alignment.flags import Flag, flag_segment, longest_run, word_distance
+from dgasr.alignment.flags import Flag, flag_segment, longest_run
 from dgasr.alignment.words import AlignmentConfig
 from dgasr.records import Word
 
@@ -85,14 +85,6 @@ def test_a_text_that_fills_the_largest_canvas_is_flagged():
 def test_flags_are_plain_text_for_the_lake():
     (flag,) = flags("one", confidence=0.4)
     assert type(flag) is str
-
-
-@pytest.mark.parametrize(
-    ("left", "right", "distance"),
-    [("", "", 0.0), ("a", "", 1.0), ("a b", "a b", 0.0), ("a b c d", "a c d", 0.25), ("a b", "b a", 1.0)],
-)
-def test_word_distance_is_edits_over_the_longer_text(left, right, distance):
-    assert word_distance(left.split(), right.split()) == distance
 
 
 @pytest.mark.parametrize(

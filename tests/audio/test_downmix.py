@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dgasr.audio.downmix import Downmix
+from dgasr.audio.waveform import Downmix
 
 RATE_HZ = 8000
 

@@ -7,8 +7,7 @@ import pytest
 import soundfile
 
 from dgasr.audio import AudioConfig, open_audio
-from dgasr.audio.joined import split_joined
-from dgasr.audio.source import Source
+from dgasr.audio.source import Source, split_joined
 from dgasr.errors import TruncatedError
 
 

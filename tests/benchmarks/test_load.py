@@ -7,10 +7,10 @@ from benchmarks.load import main
 
 @pytest.mark.slow
 def test_every_client_gets_the_text_of_a_batch_run(capsys, tmp_path):
-    main(["--clients", "8", "--seconds", "2", "--device", "cpu", "--json", str(tmp_path / "load.json")])
+    main(["--clients", "3", "--seconds", "1", "--device", "cpu", "--json", str(tmp_path / "load.json")])
     figures = json.loads((tmp_path / "load.json").read_text())
     assert figures["statuses"].keys() == {"200"}
-    assert figures["requests"] >= 8
+    assert figures["requests"] >= 3
     assert figures["wrong_texts"] == 0
     assert 0 < figures["p50_s"] <= figures["p99_s"]
     assert "share_of_batch" in capsys.readouterr().out

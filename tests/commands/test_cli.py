@@ -2,16 +2,12 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 
 from dgasr.cli import COMMANDS, main
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-
-
-def test_help_imports_neither_torch_nor_prefect():
-    code = "import sys, dgasr.cli; dgasr.cli.build_parser(); print({'torch', 'prefect', 'pyarrow'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_help_lists_every_command(dgasr):
@@ -106,6 +102,12 @@ def test_sql_answers_on_standard_output(dgasr, archive, tmp_path):
     dgasr("transcribe", archive, "--lake", tmp_path / "lake")
     code, out, _ = dgasr("sql", "select text from segments", "--lake", tmp_path / "lake", "--format", "csv")
     assert (code, out) == (0, "text\nhello\nhello\n")
+
+
+def test_sql_without_a_question_at_a_terminal_names_duckdbs_own_shell(dgasr, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    code, _, err = dgasr("sql", "--lake", "my-lake")
+    assert (code, "dgasr lake attach --lake my-lake > lake.sql; duckdb -init lake.sql" in err) == (2, True)
 
 
 def test_sql_leaves_a_whole_answer_in_the_file_or_none(dgasr, archive, tmp_path):

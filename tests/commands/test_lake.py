@@ -1,6 +1,7 @@
 """`dgasr lake` says what it did, and by its exit code whether all is well."""
 
 import os
+import shutil
 
 import duckdb
 import pytest
@@ -8,10 +9,16 @@ import pytest
 from tests.lake.conftest import write_two_days
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    lake = tmp_path_factory.mktemp("written") / "lake"
+    write_two_days(str(lake))
+    return lake
+
+
 @pytest.fixture
-def lake(tmp_path):
-    write_two_days(str(tmp_path / "lake"))
-    return tmp_path / "lake"
+def lake(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "lake")
 
 
 def test_a_sound_lake_passes(dgasr, lake):
@@ -41,7 +48,7 @@ def test_a_vacuum_without_yes_only_says_what_would_go(dgasr, lake):
     os.utime(left, (0, 0))
     code, out, _ = dgasr("lake", "vacuum", "--lake", lake)
     assert code == 0
-    done = "0 unused files, 1 staged files and the rows of 0 superseded recipes"
+    done = "0 unused files and 1 staged files"
     assert out == f"staging/f00d/s1/00000.arrow\n{done} would be removed; add --yes to do it\n"
     assert left.exists()
     code, out, _ = dgasr("lake", "vacuum", "--lake", lake, "--yes", "--grace-days", "1")

@@ -100,7 +100,7 @@ def test_what_canvases_start_from_reaches_the_engine(
 def test_a_lake_that_is_a_file_is_refused(dgasr, archive: Path):
     code, _, err = dgasr("transcribe", archive, "--lake", archive / "one.wav")
     assert code == 2
-    assert "no lake can be written there" in err
+    assert "one.wav is no folder" in err
 
 
 def test_a_lake_in_the_folder_of_recordings_is_not_transcribed(dgasr, archive: Path):

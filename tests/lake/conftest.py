@@ -164,7 +164,7 @@ def recording() -> Recording:
     return recording_at("/a/one.flac")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def day() -> datetime:
     """When everything in these tests happened."""
     return DAY

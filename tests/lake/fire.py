@@ -94,7 +94,7 @@ def clean(environment: dict[str, str], lake: str, kill_ms: int) -> None:
     """Remove what nobody needs."""
     os.environ.update(environment)
     kill_when(lake, f"{kill_ms} ms" if kill_ms >= 0 else "")
-    _unless_overtaken(lambda: vacuum(lake, VacuumConfig(keep_superseded=True)))
+    _unless_overtaken(lambda: vacuum(lake, VacuumConfig()))
 
 
 def read(environment: dict[str, str], lake: str, stop: Path, answers: Path) -> None:

@@ -1,6 +1,7 @@
 """What `dgasr lake check` finds, and what no shard with such a fault gets past: the same rules, in SQL."""
 
 import os
+import shutil
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -65,14 +66,20 @@ def the_fault(lake, is_deep=False):
     return found
 
 
-@pytest.fixture
-def lake(tmp_path, three_recordings, make_shard, make_run, day):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, three_recordings, make_shard, make_run, day):
     """A sound lake of two shards and a run, not compacted."""
-    uri = str(tmp_path / "lake")
+    uri = str(tmp_path_factory.mktemp("written") / "lake")
     commit_shard(uri, three_recordings)
     commit_shard(uri, make_shard(shard_id="s2", uri="/a/four.flac", modified_at=day + timedelta(days=1)))
     append_rows(uri, "runs", [make_run(recordings={"ok": 4})])
     return uri
+
+
+@pytest.fixture
+def lake(written, tmp_path):
+    """A copy of it, which a test may change."""
+    return str(shutil.copytree(written, tmp_path / "lake"))
 
 
 @pytest.fixture

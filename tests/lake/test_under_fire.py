@@ -56,7 +56,7 @@ def test_nothing_is_lost_and_nothing_doubled_in_the_fire(place, template, tmp_pa
     assert num_killed >= num_rounds
     fire.write(environment, lake, template, seed=99, kill_ms=-1, take=num_rounds)
     compact(lake, CompactionConfig())
-    vacuum(lake, VacuumConfig(grace_s=0.0, keep_superseded=True))
+    vacuum(lake, VacuumConfig(grace_s=0.0))
     check_end(lake)
 
 

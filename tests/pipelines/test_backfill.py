@@ -14,8 +14,8 @@ from dgasr.recipe import Recipe
 from dgasr.stages.engine import EngineConfig
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection
-from pipelines.backfill import backfill, submit
 from pipelines.request import PoolsConfig
+from pipelines.transcribe import backfill, submit
 from tests.pipelines.silent import start_silently, write_noise
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]

@@ -39,7 +39,7 @@ def test_a_lake_is_checked_merged_and_cleaned_and_a_damaged_one_is_left_as_it_li
     state, message, artifacts = asyncio.run(run(lake))
     assert state.is_completed()
     assert message.startswith("the lake is sound")
-    assert "1 staged files and the rows of 0 superseded recipes were removed" in message
+    assert "0 unused files and 1 staged files were removed" in message
     assert "no files worth merging" in artifacts["maintain-lake"]
     assert len(committed_recordings(str(lake), "f00d")) == 4
 

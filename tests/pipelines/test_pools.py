@@ -1,6 +1,7 @@
 """A real server, real pools and workers, S3 over HTTP: the small form of `tests/proofs/e2e.py`."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,11 +21,14 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list
     """Transcribe an archive on the pools, two shards, and in one process; its prefix, and what it holds."""
     folder = tmp_path_factory.mktemp("cluster")
     with Cluster(folder, seed=1, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE") as cluster:
-        install(cluster, {"control-1": "control", "cpu-1": "cpu", "gpu-1": "gpu"})
-        source, entries = build_archive(cluster, 12, num_words=3)
+        # While server and workers start, all that needs neither is done.
+        with ThreadPoolExecutor(1) as pool:
+            installed = pool.submit(install, cluster, {"control-1": "control", "cpu-1": "cpu", "gpu-1": "gpu"})
+            source, entries = build_archive(cluster, 12, num_words=3)
+            run_embedded(cluster, source, EMBEDDED)
+            installed.result()
         settings = parameters({"source": source}, POOLS, max_recordings=6, max_shards=2, prepare_processes=1)
         run = cluster.start_run("transcribe/daily", settings)
-        run_embedded(cluster, source, EMBEDDED)
         state, message = cluster.wait_for_run(run, TIMEOUT_S)
         assert state == "COMPLETED", "\n".join([message, *map(cluster.processes.tail, ("control-1", "cpu-1", "gpu-1"))])
         yield source, entries

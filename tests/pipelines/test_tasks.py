@@ -13,7 +13,7 @@ from prefect.states import Failed
 from dgasr.errors import AudioError, ConfigError, IntegrityError, TransientError
 from pipelines.child_runs import ChildState
 from pipelines.prefect_runs import NAMED_STATES
-from pipelines.tasks import EXIT_S, ended, in_thread, is_transient
+from pipelines.tasks import ended, in_thread, is_transient
 
 
 def end_of(error: Exception | None) -> State:
@@ -77,7 +77,10 @@ def test_a_run_that_is_cancelled_does_not_wait_for_its_thread():
 PROCESS_OF_A_RUN = """
 import asyncio, signal, threading
 from concurrent.futures import ThreadPoolExecutor
+from pipelines import tasks
 from pipelines.tasks import ended, in_thread
+
+tasks.EXIT_S = 0.5
 
 class Told(BaseException):
     pass
@@ -111,7 +114,7 @@ def test_the_process_of_a_run_told_to_end_does_not_wait_for_stuck_work():
         process.send_signal(signal.SIGTERM)
         try:
             assert process.wait(timeout=25) == 0
-            assert time.monotonic() - told_at >= EXIT_S  # Prefect had its time
+            assert time.monotonic() - told_at >= 0.5  # Prefect had its time
         finally:
             process.kill()
 

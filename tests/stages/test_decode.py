@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -299,19 +298,6 @@ def test_two_workers_on_a_shard_commit_it_once(shard: Shard, recipe: Recipe, tmp
         ]
 
 
-def test_a_part_that_is_gone_may_be_tried_again(shard: Shard, recipe: Recipe, tmp_path: Path, transcriber):
-    with pytest.raises(TransientError, match="Prepare the shard again"):
-        decode_one(shard, recipe, tmp_path, transcriber)
-
-
-def test_preparing_twice_stages_equal_segments(shard: Shard, recipe: Recipe, tmp_path: Path):
-    for name in ("one", "two"):
-        prepare_shard(shard, recipe, f"{tmp_path}/{name}")
-    one, two = ({p.name: p.read_bytes() for p in (tmp_path / name).glob("*.arrow")} for name in ("one", "two"))
-    assert one
-    assert one == two
-
-
 def test_a_whole_part_is_not_prepared_again(shard: Shard, recipe: Recipe, tmp_path: Path):
     first = prepare_shard(shard, recipe, f"{tmp_path}/staged")
     noted = Noted()
@@ -327,11 +313,3 @@ def test_staged_segments_cover_each_recording_exactly(shard: Shard, recipe: Reci
         assert segment.start_sample == ends.get(segment.recording_id, 0)
         ends[segment.recording_id] = segment.end_sample
     assert len(ends) == 3
-
-
-def test_a_file_that_was_written_to_again_is_a_new_recording(archive: Path):
-    (before,) = Listing([str(archive / "b.wav")])
-    (archive / "b.wav").write_bytes((archive / "a.flac").read_bytes())
-    (after,) = Listing([str(archive / "b.wav")])
-    assert before.recording_id != after.recording_id
-    assert after.modified_at > datetime(2020, 1, 1, tzinfo=UTC)

@@ -8,11 +8,11 @@ from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.ledger import absent_uris
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
+from dgasr.records import MISSING_ETAG
 from dgasr.stages.discover import Listing, read_uri_list
 from dgasr.stages.embedded import transcribe_sources
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.selection import Selection, find_backlog, list_selected
-from dgasr.store.locations import MISSING_ETAG
 from tests.stages.conftest import engine_of
 
 

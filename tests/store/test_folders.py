@@ -12,8 +12,7 @@ from dgasr.errors import (
     ObjectError,
     TransientError,
 )
-from dgasr.records import Recording
-from dgasr.store.locations import EPOCH
+from dgasr.records import EPOCH, Recording
 from dgasr.store.objects import (
     list_objects,
     open_object,

@@ -8,9 +8,8 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
 from dgasr.errors import ChangedDuringReadError, ConfigError, ObjectError, TransientError
-from dgasr.records import Recording
+from dgasr.records import EPOCH, Recording
 from dgasr.store import s3
-from dgasr.store.locations import EPOCH
 from dgasr.store.objects import (
     list_objects,
     open_object,

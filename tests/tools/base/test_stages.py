@@ -1,5 +1,6 @@
 """Stages of `make base-checkpoint` on miniatures: killed in the middle, each ends with an undisturbed run's weights."""
 
+import importlib
 import json
 import lzma
 import os
@@ -73,7 +74,15 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def run(stage, *arguments):
-    subprocess.run(command(stage, *arguments), cwd=ROOT, env=ENVIRONMENT, check=True)
+    """Run a stage to its end in this process, which has torch loaded, with as many threads as one that is killed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [stage, *map(str, arguments)])
+            importlib.import_module(f"tools.base.{stage}").main()
+    finally:
+        torch.set_num_threads(before)
 
 
 def arguments_of(stage, parts, out):
