@@ -34,6 +34,7 @@ class Choice:
     probabilities: of each of them, by the decoder or, for CTC's text, by the causal encoder, in [0, 1].
     log_probs: of the blank and of each of them by CTC, natural logarithms.  [frames, 1 + tokens]
     alternative: the other text, CTC's before the choice.
+    is_refuted: the decoder's text cannot be all that was said: no canvas held its end, or CTC has too few frames.
     """
 
     canvas: Canvas
@@ -41,6 +42,7 @@ class Choice:
     probabilities: Sequence[float]
     log_probs: np.ndarray
     alternative: CtcText
+    is_refuted: bool = False
 
     @property
     def encoded(self) -> EncodedSegment:
@@ -108,7 +110,7 @@ class Rescorer:
         """
         waiting: dict[int, list[Choice]] = defaultdict(list)
         for canvas in canvases:
-            choice = decoded(canvas)
+            choice = self._refuted(decoded(canvas))
             length = self._scored_tokens(choice)
             if length is None:
                 yield choice.made()
@@ -121,18 +123,28 @@ class Rescorer:
         for length, choices in waiting.items():
             yield from self._rescore(choices, length)
 
+    def _refuted(self, choice: Choice) -> Choice:
+        """Give up the decoder's text where it cannot be all that was said and CTC's can; it is then not scored."""
+        is_whole = not choice.canvas.is_overflowed and self._may_be_said(choice, choice.ids)
+        if self._recipe.rescore == "none" or is_whole or self._scored_tokens(replace(choice, ids=())) is None:
+            return choice
+        return replace(choice, ids=(), is_refuted=True)
+
+    def _may_be_said(self, choice: Choice, text: Sequence[int]) -> bool:
+        """Tell whether CTC has frames enough for a text."""
+        return min_frames(text) <= len(choice.encoded.states) // self._model.config.projector.subsampling
+
     def _scored_tokens(self, choice: Choice) -> int | None:
         """The canvas length that holds both texts and their end; `None` where there is nothing to choose."""
-        texts, config = (choice.ids, choice.alternative.ids), self._model.config
-        embeddings = len(choice.encoded.states) // config.projector.subsampling
+        texts = choice.ids, choice.alternative.ids
         if (
             self._recipe.rescore == "none"
             or tuple(choice.ids) == choice.alternative.ids
-            or choice.canvas.is_overflowed
-            or any(min_frames(text) > embeddings for text in texts)  # CTC could not say it, whatever was spoken
+            or (choice.canvas.is_overflowed and choice.ids)
+            or not all(self._may_be_said(choice, text) for text in texts)
         ):
             return None
-        return config.canvas.bucket_holding(max(len(text) for text in texts) + 1)
+        return self._model.config.canvas.bucket_holding(max(map(len, texts)) + 1)
 
     def _rescore(self, choices: Sequence[Choice], num_tokens: int) -> list[Choice]:
         model = self._model
@@ -149,7 +161,7 @@ class Rescorer:
         for index, choice in enumerate(choices):
             ends = len(choice.ids) + 1, len(choice.alternative.ids) + 1
             ctc = [next(new) if known is None else known for known in by_ctc[index]]
-            if theirs[index, : ends[1]].sum() + ctc[1] > ours[index, : ends[0]].sum() + ctc[0]:
+            if choice.is_refuted or theirs[index, : ends[1]].sum() + ctc[1] > ours[index, : ends[0]].sum() + ctc[0]:
                 choice = Choice(
                     canvas=choice.canvas, ids=choice.alternative.ids, log_probs=read[index],
                     probabilities=np.exp(theirs[index, : ends[1] - 1]).tolist(),

@@ -137,8 +137,7 @@ def test_the_text_is_taken_that_both_likelihoods_together_prefer(
     "doubtful",
     [
         {"theirs": OURS},
-        {"is_overflowed": True},
-        {"ours": (9,) * 40},  # longer than every canvas
+        {"is_overflowed": True, "theirs": ()},
         {"theirs": (9, 10) * 200},  # more than CTC's embeddings could say
     ],
 )
@@ -148,6 +147,16 @@ def test_the_decoders_text_stays_where_there_is_nothing_to_choose(
     monkeypatch.setattr(rescoring, "causal_log_probs", None)
     (choice,) = Rescorer(model, recipe, 1).choose([canvas(encoded[0], **doubtful)])
     assert tuple(choice.ids) == doubtful.get("ours", OURS)
+
+
+@pytest.mark.parametrize("refuted", [{"is_overflowed": True}, {"ours": (9,) * 40}])
+def test_ctcs_text_is_taken_where_the_decoders_cannot_be_all_that_was_said(
+    model, recipe, encoded, canvas, likelihoods, refuted
+):
+    likelihoods((0.0, -100.0), (0.0, -100.0))
+    (choice,) = Rescorer(model, recipe, 1).choose([canvas(encoded[0], **refuted)])
+    assert tuple(choice.ids) == THEIRS
+    assert choice.alternative.ids == ()
 
 
 def test_the_decoders_text_stays_where_nothing_is_to_be_chosen(model, recipe, encoded, canvas, monkeypatch):
