@@ -1,4 +1,4 @@
-"""One way through everything that a speech team does: a corpus, a run, its score, its model for others, its endpoint."""
+"""All that a speech team does, once: a corpus, a run, its score, its model for others, its endpoint, its page."""
 
 import json
 import shutil
