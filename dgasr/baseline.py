@@ -109,9 +109,11 @@ def evaluate_baseline(
         raise ConfigError(f"{', '.join(unknown)}: no language of the baseline. Leave out its rows with --languages.")
     _recognise(baseline, utterances[0], codes[0])
     started = time.perf_counter()
-    scored = []
+    scored, timed = [], []
     for utterance, code in zip(utterances, codes, strict=True):
+        begun = time.perf_counter()
         scored.append(_recognise(baseline, utterance, code))
+        timed.append((scored[-1].audio_s, time.perf_counter() - begun))
         on_utterance()
     return Evaluation(
         utterances=tuple(scored),
@@ -120,6 +122,7 @@ def evaluate_baseline(
         max_steps=0,
         path="faster-whisper",
         wall_s=time.perf_counter() - started,
+        timed=tuple(pair for pair in timed if pair[0]),
     )
 
 

@@ -10,7 +10,7 @@ from dgasr.errors import ConfigError
 from dgasr.evaluation.normalise import base_language
 from dgasr.evaluation.report import Evaluation, check_request
 from dgasr.evaluation.scores import ScoredUtterance
-from dgasr.hypotheses import Transcribe, transcribe_utterances
+from dgasr.hypotheses import Transcribe, time_utterances, transcribe_utterances
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import (
     RESCORE,
@@ -63,6 +63,8 @@ class EvaluationConfig:
     """What tells pauses, a `speech` model or `loudness` alone."""
     selection: Selection = EVERYTHING
     """Which utterances of the manifest are scored."""
+    num_timed: int = 0
+    """Of these, how many are also transcribed alone, for latency; spread over the sets."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
@@ -145,6 +147,12 @@ def score_manifest(
         part, part_s = transcribe_utterances(group, *decoders[code], on_utterance)
         scored |= part
         wall_s += part_s
+    timed: list[tuple[float, float]] = []
+    if config.num_timed:
+        alone = select_utterances(utterances, Selection(limit=config.num_timed))
+        for code in groups:
+            own = [u for u in alone if (config.language or base_language(u.language)) == code]
+            timed += time_utterances(own, *decoders[code])
     return Evaluation(
         utterances=tuple(scored[n] for n in sorted(scored)),
         normalizer=config.normalizer,
@@ -154,4 +162,5 @@ def score_manifest(
         seed_canvas=config.seed_canvas,
         rescore=config.rescore,
         wall_s=wall_s,
+        timed=tuple(timed),
     )

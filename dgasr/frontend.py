@@ -85,19 +85,21 @@ def cut_recording(
         yield segment, segment_features(segment, waveform, recipe.features) if span.kind == "speech" else None
 
 
-def until_truncation(
-    pieces: Iterator[np.ndarray | Gap], truncations: list[TruncatedError]
-) -> Iterator[np.ndarray | Gap]:
-    """Pass pieces on and end where the audio breaks off, so that what came before is still cut and kept.
+def until_truncation(channels: Iterable[Channel], truncations: list[TruncatedError]) -> Iterator[Channel]:
+    """End channels where the audio breaks off, so that what came before is still cut and kept.
 
     Args:
-        pieces: of a track or channel.
-        truncations: takes the error that ended them, if one did.
+        channels: tracks and channels of a recording.
+        truncations: takes the errors that ended some of them.
     """
-    try:
-        yield from pieces
-    except TruncatedError as error:
-        truncations.append(error)
+
+    def ended(pieces: Iterator[np.ndarray | Gap]) -> Iterator[np.ndarray | Gap]:
+        try:
+            yield from pieces
+        except TruncatedError as error:
+            truncations.append(error)
+
+    return (replace(channel, pieces=ended(channel.pieces)) for channel in channels)
 
 
 def _spans(pieces: Iterable[np.ndarray | Gap], recipe: Recipe) -> Iterator[tuple[Span, np.ndarray]]:

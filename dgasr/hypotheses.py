@@ -1,11 +1,13 @@
 """Utterances in, what is recognised in each out: their audio goes through the same front end as transcription."""
 
+import io
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
+import soundfile
 
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import RecordingError, TooShortError, TruncatedError
@@ -52,6 +54,31 @@ def transcribe_utterances(
     return {n: reading.scored() for n, reading in readings.items()}, wall_s
 
 
+def time_utterances(
+    utterances: Iterable[Utterance], recipe: Recipe, transcribe: Transcribe
+) -> list[tuple[float, float]]:
+    """Transcribe utterances one after the other, each alone, after one that is not counted.
+
+    Args:
+        utterances: whose audio can be read; others are left out.
+        recipe: how audio is read and cut.
+        transcribe: the path to time.
+
+    Returns:
+        For each its length and the time from its first byte to its last word, s.
+    """
+    timed: list[tuple[float, float]] = []
+    for utterance in utterances:
+        for _ in range(1 if timed else 2):
+            reading, started = _Reading(number=0, utterance=utterance), time.perf_counter()
+            for _ in transcribe(_all_segments([reading], recipe, lambda: None)):
+                pass
+            latency_s = time.perf_counter() - started
+        if not reading.is_rejected:
+            timed.append((seconds(reading.num_samples), latency_s))
+    return timed
+
+
 def read_waveform(utterance: Utterance, config: AudioConfig) -> tuple[np.ndarray, str | None]:
     """Read the audio of one utterance whole, for a system with a front end of its own.
 
@@ -71,6 +98,17 @@ def read_waveform(utterance: Utterance, config: AudioConfig) -> tuple[np.ndarray
     with open(path, "rb") as file:
         blocks = list(_stretch(open_audio(file, path, config).blocks(), reading))
     return np.concatenate(blocks), reading.failure
+
+
+def clip_mp3(utterance: Utterance) -> bytes | None:
+    """Encode the audio of one utterance for a browser; `None` where it cannot be read."""
+    try:
+        waveform, _ = read_waveform(utterance, AudioConfig())
+    except (RecordingError, OSError):
+        return None
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, SAMPLE_RATE_HZ, format="MP3")
+    return buffer.getvalue()
 
 
 @dataclass(kw_only=True, slots=True)

@@ -23,7 +23,7 @@ from dgasr.model.identity import (
     TOKENIZER_FILE,
     weight_files,
 )
-from dgasr.tables import markdown_lines
+from dgasr.tables import markdown_table
 
 CARD = "README.md"
 
@@ -72,7 +72,7 @@ def write_card(
         + (f" ({commit})" if commit else "") + ".", "",
         "```", f"dgasr transcribe FILE --lake LAKE {_flags(run['base'], name, adapts=adapts)}", "```", "",
         "## Data", "",
-        *markdown_lines(
+        markdown_table(
             ("set", "language", "clips", "hours", "speakers", "licence"),
             [
                 (row["set"], row["language"], row["utterances"], row["hours"], row["speakers"] or "unknown",
@@ -80,17 +80,17 @@ def write_card(
                 for row in run["data"]
             ],
         ),
-        "", "## Training", "",
+        "## Training", "",
         f"{run['finished']} steps of {settings['grad_accumulation']} x {settings['batches']['batch_size']} rows, peak "
         f"learning rate {settings['learning_rate']:g}, losses {losses}; learned: {', '.join(settings['train'])}; seed "
         f"{settings['seed']}, {settings['precision']}. Fingerprint `{run['fingerprint']}`.",
-        "", "## Figures", "", *_figures(figures),
-        "", "## What it cannot do", "",
+        "", "## Figures", "", _figures(figures),
+        "## What it cannot do", "",
         f"Other languages than {', '.join(languages)}; speech unlike that of the sets above. Words that nobody said "
         "are flagged, not always left out: look at `flags`. Who speaks is not told apart.",
         "", f"Written by `dgasr model card`, {datetime.now(UTC):%Y-%m-%d}.",
     ]  # fmt: skip
-    (folder / CARD).write_text("\n".join(line.rstrip("\n") for line in lines) + "\n", encoding="utf-8")
+    (folder / CARD).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / CARD
 
 
@@ -98,7 +98,7 @@ def _flags(base: str, name: str, *, adapts: bool) -> str:
     return f"--model {base} --adapter {name}" if adapts else f"--model {name}"
 
 
-def _figures(paths: Sequence[Path]) -> list[str]:
+def _figures(paths: Sequence[Path]) -> str:
     rows: list[tuple[object, ...]] = []
     for path in paths:
         try:
@@ -107,9 +107,9 @@ def _figures(paths: Sequence[Path]) -> list[str]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path}: no figures of `dgasr evaluate --json` ({error!r}).") from error
     if not rows:
-        return ["None were given: nobody knows yet how well it hears."]
+        return "None were given: nobody knows yet how well it hears.\n"
     head = ("what", "metric", "% (95 % interval)", "utterances", "min", "normaliser", "steps at most")
-    return list(markdown_lines(head, rows))
+    return markdown_table(head, rows)
 
 
 def _cells(row: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[object, ...]:

@@ -4,7 +4,6 @@ Scheduled, it does nothing until the recipe or the manifest changes, and then sa
 """
 
 from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from dgasr.samples import MANIFEST
 from dgasr.stages.engine import EngineConfig, load_model, recipe_of
 from dgasr.stages.plan import new_run_id
 from dgasr.tables import markdown_table
+from dgasr.training.manifests import manifest_digest
 from pipelines.tasks import storage_task
 
 OWN_MANIFEST = "samples"
@@ -50,7 +50,8 @@ async def evaluate(
             "the mix of the track with most sound. Leave both out."
         )
     recipe_id, digest = recipe_of(engine).recipe_id, manifest_digest(path)
-    held = [row for row in await earlier(lake_uri, digest) if row["normalizer"] == normalizer]
+    scores = await earlier(lake_uri, digest)
+    held = [row for row in scores if (row["path"], row["normalizer"]) == ("diffusion", normalizer)]
     known = next((row for row in held if row["recipe_id"] == recipe_id), None)
     if known is not None:
         return Completed(message=f"scored already: {line(known, held)}", data=known)
@@ -85,17 +86,6 @@ def score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, norm
     )
     append_rows(lake_uri, "evaluations", [row])
     return row
-
-
-def manifest_digest(manifest: Path) -> str:
-    """Fingerprint a manifest: 32 hex digits over its bytes; not over the audio that it names."""
-    try:
-        return blake2b(manifest.read_bytes(), digest_size=16).hexdigest()
-    except OSError as error:
-        raise ConfigError(
-            f"{manifest}: cannot be read ({error.strerror}). Name a manifest that lies on the worker's machine, "
-            f"or {OWN_MANIFEST!r}."
-        ) from error
 
 
 def line(row: Row, held: list[Row]) -> str:

@@ -144,6 +144,21 @@ def random_model():
     return model.eval().requires_grad_(False)
 
 
+@pytest.fixture(scope="module")  # no longer: while Playwright runs, `asyncio.run` is refused in this thread
+def browser() -> Iterator[object]:
+    """Chromium without a window, as Debian packages it; a test that asks for it is skipped where there is none."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("there is no Chromium (apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with sync_playwright() as playwright:
+        own = playwright.chromium.launch(executable_path=path, args=flags)
+        yield own
+        own.close()
+
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -44,15 +44,18 @@ IMPORTS: dict[str, set[str]] = {
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
     "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
     "publishing": {"errors", "model", "tables"},
-    "serving": {"audio", "diffusion", "errors", "exports", "frontend", "lake", "recipe", "records", "transcriber"},
+    "serving": {
+        "audio", "diffusion", "errors", "exports", "frontend", "lake", "recipe", "records", "store", "tables",
+        "transcriber",
+    },
     "stages": {
         "audio", "errors", "frontend", "lake", "model", "recipe", "records", "store", "tables", "transcriber",
         },
     # whoever asks
     "__init__": {"transcriber"},
     "commands": {
-        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "model",
-        "publishing", "recipe", "records", "samples", "segmentation", "serving", "stages", "store", "tables",
+        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "hypotheses", "lake",
+        "model", "publishing", "recipe", "records", "samples", "segmentation", "serving", "stages", "store", "tables",
         "training", "transcriber",
     },
     "cli": {"errors"},

@@ -3,9 +3,11 @@
 import argparse
 import math
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from dgasr.errors import ConfigError
 from dgasr.stages.engine import EngineConfig, Limits
@@ -36,6 +38,11 @@ def natural_int(text: str) -> int:
     if text.startswith("-"):
         raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
     return positive_int(text)
+
+
+def positive_ints(text: str) -> tuple[int, ...]:
+    """Read numbers with commas between them, each of which counts something."""
+    return tuple(positive_int(part) for part in text.split(","))
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -134,8 +141,10 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses the model and how it decodes."""
+def add_model_arguments(
+    parser: argparse.ArgumentParser, max_steps: Callable[[str], int | tuple[int, ...]] = positive_int
+) -> None:
+    """Add what chooses the model and how it decodes; `max_steps` reads one number of steps, or several."""
     group = parser.add_argument_group("model")
 
     def add(flag: str, what: str, **options: object) -> None:
@@ -149,7 +158,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--merge-adapter", f"{merged}; said either way, another recipe (default: on CUDA)", action=yes_or_no)
     add("--compile", f"{compiled}; said either way, another recipe (default: full on CUDA)", action=yes_or_no)
     add("--quantize", "half the memory, another recipe (default: %(default)s)", choices=get_args(KINDS["quantize"]))
-    add("--max-steps", "denoising steps (default: %(default)s)", metavar="N", type=positive_int)
+    counts = "N" if max_steps is positive_int else "N|N,N,…"
+    add("--max-steps", "denoising steps (default: %(default)s)", metavar=counts, type=max_steps)
     start = "what denoising starts from: noise, or CTC's text (default: %(default)s)"
     add("--seed-canvas", start, choices=get_args(KINDS["seed_canvas"]))
     choice = "joint: take CTC's text where two likelihoods prefer it; none: never (default: %(default)s)"
@@ -159,6 +169,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", "segments at once; auto: what fits (default: %(default)s)", metavar="N|auto", type=batch_size)
     add("--device", "default: %(default)s", metavar="auto|cpu|cuda|cuda:N")
     add("--language", "language that is spoken (default: the model's own)", metavar="CODE")
+
+
+def progress(what: str, unit: str, total: int | None = None) -> Any:
+    """Make a progress bar that is shown where a person looks; `B` counts bytes."""
+    from tqdm import tqdm
+
+    is_hidden = not sys.stderr.isatty()
+    return tqdm(desc=what, total=total, unit=unit, unit_scale=unit == "B", disable=is_hidden, leave=False)
 
 
 def engine_config(options: argparse.Namespace) -> EngineConfig:

@@ -5,14 +5,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dgasr.commands.arguments import finite_float, names, positive_int
+from dgasr.commands.arguments import finite_float, names, positive_int, progress
+from dgasr.corpora.layouts import CORPORA
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
     from dgasr.corpora.layouts import Corpus
     from dgasr.corpora.prepare import Summary
-
-KINDS = ("librispeech", "fleurs", "voxpopuli", "commonvoice", "hf", "folder", "nemo")
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -20,7 +19,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "corpora", help="make manifests of LibriSpeech, FLEURS, VoxPopuli, Common Voice, Hub datasets, own folders"
     )
-    parser.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("kind", choices=CORPORA, metavar="KIND", help=", ".join(CORPORA))
     parser.add_argument(
         "source", metavar="SOURCE", help="its folder, archive or manifest, with --download where archives go; of hf "
         "also a Hub id",
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     """Prepare every subset in every language; 3 where clips were refused."""
     from dataclasses import replace
 
-    from dgasr.corpora.layouts import CORPORA, Subset
+    from dgasr.corpora.layouts import Subset
     from dgasr.corpora.prepare import PrepareConfig, prepare
 
     corpus = CORPORA[options.kind]
@@ -57,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         if not source.exists():
             raise ConfigError(f"{source}: not there. Give the corpus's folder, or fetch it with --download.")
         subset = Subset(source=source, name=name, language=language, work=options.out)
-        with _bar(f"{options.kind} {language} {name}", "clips") as bar:
+        with progress(f"{options.kind} {language} {name}", "clips") as bar:
             summaries.append(prepare(options.kind, subset, options.out, config, bar.update))
         sys.stdout.write(_line(summaries[-1], options.out) + "\n")
     return 3 if any(summary.refused for summary in summaries) else 0
@@ -87,19 +86,13 @@ def _source(options: argparse.Namespace, name: str, language: str) -> Path:
     if not options.download and not is_hub_id:
         return Path(options.source)
     folder = options.out / "hub" if is_hub_id else Path(options.source)
-    with _bar(f"fetching {options.kind} {language} {name}", "B") as bar:
+    with progress(f"fetching {options.kind} {language} {name}", "B") as bar:
 
         def show(count: int, total: int) -> None:
             bar.total = total or None
             bar.update(count)
 
         return download(options.kind, name, language, folder, show, options.source if is_hub_id else None)
-
-
-def _bar(what: str, unit: str):  # type: ignore[no-untyped-def] # tqdm has no types
-    from tqdm import tqdm
-
-    return tqdm(desc=what, unit=unit, unit_scale=unit == "B", disable=not sys.stderr.isatty(), leave=False)
 
 
 def _line(summary: "Summary", out: Path) -> str:

@@ -1,4 +1,4 @@
-"""`dgasr model`: what a model is made of, its card, and its way to others."""
+"""`dgasr model`: what a model is made of, its card, its way to others, and a page for it."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgasr.commands.arguments import check_output_file
+from dgasr.commands.arguments import check_output_file, names
 
 if TYPE_CHECKING:
     from dgasr.model.presets import AsrConfig
@@ -18,7 +18,7 @@ BATCHES = (1, 4, 16, 64)
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
-    parser = commands.add_parser("model", help="look into a model, write its card, publish it")
+    parser = commands.add_parser("model", help="look into a model, write its card, publish it, make a Space")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     probe = actions.add_parser("probe", help="say what a model is made of and what it takes; loads no weights")
     probe.add_argument("source", metavar="tiny|full|DIR", help="preset or folder (adapters: `dgasr adapter inspect`)")
@@ -36,12 +36,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     publish.add_argument(
         "--to", required=True, metavar="hf:OWNER/NAME|FOLDER", help="a Hub repository, or a new folder"
     )
+    space = actions.add_parser("space", help="write the page of `dgasr serve --page` as a Hugging Face Space")
+    space.add_argument("endpoint", metavar="URL", help="of `dgasr serve`, which does the work")
+    space.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    space.add_argument("--language", type=names, default=("en",), metavar="CODE,…", help="to choose from (default: en)")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what was asked for, and say where it is."""
     from dgasr.publishing import publish, write_card
+    from dgasr.serving.space import write_space
 
     if options.action == "probe":
         _probe(options)
@@ -49,6 +54,9 @@ def run(options: argparse.Namespace) -> int:
         licences, commit = dict(options.data), _commit()
         card = write_card(options.folder, options.name, options.licence, licences, options.figures, commit)
         sys.stdout.write(f"{card}: written. Read it before you publish.\n")
+    elif options.action == "space":
+        write_space(options.endpoint, options.out, options.language)
+        sys.stdout.write(f"{options.out}: push it as a Space, or `pip install -r requirements.txt && python app.py`.\n")
     else:
         sys.stdout.write(f"published: {publish(options.folder, options.to)}\n")
     return 0

@@ -1,10 +1,15 @@
 """`dgasr serve`: one model behind HTTP, requests joined in one changing batch."""
 
 import argparse
+import atexit
 import math
 import os
+import secrets
 import sys
+import tempfile
+from functools import lru_cache
 from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgasr.commands.arguments import (
@@ -12,6 +17,7 @@ from dgasr.commands.arguments import (
     add_reading_arguments,
     engine_config,
     finite_float,
+    given_uri,
     names,
     positive_int,
 )
@@ -20,7 +26,11 @@ from dgasr.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
-    from dgasr.serving.live import Watch
+    from dgasr.serving.live import Watch, Way
+    from dgasr.serving.service import Service
+
+STEP_COUNTS = (1, 2, 4, 8, 16)
+"""Denoising steps that a request may ask for, beside the server's own."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -44,6 +54,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--allow-url", type=names, default=(), metavar="HOST,…",
         help="hosts that an `audio_url` may name, `*` for all that are public (default: none)",
     )  # fmt: skip
+    add("--page", action="store_true", help="also serve a page for people, on /page (pip install 'dgasr[page]')")
+    add("--lake", type=given_uri, metavar="LAKE", help="of --page: search and hear what this lake holds")
     add_reading_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run)
@@ -78,13 +90,16 @@ def build(options: argparse.Namespace) -> Any:
     """
     from dataclasses import replace
 
-    from dgasr.serving.app import ServingConfig, create_app
+    from dgasr.serving.app import create_app
     from dgasr.serving.live import LiveTranscriber
     from dgasr.serving.prepare import Preparer
+    from dgasr.serving.service import Service, ServingConfig
     from dgasr.stages.engine import load_model, recipe_for
     from dgasr.transcriber import Transcriber
     from dgasr.transcriber.memory import fitting_batch_size
 
+    if options.lake and not options.page:
+        raise ConfigError("--lake: is shown on the page. Give --page.")
     token = os.environ.get(options.token_variable or "", "")
     if options.token_variable and not token:
         raise ConfigError(f"--token-variable {options.token_variable}: no such variable, or an empty one. Set it.")
@@ -96,13 +111,11 @@ def build(options: argparse.Namespace) -> Any:
 
     ends = set(model.config.prompt.end_text_ids)
 
-    known: dict[str, Transcriber] = {}
-
-    def transcriber_of(language: str, watch: "Watch") -> Transcriber:
-        if language not in known:
-            recipe = recipe_for(model, replace(config, language=language))
-            known[language] = Transcriber(model, recipe, batch_size, is_live=True, watch=watch)
-        return known[language]
+    # Each holds the caches of a batch: as many as there are languages, and one for another number of steps.
+    @lru_cache(maxsize=len(languages) + 1)
+    def transcriber_of(way: "Way", watch: "Watch") -> Transcriber:
+        recipe = recipe_for(model, replace(config, language=way.language, max_steps=way.max_steps))
+        return Transcriber(model, recipe, batch_size, is_live=True, watch=watch)
 
     def spell(ids: "np.ndarray", log_probabilities: "np.ndarray") -> list[tuple[str, float]]:
         text = list(takewhile(lambda own: own[0] not in ends, zip(ids.tolist(), log_probabilities, strict=True)))
@@ -111,5 +124,36 @@ def build(options: argparse.Namespace) -> Any:
     limits = ServingConfig(
         max_bytes=options.max_bytes, timeout_s=options.timeout, token=token, allowed_hosts=options.allow_url
     )  # fmt: skip
-    live = LiveTranscriber(transcriber_of, options.max_waiting)
-    return create_app(live, Preparer(first, options.processes), languages, spell, model.identity.name, limits)
+    live = LiveTranscriber(lambda *asked: transcriber_of(*asked), options.max_waiting)
+    preparer = Preparer(first, options.processes)
+    step_counts = (*sorted(set(STEP_COUNTS) - {config.max_steps}), config.max_steps)
+    service = Service(live, preparer, languages, step_counts, spell, limits)
+    app = create_app(live, preparer, service, model.identity.name, limits)
+    return _with_page(app, service, options, token) if options.page else app
+
+
+def _with_page(app: Any, service: "Service", options: argparse.Namespace, token: str) -> Any:
+    """Mount the page; where there is a token, it is the password that the page asks for."""
+    try:
+        import gradio
+    except ImportError as error:
+        raise ConfigError(f"--page: Gradio is not installed ({error}). Run `pip install 'dgasr[page]'`.") from error
+    from dgasr.serving.app import PAGE
+    from dgasr.serving.page import STYLE, THEME, build_page
+
+    lake, folder = None, tempfile.TemporaryDirectory(prefix="dgasr-lake-")
+    if options.lake:
+        from dgasr.lake.location import lake_uri_of
+        from dgasr.serving.lake_tab import LakeTab
+
+        lake = LakeTab(lake_uri_of(options.lake), Path(folder.name), PAGE).build
+    atexit.register(folder.cleanup)
+    page = build_page(service.watch, service.languages, sorted(service.step_counts), options.max_steps, PAGE, lake)
+    login = {
+        "auth": lambda _, password: secrets.compare_digest(password.encode(), token.encode()),
+        "auth_message": "Any name; the password is the token of this server.",
+    }
+    return gradio.mount_gradio_app(
+        app, page, PAGE, css=STYLE, theme=THEME, ssr_mode=False, footer_links=[], allowed_paths=[folder.name],
+        max_file_size=options.max_bytes, **(login if token else {}),
+    )  # fmt: skip

@@ -41,6 +41,16 @@ class Judgements:
             "auroc": area_under_roc(confidences, is_right),
         }
 
+    def bins(self) -> list[dict[str, float | int]]:
+        """Give mean confidence, accuracy and number of the words in each bin of confidence that holds any."""
+        confidences, is_right = np.array(self.confidences), np.array(self.is_right, dtype=float)
+        inside = [_bins(confidences) == number for number in range(NUM_BINS)]
+        return [
+            {"confidence": float(confidences[own].mean()), "accuracy": float(is_right[own].mean()),
+             "words": int(own.sum())}
+            for own in inside if own.any()
+        ]  # fmt: skip
+
 
 def judge(reference: str, hypothesis: Sequence[Word], language: str = "en", normalizer: str = "basic") -> Judgements:
     """Decide for every recognised word whether it stands in the reference at its place.
@@ -63,13 +73,14 @@ def judge(reference: str, hypothesis: Sequence[Word], language: str = "en", norm
 
 
 def calibration_figures(parts: Sequence[Judgements], units: np.ndarray) -> dict[str, object]:
-    """Give `Judgements.summary` of all utterances, with 95 % intervals of calibration error and AUROC.
+    """Give `Judgements.summary` and `bins` of all utterances, with 95 % intervals of calibration error and AUROC.
 
     Args:
         parts: judgements of each utterance.
         units: utterances that are drawn together, see `interval.drawn_units`.  [utterances]
     """
-    figures: dict[str, object] = dict(Judgements.total(parts).summary())
+    total = Judgements.total(parts)
+    figures: dict[str, object] = total.summary() | {"bins": total.bins()}
     columns = [np.column_stack([part.confidences, part.is_right]).reshape(-1, 2) for part in parts]
     intervals = statistics_intervals(columns, _error_and_area, units) if figures["words"] else [None, None]
     names = ("expected_calibration_error_95", "auroc_95")
@@ -91,9 +102,14 @@ def expected_calibration_error(confidences: np.ndarray, is_right: np.ndarray) ->
     """
     if not len(confidences):
         return None
-    bins = np.minimum((confidences * NUM_BINS).astype(int), NUM_BINS - 1)  # [words]
-    gaps = np.bincount(bins, weights=is_right - confidences, minlength=NUM_BINS)  # [bins], summed over their words
+    # Summed over the words of each bin.  [bins]
+    gaps = np.bincount(_bins(confidences), weights=is_right - confidences, minlength=NUM_BINS)
     return float(np.abs(gaps).sum() / len(confidences))
+
+
+def _bins(confidences: np.ndarray) -> np.ndarray:
+    """Number the bins that confidences fall into.  [words]"""
+    return np.minimum((confidences * NUM_BINS).astype(int), NUM_BINS - 1)
 
 
 def area_under_roc(confidences: np.ndarray, is_right: np.ndarray) -> float | None:

@@ -57,7 +57,7 @@ def rows_beside(
 
 def group_normalizer(utterances: Sequence[ScoredUtterance], normalizer: str) -> str:
     """Choose the plain normaliser where Whisper's would take vowel signs out of the references, as in Hindi."""
-    loses = normalizer == "whisper" and any(loses_marks(said.reference, said.language) for said in utterances)
+    loses = normalizer != "basic" and any(loses_marks(said.reference, said.language) for said in utterances)
     return "basic" if loses else normalizer
 
 

@@ -1,6 +1,8 @@
-"""Text to the words that are compared. Two ways: Whisper's, for standing beside published figures, and a plain one.
+"""Text to the words that are compared: Whisper's way and the leaderboard's, for published figures, and a plain one.
 
 Whisper's way rewrites numbers and joins spoken digits ("one two" becomes "12"), and takes Devanagari's vowel signs out.
+The Open ASR leaderboard's way is that with ellipses gone and letters with dots joined (`u.s.` is `us`), and leaves out
+utterances whose reference is empty then. Its merging of compounds in languages other than English is not done here.
 The plain way (`basic`) keeps words as they were said and marks where they stand.
 """
 
@@ -16,7 +18,10 @@ from dgasr.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-Normalizer = Literal["whisper", "basic"]
+Normalizer = Literal["whisper", "basic", "leaderboard"]
+
+SPELLED_LETTERS = re.compile(r"\b[a-z](?:\.[a-z])+\b\.?|\b(?:[a-z]\.\s)+[a-z]\.")
+"""`u.s.` and `a. b. c.`, which the leaderboard reads as one word each."""
 
 LANGUAGES_WITHOUT_SPACES = frozenset({"zh", "cmn", "yue", "ja", "th", "lo", "my"})
 """Languages whose words are not separated: characters are compared instead. Source: Radford et al. 2022, appendix C."""
@@ -49,8 +54,14 @@ def normalise(text: str, language: str, normalizer: str) -> tuple[str, ...]:
     """
     check_normalizer(normalizer)
     shown = "".join(c for c in text if unicodedata.category(c) != "Cf")  # marks of direction and joining say nothing
-    words = (_whisper(base_language(language)) if normalizer == "whisper" else basic)(shown).split()
+    if normalizer == "leaderboard":
+        shown = SPELLED_LETTERS.sub(_joined, re.sub(r"\.{3,}|…", " ", shown.lower()))
+    words = (basic if normalizer == "basic" else _whisper(base_language(language)))(shown).split()
     return tuple("".join(words) if has_no_spaces(language) else words)
+
+
+def _joined(letters: re.Match[str]) -> str:
+    return re.sub(r"[.\s]", "", letters[0])
 
 
 def has_no_spaces(language: str) -> bool:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from dgasr.errors import ConfigError
 from dgasr.evaluation.calibration import calibration_figures, judge
 from dgasr.evaluation.groups import group_rows, non_speech_rows, rows_beside
-from dgasr.evaluation.interval import bootstrap_interval, drawn_units
+from dgasr.evaluation.interval import bootstrap_interval, drawn_units, ratio_interval
 from dgasr.evaluation.normalise import check_normalizer
 from dgasr.evaluation.scores import ScoredUtterance, character_edits, summarise, word_edits
 from dgasr.evaluation.tables import figures_table
@@ -28,13 +30,15 @@ class Evaluation:
     max_steps: int
     """Denoising steps allowed a canvas."""
     path: str
-    """How the text was found: `diffusion`, `ctc` or `ar`; or `faster-whisper`, another system."""
+    """How the text was found: `diffusion`, `ctc` or `ar`; or the name of another system."""
     wall_s: float
     """Time from the first byte of audio to the last word, after warm-up, s."""
     seed_canvas: str = "random"
     """What a canvas started from, `random` tokens or `ctc`'s text; says nothing about other paths."""
     rescore: str = "none"
     """Whether CTC could overrule the decoder, `joint` or `none`; says nothing about other paths."""
+    timed: tuple[tuple[float, float], ...] = ()
+    """Length and time from first byte to last word of utterances that were transcribed alone, s."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
@@ -67,6 +71,7 @@ class Evaluation:
             "normalizer": self.normalizer,
             "metric": self.metric,
             "interval_95": self._interval(),
+            "latency": self._latency(),
             "timing": timing_figures(timing, units),
             "calibration": calibration_figures(judgements, units),
             "per_language": self._per_language(),
@@ -84,19 +89,32 @@ class Evaluation:
         """Lay the figures out for a terminal."""
         return figures_table(self.to_json())
 
-    def to_json_beside(self, baseline: "Evaluation", num_threads: int) -> dict[str, Any]:
-        """Give all figures with those of another system on the same utterances.
+    def to_json_beside(self, baseline: "Evaluation", name: str) -> dict[str, Any]:
+        """Give all figures with those of another system, or of another run, on the same utterances.
 
         Args:
-            baseline: the other system's evaluation of the same utterances, in the same order.
-            num_threads: that each of them could use.
+            baseline: the other's evaluation of the same utterances, in the same order.
+            name: of the other, for people.
 
         Returns:
-            What `to_json` gives, with the rows of `groups` as `groups.rows_beside` gives them, and `baseline`: all
-            figures of the other system, and `threads`.
+            What `to_json` gives, with the rows of `groups` as `groups.rows_beside` gives them; `baseline`: all figures
+            of the other and its `name`; and `ratio_95`, the interval of the ratio of both word error rates.
         """
-        groups = rows_beside(self.utterances, baseline.utterances, self.normalizer)
-        return self.to_json() | {"groups": groups, "baseline": baseline.to_json(), "threads": num_threads}
+        ours, theirs = ([word_edits(u, self.normalizer) for u in own.utterances] for own in (self, baseline))
+        return self.to_json() | {
+            "groups": rows_beside(self.utterances, baseline.utterances, self.normalizer),
+            "baseline": baseline.to_json() | {"name": name},
+            "ratio_95": ratio_interval(ours, theirs, drawn_units([u.speaker for u in self.utterances])),
+        }
+
+    def _latency(self) -> dict[str, float] | None:
+        if not self.timed:
+            return None
+        lengths, latencies = np.array(self.timed).T  # [utterances] each
+        p50, p95 = np.percentile(latencies, (50, 95))
+        return {
+            "num_clips": len(lengths), "mean_clip_s": float(lengths.mean()), "p50_s": float(p50), "p95_s": float(p95)
+        }  # fmt: skip
 
     def _interval(self) -> tuple[float, float] | None:
         edits = word_edits if self.metric == "wer" else character_edits

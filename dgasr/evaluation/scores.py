@@ -53,19 +53,19 @@ class ScoredUtterance:
 
 def word_edits(utterance: ScoredUtterance, normalizer: str) -> EditCounts:
     """Count word edits of one utterance; characters are the words of languages without spaces."""
-    return count_edits(
-        normalise(utterance.reference, utterance.language, normalizer),
-        normalise(utterance.hypothesis, utterance.language, normalizer),
-    )
+    reference = normalise(utterance.reference, utterance.language, normalizer)
+    if normalizer == "leaderboard" and not reference:
+        return EditCounts()
+    return count_edits(reference, normalise(utterance.hypothesis, utterance.language, normalizer))
 
 
 def character_edits(utterance: ScoredUtterance, normalizer: str) -> EditCounts:
     """Count character edits of one utterance; a space between words is a character, as in jiwer."""
     gap = "" if has_no_spaces(utterance.language) else " "
-    return count_edits(
-        gap.join(normalise(utterance.reference, utterance.language, normalizer)),
-        gap.join(normalise(utterance.hypothesis, utterance.language, normalizer)),
-    )
+    reference = gap.join(normalise(utterance.reference, utterance.language, normalizer))
+    if normalizer == "leaderboard" and not reference:
+        return EditCounts()
+    return count_edits(reference, gap.join(normalise(utterance.hypothesis, utterance.language, normalizer)))
 
 
 def summarise(utterances: Sequence[ScoredUtterance], normalizer: str) -> dict[str, Any]:
@@ -88,9 +88,7 @@ def summarise(utterances: Sequence[ScoredUtterance], normalizer: str) -> dict[st
         "num_utterances": len(utterances),
         "audio_s": sum(utterance.audio_s for utterance in utterances),
     }
-    if normalizer == "whisper" and any(
-        loses_marks(utterance.reference, utterance.language) for utterance in utterances
-    ):
+    if normalizer != "basic" and any(loses_marks(utterance.reference, utterance.language) for utterance in utterances):
         kept = summarise(utterances, "basic")
         figures |= {"wer_marks_kept": kept["wer"], "cer_marks_kept": kept["cer"]}
     return figures

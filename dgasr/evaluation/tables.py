@@ -1,9 +1,12 @@
 """Figures of evaluations as text for people: for a terminal, and in Markdown."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dgasr.tables import markdown_lines
+from dgasr.tables import markdown_table
+
+Cells = tuple[list[str], list[list[object]]]
+"""Names of columns, and rows."""
 
 
 def figures_table(figures: dict[str, Any]) -> str:
@@ -12,24 +15,31 @@ def figures_table(figures: dict[str, Any]) -> str:
     Args:
         figures: what `Evaluation.to_json` or `Evaluation.to_json_beside` gives.
     """
-    lines = [*_rates(figures), *_circumstances(figures)]
-    if figures["timing"]["matched_words"]:
-        lines.append(f"times     {_times(figures['timing'])}")
-    if figures["calibration"]["words"]:
-        lines.append(f"doubt     {_calibration(figures['calibration'])}")
-    if "baseline" in figures:
-        lines += _baseline(figures)
-    lines += [f"failed    {failure['message']}" for failure in figures["failures"]]
+    lines = [f"{name:<9} {value}" for name, value in figures_lines(figures)]
+    if "by_steps" in figures:
+        lines += ["", steps_table(figures["by_steps"])]
     spoken = [row for row in figures["groups"] if row["rate"] is not None]
     if len(spoken) > 1 or (spoken and "baseline" in figures):
-        lines += ["", groups_table(spoken)]
+        lines += ["", _markdown(*groups_cells(spoken))]
     if figures["non_speech"]:
-        lines += ["", non_speech_table(figures["non_speech"])]
+        lines += ["", _markdown(*non_speech_cells(figures["non_speech"]))]
     return "\n".join(lines)
 
 
-def groups_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay scores of sets and languages out in Markdown, with the baseline's beside where there is one.
+def figures_lines(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say the figures of one evaluation, each with its name; arguments as of `figures_table`."""
+    lines = [*_rates(figures), *_circumstances(figures)]
+    if figures["timing"]["matched_words"]:
+        lines.append(("times", _times(figures["timing"])))
+    if figures["calibration"]["words"]:
+        lines.append(("doubt", _calibration(figures["calibration"])))
+    if "baseline" in figures:
+        lines += _baseline(figures)
+    return lines + [("failed", failure["message"]) for failure in figures["failures"]]
+
+
+def groups_cells(rows: Sequence[dict[str, Any]]) -> Cells:
+    """Lay scores of sets and languages out, with the baseline's beside where there is one.
 
     Args:
         rows: what `groups.group_rows` or `groups.rows_beside` gives.
@@ -37,7 +47,7 @@ def groups_table(rows: Sequence[dict[str, Any]]) -> str:
     is_beside = any("baseline_rate" in row for row in rows)
     head = ["", "utterances", "min", "people", "rate", "% (95 % interval)"]
     head += ["baseline % (95 % interval)", "ratio (95 % interval)"] if is_beside else []
-    return _markdown(head, (_group_cells(row) for row in rows))
+    return head, [list(_group_cells(row)) for row in rows]
 
 
 def _group_cells(row: dict[str, Any]) -> Iterator[object]:
@@ -51,47 +61,54 @@ def _group_cells(row: dict[str, Any]) -> Iterator[object]:
         yield _ratio(row["ratio"], row["ratio_95"])
 
 
-def non_speech_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay out in Markdown how often words were recognised where the reference is empty.
+def non_speech_cells(rows: Sequence[dict[str, Any]]) -> Cells:
+    """Lay out how often words were recognised where the reference is empty.
 
     Args:
         rows: what `groups.non_speech_rows` gives.
     """
     head = ["nobody speaks", "utterances", "min", "segments decoded", "with words", "of these flagged", "words"]
     counts = ("num_segments", "with_words", "with_words_flagged", "num_words")
-    return _markdown(
-        head,
-        ([row["name"], row["num_utterances"], f"{row['audio_s'] / 60:.1f}", *(row[n] for n in counts)] for row in rows),
-    )
+    return head, [
+        [row["name"], row["num_utterances"], f"{row['audio_s'] / 60:.1f}", *(row[n] for n in counts)] for row in rows
+    ]
 
 
 def steps_table(evaluations: Sequence[dict[str, Any]]) -> str:
-    """Lay evaluations of one manifest below each other in Markdown, a row for each path and number of steps.
+    """Lay `steps_cells` out in Markdown."""
+    return _markdown(*steps_cells(evaluations))
+
+
+def steps_cells(evaluations: Sequence[dict[str, Any]]) -> Cells:
+    """Lay evaluations of one manifest below each other, a row for each path and number of steps.
 
     Args:
         evaluations: what `Evaluation.to_json` gives, for each.
     """
-    head = ["path", "steps", "WER", "CER", "RTFx", "start, median / p90 ms", "end, median / p90 ms"]
-    return _markdown(head, map(_steps_cells, evaluations))
+    head = ["path", "steps", "WER", "CER", "RTFx", "latency p50 / p95 s", "start, median / p90 ms",
+            "end, median / p90 ms"]  # fmt: skip
+    return head, [list(_steps_cells(row)) for row in evaluations]
 
 
 def _steps_cells(figures: dict[str, Any]) -> Iterator[object]:
     yield figures["path"] + (", rescored" if figures["rescore"] == "joint" else "")
     yield figures["steps"] if figures["path"] == "diffusion" else ""
     yield from (_percent(figures["wer"]), _percent(figures["cer"]), f"{figures['rtfx']:.0f}")
+    latency = figures["latency"]
+    yield f"{latency['p50_s']:.2f} / {latency['p95_s']:.2f}" if latency else ""
     yield from (_edge(figures["timing"], edge) for edge in ("start", "end"))
 
 
-def _markdown(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    return "".join(markdown_lines(head, map(list, rows))).rstrip("\n")
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    return markdown_table(head, rows).rstrip("\n")
 
 
 def _between(interval: Sequence[float] | None, digits: int = 2) -> str:
     return "" if interval is None else f" ({100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f})"
 
 
-def _rates(figures: dict[str, Any]) -> list[str]:
-    lines = {metric: f"{metric.upper()}       {_percent(figures[metric])}" for metric in ("wer", "cer")}
+def _rates(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = {metric: _percent(figures[metric]) for metric in ("wer", "cer")}
     if figures["interval_95"]:
         low, high = figures["interval_95"]
         lines[figures["metric"]] += f" (95 % interval: {_percent(low)} to {_percent(high)})"
@@ -99,22 +116,34 @@ def _rates(figures: dict[str, Any]) -> list[str]:
     kinds = ", ".join(f"{edits[kind]} {kind}" for kind in ("substitutions", "deletions", "insertions"))
     first = figures["metric"]
     second = "cer" if first == "wer" else "wer"
-    return [lines[first], lines[second], f"edits     {kinds}; {edits['reference_words']} reference words"]
+    return [
+        (first.upper(), lines[first]),
+        (second.upper(), lines[second]),
+        ("edits", f"{kinds}; {edits['reference_words']} reference words"),
+    ]
 
 
-def _circumstances(figures: dict[str, Any]) -> list[str]:
+def _circumstances(figures: dict[str, Any]) -> list[tuple[str, str]]:
     decoder = figures["path"]
     if decoder == "diffusion":
         spent = f", {figures['mean_steps']:.1f} a segment" if figures["mean_steps"] is not None else ""
         decoder += " seeded by CTC" if figures["seed_canvas"] == "ctc" else ""
         decoder += ", rescored" if figures["rescore"] == "joint" else ""
         decoder += f", at most {figures['steps']} steps a canvas{spent}"
+    spoken = f"{figures['num_utterances']} utterances, {figures['audio_s']:.1f} s"
     return [
-        f"audio     {figures['num_utterances']} utterances, {figures['audio_s']:.1f} s;"
-        f" {figures['mean_clip_s']:.1f} s on average",
-        f"speed     RTFx {figures['rtfx']:.1f} ({figures['wall_s']:.1f} s after warm-up)",
-        f"decoder   {decoder}; normaliser {figures['normalizer']}",
+        ("audio", f"{spoken}; {figures['mean_clip_s']:.1f} s on average"),
+        ("speed", f"RTFx {figures['rtfx']:.1f} ({figures['wall_s']:.1f} s after warm-up)"),
+        *([("latency", _latency(figures["latency"]))] if figures["latency"] else []),
+        ("decoder", f"{decoder}; normaliser {figures['normalizer']}"),
     ]
+
+
+def _latency(latency: dict[str, Any]) -> str:
+    return (
+        f"p50 {latency['p50_s']:.2f} s, p95 {latency['p95_s']:.2f} s ({latency['num_clips']} utterances one by one,"
+        f" {latency['mean_clip_s']:.1f} s on average)"
+    )
 
 
 def _times(timing: dict[str, Any]) -> str:
@@ -138,13 +167,18 @@ def _calibration(figures: dict[str, Any]) -> str:
     return f"{line}; {figures['words']} words, {100 * figures['accuracy']:.1f} % right"
 
 
-def _baseline(figures: dict[str, Any]) -> list[str]:
+def _baseline(figures: dict[str, Any]) -> list[tuple[str, str]]:
     other = figures["baseline"]
+    times = _quotient(figures["wer"], other["wer"])
+    if figures["ratio_95"]:
+        low, high = figures["ratio_95"]
+        times += f" ({low:.2f} to {high:.2f})"
+    latency = f", latency {_latency(other['latency'])}" if other["latency"] else ""
+    rate = f"WER {_percent(other['wer'])}{_between(other['interval_95'])}"
+    speed = f"RTFx {other['rtfx']:.1f} ({other['wall_s']:.1f} s after warm-up)"
     return [
-        f"baseline  {other['path']}: WER {_percent(other['wer'])}{_between(other['interval_95'])},"
-        f" RTFx {other['rtfx']:.1f} ({other['wall_s']:.1f} s after warm-up)",
-        f"beside    WER {_quotient(figures['wer'], other['wer'])} times the baseline's,"
-        f" RTFx {_quotient(figures['rtfx'], other['rtfx'])} times; {figures['threads']} threads each",
+        ("baseline", f"{other['name']}: {rate}, {speed}{latency}"),
+        ("beside", f"WER {times} times the baseline's, RTFx {_quotient(figures['rtfx'], other['rtfx'])} times"),
     ]
 
 

@@ -10,6 +10,9 @@ from dgasr.evaluation.normalise import basic
 from dgasr.evaluation.wer import align
 from dgasr.records import Word, seconds
 
+HISTOGRAM_EDGES_MS = (-np.inf, *range(-300, 301, 20), np.inf)
+"""Between the bars of errors, ms; the outer two bars hold whatever is further off."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimingErrors:
@@ -46,13 +49,18 @@ class TimingErrors:
 
 
 def timing_figures(parts: Sequence[TimingErrors], units: np.ndarray) -> dict[str, object]:
-    """Give `TimingErrors.summary` of all utterances, with 95 % intervals of the two medians.
+    """Give `TimingErrors.summary` of all utterances, with 95 % intervals of the two medians and a histogram.
 
     Args:
         parts: errors of each utterance.
         units: utterances that are drawn together, see `interval.drawn_units`.  [utterances]
     """
-    figures: dict[str, object] = dict(TimingErrors.total(parts).summary())
+    total = TimingErrors.total(parts)
+    figures: dict[str, object] = dict(total.summary())
+    figures["histogram"] = {
+        "edges_ms": list(HISTOGRAM_EDGES_MS[1:-1]), "start": _counts(total.start_samples),
+        "end": _counts(total.end_samples),
+    }  # fmt: skip
     columns = [np.column_stack([part.start_samples, part.end_samples]).reshape(-1, 2) for part in parts]
     intervals = statistics_intervals(columns, _medians_ms, units) if figures["matched_words"] else [None, None]
     return figures | dict(zip(("start_median_95_ms", "end_median_95_ms"), intervals, strict=True))
@@ -84,6 +92,11 @@ def timing_errors(reference: Sequence[Word], hypothesis: Sequence[Word]) -> Timi
 def _compared(words: Sequence[Word]) -> list[str]:
     """Spell words so that case and punctuation do not matter, one string per word whatever it holds."""
     return [basic(word.word).replace(" ", "") for word in words]
+
+
+def _counts(errors: Sequence[int]) -> list[int]:
+    """Count errors (samples) between `HISTOGRAM_EDGES_MS`."""
+    return np.histogram([1000 * seconds(error) for error in errors], HISTOGRAM_EDGES_MS)[0].tolist()
 
 
 def _medians_ms(errors: np.ndarray) -> list[float]:

@@ -35,7 +35,7 @@ def worst_utterances(
         baseline: the same utterances as another system recognised them, whose text is shown beside.
 
     Returns:
-        Rows with the fields of `COLUMNS`, the worst first.
+        Rows with the fields of `COLUMNS` and the utterance's `number`, from 0; the worst first.
     """
     counts = [word_edits(utterance, group_normalizer([utterance], normalizer)) for utterance in utterances]
     order = sorted(
@@ -50,6 +50,7 @@ def worst_utterances(
         hypothesis = normalise(utterance.hypothesis, utterance.language, way)
         rows.append(
             {
+                "number": n,
                 "rank": rank,
                 "errors": counts[n].errors,
                 "reference_words": counts[n].reference_words,
@@ -114,7 +115,7 @@ def worst_markdown(rows: Sequence[dict[str, Any]]) -> str:
 def worst_tsv(rows: Sequence[dict[str, Any]]) -> str:
     """Lay rows of `worst_utterances` out as a table with tabs, for a spreadsheet."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, delimiter="\t", lineterminator="\n")
+    writer = csv.DictWriter(buffer, COLUMNS, extrasaction="ignore", delimiter="\t", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()

@@ -14,7 +14,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from dgasr.serving.live import LiveTranscriber
 from dgasr.serving.prepare import Preparer
-from dgasr.serving.service import Service, ServingConfig, Spell
+from dgasr.serving.service import Service, ServingConfig
+
+PAGE = "/page"
+"""Where the page is mounted, if it is; it has a login of its own."""
 
 OPEN_ROUTES = ("/health", "/ready", "/metrics")
 """Asked by machines that have no token."""
@@ -41,20 +44,14 @@ class _Metrics:
 
 
 def create_app(
-    live: LiveTranscriber,
-    preparer: Preparer,
-    languages: tuple[str, ...],
-    spell: Spell,
-    model: str,
-    config: ServingConfig,
+    live: LiveTranscriber, preparer: Preparer, service: Service, model: str, config: ServingConfig
 ) -> FastAPI:
     """Build the app around a model that is loaded.
 
     Args:
         live: transcribes; closed with the app.
         preparer: reads audio; closed with the app.
-        languages: codes that the model knows, the first one being the default.
-        spell: turns canvases into text, for those who watch.
+        service: answers requests with both.
         model: its name, for clients that ask.
         config: limits.
     """
@@ -66,17 +63,17 @@ def create_app(
         await asyncio.to_thread(preparer.close)
 
     app = FastAPI(title="dgasr", description="Transcription by a diffusion decoder.", lifespan=lifespan)
-    metrics, service = _Metrics(live), Service(live, preparer, languages, spell, config)
+    metrics = _Metrics(live)
 
     @app.middleware("http")
     async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         started, route = time.perf_counter(), request.url.path
-        known = route if route in ("/transcribe", "/v1/audio/transcriptions") else "other"
-        open_routes = ("/health", "/ready", "/metrics")
+        known = route if route in COUNTED_ROUTES else "other"
         sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if (
             config.token
-            and route not in open_routes
+            and route not in OPEN_ROUTES
+            and not route.startswith(PAGE)
             and not secrets.compare_digest(sent.encode(), config.token.encode())
         ):
             response: Response = _error(401, "Send the token as `Authorization: Bearer …`.", "invalid_api_key")
@@ -118,19 +115,22 @@ def create_app(
 
     @app.post("/transcribe", summary="Raw bytes of any container, multipart `file`, or JSON with `audio_url`")
     async def transcribe(
-        request: Request, language: str | None = None, response_format: str | None = None, stream: str | None = None
-    ) -> Response:
+        request: Request, language: str | None = None, response_format: str | None = None, stream: str | None = None,
+        max_steps: str | None = None,
+    ) -> Response:  # fmt: skip
+        asked = {"language": language, "response_format": response_format, "max_steps": max_steps}
+        given = {name: value for name, value in asked.items() if value is not None}
         if stream is not None:
             if stream != "denoise":
                 raise HTTPException(400, {"message": f"stream {stream!r}: choose denoise.", "code": "stream"})
-            return StreamingResponse(await service.stream(request, language), media_type="text/event-stream")
-        found = await service.transcribe(request, language, response_format)
+            return StreamingResponse(await service.stream(request, given), media_type="text/event-stream")
+        found = await service.transcribe(request, given)
         metrics.audio_s.inc(found.duration_s)
         return found.response(is_openai=False)
 
     @app.post("/v1/audio/transcriptions", summary="As OpenAI's client sends it")
     async def transcriptions(request: Request) -> Response:
-        found = await service.transcribe(request, None, None)
+        found = await service.transcribe(request, {})
         metrics.audio_s.inc(found.duration_s)
         return found.response(is_openai=True)
 

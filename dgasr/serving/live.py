@@ -26,6 +26,18 @@ class BusyError(DgasrError):
     """Too many segments wait; the message says how many."""
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a segment is transcribed: segments of one way share batches.
+
+    language: that is spoken.
+    max_steps: denoising steps at most.
+    """
+
+    language: str
+    max_steps: int
+
+
 OnStep = Callable[[Segment, int, np.ndarray, np.ndarray], None]
 """(segment, step, likeliest ids, natural logarithms of how likely they are): what a canvas is after a step."""
 
@@ -42,15 +54,15 @@ class LiveTranscriber:
     """Takes segments from any thread.
 
     Args:
-        transcriber_of: gives the transcriber of a language, whose canvases the second argument watches; called in the
+        transcriber_of: gives the transcriber of a way, whose canvases the second argument watches; called in the
             working thread.
         max_waiting: segments that may wait for a row.
     """
 
-    def __init__(self, transcriber_of: Callable[[str, Watch], Transcriber], max_waiting: int) -> None:
+    def __init__(self, transcriber_of: Callable[[Way, Watch], Transcriber], max_waiting: int) -> None:
         self._transcriber_of, self._max_waiting = transcriber_of, max_waiting
         self._condition = threading.Condition()
-        self._waiting: defaultdict[str, deque[_Job]] = defaultdict(deque)
+        self._waiting: defaultdict[Way, deque[_Job]] = defaultdict(deque)
         self._taken: defaultdict[Segment, deque[_Job]] = defaultdict(deque)
         self._num_submitted, self._is_closed = 0, False
         self._thread = threading.Thread(target=self._run, name="transcriber", daemon=True)
@@ -68,12 +80,12 @@ class LiveTranscriber:
         return self._is_closed
 
     def submit(
-        self, language: str, features: Sequence[SegmentFeatures], on_step: OnStep | None = None
+        self, way: Way, features: Sequence[SegmentFeatures], on_step: OnStep | None = None
     ) -> list[Future[SegmentTranscript]]:
         """Queue the segments of one request, all or none.
 
         Args:
-            language: that is spoken.
+            way: how they are transcribed.
             features: of the segments.
             on_step: told after each step, in the working thread, what their canvases are.
 
@@ -91,7 +103,7 @@ class LiveTranscriber:
                 raise BusyError(f"{waiting} segments wait, {len(features)} more would be above {self._max_waiting}.")
             jobs = [_Job(self._num_submitted + n, own, on_step) for n, own in enumerate(features)]
             self._num_submitted += len(jobs)
-            self._waiting[language] += jobs
+            self._waiting[way] += jobs
             self._condition.notify()
         return [job.future for job in jobs]
 
@@ -115,33 +127,33 @@ class LiveTranscriber:
         self._thread.join()
 
     def _run(self) -> None:
-        while (language := self._next_language()) is not None:
+        while (way := self._next_way()) is not None:
             try:
-                for transcript in self._transcriber_of(language, self).transcribe(self._source(language)):
+                for transcript in self._transcriber_of(way, self).transcribe(self._source(way)):
                     self._deliver(transcript)
             except Exception as error:  # whoever waits must hear of it, and the next request must find a thread
                 logger.exception("transcribing failed")
                 self._fail(error)
 
-    def _next_language(self) -> str | None:
-        """Wait for work; the language of the segment that has waited longest, `None` when there will be none."""
+    def _next_way(self) -> Way | None:
+        """Wait for work; the way of the segment that has waited longest, `None` when there will be none."""
         with self._condition:
-            while not (heads := {jobs[0].number: language for language, jobs in self._waiting.items() if jobs}):
+            while not (heads := {jobs[0].number: way for way, jobs in self._waiting.items() if jobs}):
                 if self._is_closed:
                     return None
                 self._condition.wait()
             return heads[min(heads)]
 
-    def _source(self, language: str) -> Iterator[SegmentFeatures | None]:
-        """Yield segments of a language as they come, and `None` where there is none now."""
+    def _source(self, way: Way) -> Iterator[SegmentFeatures | None]:
+        """Yield segments of a way as they come, and `None` where there is none now."""
         while True:
-            yield self._take(language)
+            yield self._take(way)
 
-    def _take(self, language: str) -> SegmentFeatures | None:
+    def _take(self, way: Way) -> SegmentFeatures | None:
         with self._condition:
-            own = self._waiting[language]
-            others = [jobs[0].number for name, jobs in self._waiting.items() if jobs and name != language]
-            # Languages have prompts of their own, and so batches of their own: none may keep the others waiting.
+            own = self._waiting[way]
+            others = [jobs[0].number for other, jobs in self._waiting.items() if jobs and other != way]
+            # Languages have prompts of their own, and each way batches of its own: none may keep the others waiting.
             while own and not (others and own[0].number > min(others) + self._max_waiting):
                 job = own.popleft()
                 if job.future.set_running_or_notify_cancel():

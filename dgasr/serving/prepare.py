@@ -4,7 +4,7 @@ import hashlib
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from dgasr.audio import open_audio
@@ -84,10 +84,7 @@ def prepare(path: Path, recipe: Recipe) -> Prepared:
     with path.open("rb") as file:
         recording_id = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         file.seek(0)
-        channels = (
-            replace(channel, pieces=until_truncation(channel.pieces, truncations))
-            for channel in open_audio(file, path.name, recipe.audio).channels()
-        )
+        channels = until_truncation(open_audio(file, path.name, recipe.audio).channels(), truncations)
         for segment, features in cut_channels(channels, recording_id, recipe):
             if features is None:
                 silent.append(segment)

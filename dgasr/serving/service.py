@@ -4,7 +4,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
 from dgasr.errors import DgasrError, NoAudioStreamError, RecordingError, TooLongError, UnknownFormatError, printable
+from dgasr.exports import export_srt, export_vtt
 from dgasr.lake.rows import segment_row
 from dgasr.records import Segment, SegmentTranscript, seconds, silent_transcript
 from dgasr.serving.answer import FORMATS, Answer
 from dgasr.serving.fetch import FetchError, TooLargeError, fetch_audio
-from dgasr.serving.live import BusyError, LiveTranscriber, OnStep
+from dgasr.serving.live import BusyError, LiveTranscriber, OnStep, Way
 from dgasr.serving.prepare import Prepared, Preparer
 
 FORM_BYTES = 65_536
@@ -57,16 +58,16 @@ class _Asked:
     """A request, read: what is to be transcribed, and how it is to be answered."""
 
     prepared: Prepared
-    language: str
+    way: Way
     form: str
     has_words: bool
 
     def answer(self, spoken: Sequence[SegmentTranscript]) -> Answer:
-        silent = [silent_transcript(segment, self.language) for segment in self.prepared.silent]
+        silent = [silent_transcript(segment, self.way.language) for segment in self.prepared.silent]
         ordered = sorted([*spoken, *silent], key=lambda transcript: transcript.segment.segment_index)
         return Answer(
             rows=[segment_row(transcript, shard_id="") for transcript in ordered],
-            duration_s=self.prepared.duration_s, message=self.prepared.message, language=self.language,
+            duration_s=self.prepared.duration_s, message=self.prepared.message, language=self.way.language,
             form=self.form, has_words=self.has_words,
         )  # fmt: skip
 
@@ -78,25 +79,44 @@ class Service:
         live: transcribes.
         preparer: reads audio.
         languages: codes that the model knows, the first one being the default.
+        step_counts: denoising steps that may be asked for, the last one being the default.
         spell: turns canvases into text.
         config: limits.
     """
 
     def __init__(
-        self, live: LiveTranscriber, preparer: Preparer, languages: tuple[str, ...], spell: Spell, config: ServingConfig
-    ) -> None:
-        self._live, self._preparer, self._languages = live, preparer, languages
+        self, live: LiveTranscriber, preparer: Preparer, languages: tuple[str, ...], step_counts: tuple[int, ...],
+        spell: Spell, config: ServingConfig,
+    ) -> None:  # fmt: skip
+        self._live, self._preparer = live, preparer
+        self.languages, self.step_counts = languages, step_counts
         self._spell, self._config = spell, config
 
-    async def transcribe(self, request: Request, language: str | None, form: str | None) -> Answer:
-        """Answer one request; language and form are those of its address, if it has any there."""
-        asked = await self._asked(request, language, form)
+    async def transcribe(self, request: Request, given: Mapping[str, str]) -> Answer:
+        """Answer one request; `given` are the fields in its address."""
+        asked = await self._asked(request, given)
         spoken = await self._wait(request, self._submit(asked))
         return asked.answer(spoken)
 
-    async def stream(self, request: Request, language: str | None) -> AsyncIterator[str]:
+    async def stream(self, request: Request, given: Mapping[str, str]) -> AsyncIterator[str]:
         """Answer by server-sent events: `canvas` after each step of each segment, then `done` or `error`."""
-        asked = await self._asked(request, language, "json")
+        events = self._watched(await self._asked(request, given))
+        return (f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n" async for name, data in events)
+
+    async def watch(self, path: str, language: str, max_steps: int) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Transcribe a file of this machine; yields the events of `stream`."""
+        try:
+            if Path(path).stat().st_size > self._config.max_bytes:
+                raise self._too_large()
+            asked = await self._read(Path(path), {"language": language, "max_steps": str(max_steps)})
+            events = self._watched(asked)
+        except HTTPException as error:
+            yield "error", _detail(error)
+            return
+        async for event in events:
+            yield event
+
+    def _watched(self, asked: "_Asked") -> AsyncIterator[tuple[str, dict[str, Any]]]:
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
 
         def on_step(segment: Segment, step: int, ids: np.ndarray, log_probabilities: np.ndarray) -> None:
@@ -108,19 +128,20 @@ class Service:
 
     async def _events(
         self, asked: "_Asked", futures: list[Any], queue: "asyncio.Queue[dict[str, Any] | None]"
-    ) -> AsyncIterator[str]:
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         waiting = asyncio.ensure_future(self._wait(None, futures))
         waiting.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while (canvas := await queue.get()) is not None:
-                yield _event("canvas", canvas)
-            yield _event("done", asked.answer(await waiting).own())
+                yield "canvas", canvas
+            answer = asked.answer(await waiting)
+            yield "done", answer.own() | {"srt": export_srt(answer.rows), "vtt": export_vtt(answer.rows)}
         except HTTPException as error:
-            yield _event("error", error.detail)
+            yield "error", _detail(error)
         finally:
             waiting.cancel()
 
-    async def _asked(self, request: Request, language: str | None, form: str | None) -> "_Asked":
+    async def _asked(self, request: Request, given: Mapping[str, str]) -> "_Asked":
         """Receive and read what is to be transcribed."""
         with tempfile.TemporaryDirectory(prefix="dgasr-serve-") as folder:
             path = Path(folder) / "audio"
@@ -129,18 +150,25 @@ class Service:
                     fields = await self._receive(self._bounded(request), path)
             except TimeoutError as error:
                 raise _refusal(408, f"no whole request within {self._config.timeout_s:g} s.", "timeout") from error
-            language = language or fields.get("language") or self._languages[0]
-            form = form or fields.get("response_format") or "json"
-            if language not in self._languages:
-                known = ", ".join(self._languages)
-                raise _refusal(400, f"language {language!r}: this model knows {known}.", "language")
-            if form not in FORMATS:
-                raise _refusal(400, f"response_format {form!r}: choose {', '.join(FORMATS)}.", "response_format")
-            if fields.get("stream") in ("true", "True", "1"):
-                raise _refusal(400, "stream: `POST /transcribe?stream=denoise` has one. Leave it out here.", "stream")
-            prepared = await self._prepare(path)
+            return await self._read(path, fields | dict(given))
+
+    async def _read(self, path: Path, fields: Mapping[str, str]) -> "_Asked":
+        """Check what is asked for, and read the audio."""
+        language = fields.get("language") or self.languages[0]
+        form = fields.get("response_format") or "json"
+        max_steps = fields.get("max_steps") or str(self.step_counts[-1])
+        if language not in self.languages:
+            raise _refusal(400, f"language {language!r}: this model knows {', '.join(self.languages)}.", "language")
+        if form not in FORMATS:
+            raise _refusal(400, f"response_format {form!r}: choose {', '.join(FORMATS)}.", "response_format")
+        if max_steps not in map(str, self.step_counts):
+            known = ", ".join(map(str, self.step_counts))
+            raise _refusal(400, f"max_steps {max_steps!r}: choose {known}.", "max_steps")
+        if fields.get("stream") in ("true", "True", "1"):
+            raise _refusal(400, "stream: `POST /transcribe?stream=denoise` has one. Leave it out here.", "stream")
         has_words = "word" in fields.get("timestamp_granularities[]", "")
-        return _Asked(prepared=prepared, language=language, form=form, has_words=has_words)
+        prepared = await self._prepare(path)
+        return _Asked(prepared=prepared, way=Way(language, int(max_steps)), form=form, has_words=has_words)
 
     async def _receive(self, request: Request, path: Path) -> dict[str, str]:
         """Write the audio of a request into a file, whatever way it comes; return its other fields."""
@@ -222,7 +250,7 @@ class Service:
 
     def _submit(self, asked: "_Asked", on_step: OnStep | None = None) -> list[Any]:
         try:
-            futures = self._live.submit(asked.language, asked.prepared.spoken, on_step)
+            futures = self._live.submit(asked.way, asked.prepared.spoken, on_step)
             return [asyncio.wrap_future(future) for future in futures]
         except BusyError as error:
             headers = {"Retry-After": str(self._config.retry_after_s)}
@@ -252,8 +280,9 @@ async def _blocks(file: UploadFile) -> AsyncIterator[bytes]:
         yield block
 
 
-def _event(name: str, data: Any) -> str:
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+def _detail(error: HTTPException) -> dict[str, Any]:
+    detail: Any = error.detail
+    return dict(detail)
 
 
 def _refusal(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> HTTPException:

@@ -144,8 +144,8 @@ def _read(recording: Recording, recipe: Recipe, stage: Stage) -> Outcome:
         with open_object(recording) as file:
             stream = open_audio(file, recording.uri, recipe.audio)
             channels = (
-                replace(channel, pieces=digest.passing(until_truncation(channel.pieces, truncations)))
-                for channel in stream.channels()
+                replace(channel, pieces=digest.passing(channel.pieces))
+                for channel in until_truncation(stream.channels(), truncations)
             )
             for segment, features in cut_channels(channels, recording.recording_id, recipe):
                 stage(segment, features)

@@ -10,7 +10,8 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -177,7 +178,7 @@ class Selection:
     languages: tuple[str, ...] = ()
     """Language codes as the manifest spells them; empty for every language."""
     sets: tuple[str, ...] = ()
-    """Values of the field `set`; empty for every set."""
+    """Values of the field `set`, or of its last word, the subset; empty for every set."""
     limit: int = 0
     """Utterances at most, spread over the sets; 0 for all."""
     skip_missing: bool = False
@@ -208,19 +209,19 @@ def select_utterances(utterances: Sequence[Utterance], selection: Selection) -> 
         ConfigError: a set or language that the manifest does not hold, or none of its utterances has both.
     """
     _check_known("--languages", selection.languages, {utterance.language for utterance in utterances})
-    _check_known("--sets", selection.sets, {utterance.set_name or "" for utterance in utterances})
+    _check_known("--subset", selection.sets, set().union(*map(_set_names, utterances)))
     gone = set(missing_files(utterances)) if selection.skip_missing else ()
     chosen = [
         utterance
         for utterance in utterances
         if utterance.audio_filepath not in gone
         and (not selection.languages or utterance.language in selection.languages)
-        and (not selection.sets or utterance.set_name in selection.sets)
+        and (not selection.sets or not _set_names(utterance).isdisjoint(selection.sets))
     ]
     if not chosen:
         left_out = f", {len(gone)} files of it being left out as missing" if gone else ""
         raise ConfigError(
-            f"No utterance is of these sets and of these languages{left_out}. Leave out --sets or --languages."
+            f"No utterance is of these sets and of these languages{left_out}. Leave out --subset or --languages."
         )
     if not selection.limit or selection.limit >= len(chosen):
         return chosen
@@ -234,6 +235,29 @@ def select_utterances(utterances: Sequence[Utterance], selection: Selection) -> 
         for i in range(share)
     )
     return [chosen[n] for n in kept]
+
+
+def _set_names(utterance: Utterance) -> set[str]:
+    """Name the set of an utterance: as a whole, `librispeech test.clean`, and by its subset, `test.clean`."""
+    name = utterance.set_name or ""
+    return {name, name.rpartition(" ")[2]} - {""}
+
+
+def manifest_digest(path: Path, selection: Selection = EVERYTHING) -> str:
+    """Fingerprint what is scored: 32 hex digits over a manifest's bytes and the choice of its rows, not over audio.
+
+    Raises:
+        ConfigError: the manifest cannot be read.
+    """
+    try:
+        digest = blake2b(path.read_bytes(), digest_size=16)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}). Name a manifest that lies on this machine."
+        ) from error
+    if selection != EVERYTHING:  # all of a manifest has the hash of its file
+        digest.update(json.dumps(asdict(selection)).encode())
+    return digest.hexdigest()
 
 
 def missing_files(utterances: Iterable[Utterance]) -> list[str]:

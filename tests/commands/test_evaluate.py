@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,11 @@ import soundfile
 from dgasr import baseline, evaluator
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredUtterance
+from dgasr.lake.ledger import evaluations_of
+from dgasr.model.identity import model_folder
 from dgasr.samples import MANIFEST, SAMPLES
 from dgasr.stages import engine
-from dgasr.training.manifests import Selection, read_manifest, select_utterances
+from dgasr.training.manifests import Selection, manifest_digest, read_manifest, select_utterances
 
 
 def evaluation(path: str, max_steps: int, seed_canvas: str, rescore: str) -> Evaluation:
@@ -77,6 +80,52 @@ def test_compare_prints_every_way_from_noise_and_writes_its_figures(dgasr, manif
     assert {row["seed_canvas"] for row in figures} == {"random", None}
 
 
+def test_several_numbers_of_steps_are_laid_below_each_other(dgasr, manifest: Path, tmp_path: Path):
+    _, out, _ = dgasr("evaluate", manifest, "--max-steps", "8,1,4", "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [row["steps"] for row in figures["by_steps"]] == [1, 4, 8]
+    assert figures["steps"] == 8
+    rows = [line.split("|") for line in out.splitlines() if line.startswith("| diffusion")]
+    assert [row[2].strip() for row in rows] == ["1", "4", "8"]
+    assert "by_steps" not in dgasr("evaluate", manifest, "--max-steps", "8")[1]
+
+
+def test_two_runs_are_compared_on_the_same_utterances(dgasr, manifest: Path, tmp_path: Path, whisper):
+    dgasr("evaluate", manifest, "--model", "faster-whisper:ct2", "--json", tmp_path / "theirs.json")
+    _, out, _ = dgasr("evaluate", manifest, "--against", tmp_path / "theirs.json")
+    assert f"baseline  {tmp_path / 'theirs.json'}: WER 100.00 %" in out
+    assert "WER 0.00 (0.00 to 0.00) times the baseline's" in out
+
+
+def test_a_run_on_other_utterances_and_what_is_no_run_are_refused(dgasr, manifest: Path, tmp_path: Path):
+    dgasr("evaluate", manifest, "--json", tmp_path / "ours.json")
+    figures = json.loads((tmp_path / "ours.json").read_text())
+    figures["utterances"][0]["reference"] = "two"
+    (tmp_path / "other.json").write_text(json.dumps(figures))
+    code, _, err = dgasr("evaluate", manifest, "--against", tmp_path / "other.json")
+    assert (code, "is of other utterances" in err) == (2, True)
+    code, _, err = dgasr("evaluate", manifest, "--against", manifest)
+    assert (code, "no figures of `dgasr evaluate --json`" in err) == (2, True)
+
+
+def test_page_and_lake_get_the_figures_too(dgasr, manifest: Path, tmp_path: Path):
+    lake = tmp_path / "lake"
+    code, _, _ = dgasr("evaluate", manifest, "--html", tmp_path / "page.html", "--lake", lake)
+    assert (code, "<title>tiny on manifest.jsonl</title>" in (tmp_path / "page.html").read_text()) == (0, True)
+    rows = evaluations_of(str(lake), manifest_digest(manifest))
+    assert [(row["wer"], row["path"], row["max_steps"]) for row in rows] == [(0.0, "diffusion", 8)]
+    assert manifest_digest(manifest, Selection(limit=1)) != manifest_digest(manifest)
+
+
+def test_weights_are_named_by_their_folder_too(dgasr, manifest: Path, tmp_path: Path):
+    (tmp_path / "runs/one").mkdir(parents=True)
+    (tmp_path / "runs/one/run.json").write_text('{"base": "tiny"}')
+    command = ("evaluate", manifest, "--runs", tmp_path / "runs", "--run-name", "one", "--ckpt")
+    assert dgasr(*command, model_folder("tiny"))[0] == 0
+    code, _, err = dgasr(*command, "best")
+    assert (code, "has no weights yet" in err) == (2, True)
+
+
 def test_one_path_and_all_of_them_is_a_wrong_request(dgasr, manifest: Path):
     assert dgasr("evaluate", manifest, "--compare", "--path", "ctc")[0] == 2
 
@@ -119,7 +168,7 @@ def whisper(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
 def test_both_columns_come_from_one_run(dgasr, manifest: Path, tmp_path: Path, whisper):
     _, out, _ = dgasr("evaluate", manifest, "--baseline", "faster-whisper:ct2", "--json", tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert "baseline  faster-whisper: WER 100.00 % (100.00 to 100.00), RTFx 4.0" in out
+    assert re.search(r"baseline  faster-whisper, \d+ threads each: WER 100.00 % \(100.00 to 100.00\), RTFx 4.0", out)
     assert "RTFx 0.50 times" in out
     assert "| language en | 1 | 0.0 |  | WER | 0.0 (0.0 to 0.0) | 100.0 (100.0 to 100.0) | 0.00 (0.00 to 0.00) |" in out
     assert (figures["wer"], figures["baseline"]["wer"], figures["groups"][0]["ratio"]) == (0.0, 1.0, 0.0)

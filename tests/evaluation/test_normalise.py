@@ -61,6 +61,12 @@ def test_text_without_words_has_none(normalizer):
     assert normalise(" , ", "en", normalizer) == ()
 
 
+def test_the_leaderboard_joins_letters_with_dots_and_drops_ellipses():
+    assert normalise("The U.S. and A. B. C. ... all", "en", "leaderboard") == ("the", "us", "and", "abc", "all")
+    assert normalise("It was a. I saw e.g. one.", "en", "leaderboard") == ("it", "was", "a", "i", "saw", "eg", "one")
+    assert "us" not in normalise("the U.S. and", "en", "whisper")
+
+
 def test_an_unknown_normaliser_is_refused():
     with pytest.raises(ConfigError, match="Choose one of whisper, basic"):
         normalise("", "en", "nemo")

@@ -10,7 +10,8 @@ from dgasr.errors import ConfigError
 from dgasr.lake.ledger import evaluations_of
 from dgasr.samples import MANIFEST, SAMPLES
 from dgasr.stages.engine import EngineConfig
-from pipelines.evaluate import evaluate, line, manifest_digest
+from dgasr.training.manifests import manifest_digest
+from pipelines.evaluate import evaluate, line
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
@@ -46,7 +47,7 @@ def test_another_manifest_is_another_score(manifest: Path, tmp_path: Path):
 
 
 def test_a_manifest_that_is_not_on_the_machine_is_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match="Name a manifest that lies on the worker's machine"):
+    with pytest.raises(ConfigError, match="Name a manifest that lies on this machine"):
         run(tmp_path / "lake", tmp_path / "gone.jsonl")
 
 

@@ -5,7 +5,9 @@ import threading
 import pytest
 
 from dgasr.records import Segment, SegmentFeatures
-from dgasr.serving.live import BusyError, LiveTranscriber
+from dgasr.serving.live import BusyError, LiveTranscriber, Way
+
+EN = Way("en", 8)
 
 
 def features(index, recording="r"):
@@ -56,27 +58,27 @@ def order():
 
 @pytest.fixture
 def live(gate, order):
-    own = LiveTranscriber(lambda language, _: Fake(language, gate, order), max_waiting=4)
+    own = LiveTranscriber(lambda way, _: Fake(way.language, gate, order), max_waiting=4)
     yield own
     gate.set()
     own.close()
 
 
 def test_each_gets_its_own_segment_also_where_two_ask_for_the_same(live, gate):
-    futures = live.submit("en", [features(0), features(1)]) + live.submit("en", [features(0)])
+    futures = live.submit(EN, [features(0), features(1)]) + live.submit(EN, [features(0)])
     gate.set()
     assert [future.result(5).segment.segment_index for future in futures] == [0, 1, 0]
     assert live.num_waiting == 0
 
 
 def test_what_does_not_fit_the_queue_is_refused_whole_and_cancelled_work_is_left_out(live, gate, order):
-    first = live.submit("en", [features(n) for n in range(4)])
+    first = live.submit(EN, [features(n) for n in range(4)])
     with pytest.raises(BusyError, match="above 4"):
-        live.submit("en", [features(n) for n in range(4, 9)])
+        live.submit(EN, [features(n) for n in range(4, 9)])
     cancelled = [future.cancel() for future in first[2:]]
     gate.set()
     assert [future.result(5).segment.segment_index for future in first[:2]] == [0, 1]
-    assert live.submit("en", [features(9)])[0].result(5).segment.segment_index == 9
+    assert live.submit(EN, [features(9)])[0].result(5).segment.segment_index == 9
     assert [index for _, index in order] == [
         0,
         1,
@@ -90,15 +92,15 @@ def test_a_language_that_is_asked_for_without_end_keeps_no_other_waiting(gate, o
         def transcribe(self, source):
             for transcript in super().transcribe(source):
                 if self.language == "en" and len(order) < 500:
-                    live.submit("en", [features(100 + len(order))])
+                    live.submit(EN, [features(100 + len(order))])
                 if len(order) == 500:
                     ended.set()
                 yield transcript
 
     ended = threading.Event()
-    live = LiveTranscriber(lambda language, _: Endless(language, gate, order), max_waiting=4)
-    live.submit("en", [features(0), features(1), features(2)])
-    other = live.submit("de", [features(0)])[0]
+    live = LiveTranscriber(lambda way, _: Endless(way.language, gate, order), max_waiting=4)
+    live.submit(EN, [features(0), features(1), features(2)])
+    other = live.submit(Way("de", 8), [features(0)])[0]
     gate.set()
     assert other.result(5).language == "de"
     assert ended.wait(5)
@@ -107,17 +109,17 @@ def test_a_language_that_is_asked_for_without_end_keeps_no_other_waiting(gate, o
 
 
 def test_a_failure_is_told_to_those_it_took_and_the_next_are_served(live, gate):
-    failing = live.submit("en", [features(12), features(13)])
+    failing = live.submit(EN, [features(12), features(13)])
     gate.set()
     with pytest.raises(RuntimeError, match="bad luck"):
         failing[1].result(5)
-    assert live.submit("en", [features(1)])[0].result(5).segment.segment_index == 1
+    assert live.submit(EN, [features(1)])[0].result(5).segment.segment_index == 1
 
 
 def test_a_closed_one_finishes_what_it_took_and_takes_nothing_more(live, gate):
-    futures = live.submit("en", [features(0), features(1), features(2)])
+    futures = live.submit(EN, [features(0), features(1), features(2)])
     threading.Timer(0.1, gate.set).start()
     live.close()
     assert all(future.done() for future in futures)
     with pytest.raises(BusyError):
-        live.submit("en", [features(3)])
+        live.submit(EN, [features(3)])

@@ -9,7 +9,7 @@ import pytest
 from dgasr.serving.app import create_app
 from dgasr.serving.live import BusyError
 from dgasr.serving.prepare import Prepared
-from dgasr.serving.service import ServingConfig
+from dgasr.serving.service import Service, ServingConfig
 
 
 class Idle:
@@ -20,14 +20,16 @@ class Idle:
     def prepare(self, path):
         return Prepared(silent=(), spoken=(), duration_s=1.0, message=None)
 
-    def submit(self, language, features, on_step=None):
-        if language == "de":
+    def submit(self, way, features, on_step=None):
+        if way.language == "de":
             raise BusyError("9 segments wait.")
         return []
 
 
 def ask(config=ServingConfig(), **request):  # noqa: B008
-    app = create_app(Idle(), Idle(), ("en", "de"), lambda *_: [], "tiny", config)
+    app = create_app(
+        Idle(), Idle(), Service(Idle(), Idle(), ("en", "de"), (2, 8), lambda *_: [], config), "tiny", config
+    )
 
     async def run():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://serve") as client:

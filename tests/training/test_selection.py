@@ -26,6 +26,13 @@ def test_languages_and_sets_are_both_asked_for():
     assert len(select_utterances(ROWS, Selection(languages=("de",), sets=("bücher",)))) == 50
 
 
+def test_a_subset_is_named_without_its_corpus():
+    rows = [*said("books test.clean"), *said("calls test.clean"), *said("books test.other"), *said(None)]
+    chosen = select_utterances(rows, Selection(sets=("test.clean",)))
+    assert [u.set_name for u in chosen] == ["books test.clean", "calls test.clean"]
+    assert len(select_utterances(rows, Selection(sets=("books test.other",)))) == 1
+
+
 def test_a_limit_is_spread_over_sets_and_small_sets_give_all():
     chosen = select_utterances(ROWS, Selection(limit=31))
     assert Counter(u.set_name for u in chosen) == {"books": 14, "calls": 3, "bücher": 14}
@@ -42,7 +49,7 @@ def test_without_sets_languages_share_the_limit():
 
 
 def test_what_the_manifest_does_not_hold_is_refused_with_what_it_holds():
-    with pytest.raises(ConfigError, match=r"--sets films: not in the manifest. It holds books, bücher, calls"):
+    with pytest.raises(ConfigError, match=r"--subset films: not in the manifest. It holds books, bücher, calls"):
         select_utterances(ROWS, Selection(sets=("films",)))
     with pytest.raises(ConfigError, match=r"--languages fr: .* It holds de, en"):
         select_utterances(ROWS, Selection(languages=("fr",)))

@@ -1,0 +1,195 @@
+"""The page: audio in from file or microphone, the canvas shown as it settles, words that follow the player.
+
+Knows Gradio and the events of `POST /transcribe?stream=denoise`, nothing else of this project: `dgasr model space`
+copies this file into a folder that runs where only Gradio and httpx are installed.
+"""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import httpx
+
+Events = AsyncIterator[tuple[str, dict[str, Any]]]
+"""`canvas` after each step of each segment, then `done` with the transcript or `error` with a message."""
+
+Watch = Callable[[str, str, int], Events]
+"""(path of the audio, language, steps) → what becomes of it."""
+
+MAX_FRAMES = 400
+"""Canvases that stay to be looked at again: half a minute of speech has about eight."""
+
+STYLE = """
+.canvas, .words { line-height: 2; overflow-wrap: anywhere; margin: .3rem 0; }
+.canvas .token { padding: .15em .25em; border-radius: .3em;
+  background: color-mix(in oklab, #2e9e5b calc(var(--likely) * 55%), #d9534f calc((1 - var(--likely)) * 55%)); }
+.canvas .where, .note { opacity: .75; font-size: .85em; }
+.words .word { font: inherit; color: inherit; background: none; border: 0; border-bottom: 2px solid
+  color-mix(in oklab, #2e9e5b calc(var(--likely) * 100%), #d9534f); padding: 0 .15em; margin: 0 .1em; cursor: pointer; }
+.words .word.now { background: #ffd54a; color: #1b1f23; border-radius: .2em; }
+.words .word:focus-visible { outline: 2px solid currentColor; }
+.player { width: 100%; }
+footer { display: none !important; }
+"""
+
+FOLLOW = """
+element.addEventListener('timeupdate', (event) => {
+  const now = event.target.currentTime;
+  for (const word of element.querySelectorAll('.word')) {
+    word.classList.toggle('now', now >= +word.dataset.start && now < +word.dataset.end);
+  }
+}, true);
+element.addEventListener('click', (event) => {
+  const word = event.target.closest('.word');
+  if (!word) return;
+  const player = element.querySelector('audio');
+  player.currentTime = +word.dataset.start;
+  player.play();
+});
+"""
+"""Words light up while they are heard, and a click on one leads there. `timeupdate` does not bubble: it is captured."""
+
+THEME = gr.themes.Default(
+    font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+)  # fonts that the machine has: nothing is fetched from elsewhere
+
+
+def build_page(
+    watch: Watch,
+    languages: Sequence[str],
+    step_counts: Sequence[int],
+    default_steps: int,
+    prefix: str,
+    lake: Callable[[], None] | None = None,
+) -> gr.Blocks:
+    """Build the page.
+
+    Args:
+        watch: transcribes.
+        languages: codes to choose from, the first one being the default.
+        step_counts: denoising steps to choose from.
+        default_steps: of these, what is chosen at first.
+        prefix: path that the page is mounted under, empty for the root.
+        lake: fills a second tab, where there is one.
+    """
+    with gr.Blocks(title="dgasr", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        with gr.Tab("Transcribe"):
+            _transcribe_tab(watch, languages, step_counts, default_steps, prefix)
+        if lake is not None:
+            with gr.Tab("Lake"):
+                lake()
+    return page
+
+
+def _transcribe_tab(
+    watch: Watch, languages: Sequence[str], step_counts: Sequence[int], default_steps: int, prefix: str
+) -> None:
+    audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Audio", elem_id="audio")
+    with gr.Row():
+        language = gr.Dropdown(list(languages), value=languages[0], label="Language")
+        steps = gr.Radio(list(step_counts), value=default_steps, label="Denoising steps at most")
+    button = gr.Button("Transcribe", variant="primary", elem_id="transcribe")
+    shown = gr.HTML(js_on_load=FOLLOW, elem_id="shown")
+    with gr.Row():
+        files = [gr.DownloadButton(name, interactive=False, elem_id=name.lower()) for name in ("SRT", "VTT", "JSON")]
+
+    async def transcribe(path: str | None, code: str, count: int) -> AsyncIterator[list[Any]]:
+        waiting = [gr.DownloadButton(interactive=False)] * len(files)
+        if path is None:
+            yield ["<p class='note'>Choose a file, or record something first.</p>", *waiting]
+            return
+        canvases: dict[int, dict[str, Any]] = {}
+        frames: list[str] = []
+        yield ["<p class='note'>Reading …</p>", *waiting]
+        async for name, data in watch(path, code, count):
+            if name == "canvas":
+                canvases[data["segment_index"]] = data
+                frames.append(_canvas(data))
+                yield ["".join(_canvas(canvases[index]) for index in sorted(canvases)), *waiting]
+            elif name == "done":
+                with tempfile.TemporaryDirectory(prefix="dgasr-page-") as folder:  # Gradio keeps copies for an hour
+                    text = transcript_html(data["segments"], path, prefix, data["message"])
+                    yield [text + _history(frames), *_downloads(data, Path(folder))]
+            else:
+                yield [f"<p class='note' role='alert'>{escape(data['message'])}</p>", *waiting]
+
+    button.click(transcribe, [audio, language, steps], [shown, *files], concurrency_limit=None)
+
+
+def _canvas(canvas: dict[str, Any]) -> str:
+    """Write a canvas as it is after a step; the greener a token, the likelier."""
+    tokens = "".join(
+        f"<span class='token' style='--likely:{likely}' title='{100 * likely:.0f} %'>{escape(text)}</span> "
+        for text, likely in canvas["tokens"]
+    )
+    return f"<p class='canvas'><span class='where'>{canvas['start_s']:.1f} s, step {canvas['step']}</span> {tokens}</p>"
+
+
+def _history(frames: Sequence[str]) -> str:
+    """Keep the canvases, folded: a fast model settles before anybody has looked."""
+    if not frames:
+        return ""
+    return f"<details><summary>How it settled, step by step</summary>{''.join(frames[:MAX_FRAMES])}</details>"
+
+
+def transcript_html(segments: Sequence[dict[str, Any]], path: str | None, prefix: str, message: str | None) -> str:
+    """Write words that can be clicked, below a player of their audio; a paragraph for each segment."""
+    player = f"<audio class='player' controls src='{prefix}/gradio_api/file={escape(path)}'></audio>" if path else ""
+    note = f"<p class='note' role='alert'>{escape(message)}</p>" if message else ""
+    spoken = [segment for segment in segments if segment["text"]]
+    paragraphs = "".join(f"<p class='words'>{''.join(map(_word, segment['words']))}</p>" for segment in spoken)
+    return player + note + (paragraphs or "<p class='note'>Nobody speaks.</p>")
+
+
+def _word(word: dict[str, Any]) -> str:
+    return (
+        f"<button type='button' class='word' data-start='{word['start_s']}' data-end='{word['end_s']}'"
+        f" style='--likely:{word['confidence']:.2f}' title='{word['start_s']:.2f} s, {100 * word['confidence']:.0f} %'>"
+        f"{escape(word['word'])}</button> "
+    )
+
+
+def _downloads(done: dict[str, Any], folder: Path) -> list[gr.DownloadButton]:
+    """Write the transcript's files, and let their buttons give them."""
+    texts = {"srt": done["srt"], "vtt": done["vtt"], "json": json.dumps(done, ensure_ascii=False, indent=2)}
+    for name, text in texts.items():
+        (folder / f"transcript.{name}").write_text(text, encoding="utf-8")
+    return [gr.DownloadButton(value=str(folder / f"transcript.{name}"), interactive=True) for name in texts]
+
+
+def watch_endpoint(url: str, token: str) -> Watch:
+    """Let a served endpoint do the work.
+
+    Args:
+        url: of `dgasr serve`.
+        token: that it asks for, empty for none.
+    """
+
+    async def watch(path: str, language: str, steps: int) -> Events:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        asked = {"stream": "denoise", "language": language, "max_steps": str(steps)}
+        name, content = "error", await asyncio.to_thread(Path(path).read_bytes)
+        try:
+            async with (
+                httpx.AsyncClient(base_url=url, headers=headers, timeout=600) as client,
+                client.stream("POST", "/transcribe", params=asked, content=content) as answer,
+            ):
+                if answer.status_code != httpx.codes.OK:
+                    error = json.loads(await answer.aread())["error"]
+                    yield "error", error
+                    return
+                async for line in answer.aiter_lines():
+                    kind, _, rest = line.partition(": ")
+                    if kind == "event":
+                        name = rest
+                    elif kind == "data":
+                        yield name, json.loads(rest)
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            yield "error", {"message": f"{url} does not answer as it should ({error!r})."}
+
+    return watch

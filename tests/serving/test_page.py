@@ -1,0 +1,175 @@
+"""The page in a real browser: what a person does on it, from a file and from the microphone, and its lake."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dgasr.cli import main
+from dgasr.samples import SAMPLES
+from dgasr.serving.space import REQUIREMENTS
+from tests.serving.test_serve import MAN, TOKEN, offline, start
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serve")]
+
+PATIENCE_MS = 90_000
+"""A machine that trains a model at the same time is slow."""
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("page") / "lake"
+    assert main(["transcribe", str(MAN), str(SAMPLES / "encrypted.m4a"), "--lake", str(folder)]) == 3
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(lake, browser):
+    process, address = start("--processes", "1", "--page", "--lake", str(lake))
+    yield address
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) in (0, -signal.SIGTERM)
+
+
+@pytest.fixture
+def shown(browser, url):
+    """The page, as narrow as a telephone; it may ask nobody but its server."""
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page.set_default_timeout(PATIENCE_MS)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{url}/page")
+    page.wait_for_selector("#transcribe")
+    yield page
+    page.close()
+    assert not [own for own in asked if not own.startswith((url, "data:", "blob:"))]
+
+
+def screenshot(page, name: str) -> None:
+    """Keep a picture for docs/images, where DGASR_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("DGASR_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/{name}", full_page=True)
+
+
+def choose(page, path: Path) -> None:
+    page.set_input_files("#audio input[type=file]", path)
+    page.wait_for_selector("#audio button[aria-label='Play']")
+
+
+def test_a_file_becomes_words_that_lead_to_their_sound(shown, tmp_path):
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 390
+    choose(shown, MAN)
+    shown.evaluate("""() => {
+      window.frames_seen = new Set();
+      new MutationObserver(() => document.querySelectorAll('#shown .canvas .where').forEach(
+        (where) => window.frames_seen.add(where.textContent))).observe(
+        document.querySelector('#shown'), {subtree: true, childList: true});
+    }""")
+    shown.focus("#transcribe")
+    shown.keyboard.press("Enter")
+    shown.wait_for_selector("#shown audio")
+    assert len(shown.evaluate("[...window.frames_seen]")) > 1
+    words = shown.query_selector_all("#shown .word")
+    assert " ".join(word.inner_text() for word in words) == offline(MAN)
+    shown.wait_for_function("document.querySelector('#shown audio').readyState > 0")
+    words[3].focus()
+    shown.keyboard.press("Enter")
+    shown.wait_for_selector("#shown .word.now")
+    start_s = float(words[3].get_attribute("data-start"))
+    assert shown.evaluate("document.querySelector('#shown audio').currentTime") >= start_s
+    with shown.expect_download() as download:
+        shown.click("#srt")
+    download.value.save_as(tmp_path / "a.srt")
+    assert "-->" in (tmp_path / "a.srt").read_text()
+    with shown.expect_download() as download:
+        shown.click("#json")
+    download.value.save_as(tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text())["text"] == offline(MAN)
+    shown.click("#shown summary")
+    screenshot(shown, "page-narrow.png")
+
+
+def test_broken_audio_is_told(shown, tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"no audio at all")
+    shown.set_input_files("#audio input[type=file]", tmp_path / "broken.wav")
+    shown.wait_for_timeout(1000)
+    shown.click("#transcribe")
+    shown.wait_for_selector("#shown [role=alert]")
+    assert "no decoder knows this container" in shown.inner_text("#shown")
+
+
+def test_what_the_microphone_hears_is_transcribed(shown):
+    shown.click("#audio button[aria-label='Record audio']")
+    shown.click("#audio button.record-button, #audio button:has-text('Record')")
+    shown.wait_for_timeout(2000)
+    with shown.expect_response(lambda response: "/upload" in response.url):
+        shown.click("#audio button.stop-button, #audio button:has-text('Stop')")
+    shown.wait_for_selector("#audio button[aria-label='Download']")
+    shown.click("#transcribe")
+    shown.wait_for_selector("#shown .words, #shown .note:has-text('Nobody speaks')")
+
+
+def test_the_lake_is_searched_read_and_heard(shown):
+    shown.click("button[role=tab]:has-text('Lake')")
+    shown.fill("#search textarea, #search input", "five nine")
+    shown.keyboard.press("Enter")
+    shown.wait_for_function("document.querySelector('#found').innerText.includes('three one four one five nine')")
+    shown.wait_for_selector("#transcript .word")
+    shown.wait_for_function("document.querySelector('#transcript audio').readyState > 0")
+    shown.click("#view label:has-text('rejections')")
+    shown.wait_for_function("document.querySelector('#rows').innerText.includes('no decoder knows')")
+    screenshot(shown, "page-lake.png")
+
+
+def test_the_page_asks_for_the_servers_token(browser):
+    process, address = start("--processes", "1", "--page", "--token-variable", "SERVE_TOKEN")
+    try:
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{address}/page")
+        page.fill("input[type=text], label:has-text('username') input", "anybody")
+        page.fill("input[type=password]", TOKEN)
+        page.click("button:has-text('Login')")
+        page.wait_for_selector("#transcribe")
+        page.close()
+    finally:
+        process.kill()
+
+
+def test_a_space_runs_with_what_it_requires_and_asks_its_endpoint(browser, url, tmp_path):
+    assert main(["model", "space", url, "--out", str(tmp_path / "space")]) == 0
+    imported = set()
+    for name in ("app.py", "page.py"):
+        imported |= set(re.findall(r"^(?:from|import) (\w+)", (tmp_path / "space" / name).read_text(), re.MULTILINE))
+    named = {re.match(r"\w+", line)[0] for line in REQUIREMENTS}
+    assert imported - set(sys.stdlib_module_names) == {"page", *named}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=tmp_path / "space", env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        address = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(address)
+        choose(page, MAN)
+        page.click("#transcribe")
+        page.wait_for_selector("#shown .word")
+        assert " ".join(own.inner_text() for own in page.query_selector_all("#shown .word")) == offline(MAN)
+        page.close()
+    finally:
+        process.kill()
+
+
+def test_wrong_requests_are_refused(capsys, tmp_path):
+    assert main(["serve", "--lake", str(tmp_path)]) == 2
+    assert "Give --page" in capsys.readouterr().err
+    assert main(["model", "space", "file:///etc", "--out", str(tmp_path / "space")]) == 2
+    assert "no address of an endpoint" in capsys.readouterr().err
+    assert main(["model", "space", "https://a", "--out", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
