@@ -7,7 +7,8 @@ copies this file into a folder that runs where only Gradio and httpx are install
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import gradio as gr
 import httpx
 
-Events = AsyncIterator[tuple[str, dict[str, Any]]]
+Events = AsyncGenerator[tuple[str, dict[str, Any]]]
 """`canvas` after each step of each segment, then `done` with the transcript or `error` with a message."""
 
 Watch = Callable[[str, str, int], Events]
@@ -89,7 +90,8 @@ def build_page(
 def _transcribe_tab(
     watch: Watch, languages: Sequence[str], step_counts: Sequence[int], default_steps: int, prefix: str
 ) -> None:
-    audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Audio", elem_id="audio")
+    audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Audio", buttons=["download"],
+                     elem_id="audio")  # fmt: skip
     with gr.Row():
         language = gr.Dropdown(list(languages), value=languages[0], label="Language")
         steps = gr.Radio(list(step_counts), value=default_steps, label="Denoising steps at most")
@@ -106,17 +108,18 @@ def _transcribe_tab(
         canvases: dict[int, dict[str, Any]] = {}
         frames: list[str] = []
         yield ["<p class='note'>Reading …</p>", *waiting]
-        async for name, data in watch(path, code, count):
-            if name == "canvas":
-                canvases[data["segment_index"]] = data
-                frames.append(_canvas(data))
-                yield ["".join(_canvas(canvases[index]) for index in sorted(canvases)), *waiting]
-            elif name == "done":
-                with tempfile.TemporaryDirectory(prefix="dgasr-page-") as folder:  # Gradio keeps copies for an hour
-                    text = transcript_html(data["segments"], path, prefix, data["message"])
-                    yield [text + _history(frames), *_downloads(data, Path(folder))]
-            else:
-                yield [f"<p class='note' role='alert'>{escape(data['message'])}</p>", *waiting]
+        async with aclosing(watch(path, code, count)) as events:  # who closes the page waits for nothing any more
+            async for name, data in events:
+                if name == "canvas":
+                    canvases[data["segment_index"]] = data
+                    frames.append(_canvas(data))
+                    yield ["".join(_canvas(canvases[index]) for index in sorted(canvases)), *waiting]
+                elif name == "done":
+                    with tempfile.TemporaryDirectory(prefix="dgasr-page-") as folder:  # Gradio keeps copies for an hour
+                        text = transcript_html(data["segments"], path, prefix, data["message"])
+                        yield [text + _history(frames), *_downloads(data, Path(folder))]
+                else:
+                    yield [f"<p class='note' role='alert'>{escape(data['message'])}</p>", *waiting]
 
     button.click(transcribe, [audio, language, steps], [shown, *files], concurrency_limit=None)
 

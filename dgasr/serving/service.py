@@ -4,7 +4,8 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ class ServingConfig:
     token: str = ""
     allowed_hosts: tuple[str, ...] = ()
 
+
+Events = AsyncGenerator[tuple[str, dict[str, Any]]]
+"""`canvas` after each step of each segment, then `done` with the transcript or `error` with a message."""
 
 Spell = Callable[[np.ndarray, np.ndarray], list[tuple[str, float]]]
 """Ids of a canvas and natural logarithms of how likely they are in; its tokens up to the end of the text as text out,
@@ -103,7 +107,7 @@ class Service:
         events = self._watched(await self._asked(request, given))
         return (f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n" async for name, data in events)
 
-    async def watch(self, path: str, language: str, max_steps: int) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    async def watch(self, path: str, language: str, max_steps: int) -> Events:
         """Transcribe a file of this machine; yields the events of `stream`."""
         try:
             if Path(path).stat().st_size > self._config.max_bytes:
@@ -113,10 +117,11 @@ class Service:
         except HTTPException as error:
             yield "error", _detail(error)
             return
-        async for event in events:
-            yield event
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
-    def _watched(self, asked: "_Asked") -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    def _watched(self, asked: "_Asked") -> Events:
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
 
         def on_step(segment: Segment, step: int, ids: np.ndarray, log_probabilities: np.ndarray) -> None:
@@ -128,7 +133,7 @@ class Service:
 
     async def _events(
         self, asked: "_Asked", futures: list[Any], queue: "asyncio.Queue[dict[str, Any] | None]"
-    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    ) -> Events:
         waiting = asyncio.ensure_future(self._wait(None, futures))
         waiting.add_done_callback(lambda _: queue.put_nowait(None))
         try:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from dgasr.cli import main
@@ -29,7 +30,7 @@ def lake(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(lake, browser):
+def url(browser, lake):
     process, address = start("--processes", "1", "--page", "--lake", str(lake))
     yield address
     process.send_signal(signal.SIGTERM)
@@ -129,6 +130,8 @@ def test_the_lake_is_searched_read_and_heard(shown):
 def test_the_page_asks_for_the_servers_token(browser):
     process, address = start("--processes", "1", "--page", "--token-variable", "SERVE_TOKEN")
     try:
+        for method, route in (("POST", "upload"), ("GET", "file=/etc/hostname"), ("GET", "info")):
+            assert httpx.request(method, f"{address}/page/gradio_api/{route}").status_code == 401
         page = browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.goto(f"{address}/page")

@@ -8,6 +8,9 @@ from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS
 from dgasr.prompt import Tokenizer
 from dgasr.records import SAMPLE_RATE_HZ, Word
 from dgasr.training.manifests import Utterance
+from dgasr.training.run import train_run
+from dgasr.training.settings import RunConfig
+from tests.training.runs import CONFIG, rows_in
 from tools.tiny.fresh import write_word_tokenizer
 
 TONES_HZ = {"zero": 400.0, "one": 1_000.0, "two": 2_500.0}
@@ -84,3 +87,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def train(tones, tmp_path, one_thread):
+    def run(model, config=CONFIG, *, out=tmp_path / "run", validation=(), utterances=None, sample=None, resume=False,
+            **options):  # fmt: skip
+        settings = RunConfig(out=out, workers=options.pop("workers", 0), **options)
+        train_run(model, utterances or tones, list(validation), config, settings, sample=sample, must_resume=resume)
+        return rows_in(out)
+
+    return run
