@@ -1,8 +1,9 @@
 """Systems that a model is measured beside, on the same utterances: faster-whisper, or pocketsphinx.
 
-faster-whisper decodes greedily, int8, on as many threads; pocketsphinx has its own US English models. Each gets the waveform from the project's own reader, so that both systems get the same samples, and reading counts in
-both times. What is not used: beams, sampling at rising temperatures, voice activity detection, the text before. All
-of these could make it better or slower; greedy decoding is the setting that the comparison is agreed on.
+faster-whisper decodes greedily, int8, on as many threads; pocketsphinx has its own US English models. Each gets the
+waveform from the project's own reader, so that all systems get the same samples, and reading counts in every time. What
+is not used: beams, sampling at rising temperatures, voice activity detection, the text before. All of these could make
+it better or slower; greedy decoding is the setting that the comparison is agreed on.
 """
 
 import time

@@ -76,8 +76,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     beside = parser.add_mutually_exclusive_group()
     beside.add_argument(
         "--baseline", metavar="faster-whisper:DIR|pocketsphinx",
-        help="also score faster-whisper (int8, greedy, as many threads) or pocketsphinx on the same utterances, beside it; "
-        "with --model in place of --baseline it is scored alone, with word times and confidence",
+        help="also score faster-whisper (int8, greedy, as many threads) or pocketsphinx on the same utterances, "
+        "beside it; with --model in place of --baseline it is scored alone, with word times and confidence",
     )  # fmt: skip
     beside.add_argument(
         "--against", type=Path, metavar="FILE",
