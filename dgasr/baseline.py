@@ -1,8 +1,9 @@
-"""faster-whisper as the system that a model is measured beside: the same utterances, greedy, int8, on the same threads.
+"""Systems that a model is measured beside, on the same utterances: faster-whisper, or pocketsphinx.
 
-It gets the waveform from the project's own reader, so that both systems get the same samples, and reading counts in
-both times. What is not used: beams, sampling at rising temperatures, voice activity detection, the text before. All
-of these could make it better or slower; greedy decoding is the setting that the comparison is agreed on.
+faster-whisper decodes greedily, int8, on as many threads; pocketsphinx has its own US English models. Each gets the
+waveform from the project's own reader, so that all systems get the same samples, and reading counts in every time. What
+is not used: beams, sampling at rising temperatures, voice activity detection, the text before. All of these could make
+it better or slower; greedy decoding is the setting that the comparison is agreed on.
 """
 
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from dgasr.audio import AudioConfig
@@ -27,41 +29,83 @@ if TYPE_CHECKING:
 PREFIX = "faster-whisper:"
 """What `--baseline` and `--model` put before the folder of a model in CTranslate2's format."""
 
+POCKETSPHINX = "pocketsphinx"
+"""Name of the other system."""
+
+FRAMES_PER_SECOND = 100
+"""Of pocketsphinx's word times."""
+
 WINDOW_SAMPLES = 30 * SAMPLE_RATE_HZ
 """What Whisper recognises at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
-    """A loaded faster-whisper model."""
+    """A loaded system."""
 
     model: Any
-    """A `faster_whisper.WhisperModel`."""
+    """A `faster_whisper.WhisperModel`, or what has its interface."""
     has_words: bool
     """Whether word times and confidences are asked for; they cost time, so that speed is compared without."""
+    name: str = "faster-whisper"
+    """For people."""
+
+
+class PocketSphinx:
+    """pocketsphinx behind faster-whisper's interface."""
+
+    supported_languages = ("en",)
+
+    def __init__(self) -> None:
+        try:
+            from pocketsphinx import Decoder
+        except ImportError as error:
+            raise ConfigError(
+                f"{POCKETSPHINX}: is not installed ({error}). Run `pip install 'dgasr[baseline]'`."
+            ) from error
+        self._decoder = Decoder(samprate=SAMPLE_RATE_HZ, loglevel="FATAL")
+
+    def transcribe(self, waveform: "np.ndarray", **_: object) -> tuple[list[Any], None]:
+        """Recognise an utterance, [samples]; one segment, whose words have times (s) and probabilities."""
+        self._decoder.start_utt()
+        self._decoder.process_raw((waveform.clip(-1, 1) * 32767).astype("<i2").tobytes(), full_utt=True)
+        self._decoder.end_utt()
+        words = [
+            SimpleNamespace(
+                word=own.word.partition("(")[0],  # `the(2)` is its second pronunciation
+                start=own.start_frame / FRAMES_PER_SECOND,
+                end=(own.end_frame + 1) / FRAMES_PER_SECOND,
+                probability=min(1.0, self._decoder.get_logmath().exp(own.prob)),
+            )
+            for own in self._decoder.seg() or ()
+            if own.word[0] not in "<["  # silence and noise
+        ]
+        return [SimpleNamespace(text=" ".join(word.word for word in words), words=words)], None
 
 
 def is_baseline(name: str) -> bool:
-    """Tell whether the name of a model asks for faster-whisper."""
-    return name.startswith(PREFIX)
+    """Tell whether the name of a model asks for one of these systems."""
+    return name == POCKETSPHINX or name.startswith(PREFIX)
 
 
 def load_baseline(name: str, *, num_threads: int, has_words: bool = False) -> Baseline:
-    """Load faster-whisper, int8 on the CPU.
+    """Load faster-whisper, int8 on the CPU, or pocketsphinx.
 
     Args:
-        name: `faster-whisper:DIR`, with the folder of a Whisper model in CTranslate2's format.
-        num_threads: threads it may use, as many as the model beside it.
+        name: `faster-whisper:DIR`, with the folder of a Whisper model in CTranslate2's format, or `pocketsphinx`.
+        num_threads: threads it may use, as many as the model beside it; pocketsphinx uses one.
         has_words: whether word times and confidences are asked for.
 
     Raises:
         ConfigError: another name, no such folder, a folder without a model, or faster-whisper is not installed.
     """
+    if name == POCKETSPHINX:
+        return Baseline(model=PocketSphinx(), has_words=has_words, name=POCKETSPHINX)
     folder = Path(name.removeprefix(PREFIX))
     if not is_baseline(name) or not (folder / "model.bin").is_file():
         raise ConfigError(
             f"{name}: no baseline. Write {PREFIX}DIR, with the folder that holds model.bin, config.json and "
-            "tokenizer.json of a Whisper model in CTranslate2's format."
+            "tokenizer.json of a Whisper model in CTranslate2's format, or pocketsphinx."
         )
     try:
         from faster_whisper import WhisperModel
@@ -87,7 +131,7 @@ def evaluate_baseline(
     language: str | None,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Score faster-whisper on utterances.
+    """Score one of these systems on utterances.
 
     Args:
         utterances: what it is to recognise, one after the other.
@@ -120,7 +164,7 @@ def evaluate_baseline(
         normalizer=normalizer,
         metric=metric,
         max_steps=0,
-        path="faster-whisper",
+        path=baseline.name,
         wall_s=time.perf_counter() - started,
         timed=tuple(pair for pair in timed if pair[0]),
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.baseline import Baseline, evaluate_baseline, is_baseline, load_baseline
+from dgasr.baseline import POCKETSPHINX, Baseline, evaluate_baseline, is_baseline, load_baseline
 from dgasr.errors import ConfigError
 from dgasr.training.manifests import Utterance
 
@@ -129,6 +129,44 @@ def test_where_faster_whisper_is_not_installed_the_extra_is_named(tmp_path, monk
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
     with pytest.raises(ConfigError, match=r"pip install 'dgasr\[baseline\]'"):
         load_baseline(f"faster-whisper:{tmp_path}", num_threads=1)
+
+
+class Decoder:
+    """pocketsphinx's, which hears silence, a word, and noise."""
+
+    def __init__(self, **options):
+        self.samples = 0
+
+    def start_utt(self):
+        self.samples = 0
+
+    def process_raw(self, data, full_utt):
+        self.samples += len(data) // 2
+
+    def end_utt(self):
+        self.heard = self.samples
+
+    def get_logmath(self):
+        return SimpleNamespace(exp=lambda value: 1.01 if value == 0 else 0.5)
+
+    def seg(self):
+        spans = (("<s>", 0, 9, 0), ("the(2)", 10, 49, 0), ("[NOISE]", 50, 59, 0), ("end", 60, 79, -5))
+        return [SimpleNamespace(word=w, start_frame=s, end_frame=e, prob=p) for w, s, e, p in spans]
+
+
+def test_pocketsphinx_gives_words_with_times_in_samples(said, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pocketsphinx", SimpleNamespace(Decoder=Decoder))
+    baseline = load_baseline(POCKETSPHINX, num_threads=1, has_words=True)
+    options = {"normalizer": "basic", "metric": "wer", "language": None}
+    evaluation = evaluate_baseline([said(1, text="the end")], baseline, **options)
+    (utterance,) = evaluation.utterances
+    assert (evaluation.path, utterance.hypothesis) == ("pocketsphinx", "the end")
+    assert [(w.start_sample, w.end_sample, w.confidence) for w in utterance.hypothesis_words] == [
+        (1600, 8000, 1.0), (9600, 12800, 0.5),
+    ]  # fmt: skip
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    with pytest.raises(ConfigError, match="pip install"):
+        load_baseline(POCKETSPHINX, num_threads=1)
 
 
 def test_a_model_that_cannot_be_read_is_refused(tmp_path, monkeypatch):

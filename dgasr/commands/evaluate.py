@@ -1,4 +1,4 @@
-"""`dgasr evaluate`: score a model on a manifest with reference texts, alone or beside faster-whisper."""
+"""`dgasr evaluate`: score a model on a manifest with reference texts, alone or beside other systems."""
 
 import argparse
 import json
@@ -75,9 +75,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     chosen.add_argument("--skip-missing", action="store_true", help="leave out utterances whose audio is not there")
     beside = parser.add_mutually_exclusive_group()
     beside.add_argument(
-        "--baseline", metavar="faster-whisper:DIR",
-        help="also score faster-whisper (int8, greedy, as many threads) on the same utterances, side by side; "
-        "--model faster-whisper:DIR scores it alone, with word times and confidence",
+        "--baseline", metavar="faster-whisper:DIR|pocketsphinx",
+        help="also score faster-whisper (int8, greedy, as many threads) or pocketsphinx on the same utterances, "
+        "beside it; with --model in place of --baseline it is scored alone, with word times and confidence",
     )  # fmt: skip
     beside.add_argument(
         "--against", type=Path, metavar="FILE",
@@ -143,13 +143,15 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what could not be written, or does not go together."""
+    from dgasr.baseline import is_baseline
+
     for flag in ("--json", "--html", "--worst-file"):
         check_output_file(flag, getattr(options, flag.removeprefix("--").replace("-", "_")))
     if options.worst_file and not options.worst:
         raise ConfigError(f"--worst-file {options.worst_file}: say how many utterances go there, with --worst N.")
     if options.compare and (options.baseline or options.against or options.worst or options.html or options.lake):
         raise ConfigError("--compare stands alone. Leave out --baseline, --against, --worst, --html and --lake.")
-    if options.lake and options.model.startswith("faster-whisper:"):
+    if options.lake and is_baseline(options.model):
         raise ConfigError(f"--lake: {options.model} has no recipe to write there. Leave it out.")
 
 
@@ -177,17 +179,18 @@ def _weights_of(options: argparse.Namespace) -> tuple[str, str | None]:
 def _score(
     options: argparse.Namespace, selection: "Selection", utterances: "list[Utterance]", step_counts: tuple[int, ...]
 ) -> tuple[str, dict[str, Any]]:
+    from dgasr.baseline import is_baseline
     from dgasr.evaluation.runs import read_run, utterance_rows
     from dgasr.evaluation.tables import figures_table
 
     # Loaded before anything is timed, so that what cannot be used is refused before an hour of decoding.
     baseline = _load_baseline(options.baseline, has_words=False) if options.baseline else None
-    other, name = None, f"faster-whisper, {_num_threads()} threads each"
+    other, name = None, f"{baseline.name}, {_num_threads()} threads each" if baseline else ""
     if options.against:
         other = read_run(options.against, [(own.audio_filepath, own.text) for own in utterances])
         name = str(options.against)
     started_at, evaluations = datetime.now(UTC), list["Evaluation"]()
-    if options.model.startswith("faster-whisper:"):
+    if is_baseline(options.model):
         evaluations.append(_by_baseline(options, _load_baseline(options.model, has_words=True), utterances))
     else:
         evaluations += _by_model(options, selection, step_counts)
@@ -269,7 +272,7 @@ def _config(options: argparse.Namespace, selection: "Selection") -> "EvaluationC
 def _by_baseline(options: argparse.Namespace, baseline: "Baseline", utterances: "list[Utterance]") -> "Evaluation":
     from dgasr.baseline import evaluate_baseline
 
-    with progress("faster-whisper", " utterances") as bar:
+    with progress(baseline.name, " utterances") as bar:
         return evaluate_baseline(
             utterances,
             baseline,
