@@ -97,7 +97,7 @@ class AsrConfig:
     start_offset_ms, end_offset_ms: added to CTC word starts and ends; fitted on training data.
     backbone_family: which modules the backbone's layers have.
     rows_at_once: rows of each product on a CPU, whatever the batch, because the bits of a row depend on their number
-        (docs/decisions/0023); 0: all, where they do not.
+        (docs/decisions/0025); 0: all, where they do not.
     seed_canvas: what canvases start from unless somebody says otherwise: `random` tokens, or `ctc`'s text.
     pretrained: Hub ids of frozen parts, `{"encoder": …, "backbone": …}`; empty when weights lie in the model folder.
     """
