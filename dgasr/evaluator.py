@@ -18,7 +18,7 @@ from dgasr.recipe import (
     SEGMENTATION,
     Recipe,
     Rescore,
-    SeedChoice,
+    SeedCanvas,
     SegmentationMethod,
     build_recipe,
 )
@@ -55,8 +55,8 @@ class EvaluationConfig:
     """Code for every utterance, or `None` for the one in its manifest row."""
     path: str = "diffusion"
     """How the text is found, one of `PATHS`."""
-    seed_canvas: SeedChoice = SEED_CANVAS
-    """What a canvas starts from; counts for the path `diffusion`."""
+    seed_canvas: SeedCanvas = SEED_CANVAS
+    """What a canvas starts from, `random` tokens or `ctc`'s text; counts for the path `diffusion`."""
     rescore: Rescore = RESCORE
     """Whether CTC may overrule the decoder, `joint` or `none`; counts for the path `diffusion`."""
     segmentation: SegmentationMethod = SEGMENTATION
@@ -112,10 +112,10 @@ def evaluate_ways(manifest: Path, model: AsrModel, config: EvaluationConfig, bat
     """Score every way of `WAYS` of one model on one manifest, by word errors; arguments as of `evaluate`.
 
     Yields:
-        An evaluation for each way, in turn.
+        An evaluation for each way, in turn; canvases start from noise.
     """
     for path, max_steps, rescore in WAYS:
-        way = replace(config, metric="wer", path=path, max_steps=max_steps, rescore=rescore)
+        way = replace(config, metric="wer", path=path, max_steps=max_steps, seed_canvas="random", rescore=rescore)
         yield evaluate(manifest, model, way, batch_size)
 
 
@@ -159,7 +159,7 @@ def score_manifest(
         metric=config.metric,
         max_steps=config.max_steps,
         path=config.path,
-        seed_canvas=next(iter(decoders.values()))[0].decode.seed_canvas,
+        seed_canvas=config.seed_canvas,
         rescore=config.rescore,
         wall_s=wall_s,
         timed=tuple(timed),

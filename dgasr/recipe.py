@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from dgasr.alignment.words import AlignmentConfig
 from dgasr.audio import AudioConfig, Limits
-from dgasr.diffusion.decode_config import DecodeConfig
+from dgasr.diffusion.decode_config import DecodeConfig, SeedCanvas
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
 from dgasr.model.presets import AsrConfig, ModelIdentity
@@ -21,10 +21,8 @@ Rescore = Literal["joint", "none"]
 
 RESCORE: Rescore = "joint"
 
-SeedChoice = Literal["model", "random", "ctc"]
-"""What canvases start from: `random` tokens, `ctc`'s text, or what suits the `model`, as its config says."""
-
-SEED_CANVAS: SeedChoice = "model"
+SEED_CANVAS: SeedCanvas = DecodeConfig().seed_canvas
+"""For those who pass it on and do not know the decoder."""
 
 SEGMENTATION: SegmentationMethod = SegmentationConfig().method
 """Likewise, for those who do not know how audio is cut."""
@@ -114,7 +112,7 @@ def build_recipe(
     *,
     max_steps: int = 8,
     language: str | None = None,
-    seed_canvas: SeedChoice = SEED_CANVAS,
+    seed_canvas: SeedCanvas = SEED_CANVAS,
     rescore: Rescore = RESCORE,
     segmentation: SegmentationMethod = SEGMENTATION,
     audio: AudioConfig = AudioConfig(),  # noqa: B008
@@ -126,7 +124,7 @@ def build_recipe(
         identity: which weights; with `config` from `model.identity.identify`, or of a loaded model.
         max_steps: denoising steps a canvas gets at most.
         language: ISO 639-1 code; the model's first language when `None`.
-        seed_canvas: what canvases start from.
+        seed_canvas: what canvases start from, `random` tokens or `ctc`'s text.
         rescore: `joint` or `none`, see `Recipe`; always `none` where the model's blank is unknown.
         segmentation: what tells pauses, a `speech` model or `loudness` alone.
         audio: which tracks and channels are read, and limits.
@@ -139,8 +137,7 @@ def build_recipe(
         raise ConfigError(
             f"--language {language}: model {config.name} knows {', '.join(config.languages)}. Choose one of them."
         )
-    seed = config.seed_canvas if seed_canvas == "model" else seed_canvas
-    if seed == "ctc" and not config.has_blank:
+    if seed_canvas == "ctc" and not config.has_blank:
         raise ConfigError("--seed-canvas ctc: the adapter's CTC blank is unknown, so CTC reads no text. Leave it out.")
     if segmentation == "speech":
         weights_path()  # refused now, and not when the first recording is cut
@@ -151,7 +148,7 @@ def build_recipe(
         audio=audio,
         segmentation=SegmentationConfig(method=segmentation),
         features=FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"]),
-        decode=DecodeConfig(max_steps=max_steps, seed_canvas=seed),
+        decode=DecodeConfig(max_steps=max_steps, seed_canvas=seed_canvas),
         alignment=AlignmentConfig(
             frame_samples=config.frame_samples,
             start_offset_ms=config.start_offset_ms,

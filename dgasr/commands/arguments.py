@@ -162,7 +162,7 @@ def add_model_arguments(
     add("--quantize", "half the memory, another recipe (default: %(default)s)", choices=get_args(KINDS["quantize"]))
     counts = "N" if max_steps is positive_int else "N|N,N,…"
     add("--max-steps", "denoising steps (default: %(default)s)", metavar=counts, type=max_steps)
-    start = "what denoising starts from: noise, CTC's text, or what suits the model (default: %(default)s)"
+    start = "what denoising starts from: noise, or CTC's text (default: %(default)s)"
     add("--seed-canvas", start, choices=get_args(KINDS["seed_canvas"]))
     choice = "joint: take CTC's text where two likelihoods prefer it; none: never (default: %(default)s)"
     add("--rescore", choice, choices=get_args(KINDS["rescore"]))

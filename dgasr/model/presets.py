@@ -98,7 +98,6 @@ class AsrConfig:
     backbone_family: which modules the backbone's layers have.
     rows_at_once: rows of each product on a CPU, whatever the batch, because the bits of a row depend on their number
         (docs/decisions/0025); 0: all, where they do not.
-    seed_canvas: what canvases start from unless somebody says otherwise: `random` tokens, or `ctc`'s text.
     pretrained: Hub ids of frozen parts, `{"encoder": …, "backbone": …}`; empty when weights lie in the model folder.
     """
 
@@ -117,7 +116,6 @@ class AsrConfig:
     lora: LoraSize = field(default_factory=LoraSize)
     backbone_family: BackboneFamily = "diffusion_gemma"
     rows_at_once: int = 0
-    seed_canvas: Literal["random", "ctc"] = "random"
     pretrained: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from dgasr.recipe import (
     SEGMENTATION,
     Recipe,
     Rescore,
-    SeedChoice,
+    SeedCanvas,
     SegmentationMethod,
     build_recipe,
 )
@@ -56,8 +56,8 @@ class EngineConfig:
     """Segments decoded at once; 0 for as many as the device's free memory holds."""
     language: str | None = None
     """Language that is spoken, or `None` for the model's own."""
-    seed_canvas: SeedChoice = SEED_CANVAS
-    """What canvases start from: `random` tokens, what `ctc` hears, or what suits the `model`."""
+    seed_canvas: SeedCanvas = SEED_CANVAS
+    """What canvases start from, `random` tokens or what `ctc` hears."""
     rescore: Rescore = RESCORE
     """`joint` takes CTC's text where two likelihoods prefer it to the decoder's; `none` never."""
     segmentation: SegmentationMethod = SEGMENTATION

@@ -26,7 +26,6 @@ class CanvasNoiseConfig:
     self_conditioning: rows that get the soft embeddings of a first look at their canvas.
     own_steps: rows that go on from the canvas that decoding steps of their own have led to.
     max_own_steps: such steps, at most; each batch draws a number from 1.
-    guesses: rows that begin from what CTC reads in the audio embeddings, noised at half the rate, in place of the text.
     draws: differently noised canvases of each row; they share the encoders' work, which costs more than the decoder's.
     """
 
@@ -36,13 +35,10 @@ class CanvasNoiseConfig:
     self_conditioning: float = 0.5
     own_steps: float = 0.0
     max_own_steps: int = 3
-    guesses: float = 0.0
     draws: int = 1
 
     def __post_init__(self) -> None:
-        if not all(
-            0 <= share <= 1 for share in (self.full_noise, self.self_conditioning, self.own_steps, self.guesses)
-        ):
+        if not all(0 <= share <= 1 for share in (self.full_noise, self.self_conditioning, self.own_steps)):
             raise ConfigError(f"canvas noise: shares must lie in [0, 1], got {self}.")
         if min(self.max_own_steps, self.draws) < 1:
             raise ConfigError(f"canvas noise: max_own_steps and draws must be at least 1, got {self}.")
@@ -50,12 +46,7 @@ class CanvasNoiseConfig:
 
 @torch.no_grad()
 def noised_canvas(
-    model: AsrModel,
-    clean: Tensor,
-    cache: DynamicCache,
-    config: CanvasNoiseConfig,
-    generator: torch.Generator,
-    guess: Tensor | None = None,
+    model: AsrModel, clean: Tensor, cache: DynamicCache, config: CanvasNoiseConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Make what the decoder is to denoise.
 
@@ -65,7 +56,6 @@ def noised_canvas(
         cache: of the prompts.
         config: shares of the rows.
         generator: source of all noise, on the CPU.
-        guess: what `config.guesses` asks for, laid out as `clean` is.  [batch, canvas]
 
     Returns:
         Token ids [batch, canvas], and soft embeddings, zero in rows without [batch, canvas, hidden].
@@ -76,10 +66,6 @@ def noised_canvas(
     """
     rows = clean.shape[0]
     ids = _at_random_rates(model, clean, config.full_noise, generator)
-    if guess is not None:
-        chosen = (torch.rand(rows, generator=generator) < config.guesses).to(clean.device)
-        guessed = _at_random_rates(model, guess, 0.0, generator, highest=0.5)
-        ids = torch.where(chosen[:, None], guessed, ids)
     signal = (torch.rand(rows, generator=generator) < config.self_conditioning).to(clean.device)
     found = _look(model, ids, None, cache, generator)
     soft = found.soft_embeddings * signal[:, None, None]
@@ -92,11 +78,9 @@ def noised_canvas(
     return ids, soft
 
 
-def _at_random_rates(
-    model: AsrModel, clean: Tensor, full_noise: float, generator: torch.Generator, highest: float = 1.0
-) -> Tensor:
+def _at_random_rates(model: AsrModel, clean: Tensor, full_noise: float, generator: torch.Generator) -> Tensor:
     """Replace tokens by uniform ones at a rate of each row's own.  [batch, canvas]"""
-    rate = highest * torch.rand(clean.shape[0], 1, generator=generator)
+    rate = torch.rand(clean.shape[0], 1, generator=generator)
     rate = torch.where(torch.rand(clean.shape[0], 1, generator=generator) < full_noise, 1.0, rate)
     replaced = (torch.rand(clean.shape, generator=generator) < rate).to(clean.device)
     return torch.where(replaced, _random_ids(model, clean, generator), clean)

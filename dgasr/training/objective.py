@@ -17,7 +17,6 @@ from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
 from dgasr.model.ctc_head import blank_bias
 from dgasr.model.head import Bias, label_logits, log_partition
-from dgasr.prompt import canvas_ids
 from dgasr.training.batches import IGNORED, Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig, noised_canvas
 
@@ -258,47 +257,18 @@ def backbone_losses(
     else:
         _, cache = model.prefill(embeddings)
     if weights.diffusion:
-        guess = ctc_canvas(model, audio, batch.canvas.shape[1]) if noise.guesses else None
-        losses["diffusion"] = _diffusion(model, batch, guess, cache, weights.pad, noise, generator)
+        losses["diffusion"] = _diffusion(model, batch, cache, weights.pad, noise, generator)
     return losses
 
 
-@torch.no_grad()
-def ctc_canvas(model: AsrModel, audio: Tensor, canvas_tokens: int) -> Tensor:
-    """Lay out what CTC reads in the audio embeddings, greedily, as a canvas.
-
-    Args:
-        model: gives the head.
-        audio: audio embeddings.  [batch, audio tokens, hidden]
-        canvas_tokens: length; what does not fit is cut off.
-
-    Returns:
-        Token ids.  [batch, canvas]
-    """
-    config, prompt = model.config, model.config.prompt
-    logits = audio.to(model.head_weight.dtype) @ model.head_weight.T  # [batch, audio tokens, vocabulary]
-    logits[..., config.blank_id] += config.blank_bias
-    rows = [torch.unique_consecutive(path).tolist() for path in logits.argmax(dim=-1).cpu()]
-    texts = [[token for token in row if token != config.blank_id][: canvas_tokens - 1] for row in rows]
-    laid_out = [canvas_ids(text, canvas_tokens, prompt.end_text_ids[0], prompt.pad_id) for text in texts]
-    return torch.tensor(laid_out, device=audio.device)
-
-
 def _diffusion(
-    model: AsrModel,
-    batch: Batch,
-    guess: Tensor | None,
-    cache: DynamicCache,
-    pad: float,
-    noise: CanvasNoiseConfig,
-    generator: torch.Generator,
+    model: AsrModel, batch: Batch, cache: DynamicCache, pad: float, noise: CanvasNoiseConfig, generator: torch.Generator
 ) -> Tensor:
     """Predict clean canvases from noised ones, several of each row."""
     cache.batch_repeat_interleave(noise.draws)
     canvas = batch.canvas.repeat_interleave(noise.draws, dim=0)  # [batch * draws, canvas]
     end = batch.text_lengths.repeat_interleave(noise.draws).unsqueeze(1)
-    guess = None if guess is None else guess.repeat_interleave(noise.draws, dim=0)
-    noised, soft = noised_canvas(model, canvas, cache, noise, generator, guess)
+    noised, soft = noised_canvas(model, canvas, cache, noise, generator)
     states = model.decode(noised, soft, cache)
     nll = _head_loss(model, states.flatten(0, 1), canvas.flatten()).view(canvas.shape)
     share = torch.where(torch.arange(canvas.shape[1], device=end.device) <= end, 1.0, pad)

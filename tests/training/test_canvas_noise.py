@@ -5,7 +5,6 @@ from dgasr.diffusion.vocabulary import CanvasStatistics
 from dgasr.errors import ConfigError
 from dgasr.training import canvas_noise
 from dgasr.training.canvas_noise import CanvasNoiseConfig, noised_canvas
-from dgasr.training.objective import ctc_canvas
 
 CLEAN = torch.tensor([[9, 10, 11, 8, 0, 0, 0, 0]]).repeat(200, 1)
 
@@ -108,33 +107,3 @@ def sure_of(token, up_to=8):
         argmax_ids=ids, argmax_log_probability=-doubts, entropy=doubts, sampled_ids=ids,
         soft_embeddings=torch.full((200, 8, 128), 7.0),
     )  # fmt: skip
-
-
-GUESS = torch.tensor([[12, 13, 8, 0, 0, 0, 0, 0]]).repeat(200, 1)
-
-
-@pytest.mark.parametrize("share", [0.5, 1.0])
-def test_a_share_of_the_rows_begins_from_the_guess_and_is_noised_at_half_the_rate(random_model, cache, share):
-    config = CanvasNoiseConfig(full_noise=1.0, self_conditioning=0.0, guesses=share)
-    ids, _ = noised_canvas(random_model, CLEAN, cache, config, torch.Generator().manual_seed(0), GUESS)
-    kept_tokens, by_chance = 0.75, 1 / 24
-    wanted = share * kept_tokens + (1 - share * kept_tokens) * by_chance
-    assert (ids == GUESS).float().mean().item() == pytest.approx(wanted, abs=0.06)
-
-
-def test_without_guesses_a_guess_changes_nothing(random_model, cache, noised):
-    config = CanvasNoiseConfig(full_noise=0.0)
-    ids, _ = noised_canvas(random_model, CLEAN, cache, config, torch.Generator().manual_seed(0), None)
-    assert torch.equal(ids, noised(full_noise=0.0)[0])
-
-
-def test_ctcs_canvas_is_its_likeliest_path_without_repeats_and_blanks(random_model):
-    config = random_model.config
-    blank, head = config.blank_id, random_model.head_weight
-    path = [blank, 9, 9, blank, 9, 10, 11, 11, blank]
-    audio = 100 * torch.nn.functional.normalize(head[path], dim=-1)[None]
-    if (audio[0] @ head.T).argmax(dim=-1).tolist() != path:
-        pytest.skip("random embeddings that are not nearest to themselves")
-    end, pad = config.prompt.end_text_ids[0], config.prompt.pad_id
-    assert ctc_canvas(random_model, audio, 8).tolist() == [[9, 9, 10, 11, end, pad, pad, pad]]
-    assert ctc_canvas(random_model, audio, 4).tolist() == [[9, 9, 10, end]]

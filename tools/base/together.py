@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--batch-windows", type=int, default=5)
     parser.add_argument("--encoder-rate", type=float, default=1e-4)
     parser.add_argument("--projector-rate", type=float, default=4e-4)
-    parser.add_argument("--backbone-rate", type=float, default=2e-4)
+    parser.add_argument("--backbone-rate", type=float, default=1e-4)
     parser.add_argument("--held-out", type=int, default=400, help="sentences that no training reads, the first ones")
     parser.add_argument("--save-steps", type=int, default=100)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
@@ -159,7 +159,7 @@ def main() -> None:
     prompt = build_prompt(model.tokenizer, model.config.prompt, model.config.num_audio_tokens, "en")
     prompt_ids = torch.tensor(prompt.ids)
     weights = LossWeights(diffusion=1.0, autoregressive=1.0, ctc=0.5, frame=0.05, pad=0.2)
-    noise = CanvasNoiseConfig(full_noise=0.35, self_conditioning=0.5, guesses=0.6, draws=2)
+    noise = CanvasNoiseConfig(full_noise=0.35, self_conditioning=0.5)
 
     def losses(step: int) -> dict[str, Tensor]:
         batch = next(loader)  # drawn at each step, so that batches keep their numbers
