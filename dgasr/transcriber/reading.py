@@ -101,14 +101,15 @@ def transcribe_autoregressively(
     """Take the likeliest next token through the backbone's causal encoder until the text ends."""
     source = SegmentEncoder(model, recipe, batch_size).encode(features)
     while batch := list(islice(source, batch_size)):
-        for encoded, (ids, probabilities) in zip(batch, _greedy_texts(model, recipe, batch), strict=True):
+        for encoded, (ids, probabilities) in zip(batch, greedy_texts(model, recipe, batch), strict=True):
             yield _read(model, recipe, encoded, ids, probabilities, num_steps=len(ids) + 1)
 
 
 @torch.no_grad()
-def _greedy_texts(
+def greedy_texts(
     model: AsrModel, recipe: Recipe, batch: Sequence[EncodedSegment]
 ) -> list[tuple[list[int], list[float]]]:
+    """Let the causal encoder say texts, the likeliest next token each time; ids and probabilities of each segment."""
     cache = prompt_cache(model, batch)
     states = torch.stack([encoded.prompt_state for encoded in batch])  # [batch, hidden]
     texts: list[tuple[list[int], list[float]]] = [([], []) for _ in batch]

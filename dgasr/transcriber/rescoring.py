@@ -4,6 +4,7 @@ A canvas position has to count the words before it, and where the decoder counts
 that. CTC cannot count wrong, but recognises less where words run together. Where the two differ, the segment goes once
 more through the backbone's causal encoder with either text behind it, and the text is taken whose likelihood there,
 times its likelihood by CTC, is higher. Everything was trained for this already: two of the three losses are these two.
+A model whose decoder is young may ask for a third text, the causal encoder's own, token after token.
 """
 
 from collections import defaultdict
@@ -23,6 +24,7 @@ from dgasr.model.head import label_logits, log_partition
 from dgasr.prompt import PromptConfig
 from dgasr.recipe import Recipe
 from dgasr.transcriber.encoding import ENCODED_AT_ONCE, CtcText, EncodedSegment, aligned_log_probs, prompt_cache
+from dgasr.transcriber.reading import greedy_texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -34,6 +36,7 @@ class Choice:
     probabilities: of each of them, by the decoder or, for CTC's text, by the causal encoder, in [0, 1].
     log_probs: of the blank and of each of them by CTC, natural logarithms.  [frames, 1 + tokens]
     alternative: the other text, CTC's before the choice.
+    is_cut: no canvas held the text's end.
     is_refuted: the decoder's text cannot be all that was said: no canvas held its end, or CTC has too few frames.
     """
 
@@ -42,6 +45,7 @@ class Choice:
     probabilities: Sequence[float]
     log_probs: np.ndarray
     alternative: CtcText
+    is_cut: bool = False
     is_refuted: bool = False
 
     @property
@@ -83,7 +87,14 @@ def decoded(canvas: Canvas) -> Choice:
         probabilities=np.exp(canvas.log_probabilities[:tokens]).tolist(),
         log_probs=log_probs.reshape(encoded.num_frames, -1)[:, : 1 + tokens].copy(),
         alternative=encoded.likeliest(scores),
+        is_cut=canvas.is_overflowed,
     )
+
+
+def _beside_decoder(choice: Choice) -> Choice:
+    """Put what has been chosen so far beside the decoder's text."""
+    text = replace(choice.alternative, ids=tuple(choice.ids), probabilities=tuple(choice.probabilities))
+    return replace(decoded(choice.canvas), alternative=text)
 
 
 class Rescorer:
@@ -108,12 +119,27 @@ class Rescorer:
         Yields:
             One choice for each, in the order in which they are made.
         """
+        if self._model.config.reads_causally and self._recipe.rescore == "joint":
+            read = self._settle(map(self._read_causally, canvases))
+            yield from map(Choice.made, self._settle(map(_beside_decoder, read)))
+        else:
+            yield from map(Choice.made, self._settle(map(decoded, canvases)))
+
+    def _read_causally(self, canvas: Canvas) -> Choice:
+        """Let the causal encoder say a text, token after token; CTC's is the alternative."""
+        ((ids, probabilities),) = greedy_texts(self._model, self._recipe, [canvas.encoded])
+        labels = upload(torch.tensor(ids).long(), self._model.device)
+        (log_probs,) = fetch([aligned_log_probs(self._model, canvas.encoded, labels)])
+        is_cut = len(ids) == self._model.config.canvas.buckets[-1]
+        return replace(decoded(canvas), ids=ids, probabilities=probabilities, log_probs=log_probs, is_cut=is_cut)
+
+    def _settle(self, choices: Iterable[Choice]) -> Iterator[Choice]:
+        """Take the likelier text of each choice."""
         waiting: dict[int, list[Choice]] = defaultdict(list)
-        for canvas in canvases:
-            choice = self._refuted(decoded(canvas))
+        for choice in map(self._refuted, choices):
             length = self._scored_tokens(choice)
             if length is None:
-                yield choice.made()
+                yield choice
                 continue
             choice.encoded.keep_prompt()  # another segment may enter the row before there are enough to score
             waiting[length].append(choice)
@@ -125,7 +151,7 @@ class Rescorer:
 
     def _refuted(self, choice: Choice) -> Choice:
         """Give up the decoder's text where it cannot be all that was said and CTC's can; it is then not scored."""
-        is_whole = not choice.canvas.is_overflowed and self._may_be_said(choice, choice.ids)
+        is_whole = not choice.is_cut and self._may_be_said(choice, choice.ids)
         if self._recipe.rescore == "none" or is_whole or self._scored_tokens(replace(choice, ids=())) is None:
             return choice
         return replace(choice, ids=(), is_refuted=True)
@@ -140,7 +166,7 @@ class Rescorer:
         if (
             self._recipe.rescore == "none"
             or tuple(choice.ids) == choice.alternative.ids
-            or (choice.canvas.is_overflowed and choice.ids)
+            or (choice.is_cut and choice.ids)
             or not all(self._may_be_said(choice, text) for text in texts)
         ):
             return None
@@ -167,7 +193,7 @@ class Rescorer:
                     probabilities=np.exp(theirs[index, : ends[1] - 1]).tolist(),
                     alternative=replace(choice.alternative, ids=tuple(choice.ids)),
                 )  # fmt: skip
-            made.append(choice.made())
+            made.append(choice)
         return made
 
 

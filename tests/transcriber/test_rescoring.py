@@ -159,6 +159,33 @@ def test_ctcs_text_is_taken_where_the_decoders_cannot_be_all_that_was_said(
     assert choice.alternative.ids == ()
 
 
+CAUSAL = (11, 9, 10, 9)
+
+
+@pytest.mark.parametrize("taken", ["decoder", "ctc", "causal"])
+def test_of_three_texts_the_likeliest_is_taken(model, recipe, encoded, canvas, monkeypatch, taken):
+    texts = {"decoder": OURS, "ctc": THEIRS, "causal": CAUSAL}
+    nats = {text: -1.0 if name == taken else -5.0 for name, text in texts.items()}
+
+    def say(model, recipe, batch, rows, num_tokens):
+        said = [[[0.0] * len(text) + [nats[tuple(text)]] for text in own] for own in rows]
+        return [torch.tensor([row + [7.0] * (num_tokens - len(row)) for row in own]) for own in said]
+
+    monkeypatch.setattr(rescoring, "causal_log_probs", say)
+    monkeypatch.setattr(rescoring, "greedy_texts", lambda model, recipe, batch: [([*CAUSAL], [0.5] * len(CAUSAL))])
+    monkeypatch.setattr(
+        rescoring, "text_log_likelihoods",
+        lambda model, asked: [torch.tensor([0.0 for _ in own.texts]) for own in asked],
+    )  # fmt: skip
+    monkeypatch.setattr(model, "config", replace(model.config, reads_causally=True))
+    (choice,) = Rescorer(model, recipe, 1).choose([canvas(encoded[0])])
+    assert tuple(choice.ids) == texts[taken]
+    assert len(choice.probabilities) == len(choice.ids)
+    wanted = aligned_log_probs(model, encoded[0], torch.tensor(texts[taken])).numpy()
+    np.testing.assert_allclose(choice.log_probs, wanted, atol=1e-5)
+    assert choice.canvas.encoded is None
+
+
 def test_the_decoders_text_stays_where_nothing_is_to_be_chosen(model, recipe, encoded, canvas, monkeypatch):
     monkeypatch.setattr(rescoring, "causal_log_probs", None)
     (choice,) = Rescorer(model, replace(recipe, rescore="none"), 1).choose([canvas(encoded[0])])

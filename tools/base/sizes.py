@@ -75,4 +75,5 @@ def base_config(whisper: WhisperConfig, gemma: Gemma3TextConfig, vocab_size: int
         blank_id=BLANK_ID,
         languages=("en",),
         rows_at_once=4,
+        reads_causally=True,
     )  # fmt: skip
