@@ -34,12 +34,6 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def as_a_user_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests have the small model where none is named."""
-    monkeypatch.delenv("DGASR_MODEL")
-
-
 @pytest.fixture
 def folder(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same as working folder of one test, whatever other tests of this process have done in between."""

@@ -8,7 +8,7 @@ A model whose decoder is young may ask for a third text, the causal encoder's ow
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,7 +55,8 @@ class Choice:
         return encoded
 
     def made(self) -> "Choice":
-        """Let go of what the device holds of the segment."""
+        """Let go of what the device holds of the segment, also for those who still have its canvas."""
+        self.encoded.keys_values = []
         return replace(self, canvas=replace(self.canvas, encoded=None))
 
 
@@ -120,10 +121,10 @@ class Rescorer:
             One choice for each, in the order in which they are made.
         """
         if self._model.config.reads_causally and self._recipe.rescore == "joint":
-            read = self._settle(map(self._read_causally, canvases))
-            yield from map(Choice.made, self._settle(map(_beside_decoder, read)))
+            read = self._settle(map(self._read_causally, canvases), lambda choice: choice)
+            yield from self._settle(map(_beside_decoder, read), Choice.made)
         else:
-            yield from map(Choice.made, self._settle(map(decoded, canvases)))
+            yield from self._settle(map(decoded, canvases), Choice.made)
 
     def _read_causally(self, canvas: Canvas) -> Choice:
         """Let the causal encoder say a text, token after token; CTC's is the alternative."""
@@ -133,21 +134,25 @@ class Rescorer:
         is_cut = len(ids) == self._model.config.canvas.buckets[-1]
         return replace(decoded(canvas), ids=ids, probabilities=probabilities, log_probs=log_probs, is_cut=is_cut)
 
-    def _settle(self, choices: Iterable[Choice]) -> Iterator[Choice]:
-        """Take the likelier text of each choice."""
+    def _settle(self, choices: Iterable[Choice], finish: Callable[[Choice], Choice]) -> Iterator[Choice]:
+        """Take the likelier text of each choice; `finish` is done to all that leave together, before the first does."""
         waiting: dict[int, list[Choice]] = defaultdict(list)
+
+        def scored(length: int) -> list[Choice]:
+            return list(map(finish, self._rescore(waiting.pop(length), length)))
+
         for choice in map(self._refuted, choices):
             length = self._scored_tokens(choice)
             if length is None:
-                yield choice
+                yield finish(choice)
                 continue
             choice.encoded.keep_prompt()  # another segment may enter the row before there are enough to score
             waiting[length].append(choice)
+            del choice  # or its prompt would be held while the next ones are decoded
             if sum(map(len, waiting.values())) == self._num_rows:
-                fullest = max(waiting, key=lambda tokens: len(waiting[tokens]))
-                yield from self._rescore(waiting.pop(fullest), fullest)
-        for length, choices in waiting.items():
-            yield from self._rescore(choices, length)
+                yield from scored(max(waiting, key=lambda tokens: len(waiting[tokens])))
+        for length in [*waiting]:
+            yield from scored(length)
 
     def _refuted(self, choice: Choice) -> Choice:
         """Give up the decoder's text where it cannot be all that was said and CTC's can; it is then not scored."""

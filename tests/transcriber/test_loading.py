@@ -64,7 +64,7 @@ def test_an_adapter_that_is_none_is_refused(folder, adapter, source):
 
 
 def test_an_unknown_model_is_refused_with_what_there_is(tmp_path):
-    with pytest.raises(ConfigError, match=r"no such folder\. Give `tiny`, `full`"):
+    with pytest.raises(ConfigError, match=r"no such folder\. Give `base`, `tiny`, `full`"):
         load(str(tmp_path / "absent"))
 
 

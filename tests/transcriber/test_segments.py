@@ -36,7 +36,7 @@ def test_every_segment_has_one_transcript(model, recipe, segments):
 def test_these_segments_differ_in_length_steps_and_text(wanted):
     assert len({transcript.canvas_tokens for transcript in wanted.values()}) > 1
     assert len({transcript.num_steps for transcript in wanted.values()}) > 1
-    assert len({transcript.text for transcript in wanted.values()}) > 5
+    assert len({transcript.text for transcript in wanted.values()}) > 4
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
