@@ -139,8 +139,8 @@ class Census:
         monkeypatch.setattr(owner, method, run)
 
     def count(self):
-        encoded = [item for item in gc.get_objects() if type(item) is EncodedSegment]
-        storages = {own.keys_values[0][0].untyped_storage() for own in encoded if own.keys_values}
+        encoded = [item for item in gc.get_objects() if type(item) is EncodedSegment and item.keys_values]
+        storages = {own.keys_values[0][0].untyped_storage() for own in encoded}
         prompts = [storage for storage in storages if storage.nbytes() == encoded[0].keys_values[0][0].nbytes]
         self.most = max(self.most, len({storage.data_ptr() for storage in prompts}))
 
