@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgasr.commands.arguments import check_output_file, names
+from dgasr.commands.arguments import DEFAULTS, check_output_file, names
+from dgasr.commands.serve import STEP_COUNTS
 
 if TYPE_CHECKING:
     from dgasr.model.presets import AsrConfig
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         card = write_card(options.folder, options.name, options.licence, licences, options.figures, commit)
         sys.stdout.write(f"{card}: written. Read it before you publish.\n")
     elif options.action == "space":
-        write_space(options.endpoint, options.out, options.language)
+        write_space(options.endpoint, options.out, options.language, STEP_COUNTS, DEFAULTS.max_steps)
         sys.stdout.write(f"{options.out}: push it as a Space, or `pip install -r requirements.txt && python app.py`.\n")
     else:
         sys.stdout.write(f"published: {publish(options.folder, options.to)}\n")

@@ -1,6 +1,6 @@
 """Scores of a set of utterances: texts in, word and character edits out, and the rates they come to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,19 +53,23 @@ class ScoredUtterance:
 
 def word_edits(utterance: ScoredUtterance, normalizer: str) -> EditCounts:
     """Count word edits of one utterance; characters are the words of languages without spaces."""
-    reference = normalise(utterance.reference, utterance.language, normalizer)
-    if normalizer == "leaderboard" and not reference:
-        return EditCounts()
-    return count_edits(reference, normalise(utterance.hypothesis, utterance.language, normalizer))
+    return _edits(utterance, normalizer, lambda words: words)
 
 
 def character_edits(utterance: ScoredUtterance, normalizer: str) -> EditCounts:
     """Count character edits of one utterance; a space between words is a character, as in jiwer."""
-    gap = "" if has_no_spaces(utterance.language) else " "
-    reference = gap.join(normalise(utterance.reference, utterance.language, normalizer))
+    return _edits(utterance, normalizer, ("" if has_no_spaces(utterance.language) else " ").join)
+
+
+def _edits(
+    utterance: ScoredUtterance, normalizer: str, units: Callable[[tuple[str, ...]], Sequence[str]]
+) -> EditCounts:
+    reference, hypothesis = (
+        units(normalise(text, utterance.language, normalizer)) for text in (utterance.reference, utterance.hypothesis)
+    )
     if normalizer == "leaderboard" and not reference:
         return EditCounts()
-    return count_edits(reference, gap.join(normalise(utterance.hypothesis, utterance.language, normalizer)))
+    return count_edits(reference, hypothesis)
 
 
 def summarise(utterances: Sequence[ScoredUtterance], normalizer: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import os
 from page import STYLE, THEME, build_page, watch_endpoint
 
 watch = watch_endpoint(os.environ.get("DGASR_ENDPOINT", {endpoint!r}), os.environ.get("DGASR_TOKEN", ""))
-page = build_page(watch, {languages!r}, (1, 2, 4, 8, 16), 8, "")
+page = build_page(watch, {languages!r}, {step_counts!r}, {default_steps}, "")
 
 if __name__ == "__main__":
     page.launch(css=STYLE, theme=THEME, ssr_mode=False, footer_links=[])
@@ -33,13 +33,17 @@ Speech to text by a diffusion decoder, shown as it settles. The work is done at 
 """
 
 
-def write_space(endpoint: str, folder: Path, languages: tuple[str, ...]) -> None:
+def write_space(
+    endpoint: str, folder: Path, languages: tuple[str, ...], step_counts: tuple[int, ...], default_steps: int
+) -> None:
     """Write the folder.
 
     Args:
         endpoint: address of `dgasr serve`.
         folder: that is not there yet.
         languages: codes to choose from, the first one being the default.
+        step_counts: denoising steps to choose from.
+        default_steps: of these, what is chosen at first.
 
     Raises:
         ConfigError: no such address, or the folder is there already.
@@ -51,7 +55,9 @@ def write_space(endpoint: str, folder: Path, languages: tuple[str, ...]) -> None
         raise ConfigError(f"--out {folder}: is there already. Name another folder, or remove it.")
     folder.mkdir(parents=True)
     texts = {
-        "app.py": APP.format(endpoint=endpoint, languages=languages),
+        "app.py": APP.format(
+            endpoint=endpoint, languages=languages, step_counts=step_counts, default_steps=default_steps
+        ),
         "page.py": Path(__file__).with_name("page.py").read_text(encoding="utf-8"),
         "requirements.txt": "\n".join(REQUIREMENTS) + "\n",
         "README.md": CARD.format(endpoint=endpoint),

@@ -27,7 +27,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from dgasr.features import FeatureConfig, log_mel
 from dgasr.model.projector import Projector
 from tools.base.fast import COMPUTE_DTYPE, MULTIPLIES_BFLOAT16
-from tools.base.optimizer import PartsOptimizer
+from tools.base.optimizer import PartsOptimizer, rate_share
 from tools.base.sizes import BLANK_ID, WINDOW_S, WINDOW_SAMPLES, num_frozen, projector_config
 from tools.base.speech import AUGMENTATION, IGNORED, PackedWindows, Speech
 
@@ -234,12 +234,7 @@ def main() -> None:
     ear.train()
     warmup, means, began = 200, np.zeros(3), time.time()
     for step in range(first, options.steps):
-        share = (
-            (step + 1) / warmup
-            if step < warmup
-            else 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, options.steps - warmup)))
-        )
-        optimizer.set_share(max(share, 0.02))
+        optimizer.set_share(rate_share(step, warmup, options.steps))
         torch.manual_seed(options.seed * 1_000_003 + step)
         features, ids, letters, labels = next(loader)
         with torch.no_grad():

@@ -30,6 +30,7 @@ from dgasr.training.batches import Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, backbone_losses
 from tools.base.fast import Masters, cast_parameters, compile_elementwise
+from tools.base.optimizer import rate_share
 from tools.base.sizes import BLANK_ID, base_config, load_gemma
 from tools.base.vocabulary import SPECIAL_TOKENS, is_spoken_form, plain
 
@@ -275,13 +276,8 @@ def main() -> None:
     log, warmup, means, began = (options.out / "text.jsonl").open("a"), 300, {}, time.time()
     model.train()
     for step in range(first, options.steps):
-        share = (
-            (step + 1) / warmup
-            if step < warmup
-            else 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, options.steps - warmup)))
-        )
         for group in optimizer.param_groups:
-            group["lr"] = float(options.rate * max(share, 0.02))  # a number of NumPy's could not be loaded again
+            group["lr"] = options.rate * rate_share(step, warmup, options.steps)
         found = train.losses(step, noise)
         sum(found.values()).backward()
         norm = masters.take_gradients(1.0)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -29,7 +28,7 @@ from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, batch_losses
 from tools.base.ear import Ear, trained
 from tools.base.fast import COMPUTE_DTYPE, Masters, cast_parameters, compile_elementwise
-from tools.base.optimizer import PartsOptimizer
+from tools.base.optimizer import PartsOptimizer, rate_share
 from tools.base.sizes import WINDOW_FRAMES, WINDOW_S, base_config, load_gemma, num_frozen
 from tools.base.speech import AUGMENTATION, PackedWindows, Speech
 from tools.base.text import SimulatedEar, backbone_weights, read_sentences
@@ -171,9 +170,7 @@ def main() -> None:
     log, warmup, means, began = (options.out / "together.jsonl").open("a"), 100, dict[str, float](), time.time()
     model.train()
     for step in range(first, options.steps):
-        cosine = 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, options.steps - warmup)))
-        share = (step + 1) / warmup if step < warmup else cosine
-        optimizer.set_share(max(share, 0.02))
+        optimizer.set_share(rate_share(step, warmup, options.steps))
         torch.manual_seed(options.seed * 1_000_003 + step)
         found = losses(step)
         total = found.pop("total", None)
