@@ -14,6 +14,7 @@ BENCHMARKS = {
     "gpu": "all that a GPU has to show, with a page; goes on where it was stopped (40 minutes there, 1 on a CPU)",
     "parity": "canvases and logits beside transformers' generate, on the published structure in small",
     "load": "`dgasr serve` under many clients at once: latencies, throughput, texts, memory (minutes)",
+    "edges": "where speech between digital silence is said to begin and end (minutes)",
     "segmentation": "where recordings are cut, and what is taken for silence, by each method (minutes)",
     "sql": "every view over a million segments (minutes)",
 }
