@@ -99,6 +99,21 @@ def greedy(
     return scan.ids, scan.top_logit - scan.log_partition
 
 
+@torch.no_grad()
+def vocabulary_log_probs(hidden: Tensor, weight: Tensor, softcap: float) -> Tensor:
+    """Compute the log-probabilities of the whole vocabulary, for the few rows where that may be held.
+
+    Args:
+        hidden: states before the head.  [..., hidden]
+        weight: output embedding.  [vocab, hidden]
+        softcap: bound of the logits' absolute value, > 0.
+
+    Returns:
+        Natural logarithms, float32.  [..., vocab]
+    """
+    return _logits(hidden, weight, softcap, 0, None).log_softmax(dim=-1)
+
+
 class _LogPartition(torch.autograd.Function):
     """The streamed logsumexp; saves the inputs and its own result, nothing of the vocabulary's width."""
 

@@ -14,11 +14,11 @@ from dgasr.alignment.flags import flag_segment
 from dgasr.alignment.words import WordTokens, align_words, loudness, segment_confidence
 from dgasr.device import fetch, upload
 from dgasr.model.asr import AsrModel
-from dgasr.model.head import greedy
 from dgasr.prompt import Tokenizer
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript
-from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder, aligned_log_probs, prompt_cache
+from dgasr.transcriber.causal import greedy_texts
+from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder, aligned_log_probs
 
 
 def read_transcript(
@@ -103,29 +103,3 @@ def transcribe_autoregressively(
     while batch := list(islice(source, batch_size)):
         for encoded, (ids, probabilities) in zip(batch, greedy_texts(model, recipe, batch), strict=True):
             yield _read(model, recipe, encoded, ids, probabilities, num_steps=len(ids) + 1)
-
-
-@torch.no_grad()
-def greedy_texts(
-    model: AsrModel, recipe: Recipe, batch: Sequence[EncodedSegment]
-) -> list[tuple[list[int], list[float]]]:
-    """Let the causal encoder say texts, the likeliest next token each time; ids and probabilities of each segment."""
-    cache = prompt_cache(model, batch)
-    states = torch.stack([encoded.prompt_state for encoded in batch])  # [batch, hidden]
-    texts: list[tuple[list[int], list[float]]] = [([], []) for _ in batch]
-    unfinished = set(range(len(batch)))
-    for _ in range(model.config.canvas.buckets[-1]):
-        ids, log_probs = greedy(states, model.head_weight, model.config.softcap, recipe.decode.vocabulary_chunk)
-        found, sure = fetch([ids, log_probs.exp()])
-        for row in sorted(unfinished):
-            token = int(found[row])
-            if token in model.config.prompt.end_text_ids:
-                unfinished.discard(row)
-            else:
-                texts[row][0].append(token)
-                texts[row][1].append(float(sure[row]))
-        if not unfinished:
-            break
-        embeddings = model.backbone.model.encoder.get_input_embeddings()(ids.unsqueeze(1))
-        states = model.prefill(embeddings, cache)[0][:, -1]
-    return texts

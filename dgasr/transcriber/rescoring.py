@@ -23,8 +23,8 @@ from dgasr.model.ctc_head import TextsToScore, text_log_likelihoods
 from dgasr.model.head import label_logits, log_partition
 from dgasr.prompt import PromptConfig
 from dgasr.recipe import Recipe
+from dgasr.transcriber.causal import joint_texts
 from dgasr.transcriber.encoding import ENCODED_AT_ONCE, CtcText, EncodedSegment, aligned_log_probs, prompt_cache
-from dgasr.transcriber.reading import greedy_texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -106,10 +106,13 @@ class Rescorer:
         recipe: of this model; says whether there is anything to choose.
         num_rows: rows of every batch, or `ENCODED_AT_ONCE` if that is fewer; missing ones are filled up, so that shapes
             never change.
+        is_live: hold nothing back for the causal encoder's batches either, which have the model's `rows_at_once`.
     """
 
-    def __init__(self, model: AsrModel, recipe: Recipe, num_rows: int) -> None:
+    def __init__(self, model: AsrModel, recipe: Recipe, num_rows: int, *, is_live: bool = False) -> None:
         self._model, self._recipe, self._num_rows = model, recipe, min(num_rows, ENCODED_AT_ONCE)
+        self._said_rows = model.rows_at_once or self._num_rows
+        self._said_at_once = 1 if is_live else self._said_rows
 
     def choose(self, canvases: Iterable[Canvas]) -> Iterator[Choice]:
         """Choose, holding back at most a batch of segments whose texts differ.
@@ -121,18 +124,41 @@ class Rescorer:
             One choice for each, in the order in which they are made.
         """
         if self._model.config.reads_causally and self._recipe.rescore == "joint":
-            read = self._settle(map(self._read_causally, canvases), lambda choice: choice)
+            read = self._settle(self._read_causally(canvases), lambda choice: choice)
             yield from self._settle(map(_beside_decoder, read), Choice.made)
         else:
             yield from self._settle(map(decoded, canvases), Choice.made)
 
-    def _read_causally(self, canvas: Canvas) -> Choice:
-        """Let the causal encoder say a text, token after token; CTC's is the alternative."""
-        ((ids, probabilities),) = greedy_texts(self._model, self._recipe, [canvas.encoded])
-        labels = upload(torch.tensor(ids).long(), self._model.device)
-        (log_probs,) = fetch([aligned_log_probs(self._model, canvas.encoded, labels)])
-        is_cut = len(ids) == self._model.config.canvas.buckets[-1]
-        return replace(decoded(canvas), ids=ids, probabilities=probabilities, log_probs=log_probs, is_cut=is_cut)
+    def _read_causally(self, canvases: Iterable[Canvas]) -> Iterator[Choice]:
+        """Let the causal encoder say texts with CTC's help, token after token; CTC's own are the alternatives."""
+        waiting: list[Choice] = []
+        for choice in map(decoded, canvases):
+            choice.encoded.keep_prompt()  # another segment may enter the row before there are enough
+            waiting.append(choice)
+            del choice  # or its prompt would be held while the next ones are decoded
+            if len(waiting) == self._said_at_once:
+                yield from self._said(waiting)
+                waiting = []
+        if waiting:
+            yield from self._said(waiting)
+
+    def _said(self, choices: list[Choice]) -> list[Choice]:
+        """Put what the causal encoder says in place of the decoder's texts."""
+        batch = [choice.encoded for choice in choices]
+        texts = joint_texts(self._model, [*batch, *[batch[-1]] * (self._said_rows - len(batch))])[: len(batch)]
+        log_probs = fetch(
+            [
+                aligned_log_probs(self._model, encoded, upload(torch.tensor(ids).long(), self._model.device))
+                for encoded, (ids, _) in zip(batch, texts, strict=True)
+            ]
+        )
+        return [
+            replace(
+                choice, ids=ids, probabilities=probabilities, log_probs=own,
+                is_cut=len(ids) == self._model.config.canvas.buckets[-1],
+            )
+            for choice, (ids, probabilities), own in zip(choices, texts, log_probs, strict=True)
+        ]  # fmt: skip
 
     def _settle(self, choices: Iterable[Choice], finish: Callable[[Choice], Choice]) -> Iterator[Choice]:
         """Take the likelier text of each choice; `finish` is done to all that leave together, before the first does."""

@@ -115,7 +115,7 @@ class Transcriber:
         # A CPU's product of the seven tokens of one short text sums in another order than that of three such texts: in
         # batches, a confidence would depend on the batch in its sixth digit.
         rows = 1 if self._is_live or self._model.device.type == "cpu" else self.batch_size
-        chosen = Rescorer(self._model, self._recipe, rows).choose(self._denoise(features))
+        chosen = Rescorer(self._model, self._recipe, rows, is_live=self._is_live).choose(self._denoise(features))
         yield from in_background(self._read, chosen, self.batch_size if waits_for(self._model.device) else 0)
 
     def _denoise(self, features: Iterator[SegmentFeatures | None]) -> Iterator[Canvas]:

@@ -172,7 +172,9 @@ def test_of_three_texts_the_likeliest_is_taken(model, recipe, encoded, canvas, m
         return [torch.tensor([row + [7.0] * (num_tokens - len(row)) for row in own]) for own in said]
 
     monkeypatch.setattr(rescoring, "causal_log_probs", say)
-    monkeypatch.setattr(rescoring, "greedy_texts", lambda model, recipe, batch: [([*CAUSAL], [0.5] * len(CAUSAL))])
+    monkeypatch.setattr(
+        rescoring, "joint_texts", lambda model, batch: [([*CAUSAL], [0.5] * len(CAUSAL)) for _ in batch]
+    )
     monkeypatch.setattr(
         rescoring, "text_log_likelihoods",
         lambda model, asked: [torch.tensor([0.0 for _ in own.texts]) for own in asked],
