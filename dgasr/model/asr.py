@@ -11,12 +11,14 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DiffusionGemmaForBlockDiffusion, WhisperConfig
 from transformers.cache_utils import DynamicCache
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from dgasr.model.backbone import build_backbone
+from dgasr.model.head import greedy
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.model.projector import Projector
 from dgasr.prompt import Tokenizer
@@ -204,18 +206,50 @@ class AsrModel(nn.Module):
         slots = (ids == self.config.prompt.audio_id).unsqueeze(-1)  # [batch, prompt, 1]
         return embeddings.masked_scatter(slots, audio_embeddings.to(embeddings.dtype))
 
-    def prefill(self, embeddings: Tensor, cache: DynamicCache | None = None) -> tuple[Tensor, DynamicCache]:
+    @torch.no_grad()
+    def prompt_positions(self, prompt_ids: Tensor, audio_embeddings: Tensor) -> Tensor:
+        """Number the tokens of prompts, as the backbone's rotary embeddings see them.
+
+        With an `audio_distance`, an audio token is numbered by the pieces that CTC has heard up to it, so that what is
+        said at a place of the canvas was heard the same distance away, wherever it stands and however fast it was said.
+
+        Args:
+            prompt_ids: as in `prompt_embeddings`.
+            audio_embeddings: from `projector`.  [batch, audio tokens, hidden]
+
+        Returns:
+            Positions; the canvas begins at the prompt's length.  [batch or 1, prompt]
+
+        Source:
+            Ours; Paraformer (Gao et al. 2022) aligns a parallel decoder's places with audio for the same reason.
+        """
+        num_tokens = prompt_ids.shape[-1]
+        positions = torch.arange(num_tokens, device=prompt_ids.device).unsqueeze(0)
+        if not self.config.audio_distance:
+            return positions
+        bias = (self.config.blank_id, self.config.blank_bias)
+        heard, _ = greedy(audio_embeddings, self.head_weight, self.config.softcap, len(self.head_weight), bias)
+        begins = (heard != F.pad(heard, (1, 0), value=self.config.blank_id)[:, :-1]) & (heard != self.config.blank_id)
+        places = (begins.cumsum(dim=1) - 1).clamp(min=0) + num_tokens - self.config.audio_distance
+        slots = (prompt_ids == self.config.prompt.audio_id).expand(len(heard), -1)
+        return positions.expand(len(heard), -1).masked_scatter(slots, places)
+
+    def prefill(
+        self, embeddings: Tensor, cache: DynamicCache | None = None, positions: Tensor | None = None
+    ) -> tuple[Tensor, DynamicCache]:
         """Run the backbone's causal encoder.
 
         Args:
             embeddings: prompt, or the continuation of what `cache` holds.  [batch, tokens, hidden]
             cache: filled by an earlier call; extended in place.
+            positions: of the embeddings; `None` continues the cache's length.  [batch or 1, tokens]
 
         Returns:
             Last hidden states and the K/V cache that `decode` reads.  [batch, tokens, hidden]
         """
         output = self.backbone.model.encoder(
             inputs_embeds=embeddings,
+            position_ids=positions,
             past_key_values=cache or DynamicCache(config=self.backbone.config.get_text_config()),
         )
         return output.last_hidden_state, output.past_key_values

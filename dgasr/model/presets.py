@@ -98,6 +98,8 @@ class AsrConfig:
     backbone_family: which modules the backbone's layers have.
     rows_at_once: rows of each product on a CPU, whatever the batch, because the bits of a row depend on their number
         (docs/decisions/0025); 0: all, where they do not.
+    audio_distance: positions from an audio token to the canvas place of the piece that CTC hears in it; 0: audio tokens
+        are numbered one after another, as in the reference, and the decoder has to learn to count (decisions/0026).
     reads_causally: the causal encoder says a text too, token after token, which is chosen from beside the decoder's and
         CTC's; for models whose decoder is not the best reader yet.
     pretrained: Hub ids of frozen parts, `{"encoder": …, "backbone": …}`; empty when weights lie in the model folder.
@@ -118,6 +120,7 @@ class AsrConfig:
     lora: LoraSize = field(default_factory=LoraSize)
     backbone_family: BackboneFamily = "diffusion_gemma"
     rows_at_once: int = 0
+    audio_distance: int = 0
     reads_causally: bool = False
     pretrained: dict[str, str] = field(default_factory=dict)
 

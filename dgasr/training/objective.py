@@ -242,20 +242,23 @@ def backbone_losses(
     Returns:
         The computed losses by their names in `LossWeights`.
     """
-    embeddings = model.prompt_embeddings(prompt_ids, audio)
+    embeddings, numbered = model.prompt_embeddings(prompt_ids, audio), model.prompt_positions(prompt_ids, audio)
     end = batch.text_lengths.unsqueeze(1)
     positions = torch.arange(batch.canvas.shape[1], device=end.device)
     losses: dict[str, Tensor] = {}
     if weights.autoregressive:
         target = model.backbone.model.encoder.get_input_embeddings()(batch.canvas[:, :-1])
-        states, cache = model.prefill(torch.cat([embeddings, target], dim=1))
+        behind = embeddings.shape[1] + positions[:-1].expand(len(numbered), -1)
+        states, cache = model.prefill(
+            torch.cat([embeddings, target], dim=1), positions=torch.cat([numbered, behind], dim=1)
+        )
         states = states[:, embeddings.shape[1] - 1 :]  # [batch, canvas, hidden]: each predicts the token after it
         counted = positions <= end
         nll = _head_loss(model, states[counted], batch.canvas[counted])
         losses["autoregressive"] = nll.mean()
         cache.crop(-target.shape[1])
     else:
-        _, cache = model.prefill(embeddings)
+        _, cache = model.prefill(embeddings, positions=numbered)
     if weights.diffusion:
         losses["diffusion"] = _diffusion(model, batch, cache, weights.pad, noise, generator)
     return losses

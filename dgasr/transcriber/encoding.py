@@ -133,7 +133,10 @@ class SegmentEncoder:
         """Encode at most `batch_size` segments; the device is waited for once."""
         model = self._model
         frames, audio_embeddings = self.hear([*batch, *[batch[-1]] * (self.batch_size - len(batch))])
-        prompt_states, cache = model.prefill(model.prompt_embeddings(self.prompt_ids, audio_embeddings))
+        prompt_states, cache = model.prefill(
+            model.prompt_embeddings(self.prompt_ids, audio_embeddings),
+            positions=model.prompt_positions(self.prompt_ids, audio_embeddings),
+        )
         layers = keys_values(cache)
         del cache
         prompts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in batch]

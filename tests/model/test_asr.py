@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from transformers.cache_utils import DynamicCache
 
@@ -80,3 +82,29 @@ def test_cropping_a_longer_prefill_gives_the_prompts_own_cache(random_model):
     for (keys, values), (other_keys, other_values) in zip(keys_values(longer), keys_values(plain), strict=True):
         assert torch.allclose(keys, other_keys, atol=1e-5)
         assert torch.allclose(values, other_values, atol=1e-5)
+
+
+def test_audio_is_numbered_by_the_pieces_heard_before_it(random_model, monkeypatch):
+    """By the greedy path of CTC, read one token after the other."""
+    distance, ids = 60, prompt(random_model)
+    monkeypatch.setattr(random_model, "config", replace(random_model.config, audio_distance=distance))
+    said = torch.randint(9, 24, (3, 50), generator=torch.Generator().manual_seed(4))
+    blank = random_model.config.blank_id
+    said[torch.rand(said.shape, generator=torch.Generator().manual_seed(5)) < 0.6] = blank
+    said[1] = blank
+    audio = 100 * random_model.head_weight[said]  # so far out that the head reads what was put in
+    positions = random_model.prompt_positions(ids, audio)
+    for row, path in zip(positions.tolist(), said.tolist(), strict=True):
+        pieces, before = 0, blank
+        for place, label in zip(row[2:52], path, strict=True):
+            pieces += label not in (blank, before)
+            before = label
+            assert place == len(ids) - distance + max(pieces - 1, 0)
+        assert [row[0], row[1], row[52]] == [0, 1, 52]
+
+
+def test_without_a_distance_tokens_are_numbered_one_after_another(random_model):
+    ids, audio = prompt(random_model), torch.randn(2, 50, 128)
+    embeddings = random_model.prompt_embeddings(ids, audio)
+    positions = random_model.prompt_positions(ids, audio)
+    assert torch.equal(random_model.prefill(embeddings, positions=positions)[0], random_model.prefill(embeddings)[0])

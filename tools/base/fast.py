@@ -74,10 +74,17 @@ class Masters:
         self.masters = [nn.Parameter(parameter.detach().float()) for parameter in parameters]
 
     def take_gradients(self, clip_norm: float) -> float:
-        """Move the gradients to the masters and clip them; return their norm."""
+        """Move the gradients to the masters, the mean over all processes, and clip them; return their norm."""
         for master, working in zip(self.masters, self._working, strict=True):
             master.grad = None if working.grad is None else working.grad.float()
             working.grad = None
+        if torch.distributed.is_initialized():
+            own = [master.grad for master in self.masters if master.grad is not None]
+            together = torch._utils._flatten_dense_tensors(own)
+            torch.distributed.all_reduce(together)
+            together /= torch.distributed.get_world_size()
+            for gradient, mean in zip(own, torch._utils._unflatten_dense_tensors(together, own), strict=True):
+                gradient.copy_(mean)
         return float(nn.utils.clip_grad_norm_(self.masters, clip_norm))
 
     @torch.no_grad()

@@ -16,6 +16,10 @@ from dgasr.records import SAMPLE_RATE_HZ
 BLANK_ID = 4
 """`<blank>` in `vocabulary.SPECIAL_TOKENS`."""
 
+import os
+AUDIO_DISTANCE = int(os.environ.get('AD','128'))
+"""More than a window has pieces, so that none is numbered behind the canvas's first place."""
+
 WINDOW_S = 15.0
 """Length of a window: 188 audio tokens, as many as the reference has in 30 s."""
 
@@ -75,5 +79,6 @@ def base_config(whisper: WhisperConfig, gemma: Gemma3TextConfig, vocab_size: int
         blank_id=BLANK_ID,
         languages=("en",),
         rows_at_once=4,
+        audio_distance=AUDIO_DISTANCE,
         reads_causally=True,
     )  # fmt: skip

@@ -233,6 +233,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch-tokens", type=int, default=2400)
     parser.add_argument("--rate", type=float, default=1.5e-4)
+    parser.add_argument("--start", type=Path, help="state of a training whose backbone this one begins with")
+    parser.add_argument("--draws", type=int, default=1, help="differently noised canvases of each row")
+    parser.add_argument("--warmup", type=int, default=300)
     parser.add_argument("--held-out", type=int, default=400, help="sentences to validate on, the first ones")
     parser.add_argument("--save-steps", type=int, default=100)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
@@ -263,6 +266,12 @@ def main() -> None:
     cast_parameters(model)
     masters = Masters(list(learning.values()))
     optimizer = torch.optim.AdamW(masters.masters, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    if options.start:
+        stored = torch.load(options.start, weights_only=True, mmap=True)["weights"]
+        with torch.no_grad():
+            for name, master in zip(learning, masters.masters, strict=True):
+                master.copy_(stored[name if name in stored else f"backbone.{name}"])
+        masters.publish()
     state_path, first = options.out / "text.pt", 0
     if state_path.is_file():
         state = torch.load(state_path, weights_only=True)
@@ -272,8 +281,8 @@ def main() -> None:
         masters.publish()
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
-    noise = CanvasNoiseConfig(full_noise=0.3, self_conditioning=0.5)
-    log, warmup, means, began = (options.out / "text.jsonl").open("a"), 300, {}, time.time()
+    noise = CanvasNoiseConfig(full_noise=0.3, self_conditioning=0.5, draws=options.draws)
+    log, warmup, means, began = (options.out / "text.jsonl").open("a"), options.warmup, {}, time.time()
     model.train()
     for step in range(first, options.steps):
         for group in optimizer.param_groups:
@@ -294,7 +303,7 @@ def main() -> None:
         if (step + 1) % options.save_steps == 0 or step + 1 == options.steps:
             model.eval()
             with torch.no_grad():
-                held_out = [validation.losses(10_000_000 + index, noise) for index in range(6)]
+                held_out = [validation.losses(10_000_000 + index, CanvasNoiseConfig(full_noise=0.3, self_conditioning=0.5)) for index in range(6)]
             model.train()
             row = {"step": step + 1, **{f"validation_{n}": round(float(np.mean([h[n].item() for h in held_out])), 3)
                                         for n in held_out[0]}}  # fmt: skip

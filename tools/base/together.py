@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,10 +33,6 @@ from tools.base.optimizer import PartsOptimizer, rate_share
 from tools.base.sizes import WINDOW_FRAMES, WINDOW_S, base_config, load_gemma, num_frozen
 from tools.base.speech import AUGMENTATION, PackedWindows, Speech
 from tools.base.text import SimulatedEar, backbone_weights, read_sentences
-
-TEXT_EVERY = 4
-"""One step in so many is on text alone, so that the language is not forgotten."""
-
 
 def compose(
     gemma_folder: Path, layers: Sequence[int] | None, whisper: Path, vocabulary: Path, ear_state: Path | None
@@ -101,11 +98,19 @@ def main() -> None:
     parser.add_argument("--backbone-rate", type=float, default=1e-4)
     parser.add_argument("--held-out", type=int, default=400, help="sentences that no training reads, the first ones")
     parser.add_argument("--save-steps", type=int, default=100)
+    parser.add_argument("--draws", type=int, default=2, help="differently noised canvases of each row")
+    parser.add_argument("--warmup", type=int, default=100)
+    parser.add_argument("--text-every", type=int, default=4, help="one step in so many is on text alone")
+    parser.add_argument("--frozen-ear", action="store_true", help="only the backbone learns")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bundle", type=Path, help="also write a model folder, after the last step")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    # By torchrun each core has a process of its own, which is quicker than one process of several threads.
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        torch.distributed.init_process_group("gloo")
     torch.manual_seed(options.seed)
     if options.compile:
         compile_elementwise()
@@ -123,6 +128,8 @@ def main() -> None:
         "projector": {f"projector.{n}": p for n, p in model.projector.named_parameters()},
         "backbone": {f"backbone.{n}": p for n, p in backbone_weights(model).items()},
     }
+    if options.frozen_ear:
+        groups = {"backbone": groups["backbone"]}
     for group in groups.values():
         for parameter in group.values():
             parameter.requires_grad_(True)
@@ -150,28 +157,30 @@ def main() -> None:
     )
     loader = iter(
         torch.utils.data.DataLoader(
-            SpeechBatches(windows, model, options.steps), batch_size=None, num_workers=1, prefetch_factor=4,
-            sampler=range(first, options.steps), worker_init_fn=lambda _: torch.set_num_threads(1),
+            SpeechBatches(windows, model, world * options.steps), batch_size=None, num_workers=1, prefetch_factor=4,
+            sampler=range(world * first + rank, world * options.steps, world), worker_init_fn=lambda _: torch.set_num_threads(1),
         )
     )  # fmt: skip
     sentences = SimulatedEar(model, tokenizer, read_sentences(options.text)[options.held_out :], 1200, options.seed + 7)
     prompt = build_prompt(model.tokenizer, model.config.prompt, model.config.num_audio_tokens, "en")
     prompt_ids = torch.tensor(prompt.ids)
     weights = LossWeights(diffusion=1.0, autoregressive=1.0, ctc=0.5, frame=0.05, pad=0.2)
-    noise = CanvasNoiseConfig(full_noise=0.35, self_conditioning=0.5)
+    if options.frozen_ear:
+        weights = replace(weights, ctc=0.0, frame=0.0)
+    noise = CanvasNoiseConfig(full_noise=0.35, self_conditioning=0.5, draws=options.draws)
 
     def losses(step: int) -> dict[str, Tensor]:
-        batch = next(loader)  # drawn at each step, so that batches keep their numbers
-        if step % TEXT_EVERY == TEXT_EVERY - 1:
-            return {f"text_{name}": loss for name, loss in sentences.losses(step, noise).items()}
-        generator = torch.Generator().manual_seed(options.seed * 7919 + step)
+        batch, number = next(loader), world * step + rank  # drawn at each step, so that batches keep their numbers
+        if step % options.text_every == options.text_every - 1:
+            return {f"text_{name}": loss for name, loss in sentences.losses(number, noise).items()}
+        generator = torch.Generator().manual_seed(options.seed * 7919 + number)
         return batch_losses(model, batch, prompt_ids, weights, noise, generator)
 
-    log, warmup, means, began = (options.out / "together.jsonl").open("a"), 100, dict[str, float](), time.time()
+    log, warmup, means, began = (options.out / "together.jsonl").open("a"), options.warmup, dict[str, float](), time.time()
     model.train()
     for step in range(first, options.steps):
         optimizer.set_share(rate_share(step, warmup, options.steps))
-        torch.manual_seed(options.seed * 1_000_003 + step)
+        torch.manual_seed(options.seed * 1_000_003 + world * step + rank)
         found = losses(step)
         total = found.pop("total", None)
         (sum(found.values()) if total is None else total).backward()
@@ -180,17 +189,17 @@ def main() -> None:
         masters.publish()
         for name, loss in found.items():
             means[name] = 0.97 * means.get(name, loss.item()) + 0.03 * loss.item()
-        if (step + 1) % 20 == 0:
+        if (step + 1) % 20 == 0 and rank == 0:
             row = {"step": step + 1, **{n: round(v, 3) for n, v in means.items()}, "norm": round(norm, 2),
                    "s_per_step": round((time.time() - began) / (step + 1 - first), 2)}  # fmt: skip
             log.write(json.dumps(row) + "\n")
             log.flush()
             print(row, flush=True)
-        if (step + 1) % options.save_steps == 0 or step + 1 == options.steps:
+        if rank == 0 and ((step + 1) % options.save_steps == 0 or step + 1 == options.steps):
             state = {"step": step + 1, "weights": by_name, "optimizer": optimizer.state_dict()}
             torch.save(state, state_path.with_suffix(".partial"))
             os.replace(state_path.with_suffix(".partial"), state_path)
-    if options.bundle:
+    if options.bundle and rank == 0:
         model.float()
         with torch.no_grad():
             for name, parameter in learning.items():
