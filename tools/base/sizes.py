@@ -16,8 +16,7 @@ from dgasr.records import SAMPLE_RATE_HZ
 BLANK_ID = 4
 """`<blank>` in `vocabulary.SPECIAL_TOKENS`."""
 
-import os
-AUDIO_DISTANCE = int(os.environ.get('AD','128'))
+AUDIO_DISTANCE = 128
 """More than a window has pieces, so that none is numbered behind the canvas's first place."""
 
 WINDOW_S = 15.0

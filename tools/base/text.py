@@ -11,7 +11,7 @@ import lzma
 import os
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +155,14 @@ def backbone_weights(model: AsrModel) -> dict[str, nn.Parameter]:
     return {n: p for n, p in model.backbone.named_parameters() if "embed" not in n and "lm_head" not in n}
 
 
+def load_backbone(model: AsrModel, state: Path) -> None:
+    """Put the backbone of a training of this stage or of `together` into a model, in place."""
+    stored = torch.load(state, weights_only=True, mmap=True)["weights"]
+    with torch.no_grad():
+        for name, parameter in backbone_weights(model).items():
+            parameter.copy_(stored[name] if name in stored else stored[f"backbone.{name}"])
+
+
 class SimulatedEar:
     """Losses of the backbone on sentences behind simulated audio embeddings.
 
@@ -253,6 +261,8 @@ def main() -> None:
     model = AsrModel(base_config(whisper, gemma.config, len(rows)), prompt_tokenizer)
     load_gemma3(model.backbone, gemma, rows)
     del gemma
+    if options.start:
+        load_backbone(model, options.start)
     tokenizer = Tokenizer.from_file(str(options.vocabulary / "tokenizer.json"))
     lines = read_sentences(options.text)
     train, validation = (
@@ -266,12 +276,6 @@ def main() -> None:
     cast_parameters(model)
     masters = Masters(list(learning.values()))
     optimizer = torch.optim.AdamW(masters.masters, lr=options.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    if options.start:
-        stored = torch.load(options.start, weights_only=True, mmap=True)["weights"]
-        with torch.no_grad():
-            for name, master in zip(learning, masters.masters, strict=True):
-                master.copy_(stored[name if name in stored else f"backbone.{name}"])
-        masters.publish()
     state_path, first = options.out / "text.pt", 0
     if state_path.is_file():
         state = torch.load(state_path, weights_only=True)
@@ -282,11 +286,11 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
     noise = CanvasNoiseConfig(full_noise=0.3, self_conditioning=0.5, draws=options.draws)
-    log, warmup, means, began = (options.out / "text.jsonl").open("a"), options.warmup, {}, time.time()
+    log, means, began = (options.out / "text.jsonl").open("a"), dict[str, float](), time.time()
     model.train()
     for step in range(first, options.steps):
         for group in optimizer.param_groups:
-            group["lr"] = options.rate * rate_share(step, warmup, options.steps)
+            group["lr"] = options.rate * rate_share(step, options.warmup, options.steps)
         found = train.losses(step, noise)
         sum(found.values()).backward()
         norm = masters.take_gradients(1.0)
@@ -303,7 +307,8 @@ def main() -> None:
         if (step + 1) % options.save_steps == 0 or step + 1 == options.steps:
             model.eval()
             with torch.no_grad():
-                held_out = [validation.losses(10_000_000 + index, CanvasNoiseConfig(full_noise=0.3, self_conditioning=0.5)) for index in range(6)]
+                once = replace(noise, draws=1)
+                held_out = [validation.losses(10_000_000 + index, once) for index in range(6)]
             model.train()
             row = {"step": step + 1, **{f"validation_{n}": round(float(np.mean([h[n].item() for h in held_out])), 3)
                                         for n in held_out[0]}}  # fmt: skip

@@ -32,7 +32,8 @@ from tools.base.fast import COMPUTE_DTYPE, Masters, cast_parameters, compile_ele
 from tools.base.optimizer import PartsOptimizer, rate_share
 from tools.base.sizes import WINDOW_FRAMES, WINDOW_S, base_config, load_gemma, num_frozen
 from tools.base.speech import AUGMENTATION, PackedWindows, Speech
-from tools.base.text import SimulatedEar, backbone_weights, read_sentences
+from tools.base.text import SimulatedEar, backbone_weights, load_backbone, read_sentences
+
 
 def compose(
     gemma_folder: Path, layers: Sequence[int] | None, whisper: Path, vocabulary: Path, ear_state: Path | None
@@ -86,7 +87,9 @@ def main() -> None:
     parser.add_argument("--gemma", type=Path, required=True)
     parser.add_argument("--vocabulary", type=Path, required=True)
     parser.add_argument("--ear", type=Path, required=True, help="ear.pt")
-    parser.add_argument("--backbone", type=Path, required=True, help="text.pt")
+    parser.add_argument(
+        "--backbone", type=Path, required=True, help="text.pt, or the state of an earlier such training"
+    )
     parser.add_argument("--train", type=Path, nargs="+", required=True, help="manifests")
     parser.add_argument("--text", type=Path, nargs="+", required=True)
     parser.add_argument("--cache", type=Path, required=True)
@@ -115,10 +118,7 @@ def main() -> None:
     if options.compile:
         compile_elementwise()
     model = compose(options.gemma, options.layers, options.whisper, options.vocabulary, options.ear)
-    stored = torch.load(options.backbone, weights_only=True)["weights"]
-    with torch.no_grad():
-        for name, parameter in backbone_weights(model).items():
-            parameter.copy_(stored[name])
+    load_backbone(model, options.backbone)
     model.requires_grad_(False)
     model.encoder.config._attn_implementation = "eager"  # as the ear: a CPU's fused attention is slow backwards
     layers = range(num_frozen(WhisperConfig.from_pretrained(options.whisper)), len(model.encoder.layers))
@@ -158,7 +158,8 @@ def main() -> None:
     loader = iter(
         torch.utils.data.DataLoader(
             SpeechBatches(windows, model, world * options.steps), batch_size=None, num_workers=1, prefetch_factor=4,
-            sampler=range(world * first + rank, world * options.steps, world), worker_init_fn=lambda _: torch.set_num_threads(1),
+            sampler=range(world * first + rank, world * options.steps, world),
+            worker_init_fn=lambda _: torch.set_num_threads(1),
         )
     )  # fmt: skip
     sentences = SimulatedEar(model, tokenizer, read_sentences(options.text)[options.held_out :], 1200, options.seed + 7)
@@ -176,10 +177,15 @@ def main() -> None:
         generator = torch.Generator().manual_seed(options.seed * 7919 + number)
         return batch_losses(model, batch, prompt_ids, weights, noise, generator)
 
-    log, warmup, means, began = (options.out / "together.jsonl").open("a"), options.warmup, dict[str, float](), time.time()
+    log, warmup, means, began = (
+        (options.out / "together.jsonl").open("a"),
+        options.warmup,
+        dict[str, float](),
+        time.time(),
+    )
     model.train()
     for step in range(first, options.steps):
-        optimizer.set_share(rate_share(step, warmup, options.steps))
+        optimizer.set_share(rate_share(step, options.warmup, options.steps))
         torch.manual_seed(options.seed * 1_000_003 + world * step + rank)
         found = losses(step)
         total = found.pop("total", None)
