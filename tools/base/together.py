@@ -177,12 +177,7 @@ def main() -> None:
         generator = torch.Generator().manual_seed(options.seed * 7919 + number)
         return batch_losses(model, batch, prompt_ids, weights, noise, generator)
 
-    log, warmup, means, began = (
-        (options.out / "together.jsonl").open("a"),
-        options.warmup,
-        dict[str, float](),
-        time.time(),
-    )
+    log, means, began = (options.out / "together.jsonl").open("a"), dict[str, float](), time.time()
     model.train()
     for step in range(first, options.steps):
         optimizer.set_share(rate_share(step, options.warmup, options.steps))
