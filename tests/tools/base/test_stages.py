@@ -67,14 +67,21 @@ def parts(tmp_path_factory):
 
 
 def command(stage, *arguments):
-    return [sys.executable, "-W", "ignore", "-m", f"tools.base.{stage}", *map(str, arguments)]
+    if stage == "reading":  # as `make` has it: a process for each core
+        launch = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tools.base.together")
+    else:
+        launch = (f"tools.base.{stage}",)
+    return [sys.executable, "-W", "ignore", "-m", *launch, *map(str, arguments)]
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def run(stage, *arguments):
-    """Run a stage to its end in this process, which has torch loaded, with as many threads as one that is killed."""
+    """Run a stage to its end with as many threads as one that is killed; in this process, which has torch loaded."""
+    if stage == "reading":
+        subprocess.run(command(stage, *arguments), cwd=ROOT, env=ENVIRONMENT, check=True)
+        return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -86,21 +93,27 @@ def run(stage, *arguments):
 
 
 def arguments_of(stage, parts, out):
+    both = ["--train", parts / "train.jsonl", "--cache", parts / "cache", "--whisper", parts / "whisper",
+            "--ear", parts / "ear" / "ear.pt", "--batch-windows", 2, "--text", parts / "en.txt.xz", "--held-out", 4,
+            "--text-every", 4]  # fmt: skip
     own = {
         "ear": ["--train", parts / "train.jsonl", "--validation", parts / "train.jsonl", "--cache", parts / "cache",
                 "--whisper", parts / "whisper", "--batch-windows", 2, "--frame-steps", 4],
         "text": ["--text", parts / "en.txt.xz", "--held-out", 4, "--batch-tokens", 200],
-        "together": ["--train", parts / "train.jsonl", "--cache", parts / "cache", "--whisper", parts / "whisper",
-                     "--ear", parts / "ear" / "ear.pt", "--backbone", parts / "text" / "text.pt", "--batch-windows", 2,
-                     "--text", parts / "en.txt.xz", "--held-out", 4, "--bundle", out / "model"],
+        "reading": [*both, "--backbone", parts / "text" / "text.pt", "--frozen-ear"],
+        "together": [*both, "--backbone", parts / "reading" / "together.pt", "--bundle", out / "model"],
     }[stage]  # fmt: skip
     common = ["--gemma", parts / "gemma", "--vocabulary", parts / "vocabulary", "--save-steps", 2, "--steps", 5]
     backbone = [] if stage == "ear" else ["--no-compile", "--layers", 0, 2]
     return [out, *own, *common, *backbone]
 
 
+def state_of(stage, out):
+    return out / ("together.pt" if stage == "reading" else f"{stage}.pt")
+
+
 def kill_after_first_state(stage, parts, out):
-    state = out / f"{stage}.pt"
+    state = state_of(stage, out)
     process = subprocess.Popen(
         command(stage, *arguments_of(stage, parts, out)), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, start_new_session=True,
@@ -114,13 +127,13 @@ def kill_after_first_state(stage, parts, out):
 
 @pytest.mark.slow
 def test_killed_stages_go_on_to_the_weights_of_stages_that_were_not(parts, tmp_path):
-    for stage in ("ear", "text", "together"):
+    for stage in ("ear", "text", "reading", "together"):
         undisturbed = parts / stage
         run(stage, *arguments_of(stage, parts, undisturbed))
         killed = tmp_path / stage
         kill_after_first_state(stage, parts, killed)
         run(stage, *arguments_of(stage, parts, killed))
-        expected, found = (torch.load(folder / f"{stage}.pt", weights_only=True) for folder in (undisturbed, killed))
+        expected, found = (torch.load(state_of(stage, folder), weights_only=True) for folder in (undisturbed, killed))
         assert expected["step"] == found["step"] == 5
         assert expected["weights"].keys() == found["weights"].keys()
         for name, tensor in expected["weights"].items():
