@@ -33,7 +33,14 @@ def unique_tensors(model: AsrModel) -> dict[str, Tensor]:
     return tensors
 
 
-def save_model(model: AsrModel, folder: Path, dtype: torch.dtype = torch.float32, *, by_part: bool = False) -> None:
+def save_model(
+    model: AsrModel,
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    by_part: bool = False,
+    coarse: tuple[str, ...] = (),
+) -> None:
     """Write config and weights; the tokenizer is copied by whoever has it.
 
     Args:
@@ -42,12 +49,13 @@ def save_model(model: AsrModel, folder: Path, dtype: torch.dtype = torch.float32
         dtype: type of the stored floating-point weights; `int8` stores matrices in 8 bits with a scale for each row,
             and the rest in float32.
         by_part: write one file for each of `PART_FILES` in place of one for all.
+        coarse: beginnings of names whose matrices use 7 of the 8 bits: an eighth less in a compressed history.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder / CONFIG_FILE)
     tensors: dict[str, Tensor] = {}
     for name, tensor in unique_tensors(model).items():
-        tensors |= _stored(name, tensor.detach().cpu(), dtype)
+        tensors |= _stored(name, tensor.detach().cpu(), dtype, 63 if name.startswith(coarse) else 127)
     files = PART_FILES if by_part else {"": WEIGHTS_FILE}
     for part, file in files.items():
         partial = folder / (file + ".partial")
@@ -55,13 +63,13 @@ def save_model(model: AsrModel, folder: Path, dtype: torch.dtype = torch.float32
         os.replace(partial, folder / file)
 
 
-def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype, levels: int) -> dict[str, Tensor]:
     if not tensor.is_floating_point() or (dtype == torch.int8 and tensor.dim() < 2):
         return {name: tensor.contiguous()}
     if dtype != torch.int8:
         return {name: tensor.to(dtype).contiguous()}
     rows = tensor.float().flatten(1)
-    scales = (rows.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)  # [rows]
+    scales = (rows.abs().amax(dim=1) / levels).clamp(min=torch.finfo(torch.float32).tiny)  # [rows]
     narrow = (rows / scales[:, None]).round().to(torch.int8)
     return {name: narrow.view(tensor.shape).contiguous(), name + SCALES: scales}
 

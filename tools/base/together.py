@@ -205,7 +205,8 @@ def main() -> None:
         with torch.no_grad():
             for name, parameter in learning.items():
                 parameter.copy_(by_name[name])
-        save_model(model, options.bundle, torch.int8, by_part=True)
+        # The encoder keeps its bits: its frozen half is then in the history already.
+        save_model(model, options.bundle, torch.int8, by_part=True, coarse=("backbone.", "projector."))
         shutil.copy(options.vocabulary / "tokenizer.json", options.bundle / "tokenizer.json")
 
 
