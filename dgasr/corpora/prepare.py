@@ -102,7 +102,7 @@ def prepare(
     summary = Summary(
         name=name,
         num_clips=len(used),
-        hours=round(sum(row["duration_s"] for row in used) / 3600, 3),
+        hours=round(sum(row["duration_s"] for row in used) / 3600, 6),
         num_speakers=len({row["speaker"] for row in used if row["speaker"]}),
         lengths=_lengths([row["duration_s"] for row in used]),
         refused=dict(sorted(Counter(row["reason"] for row in refused).items())),
