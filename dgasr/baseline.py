@@ -1,9 +1,10 @@
-"""Systems that a model is measured beside, on the same utterances: faster-whisper, or pocketsphinx.
+"""Systems that a model is measured beside, on the same utterances: Whisper by two libraries, or pocketsphinx.
 
-faster-whisper decodes greedily, int8, on as many threads; pocketsphinx has its own US English models. Each gets the
-waveform from the project's own reader, so that all systems get the same samples, and reading counts in every time. What
-is not used: beams, sampling at rising temperatures, voice activity detection, the text before. All of these could make
-it better or slower; greedy decoding is the setting that the comparison is agreed on.
+faster-whisper decodes greedily, int8, on as many threads; transformers' Whisper likewise, in float32; pocketsphinx has
+its own US English models. Each gets the waveform from the project's own reader, so that all systems get the same
+samples, and reading counts in every time. What is not used: beams, sampling at rising temperatures, voice activity
+detection, the text before. All of these could make it better or slower; greedy decoding is the setting that the
+comparison is agreed on.
 """
 
 import time
@@ -26,11 +27,11 @@ from dgasr.training.manifests import Utterance, num_samples
 if TYPE_CHECKING:
     import numpy as np
 
-PREFIX = "faster-whisper:"
-"""What `--baseline` and `--model` put before the folder of a model in CTranslate2's format."""
+WEIGHTS = {"faster-whisper": "model.bin", "whisper": "model.safetensors"}
+"""Systems that `--baseline` and `--model` name with a folder, `KIND:DIR`, and the file that no such folder lacks."""
 
 POCKETSPHINX = "pocketsphinx"
-"""Name of the other system."""
+"""The system that needs none."""
 
 FRAMES_PER_SECOND = 100
 """Of pocketsphinx's word times."""
@@ -44,7 +45,7 @@ class Baseline:
     """A loaded system."""
 
     model: Any
-    """A `faster_whisper.WhisperModel`, or what has its interface."""
+    """A `faster_whisper.WhisperModel`, or what has of its interface what is used here."""
     has_words: bool
     """Whether word times and confidences are asked for; they cost time, so that speed is compared without."""
     name: str = "faster-whisper"
@@ -57,12 +58,8 @@ class PocketSphinx:
     supported_languages = ("en",)
 
     def __init__(self) -> None:
-        try:
-            from pocketsphinx import Decoder
-        except ImportError as error:
-            raise ConfigError(
-                f"{POCKETSPHINX}: is not installed ({error}). Run `pip install 'dgasr[baseline]'`."
-            ) from error
+        from pocketsphinx import Decoder
+
         self._decoder = Decoder(samprate=SAMPLE_RATE_HZ, loglevel="FATAL")
 
     def transcribe(self, waveform: "np.ndarray", **_: object) -> tuple[list[Any], None]:
@@ -83,43 +80,74 @@ class PocketSphinx:
         return [SimpleNamespace(text=" ".join(word.word for word in words), words=words)], None
 
 
+class TransformersWhisper:
+    """transformers' own Whisper behind faster-whisper's interface, a window at a time; it gives no word times."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+
+        self._model = WhisperForConditionalGeneration.from_pretrained(folder, local_files_only=True).float().eval()
+        self._features = WhisperFeatureExtractor(feature_size=self._model.config.num_mel_bins)
+        self._tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True)
+        languages = getattr(self._model.generation_config, "lang_to_id", None)  # `<|en|>` → id
+        self._is_multilingual = languages is not None
+        self.supported_languages = tuple(name.strip("<|>") for name in languages or ("en",))
+
+    def transcribe(self, waveform: "np.ndarray", *, language: str, **_: object) -> tuple[list[Any], None]:
+        """Recognise an utterance, [samples]; a segment for each window of it."""
+        asked = {"language": language, "task": "transcribe"} if self._is_multilingual else {}
+        segments = []
+        for start in range(0, len(waveform), WINDOW_SAMPLES):
+            window = waveform[start : start + WINDOW_SAMPLES]
+            features = self._features(window, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt").input_features
+            ids = self._model.generate(features, num_beams=1, do_sample=False, **asked)[0]
+            segments.append(SimpleNamespace(text=self._tokenizer.decode(ids, skip_special_tokens=True), words=None))
+        return segments, None
+
+
 def is_baseline(name: str) -> bool:
     """Tell whether the name of a model asks for one of these systems."""
-    return name == POCKETSPHINX or name.startswith(PREFIX)
+    kind, colon, _ = name.partition(":")
+    return name == POCKETSPHINX or (bool(colon) and kind in WEIGHTS)
 
 
 def load_baseline(name: str, *, num_threads: int, has_words: bool = False) -> Baseline:
-    """Load faster-whisper, int8 on the CPU, or pocketsphinx.
+    """Load one of these systems for the CPU.
 
     Args:
-        name: `faster-whisper:DIR`, with the folder of a Whisper model in CTranslate2's format, or `pocketsphinx`.
-        num_threads: threads it may use, as many as the model beside it; pocketsphinx uses one.
+        name: `faster-whisper:DIR` or `whisper:DIR`, with the folder of a Whisper model in the format of CTranslate2 or
+            transformers, or `pocketsphinx`.
+        num_threads: threads that faster-whisper may use, as many as the model beside it; torch has its own setting, and
+            pocketsphinx uses one.
         has_words: whether word times and confidences are asked for.
 
     Raises:
-        ConfigError: another name, no such folder, a folder without a model, or faster-whisper is not installed.
+        ConfigError: another name, no such folder, a folder without a model, or what it needs is not installed.
     """
-    if name == POCKETSPHINX:
-        return Baseline(model=PocketSphinx(), has_words=has_words, name=POCKETSPHINX)
-    folder = Path(name.removeprefix(PREFIX))
-    if not is_baseline(name) or not (folder / "model.bin").is_file():
+    kind, _, path = name.partition(":")
+    folder = Path(path)
+    if not is_baseline(name) or not (kind == POCKETSPHINX or (folder / WEIGHTS[kind]).is_file()):
         raise ConfigError(
-            f"{name}: no baseline. Write {PREFIX}DIR, with the folder that holds model.bin, config.json and "
-            "tokenizer.json of a Whisper model in CTranslate2's format, or pocketsphinx."
+            f"{name}: no baseline. Write faster-whisper:DIR, with the folder that holds model.bin, config.json and "
+            "tokenizer.json of a Whisper model in CTranslate2's format, whisper:DIR, with model.safetensors, "
+            f"config.json and tokenizer.json as transformers has them, or {POCKETSPHINX}."
         )
     try:
-        from faster_whisper import WhisperModel
+        return Baseline(model=_load(kind, folder, num_threads), has_words=has_words, name=kind)
     except ImportError as error:
-        raise ConfigError(
-            f"{name}: faster-whisper is not installed ({error}). Run `pip install 'dgasr[baseline]'`."
-        ) from error
-    try:
-        model = WhisperModel(
-            str(folder), device="cpu", compute_type="int8", cpu_threads=num_threads, local_files_only=True
-        )
+        raise ConfigError(f"{name}: {kind} is not installed ({error}). Run `pip install 'dgasr[baseline]'`.") from error
     except Exception as error:  # CTranslate2 and tokenizers raise RuntimeError, ValueError and bare Exception
-        raise ConfigError(f"{name}: cannot be loaded ({error}). Give a folder that faster-whisper can read.") from error
-    return Baseline(model=model, has_words=has_words)
+        raise ConfigError(f"{name}: cannot be loaded ({error}). Give a folder that {kind} can read.") from error
+
+
+def _load(kind: str, folder: Path, num_threads: int) -> Any:
+    if kind == POCKETSPHINX:
+        return PocketSphinx()
+    if kind == "whisper":
+        return TransformersWhisper(folder)
+    from faster_whisper import WhisperModel
+
+    return WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=num_threads, local_files_only=True)
 
 
 def evaluate_baseline(

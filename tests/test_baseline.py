@@ -1,8 +1,7 @@
-"""faster-whisper as a baseline: with a stand-in for the model, and with Whisper base itself where it is installed."""
+"""Systems to be measured beside: with stand-ins for their models, and with Whisper base itself where it lies."""
 
 import os
 import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -13,7 +12,8 @@ from dgasr.baseline import POCKETSPHINX, Baseline, evaluate_baseline, is_baselin
 from dgasr.errors import ConfigError
 from dgasr.training.manifests import Utterance
 
-WHISPER = Path(os.environ.get("DGASR_WHISPER_CT2", "/root/parts/whisper-ct2"))
+MODELS = {"faster-whisper": "DGASR_WHISPER_CT2", "whisper": "DGASR_WHISPER"}
+"""Variables that name a folder of Whisper base."""
 
 
 class Model:
@@ -115,10 +115,11 @@ def test_broken_audio_counts_as_deleted_words(said, tmp_path):
 
 
 def test_the_name_says_which_system_and_where():
-    assert [is_baseline(name) for name in ("faster-whisper:/models/base", "tiny", "base")] == [True, False, False]
+    assert all(is_baseline(name) for name in ("faster-whisper:/models/base", "whisper:base", "pocketsphinx"))
+    assert not any(is_baseline(name) for name in ("tiny", "base", "whisper", "other:base"))
 
 
-@pytest.mark.parametrize("name", ["faster-whisper:/nowhere", "whisper:/models", "tiny"])
+@pytest.mark.parametrize("name", ["faster-whisper:/nowhere", "whisper:/nowhere", "tiny"])
 def test_a_folder_without_a_model_is_refused_with_what_to_write(name):
     with pytest.raises(ConfigError, match="Write faster-whisper:DIR"):
         load_baseline(name, num_threads=1)
@@ -181,11 +182,61 @@ def test_a_model_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
         load_baseline(f"faster-whisper:{tmp_path}", num_threads=1)
 
 
+class Whisper:
+    """transformers' model, feature extractor and tokenizer in one: the text of a window is how long it is."""
+
+    config, generation_config = SimpleNamespace(num_mel_bins=80), SimpleNamespace(lang_to_id={"<|en|>": 1, "<|de|>": 2})
+
+    def __init__(self, feature_size=80):
+        self.asked = []
+
+    @classmethod
+    def from_pretrained(cls, folder, local_files_only):
+        assert local_files_only
+        return cls()
+
+    def float(self):
+        return self
+
+    eval = float
+
+    def __call__(self, waveform, sampling_rate, return_tensors):
+        return SimpleNamespace(input_features=len(waveform) / sampling_rate)
+
+    def generate(self, features, **asked):
+        self.asked.append(asked)
+        return [features]
+
+    def decode(self, ids, skip_special_tokens):
+        return f" {ids:g} s"
+
+
+def test_transformers_whisper_hears_a_window_at_a_time_in_the_language_it_is_asked_for(said, tmp_path, monkeypatch):
+    names = ("WhisperForConditionalGeneration", "WhisperFeatureExtractor", "WhisperTokenizer")
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(**dict.fromkeys(names, Whisper)))
+    (tmp_path / "model.safetensors").touch()
+    baseline = load_baseline(f"whisper:{tmp_path}", num_threads=1)
+    options = {"normalizer": "basic", "metric": "wer", "language": None}
+    evaluation = evaluate_baseline([said(40, language="de")], baseline, **options)
+    assert evaluation.path == "whisper"
+    assert evaluation.utterances[0].hypothesis == "30 s 10 s"
+    assert baseline.model._model.asked[0] == {
+        "num_beams": 1,
+        "do_sample": False,
+        "language": "de",
+        "task": "transcribe",
+    }
+    with pytest.raises(ConfigError, match="xx: no language"):
+        evaluate_baseline([said(2, language="xx")], baseline, **options)
+
+
 @pytest.mark.slow
-def test_whisper_base_hears_jfk(shared_data):
-    pytest.importorskip("faster_whisper")
-    if not (WHISPER / "model.bin").is_file():
-        pytest.skip(f"no Whisper model at {WHISPER}: set DGASR_WHISPER_CT2")
+@pytest.mark.parametrize("kind", MODELS)
+def test_whisper_base_hears_jfk(shared_data, kind):
+    folder = os.environ.get(MODELS[kind])
+    if not folder:
+        pytest.skip(f"{MODELS[kind]} names no folder of Whisper base (../shared/tools/whisper_base.py makes one)")
+    pytest.importorskip(kind.replace("-", "_") if kind != "whisper" else "transformers")
     jfk = Utterance(
         audio_filepath=str(shared_data / "speech" / "jfk.flac"),
         duration=11.0,
@@ -193,11 +244,11 @@ def test_whisper_base_hears_jfk(shared_data):
         "ask what you can do for your country.",
         language="en",
     )
-    plain = load_baseline(f"faster-whisper:{WHISPER}", num_threads=1)
-    with_words = load_baseline(f"faster-whisper:{WHISPER}", num_threads=1, has_words=True)
+    plain = load_baseline(f"{kind}:{folder}", num_threads=1)
+    with_words = load_baseline(f"{kind}:{folder}", num_threads=1, has_words=True)
     options = {"normalizer": "whisper", "metric": "wer", "language": None}
     [heard] = evaluate_baseline([jfk], plain, **options).utterances
     evaluation = evaluate_baseline([jfk], with_words, **options)
     assert evaluation.utterances[0].hypothesis == heard.hypothesis
     assert evaluation.to_json()["wer"] == 0.0
-    assert len(evaluation.utterances[0].hypothesis_words) == 22
+    assert len(evaluation.utterances[0].hypothesis_words) == (22 if kind == "faster-whisper" else 0)

@@ -1,5 +1,6 @@
 """What the documents name is there."""
 
+import argparse
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +13,7 @@ from dgasr.corpora.layouts import CORPORA
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
@@ -80,6 +82,52 @@ def test_commands_on_the_page_on_serving_are_commands():
     assert commands
     for command in commands:
         build_parser().parse_args(shlex.split(command)[1:])
+
+
+def commands_beside_the_reference():
+    """(command, flag, default) of each row in the table; the flag is empty where the row names the command."""
+    table = TRAINING.partition("## Beside the reference")[2].partition("\n## ")[0]
+    command: tuple[str, ...] = ()
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)]
+        if named := re.match(r"`dgasr ([a-z ]+[a-z])", cells[2] if len(cells) > 4 else ""):
+            command = tuple(named[1].split())
+            yield command, "", ""
+        elif flag := re.match(r"`(--[a-z-]+)", cells[2] if len(cells) > 4 else ""):
+            yield command, flag[1], cells[4].split(",")[0]
+
+
+def actions_of(command):
+    parser = build_parser()
+    for name in command:
+        (choices,) = [own.choices for own in parser._actions if isinstance(own, argparse._SubParsersAction)]
+        parser = choices[name]
+    return {flag: action for action in parser._actions for flag in action.option_strings}
+
+
+def test_the_table_beside_the_reference_is_what_the_commands_take():
+    rows = list(commands_beside_the_reference())
+    named = {command: {flag for own, flag, _ in rows if own == command and flag} for command, _, _ in rows}
+    assert {" ".join(command) for command in named} == {
+        "corpora", "train", "evaluate", "serve", "model space", "model probe", "model publish",
+    }  # fmt: skip
+    asked = (
+        "--out --subset --language --download --base --run-name --epochs --batch-size --grad-accum --lr --ar-weight "
+        "--ctc-weight --lora-rank --no-lora --precision --gradient-checkpointing --patience --device --resume --ckpt "
+        "--max-steps --limit --languages --metric --normalizer --baseline --page --to"
+    )
+    assert not set(asked.split()) - set().union(*named.values())
+    for command, flag, default in rows:
+        if not flag:
+            continue
+        action = actions_of(command)[flag]
+        assert action.help, (command, flag)
+        assert action.required or "default" in action.help, (command, flag, action.help)
+        if action.required or default == "required":
+            assert (action.required, default) == (True, "required"), (command, flag)
+        elif action.default not in (None, (), 0, "", False) or default.isdigit():
+            shown = f"{action.default:g}" if isinstance(action.default, float) else str(action.default)
+            assert default == shown, (command, flag)
 
 
 def test_the_page_on_corpora_has_every_kind_reason_and_subset():

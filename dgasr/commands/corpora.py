@@ -31,10 +31,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--subset", type=names, default=(), metavar="NAME,…", help="such as train.clean.100,test.clean or train,dev "
         "(default: all that the kind has)",
     )  # fmt: skip
-    parser.add_argument("--language", type=names, default=(), metavar="CODE,…", help="such as de,fr; what it is in")
-    parser.add_argument("--download", action="store_true", help="fetch it from its publisher first; resumes")
     parser.add_argument(
-        "--max-duration", type=finite_float, default=30.0, metavar="S", help="longer clips are refused (default: 30)"
+        "--language", type=names, default=(), metavar="CODE,…",
+        help="such as de,fr (default: the kind's own where it has one, else to be given)",
+    )  # fmt: skip
+    parser.add_argument("--download", action="store_true", help="fetch it first from its publisher (default: off)")
+    parser.add_argument(
+        "--max-duration", type=finite_float, default=30.0, metavar="S", help="longer clips are refused, s (default: 30)"
     )
     parser.add_argument("--processes", type=positive_int, metavar="N", help="that decode (default: one a core)")
     parser.set_defaults(run=run)

@@ -40,7 +40,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "manifest", type=Path, metavar="MANIFEST", help="JSONL: audio_filepath, duration, text, language"
     )
     weights = parser.add_argument_group("a training run, in place of --model and --adapter")
-    weights.add_argument("--run-name", metavar="NAME", help="of `dgasr train`: score what it came to")
+    weights.add_argument(
+        "--run-name", metavar="NAME", help="of `dgasr train`: score what it came to (default: --model)"
+    )
     weights.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)"
     )
@@ -48,7 +50,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--ckpt", default="final", metavar="final|best|STEP|DIR", help="which of its weights (default: final)"
     )
     parser.add_argument(
-        "--normalizer", choices=("whisper", "basic", "leaderboard"), default="basic", help="default: basic"
+        "--normalizer",
+        choices=("whisper", "basic", "leaderboard"),
+        default="basic",
+        help="what is no error: as Whisper's paper has it; case and punctuation alone; as the Open ASR "
+        "Leaderboard has it (default: basic)",
     )
     parser.add_argument(
         "--metric", choices=("wer", "cer"), default="wer", help="what the table leads with (default: wer)"
@@ -64,31 +70,41 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "and --seed-canvas do not apply",
     )  # fmt: skip
     chosen = parser.add_argument_group("utterances")
-    chosen.add_argument("--languages", type=names, default=(), metavar="CODE,…", help="only these languages' rows")
+    chosen.add_argument(
+        "--languages", type=names, default=(), metavar="CODE,…", help="only these languages' rows (default: all)"
+    )
     chosen.add_argument(
         "--subset", type=names, default=(), metavar="NAME,…",
-        help="only these sets: the field `set`, or its last word, such as test.clean",
+        help="only these sets: the field `set`, or its last word, such as test.clean (default: all)",
     )  # fmt: skip
     chosen.add_argument(
-        "--limit", type=positive_int, default=0, metavar="N", help="at most N utterances, spread over the sets"
+        "--limit",
+        type=positive_int,
+        default=0,
+        metavar="N",
+        help="at most N utterances, spread over the sets (default: all)",
     )
     chosen.add_argument("--skip-missing", action="store_true", help="leave out utterances whose audio is not there")
     beside = parser.add_mutually_exclusive_group()
     beside.add_argument(
-        "--baseline", metavar="faster-whisper:DIR|pocketsphinx",
-        help="also score faster-whisper (int8, greedy, as many threads) or pocketsphinx on the same utterances, "
-        "beside it; with --model in place of --baseline it is scored alone, with word times and confidence",
+        "--baseline", metavar="faster-whisper:DIR|whisper:DIR|pocketsphinx",
+        help="also score faster-whisper (int8, greedy, as many threads), transformers' Whisper (float32, greedy) or "
+        "pocketsphinx on the same utterances, beside it; with --model in place of --baseline it is scored alone, "
+        "with word times and confidence where it has them (default: none)",
     )  # fmt: skip
     beside.add_argument(
         "--against", type=Path, metavar="FILE",
-        help="another run on the same utterances, as --json wrote it: paired bootstrap of both error rates",
+        help="another run on the same utterances, as --json wrote it: paired bootstrap of both error rates "
+        "(default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--latency", type=natural_int, default=20, metavar="N",
         help="transcribe N utterances once more, one by one, for p50 and p95 (default: 20; 0: none)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots and audio to listen to")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write a page with plots and audio (default: none)"
+    )
     parser.add_argument("--lake", type=given_uri, metavar="LAKE", help="also write a row of `evaluations` there")
     parser.add_argument(
         "--worst", type=positive_int, metavar="N", help="also show the N utterances with most errors, word by word"

@@ -1,31 +1,25 @@
 """`dgasr model`: what a model is made of, its card, its way to others, and a page for it."""
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from dgasr.commands.arguments import DEFAULTS, check_output_file, names
+from dgasr.commands.arguments import DEFAULTS, names
+from dgasr.commands.probe import add_arguments, run_probe
 from dgasr.commands.serve import STEP_COUNTS
-
-if TYPE_CHECKING:
-    from dgasr.model.presets import AsrConfig
-
-BATCHES = (1, 4, 16, 64)
-"""Segments at once that memory is told for."""
+from dgasr.errors import ConfigError
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
     parser = commands.add_parser("model", help="look into a model, write its card, publish it, make a Space")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    probe = actions.add_parser("probe", help="say what a model is made of and what it takes; loads no weights")
-    probe.add_argument(
-        "source", metavar="base|tiny|full|DIR", help="preset or folder (adapters: `dgasr adapter inspect`)"
+    add_arguments(
+        actions.add_parser(
+            "probe", help="say what a model or an adapter is made of and takes; loads no model's weights"
+        )
     )
-    probe.add_argument("--json", type=Path, metavar="FILE", help="also write it here")
     card = actions.add_parser("card", help="write README.md beside the weights of a training run")
     card.add_argument("folder", type=Path, metavar="DIR", help="`final` or `best` of a run")
     card.add_argument("--name", required=True, help="of the model, as it will be published")
@@ -40,25 +34,29 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--to", required=True, metavar="hf:OWNER/NAME|FOLDER", help="a Hub repository, or a new folder"
     )
     space = actions.add_parser("space", help="write the page of `dgasr serve --page` as a Hugging Face Space")
-    space.add_argument("endpoint", metavar="URL", help="of `dgasr serve`, which does the work")
+    work = space.add_mutually_exclusive_group(required=True)
+    work.add_argument("endpoint", nargs="?", metavar="URL", help="of `dgasr serve`, which does the work")
+    work.add_argument("--model", metavar="base|tiny|DIR", help="that the Space runs itself (default: none)")
+    space.add_argument("--adapter", type=Path, metavar="FILE.pt|DIR", help="to put on --model; goes along")
     space.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
-    space.add_argument("--language", type=names, default=("en",), metavar="CODE,…", help="to choose from (default: en)")
+    space.add_argument(
+        "--language", type=names, default=("en",), metavar="CODE,…", help="of URL, to choose from (default: en)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what was asked for, and say where it is."""
     from dgasr.publishing import publish, write_card
-    from dgasr.serving.space import write_space
 
     if options.action == "probe":
-        _probe(options)
+        run_probe(options)
     elif options.action == "card":
         licences, commit = dict(options.data), _commit()
         card = write_card(options.folder, options.name, options.licence, licences, options.figures, commit)
         sys.stdout.write(f"{card}: written. Read it before you publish.\n")
     elif options.action == "space":
-        write_space(options.endpoint, options.out, options.language, STEP_COUNTS, DEFAULTS.max_steps)
+        _space(options)
         sys.stdout.write(f"{options.out}: push it as a Space, or `pip install -r requirements.txt && python app.py`.\n")
     else:
         sys.stdout.write(f"published: {publish(options.folder, options.to)}\n")
@@ -84,57 +82,18 @@ def _commit() -> str:
         return ""
 
 
-def _probe(options: argparse.Namespace) -> None:
-    from dgasr.model.identity import identify, read_config
+def _space(options: argparse.Namespace) -> None:
+    from dgasr.model.identity import identify, model_folder
+    from dgasr.serving.space import write_own_space, write_space
 
-    check_output_file("--json", options.json)
-    config = read_config(options.source)
-    figures = _figures(config)
-    figures["digest"] = "" if config.pretrained else identify(options.source)[1].digest
-    for name, value in figures.items():
-        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
-        sys.stdout.write(f"{name:<18} {shown}\n")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-
-
-def _figures(config: "AsrConfig") -> dict[str, Any]:
-    """Count what a configuration builds, without weights."""
-    import torch
-
-    from dgasr.model.asr import AsrModel
-    from dgasr.model.checkpoint import unique_tensors
-    from dgasr.model.presets import ModelIdentity
-    from dgasr.recipe import build_recipe
-    from dgasr.transcriber.memory import peak_bytes
-
-    with torch.device("meta"):
-        tensors = unique_tensors(AsrModel(config))
-    parts = {
-        part: sum(tensor.numel() for name, tensor in tensors.items() if name.startswith(part + "."))
-        for part in ("encoder", "projector", "backbone")
-    }
-    recipe = build_recipe(config, ModelIdentity(name=config.name, digest=""))
-    backbone, width = config.backbone, 2 if config.pretrained else 4
-    figures: dict[str, Any] = {
-        "name": config.name,
-        "languages": ", ".join(config.languages),
-        "parameters": {**parts, "all": sum(parts.values())},
-        "frozen parts": config.pretrained or "none: all weights lie in the folder",
-        "encoder": f"Whisper, {config.encoder['encoder_layers']} layers of {config.encoder['d_model']}, "
-        f"windows of {config.window_samples / 16_000:g} s",
-        "projector": f"{config.num_audio_tokens} audio tokens a window, each of {config.projector.subsampling} frames",
-        "backbone": f"{backbone['num_hidden_layers']} layers of {backbone['hidden_size']}, "
-        f"{backbone['num_experts']} experts, vocabulary {backbone['vocab_size']:,}",
-        "canvas buckets": list(config.canvas.buckets),
-        "LoRA": f"rank {config.lora.rank}, scale {config.lora.scale:g}, on q, k, v, o",
-        "weights GB": round(width * sum(parts.values()) / 1e9, 2),
-        "beside them GB": {str(rows): round(peak_bytes(config, recipe, rows, width) / 1e9, 2) for rows in BATCHES},
-    }
-    if torch.cuda.is_available():
-        free = torch.cuda.mem_get_info()[0] / 1e9
-        fits = [rows for rows in BATCHES if figures["weights GB"] + figures["beside them GB"][str(rows)] < 0.8 * free]
-        figures["this GPU"] = (
-            f"{free:.0f} GB free: {max(fits)} segments at once" if fits else f"{free:.0f} GB: too small"
-        )
-    return figures
+    if options.model is None:
+        if options.adapter:
+            raise ConfigError("--adapter: goes on a model. Give --model, or leave it out.")
+        write_space(options.endpoint, options.out, options.language, STEP_COUNTS, DEFAULTS.max_steps)
+        return
+    if options.adapter and not options.adapter.exists():
+        raise ConfigError(f"--adapter {options.adapter}: not there, and the Space is to hold it. Bring it here first.")
+    config, _ = identify(options.model, str(options.adapter) if options.adapter else None)
+    if config.pretrained:
+        raise ConfigError(f"--model {options.model}: its weights are not in its folder. Serve it, and give the URL.")
+    write_own_space(model_folder(options.model), options.adapter, options.out)

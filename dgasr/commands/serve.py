@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dgasr.serving.live import Watch, Way
-    from dgasr.serving.service import Service
+    from dgasr.serving.service import Service, ServingConfig
+    from dgasr.stages.engine import EngineConfig
 
 STEP_COUNTS = (1, 2, 4, 8, 16)
 """Denoising steps that a request may ask for, beside the server's own."""
@@ -39,7 +40,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine alone)")
     add("--port", type=int, default=8000, metavar="N", help="0 for any that is free (default: %(default)s)")
-    add("--max-bytes", type=positive_int, default=200_000_000, metavar="N", help="of an upload; 413 (default: 200 MB)")
+    add("--max-bytes", type=positive_int, default=200_000_000, metavar="N",
+        help="of an upload, bytes; 413 (default: %(default)s)")  # fmt: skip
     add(
         "--max-waiting",
         type=positive_int,
@@ -47,14 +49,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="N",
         help="segments that may wait; 429 (default: 1000)",
     )
-    add("--timeout", type=finite_float, default=300.0, metavar="S", help="of a request; 504 (default: 300)")
+    add("--timeout", type=finite_float, default=300.0, metavar="S", help="of a request, s; 504 (default: 300)")
     add("--processes", type=positive_int, default=2, metavar="N", help="that read audio side by side (default: 2)")
     add("--token-variable", metavar="NAME", help="environment variable with the token that clients must send")
     add(
         "--allow-url", type=names, default=(), metavar="HOST,…",
         help="hosts that an `audio_url` may name, `*` for all that are public (default: none)",
     )  # fmt: skip
-    add("--page", action="store_true", help="also serve a page for people, on /page (pip install 'dgasr[page]')")
+    add("--page", action="store_true", help="also serve a page, on /page (pip install 'dgasr[page]'; default: off)")
     add("--lake", type=given_uri, metavar="LAKE", help="of --page: search and hear what this lake holds")
     add_reading_arguments(parser)
     add_model_arguments(parser)
@@ -88,22 +90,45 @@ def build(options: argparse.Namespace) -> Any:
     Raises:
         ConfigError: no such model, or no token where one was named.
     """
-    from dataclasses import replace
-
     from dgasr.serving.app import create_app
-    from dgasr.serving.live import LiveTranscriber
-    from dgasr.serving.prepare import Preparer
-    from dgasr.serving.service import Service, ServingConfig
-    from dgasr.stages.engine import load_model, recipe_for
-    from dgasr.transcriber import Transcriber
-    from dgasr.transcriber.memory import fitting_batch_size
+    from dgasr.serving.service import ServingConfig
 
     if options.lake and not options.page:
         raise ConfigError("--lake: is shown on the page. Give --page.")
     token = os.environ.get(options.token_variable or "", "")
     if options.token_variable and not token:
         raise ConfigError(f"--token-variable {options.token_variable}: no such variable, or an empty one. Set it.")
-    config = engine_config(options)
+    limits = ServingConfig(
+        max_bytes=options.max_bytes, timeout_s=options.timeout, token=token, allowed_hosts=options.allow_url
+    )  # fmt: skip
+    service = start_service(
+        engine_config(options), limits, max_waiting=options.max_waiting, processes=options.processes
+    )
+    app = create_app(service, limits)
+    return _with_page(app, service, options, token) if options.page else app
+
+
+def start_service(config: "EngineConfig", limits: "ServingConfig", *, max_waiting: int, processes: int) -> "Service":
+    """Load a model, and start what transcribes and what reads.
+
+    Args:
+        config: model, and how it decodes.
+        limits: of a request.
+        max_waiting: segments that may wait for a row.
+        processes: that read audio side by side.
+
+    Raises:
+        ConfigError: no such model.
+    """
+    from dataclasses import replace
+
+    from dgasr.serving.live import LiveTranscriber
+    from dgasr.serving.prepare import Preparer
+    from dgasr.serving.service import Service
+    from dgasr.stages.engine import load_model, recipe_for
+    from dgasr.transcriber import Transcriber
+    from dgasr.transcriber.memory import fitting_batch_size
+
     model = load_model(config)
     languages = model.config.languages if config.language is None else (config.language,)
     first = recipe_for(model, replace(config, language=languages[0]))
@@ -121,15 +146,10 @@ def build(options: argparse.Namespace) -> Any:
         text = list(takewhile(lambda own: own[0] not in ends, zip(ids.tolist(), log_probabilities, strict=True)))
         return [(model.tokenizer.decode([token]), round(math.exp(likely), 3)) for token, likely in text]
 
-    limits = ServingConfig(
-        max_bytes=options.max_bytes, timeout_s=options.timeout, token=token, allowed_hosts=options.allow_url
-    )  # fmt: skip
-    live = LiveTranscriber(lambda *asked: transcriber_of(*asked), options.max_waiting)
-    preparer = Preparer(first, options.processes)
+    live = LiveTranscriber(lambda *asked: transcriber_of(*asked), max_waiting)
     step_counts = (*sorted(set(STEP_COUNTS) - {config.max_steps}), config.max_steps)
-    service = Service(live, preparer, languages, step_counts, spell, limits)
-    app = create_app(live, preparer, service, model.identity.name, limits)
-    return _with_page(app, service, options, token) if options.page else app
+    preparer = Preparer(first, processes)
+    return Service(model.identity.name, live, preparer, languages, step_counts, spell, limits)
 
 
 def _with_page(app: Any, service: "Service", options: argparse.Namespace, token: str) -> Any:

@@ -20,9 +20,18 @@ if TYPE_CHECKING:
     from dgasr.training.settings import TrainConfig
     from dgasr.training.trainer import Sample
 
+LOSSES = (
+    ("diffusion", "of the denoiser", 1.0), ("ar", "token after token", 1.0), ("ctc", "of the projector's output", 1.0),
+    ("frame", "of the words' known times", 0.0),
+)  # fmt: skip
+"""Flag, what it weighs, and its default."""
+
 PARTS = ("encoder", "projector", "backbone")
 
-PRESETS = ("tiny", "full")
+PRESETS = {
+    "reference": {"epochs": 10, "batch_size": 3, "grad_accum": 4, "lr": 5e-4, "ar_weight": 1.0, "ctc_weight": 1.0},
+}
+"""Recipes by name: what flags are where nobody gives them."""
 
 NUM_SAMPLES = 4
 """Validation utterances that each look transcribes."""
@@ -33,9 +42,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "train",
         help="train projector and LoRA, or all of a small model, on manifests",
-        description="Without flags this is the reference's recipe: 10 epochs, batches of 3, 4 of them a step, peak "
-        "learning rate 5e-4, all three losses alike. Killed, the same command goes on exactly there. On several GPUs: "
-        "`torchrun --nproc-per-node N -m dgasr.cli train …`.",
+        description="Killed, the same command goes on exactly there. On several GPUs: `torchrun --nproc-per-node N -m "
+        "dgasr.cli train …`.",
     )
     add = parser.add_argument
     add("manifests", nargs="+", type=Path, metavar="MANIFEST", help="JSONL; one named twice counts twice")
@@ -43,49 +51,53 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
     add("--validation", type=Path, metavar="MANIFEST", help="its losses say which weights are `best`; also samples")
     add("--calibration", type=Path, metavar="MANIFEST", help="training data with `words`, to correct word edges")
-    add("--resume", action="store_true", help="refuse to begin: there must be a run to go on with")
+    add("--resume", action="store_true", help="there must be a run to go on with (default: go on, or begin)")
     start = parser.add_argument_group("first weights").add_argument
-    start("--base", default="tiny", metavar="tiny|full|DIR", help="weights to go on from (default: tiny)")
+    start("--base", default="tiny", metavar="base|tiny|full|DIR", help="weights to go on from (default: tiny)")
     start("--adapter", metavar="DIR|HUB_ID", help="projector and LoRA to go on from")
     start(
         "--lora-rank", type=positive_int, metavar="N", help="of LoRA on q, k, v, o (default: the base's); alpha is 2 N"
     )
-    start("--no-lora", action="store_true", help="train the backbone itself, of a base that is small enough")
+    start("--no-lora", action="store_true", help="train the backbone of a small base itself (default: LoRA)")
     start("--freeze", type=_parts, default=(), metavar="PARTS", help=f"of {','.join(PARTS)}, comma-separated")
     learn = parser.add_argument_group("learning").add_argument
-    learn("--epochs", type=positive_int, default=10, metavar="N", help="each utterance once an epoch (default: 10)")
-    learn("--steps", type=positive_int, metavar="N", help="optimizer steps, in place of --epochs")
-    learn("--lr", type=finite_float, default=5e-4, metavar="X", help="peak learning rate (default: 5e-4)")
-    learn("--warmup-steps", type=natural_int, default=50, metavar="N", help="default: 50")
-    learn("--batch-size", type=positive_int, default=3, metavar="N", help="utterances (default: 3)")
     learn(
-        "--grad-accum", type=positive_int, default=4, metavar="N", help="batches a step of all processes (default: 4)"
-    )
+        "--preset", choices=PRESETS, default="reference",
+        help="what these flags are where they are not given (default: reference, the reference's recipe: 10 epochs, "
+        "batches of 3, 4 of them a step, peak learning rate 5e-4, all three losses alike)",
+    )  # fmt: skip
+    learn("--epochs", type=positive_int, metavar="N", help="each utterance once an epoch (default: %(default)s)")
+    learn("--steps", type=positive_int, metavar="N", help="optimizer steps, in place of --epochs")
+    learn("--lr", type=finite_float, metavar="X", help="peak learning rate (default: %(default)s)")
+    learn("--warmup-steps", type=natural_int, default=50, metavar="N", help="default: 50")
+    learn("--batch-size", type=positive_int, metavar="N", help="utterances (default: %(default)s)")
+    learn("--grad-accum", type=positive_int, metavar="N", help="batches a step of all processes (default: %(default)s)")
     learn(
         "--max-join", type=positive_int, default=1, metavar="N",
         help="join up to N utterances of a speaker; rows are then drawn at random (default: 1)",
     )  # fmt: skip
     learn("--augment", type=finite_float, default=0.5, metavar="X", help="augmentation strength, 0 to 1 (default: 0.5)")
-    for name, default in (("diffusion", 1.0), ("ar", 1.0), ("ctc", 1.0), ("frame", 0.0)):
-        learn(f"--{name}-weight", type=finite_float, default=default, metavar="X", help=f"default: {default:g}")
+    for name, loss, default in LOSSES:
+        learn(f"--{name}-weight", type=finite_float, default=default, metavar="X",
+              help=f"of the loss {loss}, a factor (default: %(default)s)")  # fmt: skip
     learn("--weight-decay", type=finite_float, default=0.01, metavar="X", help="default: 0.01")
     learn("--clip-norm", type=finite_float, default=2.0, metavar="X", help="of the gradient (default: 2)")
     learn("--patience", type=natural_int, default=0, metavar="N", help="end after N looks at --validation without a "
           "better loss (default: 0, never)")  # fmt: skip
     group = parser.add_argument_group("run").add_argument
     group("--precision", choices=("fp32", "bf16"), default="fp32", help="of products (default: fp32)")
-    group("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
+    group("--gradient-checkpointing", action="store_true", help="less memory, a third more time (default: off)")
     group("--seed", type=int, default=0, metavar="N", help="default: 0")
     group("--checkpoint-steps", type=positive_int, default=250, metavar="N", help="default: 250")
     group("--validation-steps", type=positive_int, default=250, metavar="N", help="default: 250")
     group("--workers", type=natural_int, default=1, metavar="N", help="processes that make batches (default: 1)")
     group("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, **PRESETS["reference"])
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, with a progress bar when a person is looking."""
-    from dgasr.model.identity import model_folder
+    from dgasr.model.identity import BUNDLED, model_folder
     from dgasr.training.manifests import read_manifest
     from dgasr.training.run import StartConfig, starting_model, train_run
     from dgasr.training.settings import RunConfig
@@ -105,10 +117,11 @@ def run(options: argparse.Namespace) -> int:
     config = _config(options, train)
     device = choose_device(options.device)
     _use(device)
+    is_preset = options.base in (*BUNDLED, "full")
     name = options.base if options.base == "full" else str(model_folder(options.base))
     lora = None if options.no_lora or options.adapter else _lora(options, name)
     model = starting_model(StartConfig(model=name, adapter=options.adapter, lora=lora, device=str(device)))
-    base = options.base if options.base in PRESETS else str(Path(name).resolve())
+    base = options.base if is_preset else str(Path(name).resolve())
     settings = RunConfig(
         out=out, base=base, checkpoint_steps=options.checkpoint_steps,
         validation_steps=options.validation_steps, workers=options.workers, shows_progress=sys.stderr.isatty(),

@@ -13,7 +13,6 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from dgasr.serving.live import LiveTranscriber
-from dgasr.serving.prepare import Preparer
 from dgasr.serving.service import Service, ServingConfig
 
 PAGE = "/page"
@@ -43,27 +42,22 @@ class _Metrics:
         waiting.set_function(lambda: live.num_waiting)
 
 
-def create_app(
-    live: LiveTranscriber, preparer: Preparer, service: Service, model: str, config: ServingConfig
-) -> FastAPI:
+def create_app(service: Service, config: ServingConfig) -> FastAPI:
     """Build the app around a model that is loaded.
 
     Args:
-        live: transcribes; closed with the app.
-        preparer: reads audio; closed with the app.
-        service: answers requests with both.
-        model: its name, for clients that ask.
+        service: answers requests; what transcribes and reads for it is closed with the app.
         config: limits.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(live.close)
-        await asyncio.to_thread(preparer.close)
+        await asyncio.to_thread(service.live.close)
+        await asyncio.to_thread(service.preparer.close)
 
     app = FastAPI(title="dgasr", description="Transcription by a diffusion decoder.", lifespan=lifespan)
-    metrics = _Metrics(live)
+    metrics = _Metrics(service.live)
 
     @app.middleware("http")
     async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -101,7 +95,7 @@ def create_app(
 
     @app.get("/ready", response_class=PlainTextResponse, summary="Whether it takes requests")
     async def ready() -> str:
-        if live.is_closed:
+        if service.live.is_closed:
             raise HTTPException(503, "shutting down")
         return "ok"
 
@@ -111,7 +105,7 @@ def create_app(
 
     @app.get("/v1/models", summary="The one model, as OpenAI lists its own")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": model, "object": "model", "created": 0, "owned_by": "dgasr"}]}
+        return {"object": "list", "data": [{"id": service.model, "object": "model", "created": 0, "owned_by": "dgasr"}]}
 
     @app.post("/transcribe", summary="Raw bytes of any container, multipart `file`, or JSON with `audio_url`")
     async def transcribe(

@@ -4,9 +4,9 @@ Every name is resolved once, all of its addresses are looked at, and the connect
 that answers differently the second time leads nowhere. So it is after each redirect.
 """
 
+import asyncio
 import ipaddress
 import socket
-import time
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -25,7 +25,7 @@ class TooLargeError(FetchError):
     """There is more behind the address than is allowed."""
 
 
-def fetch_audio(url: str, path: Path, allowed_hosts: tuple[str, ...], max_bytes: int, timeout_s: float) -> None:
+async def fetch_audio(url: str, path: Path, allowed_hosts: tuple[str, ...], max_bytes: int, timeout_s: float) -> None:
     """Fetch audio into a file.
 
     Args:
@@ -39,18 +39,21 @@ def fetch_audio(url: str, path: Path, allowed_hosts: tuple[str, ...], max_bytes:
         FetchError: the address is refused, or does not answer with audio in time.
         TooLargeError: it is more than allowed.
     """
-    deadline = time.monotonic() + timeout_s
-    for _ in range(MAX_REDIRECTS + 1):
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        if parts.scheme not in ("http", "https") or not host or parts.username or parts.password:
-            raise FetchError(f"audio_url {url!r}: give an http or https address without a user.")
-        if "*" not in allowed_hosts and host not in allowed_hosts:
-            raise FetchError(f"audio_url: {host} is not among the hosts that this server may ask.")
-        location = _get(url, host, public_address(host, _port(url)), path, max_bytes, deadline)
-        if location is None:
-            return
-        url = urljoin(url, location)
+    try:
+        async with asyncio.timeout(timeout_s):  # of all of it: a server may also drop its headers byte by byte
+            for _ in range(MAX_REDIRECTS + 1):
+                parts = urlsplit(url)
+                host = parts.hostname or ""
+                if parts.scheme not in ("http", "https") or not host or parts.username or parts.password:
+                    raise FetchError(f"audio_url {url!r}: give an http or https address without a user.")
+                if "*" not in allowed_hosts and host not in allowed_hosts:
+                    raise FetchError(f"audio_url: {host} is not among the hosts that this server may ask.")
+                location = await _get(url, host, await public_address(host, _port(url)), path, max_bytes)
+                if location is None:
+                    return
+                url = urljoin(url, location)
+    except TimeoutError as error:
+        raise FetchError(f"audio_url: {host} takes too long.") from error
     raise FetchError(f"audio_url: more than {MAX_REDIRECTS} redirects.")
 
 
@@ -62,7 +65,7 @@ def _port(url: str) -> int:
         raise FetchError(f"audio_url: {error}.") from error
 
 
-def public_address(host: str, port: int) -> str:
+async def public_address(host: str, port: int) -> str:
     """Resolve a name to an address that is safe to ask.
 
     Raises:
@@ -70,7 +73,8 @@ def public_address(host: str, port: int) -> str:
             or one of these in IPv6's clothes.
     """
     try:
-        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = [str(entry[4][0]) for entry in entries]
     except (OSError, UnicodeError) as error:
         raise FetchError(f"audio_url: {host} does not resolve ({error}).") from error
     if not found or not all(is_public(address) for address in found):
@@ -78,24 +82,28 @@ def public_address(host: str, port: int) -> str:
     return found[0]
 
 
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""Addresses of IPv4 in the last 32 bits, for machines that have IPv6 alone."""
+
+
 def is_public(address: str) -> bool:
     """Tell whether anybody on the internet could ask this address."""
     own = ipaddress.ip_address(address.split("%")[0])
     mapped = getattr(own, "ipv4_mapped", None) or getattr(own, "sixtofour", None)
     teredo = getattr(own, "teredo", None)
-    inside = [own, *([mapped] if mapped else []), *(teredo or ())]
+    behind = [ipaddress.IPv4Address(int(own) & 0xFFFFFFFF)] if own in NAT64 else []
+    inside = [own, *behind, *([mapped] if mapped else []), *(teredo or ())]
     return all(part.is_global and not part.is_multicast for part in inside)
 
 
-def _get(url: str, host: str, address: str, path: Path, max_bytes: int, deadline: float) -> str | None:
+async def _get(url: str, host: str, address: str, path: Path, max_bytes: int) -> str | None:
     """Ask one address; write the answer to the file, or return where it redirects to."""
     shown = f"[{address}]" if ":" in address else address
     pinned = httpx.URL(url).copy_with(host=address)
     headers = {"Host": urlsplit(url).netloc, "Accept-Encoding": "identity", "User-Agent": "dgasr"}
-    left_s = max(0.1, deadline - time.monotonic())
     try:
-        with (
-            httpx.Client(timeout=left_s, trust_env=False) as client,
+        async with (
+            httpx.AsyncClient(timeout=None, trust_env=False) as client,  # whoever calls bounds the time
             client.stream("GET", pinned, headers=headers, extensions={"sni_hostname": host}) as response,
         ):
             if response.is_redirect:
@@ -104,19 +112,17 @@ def _get(url: str, host: str, address: str, path: Path, max_bytes: int, deadline
                 raise FetchError(f"audio_url: {host} answers {response.status_code}.")
             if int(response.headers.get("Content-Length") or 0) > max_bytes:
                 raise TooLargeError(f"audio_url: more than {max_bytes:,} bytes.")
-            _write(response, path, max_bytes, deadline)
+            await _write(response, path, max_bytes)
             return None
     except (httpx.HTTPError, KeyError, ValueError) as error:
         raise FetchError(f"audio_url: {host} ({shown}) gives nothing ({error or type(error).__name__}).") from error
 
 
-def _write(response: httpx.Response, path: Path, max_bytes: int, deadline: float) -> None:
+async def _write(response: httpx.Response, path: Path, max_bytes: int) -> None:
     count = 0
     with path.open("wb") as file:
-        for block in response.iter_raw():
+        async for block in response.aiter_raw():
             count += len(block)
             if count > max_bytes:
                 raise TooLargeError(f"audio_url: more than {max_bytes:,} bytes.")
-            if time.monotonic() > deadline:
-                raise FetchError("audio_url: its server takes too long.")
-            file.write(block)
+            await asyncio.to_thread(file.write, block)

@@ -80,6 +80,7 @@ class Service:
     """Answers requests; every refusal is an HTTPException.
 
     Args:
+        model: name of what transcribes, for clients that ask.
         live: transcribes.
         preparer: reads audio.
         languages: codes that the model knows, the first one being the default.
@@ -89,10 +90,10 @@ class Service:
     """
 
     def __init__(
-        self, live: LiveTranscriber, preparer: Preparer, languages: tuple[str, ...], step_counts: tuple[int, ...],
-        spell: Spell, config: ServingConfig,
+        self, model: str, live: LiveTranscriber, preparer: Preparer, languages: tuple[str, ...],
+        step_counts: tuple[int, ...], spell: Spell, config: ServingConfig,
     ) -> None:  # fmt: skip
-        self._live, self._preparer = live, preparer
+        self.model, self.live, self.preparer = model, live, preparer
         self.languages, self.step_counts = languages, step_counts
         self._spell, self._config = spell, config
 
@@ -224,7 +225,7 @@ class Service:
             raise _refusal(403, "audio_url: this server fetches nothing. Send the audio itself.", "audio_url")
         limits = (self._config.allowed_hosts, self._config.max_bytes, self._config.timeout_s)
         try:
-            await asyncio.to_thread(fetch_audio, fields["audio_url"], path, *limits)
+            await fetch_audio(fields["audio_url"], path, *limits)
         except TooLargeError as error:
             raise self._too_large() from error
         except FetchError as error:
@@ -245,7 +246,7 @@ class Service:
 
     async def _prepare(self, path: Path) -> Prepared:
         try:
-            return await asyncio.to_thread(self._preparer.prepare, path)
+            return await asyncio.to_thread(self.preparer.prepare, path)
         except (UnknownFormatError, NoAudioStreamError) as error:
             raise _refusal(415, str(error), str(error.reason)) from error
         except TooLongError as error:
@@ -255,7 +256,7 @@ class Service:
 
     def _submit(self, asked: "_Asked", on_step: OnStep | None = None) -> list[Any]:
         try:
-            futures = self._live.submit(asked.way, asked.prepared.spoken, on_step)
+            futures = self.live.submit(asked.way, asked.prepared.spoken, on_step)
             return [asyncio.wrap_future(future) for future in futures]
         except BusyError as error:
             headers = {"Retry-After": str(self._config.retry_after_s)}

@@ -3,16 +3,23 @@
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from dgasr.model.adapter import TARGETS, linear_layers
+from dgasr.model.asr import AsrModel
+from dgasr.model.checkpoint import unique_tensors
+from dgasr.model.presets import full
 from dgasr.training.manifests import Utterance, write_manifest
 from dgasr.transcriber import load
 
@@ -157,8 +164,64 @@ def test_a_probe_counts_without_loading(dgasr, tmp_path):
     model = load("tiny")
     assert figures["parameters"]["all"] == pytest.approx(sum(p.numel() for p in model.parameters()), rel=1e-3)
     assert figures["digest"] == model.identity.digest
-    assert "canvas buckets     [8, 16, 32]" in out
-    code, out, _ = dgasr("model", "probe", "full")
+    assert figures["beside them GB"].keys() == {"canvas 8", "canvas 16", "canvas 32"}
+    shapes = Counter(tuple(own.shape) for own in unique_tensors(model).values())
+    listed = Counter()
+    for own in figures["tensors"]:
+        listed[tuple(own["shape"])] += own["count"]
+    assert listed == shapes
+    assert "    2 x projector.convs.*.weight [128, 128, 3]" in out
+
+
+def test_a_probe_of_the_full_model_gives_the_published_counts(dgasr, tmp_path):
+    code, out, _ = dgasr("model", "probe", "full", "--json", tmp_path / "p.json")
     assert code == 0
     assert "30 layers of 2816, 128 experts" in out
     assert "188 audio tokens" in out
+    figures = json.loads((tmp_path / "p.json").read_text())
+    assert figures["parameters"]["backbone"] == 25_250_986_752  # without vision
+    assert figures["trained"] == {"projector": 19_472_896, "LoRA": 22_978_560, "share": 0.0017}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Shapes of the reference's file: both attention copies, names without prefix, no scale."""
+    config, tensors = full(), {}
+    with torch.device("meta"):
+        model = AsrModel(config)
+    for name, (outputs, inputs) in linear_layers(model).items():
+        if re.fullmatch(TARGETS, name):
+            short = name.replace("model.encoder.language_model.", "encoder.").replace("model.decoder.", "decoder.")
+            tensors[f"{short}.lora_A.weight"] = torch.zeros(()).expand(16, inputs)
+            tensors[f"{short}.lora_B.weight"] = torch.zeros(()).expand(outputs, 16)
+    projector = {name: torch.zeros(()).expand(own.shape) for name, own in model.projector.state_dict().items()}
+    path = tmp_path_factory.mktemp("reference") / "diffusion_asr_small.pt"
+    torch.save({"projector": projector, "lora": tensors}, path)
+    return path
+
+
+def test_a_probe_tells_how_the_references_file_is_built(dgasr, published, tmp_path):
+    code, out, err = dgasr("model", "probe", published, "--json", tmp_path / "p.json")
+    assert code == 0, err
+    figures = json.loads((tmp_path / "p.json").read_text())
+    assert figures["parameters"] == {"projector": 19_472_896, "LoRA": 22_978_560, "all": 42_451_456}
+    assert figures["LoRA"].startswith("rank 16, alpha 32 (taken: the file has none); k_proj, o_proj, q_proj, v_proj of")
+    assert figures["LoRA"].endswith("of encoder and decoder, 230 layers")
+    assert figures["projector"].startswith("3 convolutions of 3, 768 → 1024 → 1024 → 1024 → 2816 → 2816, no norms")
+    assert figures["layout"] == "one file of tensors, projector and LoRA"
+    assert figures["not told"][0] == "LoRA's scale"
+    assert sum(own["count"] for own in figures["tensors"]) == 230 * 2 + 10
+    assert len(figures["digest"]) == 32
+    assert "   30 x lora.model.decoder.layers.*.self_attn.k_proj.lora_A.weight [16, 2816]" in out
+
+
+def test_a_probe_tells_how_a_folder_is_built_and_refuses_what_fits_no_model(dgasr, trained, tmp_path):
+    code, out, _ = dgasr("model", "probe", trained[0], "--model", "tiny")
+    assert code == 0
+    assert "3 convolutions of 3, 96 → 128 → 128 → 128 → 128 → 128, no norms; 8 frames per embedding" in out
+    assert "a folder as PEFT has it" in out
+    assert "k_proj, o_proj, q_proj, v_proj of encoder and decoder" in out
+    code, _, err = dgasr("model", "probe", trained[0])
+    assert (code, "do not fit model full" in err) == (2, True)
+    code, _, err = dgasr("model", "probe", tmp_path)
+    assert (code, "not an adapter" in err) == (2, True)

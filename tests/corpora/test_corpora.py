@@ -74,6 +74,14 @@ def fleurs(root):
     return "train"
 
 
+def unpacked_fleurs(root):
+    fleurs(root)
+    with tarfile.open(root / "data/de_de/audio/train.tar.gz") as tar:
+        tar.extractall(root / "data/de_de/audio", filter="data")
+    (root / "data/de_de/audio/train.tar.gz").unlink()
+    return "train"
+
+
 def voxpopuli(root):
     rows = []
     for name, (duration_s, text, speaker) in CLIPS.items():
@@ -96,6 +104,12 @@ def commonvoice(root):
         put(root / "cv-corpus-21/de/clips" / f"{name}.mp3", sound(duration_s, "MP3"))
         rows.append({"client_id": speaker, "path": f"{name}.mp3", "sentence": text, "up_votes": 2})
     put_table(root / "cv-corpus-21/de/train.tsv", rows)
+    return "train"
+
+
+def packed_commonvoice(root):
+    commonvoice(root)
+    pack(root / "cv-corpus-21-de.tar.gz", root / "cv-corpus-21", "cv-corpus-21")
     return "train"
 
 
@@ -124,6 +138,17 @@ def audio_folder(root):
     return "train"
 
 
+def audio_folder_with_a_table(root):
+    audio_folder(root)
+    rows = [json.loads(line) for line in (root / "train/metadata.jsonl").read_text().splitlines()]
+    (root / "train/metadata.jsonl").unlink()
+    with (root / "train/metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return "train"
+
+
 def own_folder(root):
     for name, (duration_s, text, speaker) in CLIPS.items():
         put(root / speaker / f"{name}.wav", sound(duration_s))
@@ -143,8 +168,9 @@ def nemo(root):
 
 
 LAYOUTS = {
-    librispeech: "librispeech", packed_librispeech: "librispeech", fleurs: "fleurs", voxpopuli: "voxpopuli",
-    voxpopuli_of_the_hub: "voxpopuli", commonvoice: "commonvoice", hub_dataset: "hf", audio_folder: "hf",
+    librispeech: "librispeech", packed_librispeech: "librispeech", fleurs: "fleurs", unpacked_fleurs: "fleurs",
+    voxpopuli: "voxpopuli", voxpopuli_of_the_hub: "voxpopuli", commonvoice: "commonvoice",
+    packed_commonvoice: "commonvoice", hub_dataset: "hf", audio_folder: "hf", audio_folder_with_a_table: "hf",
     own_folder: "folder", nemo: "nemo",
 }  # fmt: skip
 
@@ -163,13 +189,13 @@ def test_clips_texts_speakers_and_hours_are_those_that_were_put_in(make, tmp_pat
     summary, utterances = run(make, tmp_path / "corpus", tmp_path / "out")
     folded = str.lower if LAYOUTS[make] == "librispeech" else str
     assert [u.text for u in utterances] == [folded(text) for _, text, _ in CLIPS.values()]
-    tolerance = 0.06 if make is commonvoice else 1e-3  # MP3 ends on a frame
+    tolerance = 0.06 if LAYOUTS[make] == "commonvoice" else 1e-3  # MP3 ends on a frame
     assert [u.duration for u in utterances] == pytest.approx([length for length, _, _ in CLIPS.values()], abs=tolerance)
     assert {u.language for u in utterances} == {"en" if LAYOUTS[make] == "librispeech" else "de"}
-    if make is not fleurs:  # which does not say who speaks
+    if LAYOUTS[make] != "fleurs":  # which does not say who speaks
         assert [u.speaker for u in utterances] == [speaker for _, _, speaker in CLIPS.values()]
     assert (summary.num_clips, summary.refused) == (3, {})
-    assert summary.hours == pytest.approx(2.25 / 3600, abs=1e-3)
+    assert summary.hours * 3600 == pytest.approx(2.25, abs=3 * tolerance)
     assert json.loads((tmp_path / "out" / f"{summary.name}.summary.json").read_text())["lengths"] == {"0": 3}
 
 
@@ -225,6 +251,46 @@ def test_a_manifests_empty_text_says_that_nobody_speaks_and_a_missing_one_nothin
     summary = prepare("nemo", subset, tmp_path, PrepareConfig(processes=1))
     assert [(u.text, u.duration) for u in read_manifest(tmp_path / "nemo-en-m.jsonl")] == [("", 1.0)]
     assert summary.refused == {"bad_row": 2, "no_text": 1}
+
+
+def test_each_channel_of_a_manifest_is_a_clip_of_its_own(tmp_path):
+    put(tmp_path / "a.wav", sound(1.0))
+    rows = [{"audio_filepath": "a.wav", "text": text, "channel": n} for n, text in enumerate(("one", "two"))]
+    put(tmp_path / "m.jsonl", "\n".join(map(json.dumps, rows)))
+    subset = Subset(source=tmp_path / "m.jsonl", name="m", language="en", work=tmp_path)
+    prepare("nemo", subset, tmp_path, PrepareConfig(processes=1))
+    assert [(u.text, u.channel) for u in read_manifest(tmp_path / "nemo-en-m.jsonl")] == [("one", 0), ("two", 1)]
+
+
+def test_a_stretch_a_language_and_a_file_that_are_not_there_are_listed(tmp_path):
+    put(tmp_path / "a.wav", sound(1.0))
+    (tmp_path / "folder.wav").mkdir()
+    rows = [
+        {"audio_filepath": "a.wav", "text": "one", "lang": "en"},
+        {"audio_filepath": "a.wav", "offset": 0.5, "duration": 0.9, "text": "two", "lang": "en"},
+        {"audio_filepath": "a.wav", "offset": 0.25, "text": "three"},
+        {"audio_filepath": "folder.wav", "text": "four", "lang": "en"},
+    ]
+    put(tmp_path / "m.jsonl", "\n".join(map(json.dumps, rows)))
+    subset = Subset(source=tmp_path / "m.jsonl", name="m", language="", work=tmp_path)
+    summary = prepare("nemo", subset, tmp_path, PrepareConfig(processes=1))
+    assert summary.refused == {"beyond_end": 1, "no_language": 1, "unreadable": 1}
+    assert [u.text for u in read_manifest(tmp_path / "nemo-m.jsonl")] == ["one"]
+
+
+def test_a_member_that_would_be_written_elsewhere_is_listed_and_the_rest_is_used(tmp_path):
+    root, out = tmp_path / "corpus", tmp_path / "out"
+    librispeech(root)
+    with tarfile.open(root / "train-clean-100.tar.gz", "w:gz") as tar:
+        evil = tarfile.TarInfo("../outside.flac")
+        evil.size = 4
+        tar.addfile(evil, io.BytesIO(b"evil"))
+        tar.add(root / "LibriSpeech", "LibriSpeech")
+    shutil.rmtree(root / "LibriSpeech")
+    subset = Subset(source=root, name="train.clean.100", language="en", work=out)
+    summary = prepare("librispeech", subset, out, PrepareConfig(processes=1))
+    assert (summary.num_clips, summary.refused) == (3, {"unsafe_member": 1})
+    assert not list(tmp_path.rglob("outside.flac"))
 
 
 def test_an_interrupted_run_goes_on_and_ends_as_one_that_was_not(tmp_path):

@@ -3,15 +3,24 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from dgasr.cli import main
+from dgasr.model.adapter import add_lora, save_adapter
+from dgasr.model.checkpoint import load_model
+from dgasr.model.identity import model_folder
+from dgasr.model.presets import LoraSize
 from dgasr.samples import SAMPLES
 from dgasr.serving.space import REQUIREMENTS
 from tests.serving.test_serve import MAN, TOKEN, offline, start
@@ -93,6 +102,9 @@ def test_a_file_becomes_words_that_lead_to_their_sound(shown, tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())["text"] == offline(MAN)
     shown.click("#shown summary")
     screenshot(shown, "page-narrow.png")
+    shown.set_viewport_size({"width": 1000, "height": 800})
+    shown.emulate_media(color_scheme="light")
+    screenshot(shown, "page.png")
 
 
 def test_broken_audio_is_told(shown, tmp_path):
@@ -131,7 +143,8 @@ def test_the_page_asks_for_the_servers_token(browser):
     process, address = start("--processes", "1", "--page", "--token-variable", "SERVE_TOKEN")
     try:
         for method, route in (("POST", "upload"), ("GET", "file=/etc/hostname"), ("GET", "info")):
-            assert httpx.request(method, f"{address}/page/gradio_api/{route}").status_code == 401
+            answer = httpx.request(method, f"{address}/page/gradio_api/{route}", timeout=PATIENCE_MS / 1000)
+            assert answer.status_code == 401
         page = browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.goto(f"{address}/page")
@@ -144,16 +157,11 @@ def test_the_page_asks_for_the_servers_token(browser):
         process.kill()
 
 
-def test_a_space_runs_with_what_it_requires_and_asks_its_endpoint(browser, url, tmp_path):
-    assert main(["model", "space", url, "--out", str(tmp_path / "space")]) == 0
-    imported = set()
-    for name in ("app.py", "page.py"):
-        imported |= set(re.findall(r"^(?:from|import) (\w+)", (tmp_path / "space" / name).read_text(), re.MULTILINE))
-    named = {re.match(r"\w+", line)[0] for line in REQUIREMENTS}
-    assert imported - set(sys.stdlib_module_names) == {"page", *named}
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+def page_of(folder: Path, environment: dict[str, str], browser, expected: str) -> None:
+    """Run a Space, and see that its page hears what is expected."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"} | environment
     process = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=tmp_path / "space", env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "app.py"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
     )
     try:
         address = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
@@ -163,10 +171,65 @@ def test_a_space_runs_with_what_it_requires_and_asks_its_endpoint(browser, url, 
         choose(page, MAN)
         page.click("#transcribe")
         page.wait_for_selector("#shown .word")
-        assert " ".join(own.inner_text() for own in page.query_selector_all("#shown .word")) == offline(MAN)
+        assert " ".join(own.inner_text() for own in page.query_selector_all("#shown .word")) == expected
         page.close()
     finally:
-        process.kill()
+        process.terminate()
+        process.wait(60)
+
+
+def test_a_space_runs_with_what_it_requires_and_asks_its_endpoint(browser, url, tmp_path):
+    assert main(["model", "space", url, "--out", str(tmp_path / "space")]) == 0
+    imported = set()
+    for name in ("app.py", "page.py"):
+        imported |= set(re.findall(r"^(?:from|import) (\w+)", (tmp_path / "space" / name).read_text(), re.MULTILINE))
+    assert imported - set(sys.stdlib_module_names) == {"page", *REQUIREMENTS}
+    page_of(tmp_path / "space", {}, browser, offline(MAN))
+
+
+def needed(requirements: Path) -> set[str]:
+    """Name the distributions that a requirements file brings, those that they need among them."""
+    lines = [line for line in requirements.read_text().splitlines() if not line.startswith("--")]
+    found, waiting = set(), [Requirement(line).name for line in lines]
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name not in found:
+            found.add(name)
+            own = map(Requirement, metadata.requires(name) or ())
+            waiting += [one.name for one in own if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return found
+
+
+def test_a_space_with_its_own_model_runs_with_what_it_requires(browser, tmp_path):
+    space, only = tmp_path / "space", tmp_path / "only"
+    assert main(["model", "space", "--model", "tiny", "--out", str(space)]) == 0
+    assert not (space / "dgasr/model/base").exists()
+    assert (space / "silero_vad/LICENSE").is_file()
+    brought = needed(space / "requirements.txt")
+    absent = [module for module, owners in metadata.packages_distributions().items()
+              if not brought & set(map(canonicalize_name, owners))]  # fmt: skip
+    assert {"prefect", "silero_vad", "duckdb"} <= set(absent)
+    absent = sorted(set(absent) - {"silero_vad", "dgasr"})  # of which the Space has its own
+    only.mkdir()
+    # Python reads this file first, in every process.
+    (only / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n")
+    page_of(space, {"PYTHONPATH": str(only)}, browser, offline(MAN))
+
+
+def test_a_space_holds_the_folder_of_its_model_and_its_adapter(tmp_path):
+    shutil.copytree(model_folder("tiny"), tmp_path / "own")
+    torch.manual_seed(0)
+    model = load_model(model_folder("tiny"))
+    add_lora(model, LoraSize(rank=2, alpha=4))
+    save_adapter(model, tmp_path / "lora")
+    space = tmp_path / "space"
+    asked = ["--model", str(tmp_path / "own"), "--adapter", str(tmp_path / "lora"), "--out", str(space)]
+    assert main(["model", "space", *asked]) == 0
+    app = (space / "app.py").read_text()
+    assert "model=str(FOLDER / \"model\"), adapter=str(FOLDER / 'lora')" in app
+    assert (space / "model/config.json").is_file()
+    assert (space / "lora/adapter_config.json").is_file()
+    assert not list(space.glob("dgasr/model/*/config.json"))
 
 
 def test_wrong_requests_are_refused(capsys, tmp_path):
@@ -176,3 +239,7 @@ def test_wrong_requests_are_refused(capsys, tmp_path):
     assert "no address of an endpoint" in capsys.readouterr().err
     assert main(["model", "space", "https://a", "--out", str(tmp_path)]) == 2
     assert "is there already" in capsys.readouterr().err
+    assert main(["model", "space", "https://a", "--adapter", "a", "--out", str(tmp_path / "space")]) == 2
+    assert "Give --model" in capsys.readouterr().err
+    assert main(["model", "space", "--model", "full", "--out", str(tmp_path / "space")]) == 2
+    assert "--adapter" in capsys.readouterr().err
