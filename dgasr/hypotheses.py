@@ -96,7 +96,7 @@ def read_waveform(utterance: Utterance, config: AudioConfig) -> tuple[np.ndarray
     reading = _Reading(number=0, utterance=utterance)
     path = utterance.audio_filepath
     with open(path, "rb") as file:
-        blocks = list(_stretch(open_audio(file, path, config).blocks(), reading))
+        blocks = list(_stretch(open_audio(file, path, utterance.audio(config)).blocks(), reading))
     return np.concatenate(blocks), reading.failure
 
 
@@ -162,7 +162,7 @@ def _all_segments(
 def _segments(reading: _Reading, recipe: Recipe) -> Iterator[SegmentFeatures]:
     path = reading.utterance.audio_filepath
     with open(path, "rb") as file:
-        blocks = _stretch(open_audio(file, path, recipe.audio).blocks(), reading)
+        blocks = _stretch(open_audio(file, path, reading.utterance.audio(recipe.audio)).blocks(), reading)
         for _, features in cut_recording(blocks, reading.recording_id, recipe):
             if features is not None:
                 yield features

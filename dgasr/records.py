@@ -27,10 +27,12 @@ words are spread over the segment by their lengths. `even`: spread likewise, sin
 `none`: no words, so no times."""
 
 UNSPACED = (
-    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    "\uff01-\uff0f\uff1a-\uff20"
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\u2e80-\u2fdf"
+    "\u3000-\u312f\u31f0-\u4dbf\u4e00-\u9fff\ua980-\ua9df\uaa60-\uaa7f\uf900-\ufaff\uff01-\uff0f\uff1a-\uff20"
+    "\uff5f-\uff9f\U00020000-\U0003ffff"
 )
-"""Thai, Lao, Tibetan, Myanmar, Khmer, Kana, Han, and the punctuation of these; for a class of a regular expression."""
+"""Thai, Lao, Tibetan, Myanmar, Khmer, Tai, Balinese, Javanese, Kana, Han, and the punctuation of these; for a class of
+a regular expression."""
 
 _RANGES = [(first, last) for first, last in zip(UNSPACED[::3], UNSPACED[2::3], strict=True)]
 
@@ -156,7 +158,7 @@ class AudioReport:
     num_audio_tracks: int = 1
     """How many it has."""
     cancelled_s: float = 0.0
-    """Time in which the channels would have cancelled each other, so that the loudest was taken."""
+    """Time in which the channels' mean would have cancelled what is said, so that some were turned."""
     channels_differ: bool | None = False
     """Whether the channels hold different voices: transcribe them one by one; `None` where that is done."""
     num_transcripts: int = 1

@@ -205,15 +205,49 @@ def test_a_name_that_is_no_text_does_not_matter(tmp_path):
         assert sum(block.size for block in open_audio(file, recording.uri, AudioConfig()).blocks()) == NOISE.size
 
 
-def test_floats_written_in_units_of_integers_are_brought_into_range(tmp_path):
-    quiet_start = np.concatenate([np.zeros(40_000, np.float32), NOISE])
-    soundfile.write(tmp_path / "right.wav", quiet_start, SAMPLE_RATE_HZ, subtype="FLOAT")
-    soundfile.write(tmp_path / "large.wav", quiet_start * 32768, SAMPLE_RATE_HZ, subtype="FLOAT")
-    waveforms = []
-    for name in ("right.wav", "large.wav"):
-        with (tmp_path / name).open("rb") as file:
-            waveforms.append(np.concatenate(list(open_audio(file, name, AudioConfig(block_values=7000)).blocks())))
-    np.testing.assert_allclose(*waveforms, atol=1e-6)
+@pytest.mark.parametrize("full_scale", [2**15, 2**23, 2**31])
+@pytest.mark.parametrize("name", ["large.wav", "large.mkv"])
+def test_floats_written_in_units_of_integers_are_brought_into_range(tmp_path, name, full_scale):
+    right = np.concatenate([np.zeros(40_000, np.float32), NOISE])
+    if name.endswith("wav"):
+        soundfile.write(tmp_path / name, right * full_scale, SAMPLE_RATE_HZ, subtype="FLOAT")
+    else:
+        with av.open(str(tmp_path / name), "w") as container:
+            stream = container.add_stream("pcm_f32le", rate=SAMPLE_RATE_HZ, layout="mono")
+            for start in range(0, right.size, 1000):
+                samples = (right[None, start : start + 1000] * full_scale).astype(np.float32)
+                frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+                frame.sample_rate, frame.pts = SAMPLE_RATE_HZ, start
+                container.mux(stream.encode(frame))
+    with (tmp_path / name).open("rb") as file:
+        found = np.concatenate(list(open_audio(file, name, AudioConfig(block_values=7000)).blocks()))
+    np.testing.assert_allclose(found, right, atol=1e-6)
+
+
+@pytest.mark.parametrize("is_extensible", [True, False])
+@pytest.mark.parametrize("shift", [0, 8])
+@pytest.mark.parametrize("step", [1, 256])
+def test_24_bits_in_32_are_read_whichever_they_are(file, is_extensible, shift, step):
+    samples = (np.rint(NOISE * 2**23 / step) * step).astype("<i4")
+    form = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE_HZ, 4 * SAMPLE_RATE_HZ, 4, 24)
+    if is_extensible:
+        form = struct.pack("<HHIIHHHHI", 0xFFFE, 1, SAMPLE_RATE_HZ, 4 * SAMPLE_RATE_HZ, 4, 32, 22, 24, 4)
+        form += bytes.fromhex("0100000000001000800000aa00389b71")
+    body = b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", 4 * samples.size)
+    data = (samples << shift).astype("<i4").tobytes()
+    file.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body) + len(data)) + b"WAVE" + body + data)
+    with file.open("rb") as opened:
+        found = np.concatenate(list(open_audio(opened, "a", AudioConfig()).blocks()))
+    np.testing.assert_allclose(found, samples / 2**23, atol=1e-6)
+
+
+def test_whole_numbers_are_units_of_integers_however_quiet_they_begin(file):
+    quiet = np.random.default_rng(1).integers(-3, 4, 2 * SAMPLE_RATE_HZ)
+    right = np.concatenate([quiet, np.rint(NOISE * 32_767)]) / 32_768
+    soundfile.write(file, right * 32_768, SAMPLE_RATE_HZ, subtype="DOUBLE")
+    with file.open("rb") as opened:
+        found = np.concatenate(list(open_audio(opened, "a", AudioConfig()).blocks()))
+    np.testing.assert_allclose(found, right, atol=1e-6)
 
 
 def test_floats_that_leave_their_range_are_rejected(file):

@@ -154,6 +154,14 @@ def test_a_manifest_is_read_back_by_training(tmp_path):
     ]
 
 
+def test_a_manifest_of_channels_is_read_back_channel_by_channel(tmp_path):
+    from dgasr.training.manifests import read_manifest
+
+    (tmp_path / "m.jsonl").write_text(export_manifest(CALL, "/a/x.wav"))
+    found = [(u.text, u.channel, u.audio_track) for u in read_manifest(tmp_path / "m.jsonl")]
+    assert sorted(found) == [("four five", 1, 0), ("one two", 0, 0), ("three", 0, 0)]
+
+
 def test_a_recording_without_text_gives_valid_files():
     silent = [row(0, 0, 5, "")]
     assert (export_txt(silent), export_srt(silent), export_vtt(silent), export_manifest(silent, "x")) == (

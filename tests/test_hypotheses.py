@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -148,6 +149,13 @@ def test_a_clip_longer_than_the_window_is_cut_and_not_refused(write):
     [long] = hypotheses(write("a.wav", babble(28)))
     assert (long.failure, long.audio_s) == (None, 28.0)
     assert len(long.segments) >= 14  # the window is 2 s
+
+
+def test_a_channel_of_its_own_is_heard_alone(write):
+    utterance = write("a.wav", np.stack([babble(3), np.zeros_like(babble(3))], axis=1))
+    heard = [read_waveform(replace(utterance, channel=channel), AudioConfig())[0] for channel in (0, 1)]
+    assert np.allclose(heard[0], babble(3), atol=1e-4)
+    assert not heard[1].any()
 
 
 def test_another_system_gets_the_very_samples(write):

@@ -2,18 +2,27 @@
 
 import math
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from dgasr.audio.source import Source
 from dgasr.errors import InvalidHeaderError
 
-LARGEST_CHUNK_BYTES = 0x7FFF0000
+LARGEST_CHUNK_BYTES = 0x7F000000
 """Writers that cannot seek back put a size from here up when they do not know it."""
 
 MOST_CHUNKS = 1000
 """Chunks looked at before the audio; a file made of empty ones would take hours to walk through."""
+
+EXTENSIBLE_FORMAT = 0xFFFE
+"""Tag of a WAV format that says how many bits of a sample are used."""
+
+JUDGED_PLACES, JUDGED_BYTES = 16, 2**16
+"""So many places of a file, and so much at each, show whether samples lie in the high or the low bits of words."""
 
 LONGEST_TRAILER_BYTES = 4096
 """Bytes after the audio that need not be a chunk: padding, or a tag of another format."""
@@ -48,6 +57,8 @@ class ChunkClaim:
     """Whether the decoder reads what lies behind it too, as if it were claimed."""
     is_riff: bool = True
     """Whether it is a WAV or AIFF file, which can be read on where its header says nothing true."""
+    scale: float = 1.0
+    """What brings its samples to full scale."""
 
     @property
     def share_present(self) -> float | None:
@@ -85,21 +96,23 @@ def read_chunk_claim(source: Source) -> ChunkClaim | None:
         return other
     if kind[:4] not in (b"RIFF", b"RF64", b"FORM") or kind[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
         return None
-    long_size = None
+    long_size, num_unused_bits = None, 0
     claim: ChunkClaim | None = None
-    for name, offset, size in _chunks(source, "big" if kind[:4] == b"FORM" else "little"):
+    for name, offset, size in chunks(source, "big" if kind[:4] == b"FORM" else "little"):
         if name == b"fmt ":
-            _check_format(source.bytes_at(offset, 8), source.label)
+            form = source.bytes_at(offset, min(size, 40))
+            _check_format(form, source.label)
+            num_unused_bits = _unused_bits(form)
         elif name == b"ds64":
             long_size = int.from_bytes(source.bytes_at(offset + 8, 8), "little")
         elif name in (b"data", b"SSND") and claim is None:
             claim = _claim(source, offset, size if long_size is None else long_size)
+            if num_unused_bits and _is_right_justified(source, offset, num_unused_bits):
+                claim = replace(claim, scale=2.0**num_unused_bits)
             if name == b"SSND" and claim.is_too_small:
                 return _plain_claim(source, offset, size, has_chunks=False)
             if claim.claimed_bytes is None or claim.is_too_small or long_size is not None:
                 break  # nobody knows what comes after it
-        elif name == b"data" and claim is not None:
-            return replace(claim, second_bytes=min(size, source.num_bytes - offset))
     return claim
 
 
@@ -120,12 +133,12 @@ def _read_other_claim(source: Source) -> ChunkClaim | None:
         size = math.prod(fields.get(name, 0) for name in (b"sample_count", b"sample_n_bytes", b"channel_count"))
     elif head[:4] == b"caff":
         offset, size = next(
-            ((body + 4, size - 4) for name, body, size in _wide_chunks(source, 8, 4, "big") if name == b"data"),
+            ((body + 4, size - 4) for name, body, size in wide_chunks(source, 8, 4, "big") if name == b"data"),
             (None, 0),
         )
     elif head[:16] == W64_RIFF:
         offset, size = next(
-            ((body, size) for name, body, size in _wide_chunks(source, 40, 16, "little") if name[:4] == b"data"),
+            ((body, size) for name, body, size in wide_chunks(source, 40, 16, "little") if name[:4] == b"data"),
             (None, 0),
         )
     if offset is None or offset > source.num_bytes:
@@ -152,7 +165,7 @@ def _plain_claim(source: Source, offset: int, size: int | None, *, has_chunks: b
     )
 
 
-def _wide_chunks(
+def wide_chunks(
     source: Source, offset: int, id_bytes: int, byte_order: Literal["big", "little"]
 ) -> Iterator[tuple[bytes, int, int]]:
     """Walk over chunks with sizes of 64 bits: name, offset of the body, size of the body; W64 counts the header too."""
@@ -168,24 +181,13 @@ def _wide_chunks(
         offset = offset + (size + 7) // 8 * 8 if is_w64 else body + size
 
 
-def ends_inside_ogg_page(source: Source) -> bool:
-    """Say whether an Ogg file breaks off in the middle of its last page.
-
-    Source:
-        RFC 3533, section 6: 27 bytes, as many lacing values as the last of them says, their sum of payload.
-    """
-    start = max(0, source.num_bytes - 2 * 65307)
-    tail = source.bytes_at(start, source.num_bytes - start)
-    page = tail[tail.rfind(b"OggS") :]
-    if not page.startswith(b"OggS") or len(page) < 27:
-        return True
-    lacing = page[27 : 27 + page[26]]
-    return len(page) < 27 + page[26] + sum(lacing)
-
-
-def ends_with_ogg_page(source: Source) -> bool:
-    """Say whether the last page is near an Ogg file's end; libav guesses a duration where it is not."""
-    return b"OggS" in source.bytes_at(max(0, source.num_bytes - 65307), 65307)
+def is_whole_riff(source: Source) -> bool:
+    """Say whether all RIFF chunks of an AVI file, of which there is one for each gigabyte, end within it."""
+    end = 0
+    while source.bytes_at(end, 4) == b"RIFF":
+        size = int.from_bytes(source.bytes_at(end + 4, 4), "little")
+        end += 8 + (size if size < LARGEST_CHUNK_BYTES else 0)  # a writer into a pipe does not know it
+    return end <= source.num_bytes
 
 
 def states_mp3_length(source: Source) -> bool:
@@ -250,7 +252,7 @@ def _ebml_element(data: bytes, start: int) -> tuple[bytes, int, int]:
     return data[start:offset], offset + width, size
 
 
-def _chunks(source: Source, byte_order: Literal["big", "little"]) -> Iterator[tuple[bytes, int, int]]:
+def chunks(source: Source, byte_order: Literal["big", "little"]) -> Iterator[tuple[bytes, int, int]]:
     """Walk over chunks: name, offset of the body, claimed size of the body."""
     offset = 12
     for _ in range(MOST_CHUNKS):
@@ -269,6 +271,32 @@ def _check_format(body: bytes, label: str) -> None:
             f"{label}: its header claims {sample_rate_hz} Hz and {num_channels} channels. "
             "Write the file anew from its source, or repair the header if you know the right values."
         )
+
+
+def _unused_bits(form: bytes) -> int:
+    """Count the bits that a format chunk says each sample of 32 bits does not use.
+
+    Source:
+        Microsoft's "Multiple channel audio data and WAVE files" (valid bits of an extensible format); in a plain one
+        the bits of a sample may be less than those of its share of a block.
+    """
+    kind, num_channels, _, _, block_bytes, bits = struct.unpack("<HHIIHH", form.ljust(16, b"\0")[:16])
+    used = int.from_bytes(form[18:20], "little") if kind == EXTENSIBLE_FORMAT and len(form) == 40 else bits
+    is_integer = kind == 1 or (kind == EXTENSIBLE_FORMAT and form[24:26] == b"\x01\0")
+    return 32 - used if is_integer and block_bytes == 4 * num_channels and 16 <= used < 32 else 0
+
+
+def _is_right_justified(source: Source, offset: int, num_unused_bits: int) -> bool:
+    """Say whether samples of 32 bits use the low ones, which are 0 by a true header, or nowhere use the high ones."""
+    step = max(JUDGED_BYTES, (source.num_bytes - offset) // JUDGED_PLACES // 4 * 4)
+    least = most = 0
+    for place in range(offset, source.num_bytes - 3, step):
+        data = source.bytes_at(place, JUDGED_BYTES)
+        samples = np.frombuffer(data[: len(data) // 4 * 4], "<i4")
+        if (samples & (2**num_unused_bits - 1)).any():
+            return True
+        least, most = min(least, int(samples.min())), max(most, int(samples.max()))
+    return bool(least or most) and -(2 ** (31 - num_unused_bits)) <= least and most < 2 ** (31 - num_unused_bits)
 
 
 def _claim(source: Source, offset: int, size: int) -> ChunkClaim:

@@ -9,15 +9,11 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 
-from dgasr.audio.headers import (
-    asf_length_s,
-    ends_inside_ogg_page,
-    ends_with_ogg_page,
-    states_matroska_length,
-    states_mp3_length,
-)
+from dgasr.audio.headers import asf_length_s, is_whole_riff, states_matroska_length, states_mp3_length
+from dgasr.audio.joined import next_start
+from dgasr.audio.ogg import ends_inside_page, ends_with_page, has_all_pages
 from dgasr.audio.source import AudioConfig, Decoded, Source, Track
-from dgasr.audio.timeline import Timeline, to_array
+from dgasr.audio.timeline import Missing, Timeline, to_array
 from dgasr.errors import AudioError, NoAudioStreamError, NoSuchTrackError, TruncatedError, UnknownFormatError
 from dgasr.records import Gap
 
@@ -27,13 +23,21 @@ CONTAINERS = (
 )
 """What may be opened. Playlists may not: they would make libav read other files and addresses than this recording."""
 
-GUESSES_DURATION = ("aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "gsm", "loas", "mpeg", "mpegts")
-"""Containers without a header of their own: libav divides their size by a bit rate."""
+GUESSES_DURATION = ("aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "gsm", "loas", "mpeg", "mpegts", "voc")
+"""Containers that count no audio: libav divides their size by a bit rate."""
 
 BARE_STREAMS = ("aac", "ac3", "eac3", "loas", "mp3")
 """Containers that do not say how much of their first frame is priming; others do, or players show times with it."""
 
-PRIMING_SAMPLES = {"mp3float": 576 + 529, "mp3": 576 + 529, "mp2": 481, "aac": 1024, "ac3": 256, "eac3": 256}
+PRIMING_SAMPLES = {
+    "mp3float": 576 + 529,
+    "mp3": 576 + 529,
+    "mp2": 481,
+    "aac": 1024,
+    "aac_latm": 1024,
+    "ac3": 256,
+    "eac3": 256,
+}
 """Samples before the first of audio, which libav's own encoders bear out (docs/experiments.md, 2026-11-29).
 
 Source: MP3: LAME's technical FAQ (the delay of its encoder by default, and of any decoder); AAC: ISO/IEC 14496-3 (the
@@ -44,17 +48,23 @@ measured.
 ENCRYPTED_TAGS = ("enca", "drms")
 """Sample entries of protected audio in MP4 (ISO/IEC 14496-12, section 8.12; Apple's FairPlay)."""
 
-LIVE_CONTAINERS = ("asf", "avi", "flv", "matroska,webm", "mpegts", "rm")
-"""Containers that live recorders write: where nothing was sent, timestamps jump."""
+LIVE_CONTAINERS = ("asf", "avi", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mpegts", "rm")
+"""Containers that live recorders write: where nothing was sent, timestamps jump. Ogg is one if no page is missing."""
 
 PAUSING_CODECS = {"amrnb": 8, "amrwb": 9, "amr_nb": 8, "amr_wb": 9}
 """Codecs that leave out silence, and the first of their frame types that holds no speech (3GPP TS 26.101, 26.201)."""
 
-PROBED_S = 120.0
-"""How much of several tracks is decoded to find the one on which somebody speaks."""
+MOST_AMBIGUOUS_S = 0.05
+"""Where a container begins later than this, a length in it may be meant from zero or from there."""
 
-AUDIBLE = 10 ** (-50 / 20)
-"""Root mean square of a packet from which it counts as sound, of full scale."""
+PROBED_S = 120.0
+"""How much of several tracks is decoded to find the one on which somebody speaks; more, where nobody does by then."""
+
+AUDIBLE_POWER = 1e-5
+"""Mean square of a twentieth of a second from which it counts as sound: -50 dB of full scale."""
+
+RISE_AND_FALL = 4.0
+"""Ratio of the most to the least power within a second of speech: 6 dB. Hum and noise stay below 3 dB."""
 
 
 def open_libav(source: Source, config: AudioConfig, track: Track, *, ignore_length: bool = False) -> Decoded:
@@ -86,13 +96,14 @@ def open_libav(source: Source, config: AudioConfig, track: Track, *, ignore_leng
     else:
         index = tracks[0].index
         if len(tracks) > 1:
-            index = _loudest(container, tracks)
+            index = _spoken(container, tracks)
             container.close()
             container = _open(source, ignore_length)
     stream = container.streams[index]
     codec, name = stream.codec_context, container.format.name
     start_s = None if container.start_time is None else container.start_time / av.time_base
     declared_s = _declared_s(container, stream, start_s, source)
+    reached = [0]
     timeline = Timeline(
         label=source.label,
         sample_rate_hz=codec.sample_rate,
@@ -101,7 +112,8 @@ def open_libav(source: Source, config: AudioConfig, track: Track, *, ignore_leng
         declared_s=declared_s,
         # A header that counts the priming makes libav leave it out, and begin later.
         priming=PRIMING_SAMPLES.get(codec.name, 0) if name in BARE_STREAMS and not stream.start_time else 0,
-        missing="pause" if codec.name in PAUSING_CODECS else "not_sent" if name in LIVE_CONTAINERS else "lost",
+        missing=lambda: _missing(name, codec.name, source),
+        has_timestamps=name not in BARE_STREAMS,
         config=config,
     )
     return Decoded(
@@ -110,13 +122,22 @@ def open_libav(source: Source, config: AudioConfig, track: Track, *, ignore_leng
         sample_rate_hz=codec.sample_rate,
         num_channels=codec.channels,
         declared_s=declared_s,
-        is_cut_off=name == "ogg" and ends_inside_ogg_page(source),
-        blocks=_grouped(timeline.align(_frames(container, stream, source)), config.block_values),
+        is_cut_off=name == "ogg" and ends_inside_page(source),
+        blocks=_grouped(timeline.align(_frames(container, stream, source, reached)), config.block_values),
         audio_track=numbers[index],
         num_audio_tracks=len(numbers),
+        next_start=lambda: next_start(source, reached[0]),
         likely_s=source.num_bytes * 8 / codec.bit_rate if ignore_length and codec.bit_rate else 0.0,
         unreadable_tracks=tuple(number for number in range(len(numbers)) if number not in readable),
     )
+
+
+def _missing(container: str, codec: str, source: Source) -> Missing:
+    """Say what it means that timestamps jump ahead."""
+    if codec in PAUSING_CODECS:
+        return "pause"
+    is_live = container in LIVE_CONTAINERS or (container == "ogg" and has_all_pages(source))
+    return "not_sent" if is_live else "lost"
 
 
 class _Pipe:
@@ -183,20 +204,41 @@ def _tag(track: Any) -> str:
         return "not text"
 
 
-def _loudest(container: Any, tracks: list[Any]) -> int:
-    """Find the index of the track on which there is sound for most of the beginning; of equal ones, of the first."""
-    sounding_s = {track.index: 0.0 for track in tracks}
+class _Sounding:
+    """How long there is sound on a track, and how long it rises and falls as speech does."""
+
+    def __init__(self) -> None:
+        self.sounding_s = self.speaking_s = 0.0
+        self._collected_s, self._least, self._most = 0.0, np.inf, 0.0
+
+    def add(self, samples: np.ndarray, sample_rate_hz: int) -> None:
+        """Listen to what comes next; [frames, channels]."""
+        for part in np.array_split(samples, max(1, len(samples) * 20 // sample_rate_hz)):
+            power, duration_s = float(np.mean(np.square(part, dtype=np.float64))), len(part) / sample_rate_hz
+            self.sounding_s += duration_s * (power > AUDIBLE_POWER)
+            self._least, self._most = min(self._least, power), max(self._most, power)
+            self._collected_s += duration_s
+            if self._collected_s >= 1.0:
+                is_speech = self._most > max(AUDIBLE_POWER, RISE_AND_FALL * self._least)
+                self.speaking_s += self._collected_s * is_speech
+                self._collected_s, self._least, self._most = 0.0, np.inf, 0.0
+
+
+def _spoken(container: Any, tracks: list[Any]) -> int:
+    """Find the index of the track that speaks, or else sounds, for most of the beginning; the first of equal ones."""
+    heard = {track.index: _Sounding() for track in tracks}
     with suppress(IndexError, av.FFmpegError):  # what ends the reading is told of when it is read for good
         for packet in container.demux(tracks):
             with suppress(av.FFmpegError):
                 for frame in packet.decode():
-                    rms = float(np.sqrt(np.mean(np.square(to_array(frame), dtype=np.float64))))
-                    sounding_s[packet.stream_index] += frame.samples / frame.sample_rate * (rms > AUDIBLE)
-            if packet.pts is not None and packet.pts * packet.time_base > PROBED_S:
+                    heard[packet.stream_index].add(to_array(frame), frame.sample_rate)
+            is_probed = packet.pts is not None and packet.pts * packet.time_base > PROBED_S
+            if is_probed and any(track.speaking_s for track in heard.values()):
                 break
+    lengths_s = {index: track.speaking_s + track.sounding_s / 1000 for index, track in heard.items()}
     # A tenth more is no reason to leave the container's own choice.
-    sounding_s[tracks[0].index] *= 1.1
-    return max(sounding_s, key=lambda index: sounding_s[index])
+    lengths_s[tracks[0].index] *= 1.1
+    return max(lengths_s, key=lambda index: lengths_s[index])
 
 
 def _declared_s(container: Any, stream: Any, start_s: float | None, source: Source) -> float | None:
@@ -205,16 +247,21 @@ def _declared_s(container: Any, stream: Any, start_s: float | None, source: Sour
     if name in GUESSES_DURATION or (name == "mp3" and not states_mp3_length(source)):
         return None
     if name == "asf":
-        return asf_length_s(source)
-    if name == "ogg" and not ends_with_ogg_page(source):
+        return asf_length_s(source) if len(container.streams) == 1 else None
+    if name == "avi" and is_whole_riff(source):
+        return None  # its count includes blocks in which nothing was written, and none is missing
+    if name == "ogg" and not ends_with_page(source):
         return None
     if name == "matroska,webm" and not states_matroska_length(source):
         return None
     if not stream.duration:
         # The container's own duration is that of its longest stream: of a video that goes on, it says nothing of audio.
         end_s = _tagged_s(stream) or (container.duration or 0) / av.time_base * (len(container.streams) == 1)
-        return end_s - max(0.0, start_s or 0.0) if end_s else None
+        # Some writers of Matroska count from zero, others from the first packet.
+        return end_s if end_s and not (start_s or 0.0) > MOST_AMBIGUOUS_S else None
     begins_s = 0.0 if start_s is None or stream.start_time is None else stream.start_time * stream.time_base - start_s
+    if name == "ogg" and stream.codec_context.name in ("opus", "libopus"):
+        return float(stream.duration * stream.time_base) - max(0.0, start_s or 0.0)  # its last page's position
     # Of an AVI file libav fits the duration to what is there; its count of frames is the header's.
     length = stream.frames or stream.duration if name == "avi" else stream.duration
     return float(length * stream.time_base + max(0.0, begins_s))
@@ -226,8 +273,12 @@ def _tagged_s(stream: Any) -> float:
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else 0.0
 
 
-def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame | str]:
-    """Decode packets in turn; a text, what libav says, stands for one that cannot be decoded."""
+def _frames(container: Any, stream: Any, source: Source, reached: list[int]) -> Iterator[AudioFrame | str]:
+    """Decode packets in turn; a text, what libav says, stands for one that cannot be decoded.
+
+    `reached[0]` becomes the byte up to which packets were read.
+    """
+    source.furthest = 0
     first_pause_type = PAUSING_CODECS.get(stream.codec_context.name)
     with container:
         packets = container.demux(stream)
@@ -242,6 +293,8 @@ def _frames(container: Any, stream: Any, source: Source) -> Iterator[AudioFrame 
             except av.FFmpegError as error:
                 yield str(error.strerror)
                 break
+            if packet.pos is not None:
+                reached[0] = max(reached[0], packet.pos + packet.size)
             if first_pause_type is not None and packet.size and (bytes(packet)[0] >> 3) & 15 >= first_pause_type:
                 continue  # nothing was said: the next timestamp tells for how long
             try:

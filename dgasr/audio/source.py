@@ -1,11 +1,9 @@
-"""The bytes of one recording as decoders see them, limits for what counts as audio, and what a decoder hands on.
-
-A file may be several recordings one behind the other: written by `cat`, or Ogg streams that were chained.
-"""
+"""The bytes of one recording as decoders see them, limits for what counts as audio, and what a decoder hands on."""
 
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar, Literal
 
@@ -13,13 +11,6 @@ import numpy as np
 
 from dgasr.errors import ConfigError, DgasrError, TooSlowError
 from dgasr.records import Gap
-
-PAGE_HEADER_BYTES = 27
-LARGEST_PAGE_BYTES = 65_307
-"""Of an Ogg page: header, lacing values, and 255 segments of 255 bytes."""
-
-BEGINS_STREAM = 2
-"""Bit of a page's header type: the first page of a logical stream."""
 
 Channels = Literal["mix", "each"] | int
 """What is made of channels: their mix, a transcript of each, or one of them alone, from 0."""
@@ -143,6 +134,12 @@ class Source:
         label: how messages call it, in printable text.
         start, end: which of its bytes count; to its end where `end` is `None`.
         stopwatch: ends the reading where that takes too long, so that no decoder goes on for ever; `None` for never.
+
+    Attributes:
+        num_bytes: how many bytes there are for its decoder.
+        whole_bytes: how many there were before `end_before` found that another recording begins among them.
+        furthest: up to where decoders have read.
+        states_length: whether its header says how long it is, or was made to.
     """
 
     def __init__(
@@ -153,13 +150,26 @@ class Source:
         self._stopwatch = stopwatch
         self._start = start
         self.label = label
-        self.num_bytes = (file.seek(0, os.SEEK_END) if end is None else end) - start
+        self.num_bytes = self.whole_bytes = (file.seek(0, os.SEEK_END) if end is None else end) - start
+        self.furthest = 0
+        self.states_length = True
+        self._next_starts: Sequence[re.Pattern[bytes]] = ()
+        self._next_from, self._seen = 0, (0, b"")
         file.seek(start)
 
     def part(self, start: int, end: int) -> "Source":
         """Return some of the bytes as a source of their own; only one of the two may be read at a time."""
         label = f"{self.label} (bytes {start} to {end})"
         return Source(self._file, label, self._start + start, self._start + end, self._stopwatch)
+
+    def end_before(self, next_starts: Sequence[re.Pattern[bytes]], offset: int) -> None:
+        """Let decoders see the file's end where another recording begins, as soon as they come to it.
+
+        Args:
+            next_starts: what one may begin with, 24 bytes at most.
+            offset: from where on.
+        """
+        self._next_starts, self._next_from = next_starts, offset
 
     def check(self) -> None:
         """Raise what went wrong while a decoder was reading.
@@ -172,6 +182,26 @@ class Source:
 
     def read(self, num_bytes: int = -1) -> bytes:
         """Read at most `num_bytes`; nothing after an error."""
+        start = self.tell()
+        data = self._read(num_bytes)
+        if self._next_starts:
+            data = self._before_next(start, data)
+        if data:
+            self.furthest = max(self.furthest, start + len(data))
+        return data
+
+    def _before_next(self, start: int, data: bytes) -> bytes:
+        """Leave out what belongs to the next recording, whose first bytes may have been read before these."""
+        seen_end, seen = self._seen
+        seen = seen if seen_end == start else b""
+        first = max(0, self._next_from - start + len(seen))
+        found = [match.start() for pattern in self._next_starts if (match := pattern.search(seen + data, first))]
+        self._seen = start + len(data), (seen + data)[-24:]
+        if found:
+            self.num_bytes = start - len(seen) + min(found)
+        return data[: max(0, self.num_bytes - start)]
+
+    def _read(self, num_bytes: int) -> bytes:
         left = max(0, self.num_bytes - self.tell())
         if self._error is not None or not left:
             return b""
@@ -204,81 +234,10 @@ class Source:
         """
         before = self.tell()
         self.seek(offset)
-        data = self.read(num_bytes)
+        data = self._read(num_bytes)
         self.seek(before)
         self.check()
         return data
-
-
-def split_joined(source: Source) -> list[Source]:
-    """Split a file into the recordings that were joined in it.
-
-    Args:
-        source: the file.
-
-    Returns:
-        Its recordings in order; the file itself where there is one only.
-
-    Source:
-        RIFF: a file ends where its header says, and another may begin there. Ogg: RFC 3533, section 4 (chaining).
-    """
-    head = source.bytes_at(0, 12)
-    starts = [0]
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        starts = list(_riff_starts(source))
-    elif head[:4] == b"OggS" and _is_chained(source):
-        starts = list(_ogg_starts(source))
-    if len(starts) < 2:
-        return [source]
-    starts[0] = 0  # what lies before the first is for its decoder to judge
-    return [source.part(start, end) for start, end in zip(starts, [*starts[1:], source.num_bytes], strict=True)]
-
-
-def _riff_starts(source: Source) -> Iterator[int]:
-    """Follow the sizes of RIFF headers for as long as one stands behind the other."""
-    start = 0
-    while True:
-        head = source.bytes_at(start, 12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return
-        yield start
-        size = int.from_bytes(head[4:8], "little")
-        start += 8 + size + size % 2
-
-
-def _is_chained(source: Source) -> bool:
-    """Say whether the last page belongs to a stream that does not begin at the file's start."""
-    start = max(0, source.num_bytes - 2 * LARGEST_PAGE_BYTES)
-    tail = source.bytes_at(start, source.num_bytes - start)
-    last = tail.rfind(b"OggS")
-    first_streams = set()
-    for _, header in _pages(source):
-        if not header[5] & BEGINS_STREAM:
-            break
-        first_streams.add(header[14:18])
-    return last >= 0 and len(tail) - last >= PAGE_HEADER_BYTES and tail[last + 14 : last + 18] not in first_streams
-
-
-def _ogg_starts(source: Source) -> Iterator[int]:
-    """Find the pages that begin a stream after pages that did not."""
-    was_beginning = False
-    for offset, header in _pages(source):
-        is_beginning = bool(header[5] & BEGINS_STREAM)
-        if is_beginning and not was_beginning:
-            yield offset
-        was_beginning = is_beginning
-
-
-def _pages(source: Source) -> Iterator[tuple[int, bytes]]:
-    """Walk over the pages of an Ogg file: offset and header."""
-    offset = 0
-    while offset < source.num_bytes:
-        header = source.bytes_at(offset, PAGE_HEADER_BYTES + 255)
-        if header[:4] != b"OggS" or len(header) < PAGE_HEADER_BYTES:
-            return
-        yield offset, header[:PAGE_HEADER_BYTES]
-        num_segments = header[26]
-        offset += PAGE_HEADER_BYTES + num_segments + sum(header[PAGE_HEADER_BYTES : PAGE_HEADER_BYTES + num_segments])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -305,3 +264,5 @@ class Decoded:
     """Those of its audio tracks that no decoder knows."""
     likely_s: float = 0.0
     """Duration by the file's size, where its header says nothing true and every second takes as many bytes."""
+    next_start: Callable[[], int | None] = lambda: None
+    """Asked once `blocks` is used up: the byte at which another recording begins that this decoder did not read."""

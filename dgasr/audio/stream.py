@@ -1,15 +1,18 @@
 """One recording as streams of waveform blocks: choose a decoder and channels, resample, compare with the header."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
 
 from dgasr.audio.headers import read_chunk_claim
+from dgasr.audio.joined import end_before_next, split_joined
 from dgasr.audio.libav import open_libav
+from dgasr.audio.sample_range import FLOAT_CODECS, in_range, scaled
 from dgasr.audio.sndfile import open_sndfile
-from dgasr.audio.source import AudioConfig, Decoded, Source, Stopwatch, Track, split_joined
+from dgasr.audio.source import AudioConfig, Decoded, Source, Stopwatch, Track
 from dgasr.audio.waveform import Waveform
 from dgasr.errors import (
     AudioError,
@@ -57,6 +60,7 @@ def open_audio(file: BinaryIO, name: str, config: AudioConfig) -> "AudioStream":
 def _open(source: Source, config: AudioConfig, track: Track) -> Decoded:
     """Choose a decoder, and refuse what the header makes unusable before anything is decoded."""
     claim = read_chunk_claim(source)
+    end_before_next(source)
     ignore_length = claim is not None and claim.is_riff and (claim.claimed_bytes is None or claim.is_too_small)
     sndfile = None if ignore_length else open_sndfile(source, claim, config.block_values)
     decoded = sndfile or open_libav(source, config, track, ignore_length=ignore_length)
@@ -75,8 +79,14 @@ def _open(source: Source, config: AudioConfig, track: Track) -> Decoded:
         raise NoSuchTrackError(
             f"{source.label}: has one audio track, which is --track 0, not {track}. Choose that, or `auto`."
         )
+    if decoded.codec in FLOAT_CODECS:
+        decoded = replace(decoded, blocks=in_range(decoded.blocks, rate_hz, source.label))
+    if not source.states_length:
+        decoded, claim = replace(decoded, declared_s=None), None
     if claim is None:
         return decoded
+    if claim.scale != 1:
+        decoded = replace(decoded, blocks=scaled(decoded.blocks, claim.scale))
     # libsndfile's length is corrected where it is read; libav's may be a guess by what is there.
     share_present = 1.0 if sndfile is not None else claim.share_present or 1.0
     if ignore_length and claim.claimed_bytes and decoded.likely_s:
@@ -103,7 +113,7 @@ class AudioStream:
     """The waveform of an opened recording.
 
     Args:
-        parts: the recordings that are joined in the file; mostly one, the file itself.
+        parts: the recordings that are joined in the file, as far as is known; mostly one, the file itself.
         first: the first of them, opened.
         source: the file.
         config: which of its tracks and channels, limits and tolerances.
@@ -117,6 +127,7 @@ class AudioStream:
         self._opened: Decoded | None = first
         self._label, self._num_bytes = source.label, source.num_bytes
         self._num_samples = self._num_decoded_bytes = self._longest = self._num_transcripts = 0
+        self._num_parts, self._num_channels = len(parts), 0
         self._decoded_s = 0.0
         self._cancelled_s = 0.0
         self._channels_differ: bool | None = None
@@ -128,7 +139,7 @@ class AudioStream:
             codec=self._first.codec,
             source_sample_rate_hz=self._first.sample_rate_hz,
             num_channels=self._first.num_channels,
-            declared_s=None if len(self._parts) > 1 else self._first.declared_s,
+            declared_s=None if self._num_parts > 1 else self._first.declared_s,
             decoded_samples=self._longest,
             audio_track=None if len(self._tracks()) > 1 else self._first.audio_track,
             num_audio_tracks=self._first.num_audio_tracks,
@@ -150,7 +161,7 @@ class AudioStream:
         failures: list[AudioError] = []
         tracks = self._tracks()
         for track in tracks:
-            channels: Sequence[int | None] = [None]
+            channels: Iterable[int | None] = [None]
             failure: AudioError | None = None
             try:
                 channels = self._channels_of(track)
@@ -196,7 +207,7 @@ class AudioStream:
             return [self._first.audio_track]
         return [n for n in range(self._first.num_audio_tracks) if n not in self._first.unreadable_tracks]
 
-    def _channels_of(self, track: int) -> Sequence[int | None]:
+    def _channels_of(self, track: int) -> Iterable[int | None]:
         """List the channels that are read of a track; `None` is their mix."""
         wanted = self._config.channels
         if wanted == "mix":
@@ -205,7 +216,8 @@ class AudioStream:
             self._opened = self._take(track)
             count = max(self._opened.num_channels, *(self._count_channels(part, track) for part in self._parts[1:]), 0)
         if wanted == "each":
-            return range(count)
+            self._num_channels = count
+            return itertools.takewhile(lambda channel: channel < self._num_channels, itertools.count())
         if wanted >= count:
             raise NoSuchChannelError(
                 f"{self._label}: has {count} channels, counted from 0, and --channels {wanted} is not one of them. "
@@ -250,7 +262,8 @@ class AudioStream:
                 "no decoder knows. The others are kept."
             )
         decoded: Decoded | None = self._take(track)
-        waiting, wanted = self._parts[1:], track if self._config.track == "each" else self._config.track
+        source, waiting, num_parts = self._parts[0], self._parts[1:], 1
+        wanted = track if self._config.track == "each" else self._config.track
         while decoded is not None:
             try:
                 self._check_duration(max(decoded.declared_s or 0.0, decoded.likely_s))
@@ -261,10 +274,15 @@ class AudioStream:
             except TruncatedError as error:
                 damage = damage or error
             decoded = None
+            if waveform.next_start is not None:
+                waiting.insert(0, source.part(waveform.next_start, source.whole_bytes))
             if waiting:
                 source = waiting.pop(0)
+                num_parts += 1
+                self._num_parts = max(self._num_parts, num_parts)
                 try:
                     decoded = _open(source, self._config, wanted)
+                    self._num_channels = max(self._num_channels, decoded.num_channels)  # counts where each is read
                 except AudioError as error:
                     num_bytes = source.num_bytes + sum(other.num_bytes for other in waiting)
                     damage = damage or TruncatedError(

@@ -1,6 +1,7 @@
 """From decoded packets to one gapless waveform whose positions agree with the container's timestamps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Literal
 
 import av
@@ -37,7 +38,8 @@ class Timeline:
         num_channels: channels that all samples are brought to.
         start_s: timestamp at which the recording begins, as players show it; the first frame's where `None`.
         declared_s: duration by the header, from there; the padding after it in the last frame is cut off.
-        missing: what a jump of the timestamps means in this container.
+        missing: says what a jump of the timestamps means in this container; asked at the first one.
+        has_timestamps: whether the container holds any; otherwise libav makes them up, of a constant sample rate.
         priming: samples before the first of audio, where the decoder does not leave them out itself.
         config: tolerances.
     """
@@ -50,7 +52,8 @@ class Timeline:
         num_channels: int,
         start_s: float | None,
         declared_s: float | None,
-        missing: Missing,
+        missing: Callable[[], Missing],
+        has_timestamps: bool,
         priming: int,
         config: AudioConfig,
     ) -> None:
@@ -58,7 +61,8 @@ class Timeline:
         self._rate_hz = sample_rate_hz
         self._num_channels = num_channels
         self._declared = None if declared_s is None else round(declared_s * sample_rate_hz)
-        self._missing = missing
+        self._missing = cache(missing)
+        self._has_timestamps = has_timestamps
         self._priming = priming
         self._config = config
         self._resamplers: dict[tuple[int, str], AudioResampler] = {}
@@ -116,6 +120,9 @@ class Timeline:
         assert self._origin is not None
         is_start = self._position == 0
         gap = stamp - self._origin - self._position
+        if not self._has_timestamps and not is_after_bad:
+            self._origin += gap
+            return 0
         gap = max(gap, 0) if is_start else gap  # priming may take several frames
         if abs(gap) <= self._config.tolerance_s * self._rate_hz and not ((is_after_bad or is_start) and gap > 0):
             return 0
@@ -124,13 +131,13 @@ class Timeline:
             if gap > 0 or -gap > LEAST_JUMP_BACK_S * self._rate_hz:
                 self._jumps.append(f"{gap / self._rate_hz:+.2f} s after {self._position / self._rate_hz:.2f} s")
             return 0
-        if is_after_bad or (self._missing == "lost" and not is_start):
+        if is_after_bad or (not is_start and self._missing() == "lost"):
             self._lost += gap
         return gap
 
     def _fill(self, num_samples: int) -> Iterator[np.ndarray | Gap]:
         """Yield a gap, or silence where it is short or a pause, a second at a time so that memory stays small."""
-        if num_samples >= SHORTEST_GAP_S * self._rate_hz and self._missing != "pause":
+        if num_samples >= SHORTEST_GAP_S * self._rate_hz and self._missing() != "pause":
             yield Gap(num_samples=num_samples)
             return
         for start in range(0, num_samples, self._rate_hz):

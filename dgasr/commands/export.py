@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -94,7 +95,7 @@ class FileNames:
     """Gives recordings files of their own in a folder, on file systems of any kind.
 
     Each step of a URI's end is a folder's or the file's name. A name that would be longer than `LONGEST_NAME_BYTES`, or
-    that is taken by another (whatever its case) or by a folder, is cut and gets a hash of the URI so far.
+    that is taken by another (whatever its case and accents) or by a folder, is cut and gets a hash of the URI so far.
     """
 
     def __init__(self) -> None:
@@ -118,11 +119,16 @@ class FileNames:
             room = LONGEST_NAME_BYTES - len(f"~{digest}{ending}")
             kept = step.encode("utf-8", "surrogateescape")[:room].decode("utf-8", "ignore")
             name = f"{kept}~{digest}{ending}"
-        self._taken[f"{parent}/{name}".casefold()] = owner
+        self._taken[_folded(f"{parent}/{name}")] = owner
         return name
 
     def _is_free(self, parent: str, name: str, owner: str) -> bool:
-        return self._taken.get(f"{parent}/{name}".casefold(), owner) == owner
+        return self._taken.get(_folded(f"{parent}/{name}"), owner) == owner
+
+
+def _folded(path: str) -> str:
+    """Return what is equal for names that some file system takes for one: by case, or by how accents are composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 def _write_all(chosen: "ChosenTranscripts", format: str, has_many: bool, out: TextIO) -> int:

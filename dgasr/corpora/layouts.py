@@ -34,6 +34,7 @@ class Clip:
     speaker: the corpus's name for who speaks, `None` where it does not say.
     offset_s, duration_s: the stretch of the file, s; a duration of `None` is all of it.
     set_name: corpus that the clip comes from, where a manifest names it.
+    channel, audio_track: which ones of the file's are read, from 0, where a manifest names them.
     """
 
     clip_id: str
@@ -44,6 +45,8 @@ class Clip:
     offset_s: float = 0.0
     duration_s: float | None = None
     set_name: str | None = None
+    channel: int | None = None
+    audio_track: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,9 +191,9 @@ def _rows_of_parquet(table: Path, subset: Subset) -> Iterator[Found]:
 
 
 def read_nemo(subset: Subset) -> Iterator[Found]:
-    """Read a NeMo manifest: JSONL of `audio_filepath`, `text`, perhaps `duration`, `offset`, `lang`, `speaker`, `set`.
+    """Read a NeMo manifest, JSONL of `audio_filepath` and `text`; an empty text says that nobody speaks.
 
-    An empty text says that nobody speaks.
+    Also read are `id`, `duration`, `offset`, `channel`, `audio_track`, `lang`, `speaker` and `set`.
     """
     for number, line in enumerate(subset.source.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         if not line.strip():
@@ -201,11 +204,13 @@ def read_nemo(subset: Subset) -> Iterator[Found]:
             audio = Path(row["audio_filepath"])
             offset_s = float(row.get("offset") or 0)
             duration_s = None if row.get("duration") is None else float(row["duration"])
+            part = {name: int(row[name]) for name in ("audio_track", "channel") if row.get(name) is not None}
             yield Clip(
-                clip_id=str(row.get("id") or f"{audio}@{offset_s:g}"), audio=subset.source.parent / audio,
+                clip_id=str(row.get("id") or "/".join([f"{audio}@{offset_s:g}", *map(str, part.values())])),
+                audio=subset.source.parent / audio,
                 text=row.get("text"), language=row.get("language") or row.get("lang") or subset.language,
                 speaker=_first_value(row, SPEAKER_COLUMNS), offset_s=offset_s, duration_s=duration_s,
-                set_name=row.get("set"),
+                set_name=row.get("set"), **part,
             )  # fmt: skip
         except (ValueError, TypeError, KeyError) as error:
             yield Refused(clip_id=where, reason="bad_row", message=f"{where}: no row of a manifest ({error!r}).")

@@ -149,7 +149,7 @@ def look_at(item: Found, config: PrepareConfig) -> dict[str, Any]:
     return {
         "clip_id": clip.clip_id, "audio_filepath": os.path.abspath(clip.audio), "duration_s": duration_s,
         "text": clip.text, "language": clip.language, "speaker": clip.speaker, "offset_s": clip.offset_s,
-        "set": clip.set_name,
+        "set": clip.set_name, "channel": clip.channel, "audio_track": clip.audio_track,
     }  # fmt: skip
 
 
@@ -195,6 +195,7 @@ def _utterance(row: dict[str, Any], set_name: str) -> Utterance:
     return Utterance(
         audio_filepath=row["audio_filepath"], duration=row["duration_s"], text=row["text"], language=row["language"],
         speaker=row["speaker"], offset=row["offset_s"], set_name=row["set"] or set_name,
+        channel=row.get("channel"), audio_track=row.get("audio_track"),
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ RECORDINGS = pa.schema(
         _column(
             "cancelled_s",
             pa.float64(),
-            "time in which the channels' mean would have cancelled the sound, so that the loudest was taken",
+            "time in which the channels' mean would have cancelled the sound, so that some were turned",
             unit="s",
             nullable=True,
         ),

@@ -78,5 +78,5 @@ def _log_probs(model: AsrModel, waveform: np.ndarray, labels: Sequence[int]) -> 
 def _waveform(utterance: Utterance) -> np.ndarray:
     start = num_samples(utterance.offset)
     with open(utterance.audio_filepath, "rb") as file:
-        blocks = list(open_audio(file, utterance.audio_filepath, AudioConfig()).blocks())
+        blocks = list(open_audio(file, utterance.audio_filepath, utterance.audio(AudioConfig())).blocks())
     return np.concatenate(blocks)[start : start + num_samples(utterance.duration)]

@@ -69,28 +69,30 @@ class WaveformStore:
 
     def __init__(self, max_bytes: int = STORE_BYTES) -> None:
         self._max_bytes, self._bytes = max_bytes, 0
-        self._waveforms: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._waveforms: OrderedDict[tuple[str, AudioConfig], np.ndarray] = OrderedDict()
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the waveforms that are kept."""
         return self._bytes
 
-    def read(self, path: str) -> np.ndarray:
+    def read(self, path: str, config: AudioConfig = AudioConfig()) -> np.ndarray:  # noqa: B008
         """Return a file's samples, mono, float32, 16 kHz.  [samples]
 
         Args:
             path: of a file in any container that can be transcribed.
+            config: which of its tracks and channels.
 
         Raises:
             ConfigError: it cannot be read to its end.
         """
-        known = self._waveforms.get(path)
+        key = (path, config)
+        known = self._waveforms.get(key)
         if known is not None:
-            self._waveforms.move_to_end(path)
+            self._waveforms.move_to_end(key)
             return known
-        waveform = _decode(path)
-        self._waveforms[path] = waveform
+        waveform = _decode(path, config)
+        self._waveforms[key] = waveform
         self._bytes += waveform.nbytes
         while self._bytes > self._max_bytes:
             _, dropped = self._waveforms.popitem(last=False)
@@ -98,10 +100,10 @@ class WaveformStore:
         return waveform
 
 
-def _decode(path: str) -> np.ndarray:
+def _decode(path: str, config: AudioConfig) -> np.ndarray:
     try:
         with open(path, "rb") as file:
-            return np.concatenate(list(open_audio(file, path, AudioConfig()).blocks()))
+            return np.concatenate(list(open_audio(file, path, config).blocks()))
     except (OSError, RecordingError) as error:
         raise ConfigError(
             f"{path}: the manifest names it, but it cannot be read to its end ({error}). Leave it out of the manifest."
@@ -224,7 +226,8 @@ def _silence(duration_s: float, rng: np.random.Generator) -> np.ndarray:
 def _waveform(utterance: Utterance, waveforms: WaveformStore) -> np.ndarray:
     """The utterance's samples, float32 mono 16 kHz.  [samples]"""
     start = num_samples(utterance.offset)
-    samples = waveforms.read(utterance.audio_filepath)[start : start + num_samples(utterance.duration)]
+    samples = waveforms.read(utterance.audio_filepath, utterance.audio(AudioConfig()))
+    samples = samples[start : start + num_samples(utterance.duration)]
     if samples.size == 0:
         raise ConfigError(f"{utterance.audio_filepath}: ends before {utterance.offset} s. Correct the row's `offset`.")
     return samples

@@ -1,20 +1,22 @@
 """Manifests: one JSON object a line in, utterances out, and back. Knows the file format, not who trains or scores.
 
 Fields: `audio_filepath` (relative paths count from the manifest's folder), `duration` (s), `text`, `language`; optional
-`offset` (s into the audio file), `speaker`, `set` (name of the corpus it comes from), and `words` (a list of `word,
-start_s, end_s`, from the utterance's start). Of a manifest some sets, some languages and at most so many utterances may
-be selected, the same ones every time.
+`offset` (s into the audio file), `channel` and `audio_track` (which ones of the file's are read, from 0; otherwise the
+mix of that track on which somebody speaks), `speaker`, `set` (name of the corpus it comes from), and `words` (a list of
+`word, start_s, end_s`, from the utterance's start). Of a manifest some sets, some languages and at most so many
+utterances may be selected, the same ones every time.
 """
 
 import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dgasr.audio import AudioConfig
 from dgasr.errors import ConfigError
 from dgasr.records import SAMPLE_RATE_HZ, Word, seconds
 
@@ -39,6 +41,15 @@ class Utterance:
     """Where the utterance starts in the audio file, s."""
     set_name: str | None = None
     """Corpus that the utterance comes from, the field `set`; scores are also given for each set."""
+    channel: int | None = None
+    """Which channel of the file it is, from 0; `None` for the mix."""
+    audio_track: int | None = None
+    """Which audio track of the file it is on, from 0; `None` for that on which somebody speaks."""
+
+    def audio(self, config: AudioConfig) -> AudioConfig:
+        """Return the settings with the track and channel that are this utterance's, where it names them."""
+        channels = config.channels if self.channel is None else self.channel
+        return replace(config, channels=channels, track=config.track if self.audio_track is None else self.audio_track)
 
 
 def num_samples(time_s: float) -> int:
@@ -94,11 +105,6 @@ def _read_line(line: str, where: str, folder: Path) -> Utterance:
     if not isinstance(row, dict):
         raise ConfigError(f'{where}: a JSON {type(row).__name__}, not an object. Write {{"audio_filepath": …}}.')
     duration, offset = _time(row, "duration", where), _time(row, "offset", where) if "offset" in row else 0.0
-    if "audio_track" in row:  # as `dgasr export` writes it where channels were transcribed each by itself
-        raise ConfigError(
-            f"{where}: is of one track and channel of its file, and here the mix is read. Write that channel into a "
-            "file of its own, and leave the fields `audio_track` and `channel` out."
-        )
     if duration == 0.0:
         raise ConfigError(f"{where}: `duration` is 0. Give the utterance's length in seconds, or leave the line out.")
     return Utterance(
@@ -110,6 +116,8 @@ def _read_line(line: str, where: str, folder: Path) -> Utterance:
         speaker=_string(row, "speaker", where) if row.get("speaker") is not None else None,
         offset=offset,
         set_name=_string(row, "set", where) if row.get("set") is not None else None,
+        channel=_number(row, "channel", where),
+        audio_track=_number(row, "audio_track", where),
     )
 
 
@@ -147,6 +155,13 @@ def _time(row: dict[str, Any], field: str, where: str) -> float:
     return float(value)
 
 
+def _number(row: dict[str, Any], field: str, where: str) -> int | None:
+    value = row.get(field)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ConfigError(f"{where}: `{field}` must be a number from 0, not {value!r}. Leave it out for the mix.")
+    return value
+
+
 def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
     audio = Path(utterance.audio_filepath)
     row: dict[str, Any] = {
@@ -161,6 +176,7 @@ def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
         row["speaker"] = utterance.speaker
     if utterance.set_name is not None:
         row["set"] = utterance.set_name
+    row |= {name: value for name in ("audio_track", "channel") if (value := getattr(utterance, name)) is not None}
     if utterance.words is not None:
         row["words"] = [
             {"word": word.word, "start_s": seconds(word.start_sample), "end_s": seconds(word.end_sample)}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dgasr.audio.waveform import Downmix
+from dgasr.audio.downmix import Downmix
 
 RATE_HZ = 8000
 
@@ -30,17 +30,42 @@ def test_channels_that_agree_are_averaged():
     assert (downmix.cancelled_s, downmix.channels_differ) == (0.0, False)
 
 
-def test_an_inverted_channel_does_not_cancel_the_other():
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.3])
+def test_an_inverted_channel_does_not_cancel_the_other(share):
     voice = noise(3.5, 0)
-    found, downmix = mixed(np.stack([voice, -voice], axis=1))
-    assert np.abs(found) @ np.abs(voice) == pytest.approx(voice @ voice, rel=1e-3)
-    assert downmix.cancelled_s == pytest.approx(3.5, abs=0.5)
+    found, downmix = mixed(np.stack([voice, -share * voice], axis=1))
+    np.testing.assert_allclose(found, (1 + share) / 2 * voice, atol=1e-6)
+    assert downmix.cancelled_s == pytest.approx(0.0 if share < 0.4 else 3.5, abs=0.5)
 
 
-def test_of_many_channels_the_one_that_is_heard_is_taken():
+def test_a_quiet_inverted_channel_does_not_either():
+    voice = noise(3.5, 0, level=1e-4)
+    np.testing.assert_allclose(mixed(np.stack([voice, -voice], axis=1))[0], voice, atol=1e-9)
+
+
+def test_what_is_inverted_beside_noise_stays_and_the_noise_grows_no_louder():
+    voice = noise(3.5, 0)
+    stereo = np.stack([voice + noise(3.5, 1), -voice + noise(3.5, 2)], axis=1)
+    found = mixed(stereo)[0]
+    assert found @ voice / (voice @ voice) == pytest.approx(1.0, abs=0.05)
+
+
+def test_of_many_channels_those_that_are_heard_are_averaged():
     channels = np.zeros((3 * RATE_HZ, 16), np.float32)
     channels[:, 5] = noise(3.0, 0)
     np.testing.assert_array_equal(mixed(channels)[0], channels[:, 5])
+    channels[:, 9] = noise(3.0, 1)
+    found, downmix = mixed(channels)
+    np.testing.assert_allclose(found, channels[:, [5, 9]].mean(axis=1), atol=1e-6)
+    assert (downmix.cancelled_s, downmix.channels_differ) == (0.0, True)
+
+
+@pytest.mark.parametrize("delay", [40, 56, 240])
+def test_of_a_channel_and_its_echo_one_is_taken_and_no_second_person_is_told(delay):
+    voice = noise(6.0, 0)
+    found, downmix = mixed(np.stack([voice[delay:], 0.9 * voice[:-delay]], axis=1))
+    np.testing.assert_array_equal(found, voice[delay:])
+    assert not downmix.channels_differ
 
 
 def test_the_mix_does_not_depend_on_the_blocks():

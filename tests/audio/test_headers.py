@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.audio.headers import ends_inside_ogg_page, ends_with_ogg_page, read_chunk_claim, states_mp3_length
+from dgasr.audio.headers import is_whole_riff, read_chunk_claim, states_mp3_length
+from dgasr.audio.ogg import ends_inside_page, ends_with_page, has_all_pages
 from dgasr.audio.source import Source
 
 SAMPLES = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
@@ -46,8 +47,8 @@ def test_a_file_that_ends_before_its_audio_claims_nothing():
 
 def test_an_ogg_file_cut_anywhere_ends_inside_a_page():
     data = written("OGG")
-    assert not ends_inside_ogg_page(source(data))
-    assert all(ends_inside_ogg_page(source(data[:size])) for size in (len(data) - 1, len(data) // 2, 40))
+    assert not ends_inside_page(source(data))
+    assert all(ends_inside_page(source(data[:size])) for size in (len(data) - 1, len(data) // 2, 40))
 
 
 @pytest.mark.parametrize(("write_xing", "expected"), [("1", True), ("0", False)])
@@ -70,5 +71,19 @@ def test_a_joined_mp3_and_an_ogg_file_with_a_long_tail_state_no_length(tmp_path,
     data = (tmp_path / "a.mp3").read_bytes()
     assert states_mp3_length(source(data))
     assert not states_mp3_length(source(data + data))
-    assert ends_with_ogg_page(source(written("OGG")))
-    assert not ends_with_ogg_page(source(written("OGG") + bytes(100_000)))
+    assert ends_with_page(source(written("OGG")))
+    assert not ends_with_page(source(written("OGG") + bytes(100_000)))
+
+
+def test_a_missing_or_damaged_page_of_an_ogg_file_is_seen():
+    data = written("OGG")
+    starts = [at for at in range(len(data)) if data[at : at + 4] == b"OggS"]
+    assert has_all_pages(source(data))
+    assert not has_all_pages(source(data[: starts[-2]] + data[starts[-1] :]))
+    assert not has_all_pages(source(data[: starts[-2]] + bytes(4) + data[starts[-2] + 4 :]))
+
+
+def test_a_riff_file_that_ends_before_its_header_says_so_is_not_whole():
+    data = b"RIFF" + (12).to_bytes(4, "little") + b"AVI " + bytes(8)
+    assert is_whole_riff(source(data + data))
+    assert not is_whole_riff(source(data + data[:-1]))

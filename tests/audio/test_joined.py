@@ -7,8 +7,13 @@ import pytest
 import soundfile
 
 from dgasr.audio import AudioConfig, open_audio
-from dgasr.audio.source import Source, split_joined
+from dgasr.audio.joined import split_joined
+from dgasr.audio.source import Source
 from dgasr.errors import TruncatedError
+from dgasr.records import Gap
+from tests.audio.containers import Kind, make_file
+
+NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 96_000)).astype(np.float32)
 
 
 def written(seed, rate_hz, kind, duration_s=1.0, num_channels=1):
@@ -52,8 +57,52 @@ def test_a_part_that_cannot_be_read_is_told_with_its_size():
     assert sum(map(len, samples)) == 16_000
 
 
-def test_a_second_chunk_of_audio_is_told_with_its_size():
-    data = written(0, 16_000, "WAV")
-    blocks = open_audio(io.BytesIO(data + data[36:]), "a", AudioConfig()).blocks()
-    with pytest.raises(TruncatedError, match="32000 bytes were not read"):
-        list(blocks)
+@pytest.mark.parametrize("between", [b"", b"LIST\x04\0\0\0INFO"])
+def test_all_chunks_of_audio_are_read_in_order(between):
+    first, second = written(0, 16_000, "WAV"), written(1, 16_000, "WAV", 2.0)
+    data = first + between + second[36:]
+    np.testing.assert_array_equal(decode(data), np.concatenate([decode(first), decode(second)]))
+
+
+KINDS = {
+    "FLAC": (Kind("FLAC", ":PCM_16", 16_000), 0), "AIFF": (Kind("AIFF", ":PCM_16", 16_000), 0),
+    "CAF": (Kind("CAF", ":PCM_16", 16_000), 0), "AU": (Kind("AU", ":PCM_16", 16_000), 0),
+    "WavPack": (Kind("wv", "wavpack", 16_000), 0), "TTA": (Kind("tta", "tta", 16_000), 0),
+    "MP4": (Kind("mp4", "aac", 16_000), 0), "FLV": (Kind("flv", "aac", 44_100), 0.05),
+    "WMA": (Kind("asf", "wmav2", 44_100), 0.1), "Matroska": (Kind("matroska", "flac", 16_000), 0),
+    "Opus": (Kind("opus", "libopus", 48_000), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_second_recording_that_no_header_tells_of_is_read(name):
+    kind, padding_s = KINDS[name]
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 5 * kind.rate_hz)).astype(np.float32)
+    data = make_file(kind, noise[:, : 2 * kind.rate_hz]) + make_file(kind, noise[:, 2 * kind.rate_hz :])
+    assert decode(data).size / 16_000 == pytest.approx(5, abs=0.005 + 2 * padding_s)
+
+
+@pytest.mark.parametrize(("first", "second"), [("FLAC", "FLAC"), ("WAV", "FLAC"), ("FLAC", "WAV"), ("AIFF", "AIFF")])
+def test_rate_and_channels_of_the_second_may_be_others(first, second):
+    parts = [written(0, 16_000, first), written(1, 44_100, second, 2.0, num_channels=2)]
+    np.testing.assert_allclose(decode(b"".join(parts)), np.concatenate([decode(part) for part in parts]), atol=1e-6)
+
+
+def test_channels_that_only_a_later_recording_has_are_read():
+    data = written(0, 16_000, "FLAC") + written(1, 16_000, "FLAC", 2.0, num_channels=2)
+    stream = open_audio(io.BytesIO(data), "a", AudioConfig(channels="each"))
+    found = [list(channel.pieces) for channel in stream.channels()]
+    assert [sum(isinstance(piece, Gap) for piece in pieces) for pieces in found] == [0, 1]
+    assert stream.report().num_transcripts == 2
+
+
+def test_what_stands_behind_a_recording_and_is_none_does_not_matter():
+    data = written(0, 16_000, "FLAC")
+    np.testing.assert_array_equal(decode(data + bytes(10_000) + b"TAG" + bytes(125)), decode(data))
+
+
+def test_chained_streams_of_one_number_are_read_one_behind_the_other():
+    parts = [
+        make_file(Kind("opus", "libopus", options=(("serial_offset", "7"),)), NOISE[:, :n]) for n in (90_000, 60_000)
+    ]
+    assert decode(b"".join(parts)).size == sum(decode(part).size for part in parts)

@@ -21,7 +21,8 @@ def timeline(*, start_s=None, declared_s=None, missing="lost", priming=0):
         num_channels=1,
         start_s=start_s,
         declared_s=declared_s,
-        missing=missing,
+        missing=lambda: missing,
+        has_timestamps=True,
         priming=priming,
         config=AudioConfig(),
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from itertools import pairwise
 from pathlib import Path
 
@@ -121,6 +122,12 @@ def test_names_that_do_not_fit_a_folder_are_changed_by_one_rule():
     assert placed[3:5] == ["a.txt", "a/b.txt"]
     assert len({path.casefold() for path in placed}) == len(placed)
     assert all(len(step.encode()) <= 240 for path in placed for step in path.split("/"))
+
+
+def test_names_that_only_compose_accents_differently_are_kept_apart():
+    names = FileNames()
+    placed = [names.place(name, "txt", name)[0] for name in ("caf\u00e9", "cafe\u0301", "CAFE\u0301")]
+    assert len({unicodedata.normalize("NFC", path).casefold() for path in placed}) == 3
 
 
 def test_names_do_not_depend_on_what_was_placed_before_where_nothing_collides():

@@ -253,6 +253,15 @@ def test_a_manifests_empty_text_says_that_nobody_speaks_and_a_missing_one_nothin
     assert summary.refused == {"bad_row": 2, "no_text": 1}
 
 
+def test_each_channel_of_a_manifest_is_a_clip_of_its_own(tmp_path):
+    put(tmp_path / "a.wav", sound(1.0))
+    rows = [{"audio_filepath": "a.wav", "text": text, "channel": n} for n, text in enumerate(("one", "two"))]
+    put(tmp_path / "m.jsonl", "\n".join(map(json.dumps, rows)))
+    subset = Subset(source=tmp_path / "m.jsonl", name="m", language="en", work=tmp_path)
+    prepare("nemo", subset, tmp_path, PrepareConfig(processes=1))
+    assert [(u.text, u.channel) for u in read_manifest(tmp_path / "nemo-en-m.jsonl")] == [("one", 0), ("two", 1)]
+
+
 def test_a_stretch_a_language_and_a_file_that_are_not_there_are_listed(tmp_path):
     put(tmp_path / "a.wav", sound(1.0))
     (tmp_path / "folder.wav").mkdir()

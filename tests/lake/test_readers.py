@@ -1,5 +1,6 @@
 """Programs that know nothing of us read the same rows: DuckDB, pyarrow, pandas, and whoever knows Delta Lake."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -167,11 +168,18 @@ def test_a_lake_lies_below_a_folder_of_any_name(tmp_path, three_recordings, fold
         assert connection.execute(asked).fetchall() == expected
     dataset = DeltaTable(f"{lake}/transcripts").to_pyarrow_dataset()
     assert dataset.count_rows(filter=pyarrow.dataset.field("row_kind") == "recording") == 3
+    files = dgasr.lake.part_uris(lake, "segments")
+    texts = pyarrow.dataset.dataset(files, format="parquet").to_table(columns=["text"])["text"].to_pylist()
+    assert sorted(filter(None, texts)) == sorted(text for _, _, text in expected)
+    if importlib.util.find_spec("pandas"):
+        import pandas as pd
+
+        frames = [pd.read_parquet(file, columns=["text"], partitioning=None) for file in files]
+        assert sorted(pd.concat(frames)["text"]) == sorted(texts)
     if "recipe_id=" not in folder:  # a reader of Parquet alone takes the first folder of a name
         with duckdb.connect() as connection:
             query = 'select recipe_id, "date", text from read_parquet($paths, hive_partitioning = true)'
-            paths = dgasr.lake.part_uris(lake, "segments")
-            rows = connection.execute(f"{query} where text <> '' order by all", {"paths": paths}).fetchall()
+            rows = connection.execute(f"{query} where text <> '' order by all", {"paths": files}).fetchall()
         assert rows == expected
 
 

@@ -28,6 +28,9 @@ BAD_EVERY = 10
 ROOM_NOISE = 10 ** (-70 / 20)
 """Amplitude of the noise under all speech, so that no pause is digital silence."""
 
+CALL = ".call.flac"
+"""Ending of recordings of two people who speak at once, one on each channel."""
+
 WITHHELD = {
     "vanished": Reason.OBJECT_MISSING,
     "forbidden": Reason.UNREADABLE,
@@ -44,7 +47,7 @@ class Entry:
 
     name: str
     text: str
-    """What is said in it; empty for one that cannot be used or holds no speech."""
+    """What is said in it, channel by channel; empty for one that cannot be used or holds no speech."""
     status: str
     reason: str | None
 
@@ -85,12 +88,17 @@ def write_entries(path: Path, entries: list[Entry]) -> None:
 def _write_good(
     folder: Path, number: int, spoken: list[dict[str, np.ndarray]], most: int, generator: np.random.Generator
 ) -> Entry:
-    voice = spoken[generator.integers(len(spoken))]
-    words = [str(word) for word in generator.choice(sorted(voice), size=generator.integers(2, most + 1))]
     suffix, rate_hz, write = FORMATS[number % len(FORMATS)]
-    name = f"{number:05d}{suffix}"
-    write(folder / name, _speech(words, voice, generator), rate_hz)
-    return Entry(name=name, text=" ".join(words), status="ok", reason=None)
+    name, texts, channels = f"{number:05d}{suffix}", [], []
+    for _ in range(2 if suffix == CALL else 1):
+        voice = spoken[generator.integers(len(spoken))]
+        words = [str(word) for word in generator.choice(sorted(voice), size=generator.integers(2, most + 1))]
+        texts += words
+        channels.append(_speech(words, voice, generator))
+    longest = max(channel.size for channel in channels)
+    waveform = np.stack([np.pad(channel, (0, longest - channel.size)) for channel in channels], axis=1)
+    write(folder / name, waveform.squeeze(axis=1) if len(channels) == 1 else waveform, rate_hz)
+    return Entry(name=name, text=" ".join(texts), status="ok", reason=None)
 
 
 def _speech(words: list[str], voice: dict[str, np.ndarray], generator: np.random.Generator) -> np.ndarray:
@@ -139,10 +147,9 @@ def _write_bad(folder: Path, number: int, kinds: list[tuple[str, Callable[[Path]
     return Entry(name=name, text="", status=status, reason=str(reason))
 
 
-def _by_sndfile(subtype: str | None = None, num_channels: int = 1) -> Write:
+def _by_sndfile(subtype: str | None = None) -> Write:
     def write(path: Path, waveform: np.ndarray, rate_hz: int) -> None:
-        samples = np.repeat(_resampled(waveform, rate_hz)[:, None], num_channels, axis=1)
-        soundfile.write(path, samples, rate_hz, subtype=subtype)
+        soundfile.write(path, _resampled(waveform, rate_hz), rate_hz, subtype=subtype)
 
     return write
 
@@ -194,7 +201,7 @@ FORMATS: tuple[tuple[str, int, Write], ...] = (
     (".ogg", 16_000, _vorbis),
     (".m4a", 44_100, _by_libav("aac")),
     (".webm", 48_000, _by_libav("libopus")),
-    (".stereo.flac", 44_100, _by_sndfile(num_channels=2)),
+    (CALL, 44_100, _by_sndfile()),
     (".telephone.wav", 8_000, _by_sndfile("ULAW")),
     (".opus", 48_000, _by_libav("libopus")),
     (".aiff", 22_050, _by_sndfile("PCM_24")),

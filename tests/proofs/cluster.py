@@ -293,7 +293,7 @@ def run_embedded(cluster: Cluster, source: str, lake: str) -> float:
     """Transcribe undisturbed, in one process without any server; the time it took, s."""
     started = time.monotonic()
     done = subprocess.run(
-        [str(BIN / "dgasr"), "transcribe", source, "--lake", lake, "--format", "txt"],
+        [str(BIN / "dgasr"), "transcribe", source, "--lake", lake, "--format", "txt", "--channels", "each"],
         env=cluster.processes.environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode not in (0, 3):  # 3: some recordings could not be used
@@ -315,7 +315,7 @@ def parameters(
     """
     return what | {
         "lake": lake,
-        "engine": {"model": MODEL, "device": "cpu"},
+        "engine": {"model": MODEL, "device": "cpu", "channels": "each"},
         "shard": {"max_recordings": max_recordings},
         "pools": FAST | {"assignment": {"max_shards": max_shards}} | pools,
     }

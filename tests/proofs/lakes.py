@@ -28,6 +28,24 @@ TEXTS = """
     group by recordings.uri
 """
 
+UNCOVERED = """
+    with steps as (
+        select recording_id, audio_track, channel, start_s, end_s,
+            lag(end_s, 1, 0) over (partition by recording_id, audio_track, channel order by start_s) as before_s
+        from segments
+    ),
+    heard as (
+        select recording_id, audio_track, channel, max(end_s) as covered_s, max(abs(start_s - before_s)) as hole_s
+        from steps group by all
+    )
+    select parse_filename(uri), decoded_s, num_transcripts, count(channel)::int, min(covered_s), max(hole_s)
+    from recordings left join heard using (recording_id) where status <> 'rejected'
+    group by all
+    having count(channel) <> num_transcripts or min(covered_s) <> decoded_s or max(covered_s) <> decoded_s
+        or max(hole_s) <> 0
+"""
+"""Recordings of which the segments of some channel do not follow each other from zero to the end, to the sample."""
+
 Row = dict[str, Any]
 
 
@@ -75,10 +93,12 @@ def check_entries(lake_uri: str, source: str, entries: list[Entry]) -> tuple[Edi
     """Hold a lake against what was put into the archive.
 
     Returns:
-        Word edits over all recordings, and a line for each recording without the row that it should have.
+        Word edits over all recordings, and a line for each recording without the row that it should have, or of which
+        a channel is not covered exactly.
     """
     with connect(lake_uri) as connection:
         rows = connection.execute(TEXTS, [source]).fetchall()
+        uncovered = connection.execute(UNCOVERED).fetchall()
     found = {name: (status, reason, text) for name, status, reason, text in rows}
     edits, lines = EditCounts(), []
     for entry in entries:
@@ -86,4 +106,8 @@ def check_entries(lake_uri: str, source: str, entries: list[Entry]) -> tuple[Edi
         edits += count_edits(entry.text.split(), text.split())
         if (status, reason) != (entry.status, entry.reason):
             lines.append(f"{entry.name}: {status} {reason}, expected {entry.status} {entry.reason}")
+    lines += [
+        f"{name}: {expected} transcripts of {decoded_s} s, {number} covered up to {covered_s} s, holes up to {hole_s} s"
+        for name, decoded_s, expected, number, covered_s, hole_s in uncovered
+    ]
     return edits, lines + [f"{name}: a row of nothing that was there" for name in found]

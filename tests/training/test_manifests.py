@@ -42,6 +42,8 @@ def test_what_was_written_is_read_back(tmp_path):
         speaker="anna",
         offset=2.25,
         set_name="books",
+        channel=1,
+        audio_track=0,
     )
     write_manifest(tmp_path / "manifest.jsonl", [utterance])
     assert read_manifest(tmp_path / "manifest.jsonl") == [utterance]
@@ -69,7 +71,8 @@ def test_blank_lines_and_unknown_fields_are_passed_over(tmp_path):
         (ROW | {"duration": "1.5"}, "2: `duration` must be seconds"),
         (ROW | {"duration": float("nan")}, "2: `duration` must be seconds"),
         (ROW | {"duration": 0}, "2: `duration` is 0"),
-        (ROW | {"audio_track": 0, "channel": 1}, "2: is of one track and channel"),
+        (ROW | {"channel": "left"}, "2: `channel` must be a number from 0"),
+        (ROW | {"audio_track": -1}, "2: `audio_track` must be a number from 0"),
         (ROW | {"offset": -1}, "2: `offset` must be seconds"),
         (ROW | {"audio_filepath": ""}, "2: `audio_filepath` must be text"),
         (ROW | {"text": None}, "2: `text` must be text"),

@@ -22,6 +22,14 @@ def test_training_and_transcription_read_the_same_samples(shared_data):
         assert np.array_equal(WaveformStore().read(str(path)), expected)
 
 
+def test_a_channel_is_read_alone(tmp_path):
+    stereo = np.stack([np.full(1000, 0.5), np.full(1000, -0.25)], axis=1)
+    soundfile.write(tmp_path / "a.wav", stereo, 16_000)
+    store = WaveformStore()
+    found = [store.read(str(tmp_path / "a.wav"), AudioConfig(channels=channel))[0] for channel in (0, 1)]
+    assert found == [0.5, -0.25]
+
+
 def test_a_mp3_of_variable_rate_has_the_length_that_it_plays(tmp_path):
     source = write(tmp_path / "a.wav", 160_000)
     path = tmp_path / "a.mp3"
