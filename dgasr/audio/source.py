@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar, Literal
 
@@ -153,7 +153,7 @@ class Source:
         self.num_bytes = self.whole_bytes = (file.seek(0, os.SEEK_END) if end is None else end) - start
         self.furthest = 0
         self.states_length = True
-        self._next_start: re.Pattern[bytes] | None = None
+        self._next_starts: Sequence[re.Pattern[bytes]] = ()
         self._next_from, self._seen = 0, (0, b"")
         file.seek(start)
 
@@ -162,14 +162,14 @@ class Source:
         label = f"{self.label} (bytes {start} to {end})"
         return Source(self._file, label, self._start + start, self._start + end, self._stopwatch)
 
-    def end_before(self, next_start: re.Pattern[bytes], offset: int) -> None:
+    def end_before(self, next_starts: Sequence[re.Pattern[bytes]], offset: int) -> None:
         """Let decoders see the file's end where another recording begins, as soon as they come to it.
 
         Args:
-            next_start: what one begins with, 24 bytes at most.
+            next_starts: what one may begin with, 24 bytes at most.
             offset: from where on.
         """
-        self._next_start, self._next_from = next_start, offset
+        self._next_starts, self._next_from = next_starts, offset
 
     def check(self) -> None:
         """Raise what went wrong while a decoder was reading.
@@ -184,7 +184,7 @@ class Source:
         """Read at most `num_bytes`; nothing after an error."""
         start = self.tell()
         data = self._read(num_bytes)
-        if self._next_start is not None:
+        if self._next_starts:
             data = self._before_next(start, data)
         if data:
             self.furthest = max(self.furthest, start + len(data))
@@ -192,13 +192,13 @@ class Source:
 
     def _before_next(self, start: int, data: bytes) -> bytes:
         """Leave out what belongs to the next recording, whose first bytes may have been read before these."""
-        assert self._next_start is not None
         seen_end, seen = self._seen
         seen = seen if seen_end == start else b""
-        found = self._next_start.search(seen + data, max(0, self._next_from - start + len(seen)))
+        first = max(0, self._next_from - start + len(seen))
+        found = [match.start() for pattern in self._next_starts if (match := pattern.search(seen + data, first))]
         self._seen = start + len(data), (seen + data)[-24:]
-        if found is not None:
-            self.num_bytes = start - len(seen) + found.start()
+        if found:
+            self.num_bytes = start - len(seen) + min(found)
         return data[: max(0, self.num_bytes - start)]
 
     def _read(self, num_bytes: int) -> bytes:
