@@ -33,6 +33,9 @@ WEIGHTS = {"faster-whisper": "model.bin", "whisper": "model.safetensors"}
 POCKETSPHINX = "pocketsphinx"
 """The system that needs none."""
 
+MULTILINGUAL_TOKENS = 51_865
+"""Of Whisper's vocabulary for all languages; that of its English models is smaller."""
+
 FRAMES_PER_SECOND = 100
 """Of pocketsphinx's word times."""
 
@@ -85,13 +88,22 @@ class TransformersWhisper:
 
     def __init__(self, folder: Path) -> None:
         from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+        from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
         self._model = WhisperForConditionalGeneration.from_pretrained(folder, local_files_only=True).float().eval()
         self._features = WhisperFeatureExtractor(feature_size=self._model.config.num_mel_bins)
         self._tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True)
-        languages = getattr(self._model.generation_config, "lang_to_id", None)  # `<|en|>` → id
-        self._is_multilingual = languages is not None
-        self.supported_languages = tuple(name.strip("<|>") for name in languages or ("en",))
+        vocabulary = self._tokenizer.get_vocab()
+        self._is_multilingual = self._model.config.vocab_size >= MULTILINGUAL_TOKENS
+        codes = [code for code in LANGUAGES if f"<|{code}|>" in vocabulary] if self._is_multilingual else ["en"]
+        self.supported_languages = tuple(codes)
+        # A converted folder may lack these, and the decoder would then choose language, task and time stamps by itself.
+        asked = self._model.generation_config
+        asked.max_length = self._model.config.max_target_positions
+        asked.is_multilingual = self._is_multilingual
+        asked.lang_to_id = {f"<|{code}|>": vocabulary.get(f"<|{code}|>") for code in codes}
+        asked.task_to_id = {"transcribe": vocabulary.get("<|transcribe|>")}
+        asked.no_timestamps_token_id = vocabulary["<|notimestamps|>"]
 
     def transcribe(self, waveform: "np.ndarray", *, language: str, **_: object) -> tuple[list[Any], None]:
         """Recognise an utterance, [samples]; a segment for each window of it."""

@@ -185,7 +185,8 @@ def test_a_model_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
 class Whisper:
     """transformers' model, feature extractor and tokenizer in one: the text of a window is how long it is."""
 
-    config, generation_config = SimpleNamespace(num_mel_bins=80), SimpleNamespace(lang_to_id={"<|en|>": 1, "<|de|>": 2})
+    config = SimpleNamespace(num_mel_bins=80, max_target_positions=448, vocab_size=51_865)
+    generation_config = SimpleNamespace()
 
     def __init__(self, feature_size=80):
         self.asked = []
@@ -203,6 +204,9 @@ class Whisper:
     def __call__(self, waveform, sampling_rate, return_tensors):
         return SimpleNamespace(input_features=len(waveform) / sampling_rate)
 
+    def get_vocab(self):
+        return {"<|en|>": 0, "<|de|>": 1, "<|transcribe|>": 2, "<|notimestamps|>": 3}
+
     def generate(self, features, **asked):
         self.asked.append(asked)
         return [features]
@@ -214,12 +218,16 @@ class Whisper:
 def test_transformers_whisper_hears_a_window_at_a_time_in_the_language_it_is_asked_for(said, tmp_path, monkeypatch):
     names = ("WhisperForConditionalGeneration", "WhisperFeatureExtractor", "WhisperTokenizer")
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(**dict.fromkeys(names, Whisper)))
+    languages = SimpleNamespace(LANGUAGES={"en": "english", "de": "german", "fr": "french"})
+    monkeypatch.setitem(sys.modules, "transformers.models.whisper.tokenization_whisper", languages)
     (tmp_path / "model.safetensors").touch()
     baseline = load_baseline(f"whisper:{tmp_path}", num_threads=1)
     options = {"normalizer": "basic", "metric": "wer", "language": None}
     evaluation = evaluate_baseline([said(40, language="de")], baseline, **options)
     assert evaluation.path == "whisper"
     assert evaluation.utterances[0].hypothesis == "30 s 10 s"
+    asked = Whisper.generation_config
+    assert (asked.lang_to_id, asked.max_length, asked.is_multilingual) == ({"<|en|>": 0, "<|de|>": 1}, 448, True)
     assert baseline.model._model.asked[0] == {
         "num_beams": 1,
         "do_sample": False,

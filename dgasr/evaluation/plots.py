@@ -143,6 +143,6 @@ def _axes(height: float) -> "tuple[Figure, Axes]":
 def _svg(figure: "Figure") -> str:
     """Write a figure as an SVG element, without the head of a file and the time that it was made."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True, bbox_inches="tight")
     text = buffer.getvalue()
     return text[text.index("<svg") :]
