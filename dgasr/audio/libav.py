@@ -55,7 +55,7 @@ PAUSING_CODECS = {"amrnb": 8, "amrwb": 9, "amr_nb": 8, "amr_wb": 9}
 """Codecs that leave out silence, and the first of their frame types that holds no speech (3GPP TS 26.101, 26.201)."""
 
 MOST_AMBIGUOUS_S = 0.05
-"""Where a container begins later than this, a length in it may be meant from zero or from there."""
+"""Where a Matroska file begins later, its length counts from zero by libav's writer, and from there by mkvmerge's."""
 
 PROBED_S = 120.0
 """How much of several tracks is decoded to find the one on which somebody speaks; more, where nobody does by then."""
@@ -257,14 +257,20 @@ def _declared_s(container: Any, stream: Any, start_s: float | None, source: Sour
     if not stream.duration:
         # The container's own duration is that of its longest stream: of a video that goes on, it says nothing of audio.
         end_s = _tagged_s(stream) or (container.duration or 0) / av.time_base * (len(container.streams) == 1)
-        # Some writers of Matroska count from zero, others from the first packet.
-        return end_s if end_s and not (start_s or 0.0) > MOST_AMBIGUOUS_S else None
+        begins_late_s = max(0.0, start_s or 0.0)
+        is_ambiguous = begins_late_s > MOST_AMBIGUOUS_S and name == "matroska,webm" and not _is_lavf(container)
+        return end_s - begins_late_s if end_s and not is_ambiguous else None
     begins_s = 0.0 if start_s is None or stream.start_time is None else stream.start_time * stream.time_base - start_s
     if name == "ogg" and stream.codec_context.name in ("opus", "libopus"):
         return float(stream.duration * stream.time_base) - max(0.0, start_s or 0.0)  # its last page's position
     # Of an AVI file libav fits the duration to what is there; its count of frames is the header's.
     length = stream.frames or stream.duration if name == "avi" else stream.duration
     return float(length * stream.time_base + max(0.0, begins_s))
+
+
+def _is_lavf(container: Any) -> bool:
+    """Say whether libav wrote a container."""
+    return any(name.lower() == "encoder" and text.startswith("Lavf") for name, text in container.metadata.items())
 
 
 def _tagged_s(stream: Any) -> float:
