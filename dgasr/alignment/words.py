@@ -131,6 +131,23 @@ def snap_to_sound(edges: np.ndarray, pivots: np.ndarray, sound: Loudness, config
     return moved
 
 
+def out_of_silence(pivots: np.ndarray, sound: Loudness, config: AlignmentConfig) -> np.ndarray:
+    """Move pivots before a segment's first sound to it, and those behind its last: CTC may say a word a little early.
+
+    Args:
+        pivots: a sample of each word, in order.  [words]
+        sound: loudness of the segment.
+        config: what counts as quiet, and how far a pivot may move.
+    """
+    pauses = _pauses(sound, config)
+    limit = config.max_snap_ms * SAMPLE_RATE_HZ / 1000
+    moved = pivots.astype(float)
+    for start, end in pauses[(pauses[:, 0] == -BEYOND) != (pauses[:, 1] == BEYOND)]:
+        edge = end if start == -BEYOND else start
+        moved[(moved > start) & (moved < end) & (np.abs(moved - edge) <= limit)] = edge
+    return moved
+
+
 def _pauses(sound: Loudness, config: AlignmentConfig) -> np.ndarray:
     """Find the quiet stretches, from the last loud frame before to the first loud frame after each.  [pauses, 2].
 
@@ -196,7 +213,8 @@ def align_words(
         return _as_words(words, _spread(words, segment.num_samples), confidences, segment), "interpolated"
     spans = forced_alignment(log_probs, labels)
     raw = raw_edges(words, spans, config)
-    pivots = raw.mean(axis=1)  # CTC peaks inside the word: whatever else moves, this sample is the word's
+    # CTC peaks inside the word: whatever else moves, this sample is the word's.
+    pivots = out_of_silence(raw.mean(axis=1), sound, config)
     offsets = np.array([config.start_offset_ms, config.end_offset_ms]) * SAMPLE_RATE_HZ / 1000
     edges = snap_to_sound(_apart(raw + offsets, pivots), pivots, sound, config)
     confidences = [_confidence(word, spans, config) for word in words]

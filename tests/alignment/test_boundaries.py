@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import soxr
 
-from dgasr.alignment.words import AlignmentConfig, Loudness, loudness, snap_to_sound
+from dgasr.alignment.words import AlignmentConfig, Loudness, loudness, out_of_silence, snap_to_sound
 from dgasr.features import FeatureConfig, log_mel
 
 HOP = 160
@@ -70,7 +70,22 @@ def test_no_edge_crosses_its_words_pivot():
     assert snap_ms([[395, 600]], [395], sound) == [[200, 690]]
 
 
+def moved_ms(pivots, sound, config=CONFIG):
+    return (out_of_silence(np.array(pivots, dtype=float) * 16, sound, config) / 16).tolist()
+
+
+def test_a_word_said_before_the_first_sound_or_behind_the_last_is_said_in_it():
+    assert moved_ms([260, 500, 720], ONE_WORD) == [300, 500, 690]
+    assert moved_ms([260], ONE_WORD, AlignmentConfig(max_snap_ms=30.0)) == [260]
+
+
+def test_a_word_in_a_pause_between_words_stays():
+    sound = envelope((300, -80), (400, -20), (100, -80), (400, -20), (300, -80))
+    assert moved_ms([500, 750, 1000], sound) == [500, 750, 1000]
+
+
 def test_even_loudness_moves_nothing():
+    assert moved_ms([250], envelope((500, -40))) == [250]
     assert snap_ms([[100, 400]], [250], envelope((600, -30))) == [[100, 400]]
 
 
