@@ -108,3 +108,19 @@ def test_without_a_distance_tokens_are_numbered_one_after_another(random_model):
     embeddings = random_model.prompt_embeddings(ids, audio)
     positions = random_model.prompt_positions(ids, audio)
     assert torch.equal(random_model.prefill(embeddings, positions=positions)[0], random_model.prefill(embeddings)[0])
+
+
+def test_text_behind_numbered_audio_is_the_same_in_one_run_and_in_two(random_model, monkeypatch):
+    """Training reads prompt and text at once, decoding goes on from the prompt's cache."""
+    monkeypatch.setattr(random_model, "config", replace(random_model.config, audio_distance=60))
+    ids, audio = prompt(random_model), random_model.head_weight[torch.randint(9, 24, (2, 50))] * 100
+    embeddings, positions = random_model.prompt_embeddings(ids, audio), random_model.prompt_positions(ids, audio)
+    text = random_model.backbone.model.encoder.get_input_embeddings()(torch.tensor([[9, 10, 11], [12, 13, 14]]))
+    behind = torch.arange(len(ids), len(ids) + 3).expand(2, -1)
+    together = random_model.prefill(
+        torch.cat([embeddings, text], dim=1), positions=torch.cat([positions, behind], dim=1)
+    )[0]
+    _, cache = random_model.prefill(embeddings, positions=positions)
+    assert torch.allclose(random_model.prefill(text, cache)[0], together[:, len(ids) :], atol=1e-4)
+    other = random_model.prefill(torch.cat([embeddings, text], dim=1))[0]
+    assert not torch.allclose(other, together, atol=1e-2)
