@@ -15,6 +15,9 @@ from dgasr.errors import InvalidHeaderError
 LARGEST_CHUNK_BYTES = 0x7F000000
 """Writers that cannot seek back put a size from here up when they do not know it."""
 
+UNKNOWN_LENGTH = 2**62
+"""From here up a size of 64 bits stands for one that nobody knew."""
+
 MOST_CHUNKS = 1000
 """Chunks looked at before the audio; a file made of empty ones would take hours to walk through."""
 
@@ -143,7 +146,9 @@ def _read_other_claim(source: Source) -> ChunkClaim | None:
         )
     if offset is None or offset > source.num_bytes:
         return None
-    claim = _plain_claim(source, offset, size if 0 < size < 2**62 else None, has_chunks=head[:4] in (b"caff", b"riff"))
+    claim = _plain_claim(
+        source, offset, size if 0 < size < UNKNOWN_LENGTH else None, has_chunks=head[:4] in (b"caff", b"riff")
+    )
     # Of these two libsndfile takes all that follows for audio.
     is_read_on = head[:4] in (b"NIST", b"riff") and claim.second_bytes > 0
     return replace(claim, second_bytes=0, is_read_on=True) if is_read_on else claim
@@ -176,7 +181,7 @@ def wide_chunks(
         size, is_w64 = int.from_bytes(header[id_bytes:], byte_order), id_bytes == 16
         body = offset + id_bytes + 8
         yield header[:id_bytes], body, size - (24 if is_w64 else 0)
-        if size < (24 if is_w64 else 0) or size >= 2**62:
+        if size < (24 if is_w64 else 0) or size >= UNKNOWN_LENGTH:
             return
         offset = offset + (size + 7) // 8 * 8 if is_w64 else body + size
 
@@ -299,9 +304,14 @@ def _is_right_justified(source: Source, offset: int, num_unused_bits: int) -> bo
     return bool(least or most) and -(2 ** (31 - num_unused_bits)) <= least and most < 2 ** (31 - num_unused_bits)
 
 
+def is_unknown_size(size: int, present: int) -> bool:
+    """Say whether the size of a chunk of which so many bytes are present was left open by its writer."""
+    return size == 0 or (size >= LARGEST_CHUNK_BYTES and size > present)
+
+
 def _claim(source: Source, offset: int, size: int) -> ChunkClaim:
     present = source.num_bytes - offset
-    is_unknown = present > 0 and (size == 0 or (size >= LARGEST_CHUNK_BYTES and size > present))
+    is_unknown = present > 0 and is_unknown_size(size, present)
     return ChunkClaim(
         claimed_bytes=None if is_unknown else size,
         present_bytes=present,

@@ -14,12 +14,9 @@ BEGINS_STREAM = 2
 
 def is_chained(source: Source) -> bool:
     """Say whether the last page belongs to a stream that does not begin at the file's start."""
-    start = max(0, source.num_bytes - 2 * LARGEST_PAGE_BYTES)
-    tail = source.bytes_at(start, source.num_bytes - start)
-    last = tail.rfind(b"OggS")
-    first_data = first_data_page(source)
-    first_streams = {header[14:18] for _, header, _ in pages(source.part(0, first_data))}
-    return last >= 0 and len(tail) - last >= PAGE_HEADER_BYTES and tail[last + 14 : last + 18] not in first_streams
+    last = _last_page(source)
+    first_streams = {header[14:18] for _, header, _ in pages(source.part(0, first_data_page(source)))}
+    return len(last) >= PAGE_HEADER_BYTES and last[14:18] not in first_streams
 
 
 def first_data_page(source: Source) -> int:
@@ -56,13 +53,19 @@ def ends_inside_page(source: Source) -> bool:
     Source:
         RFC 3533, section 6: 27 bytes, as many lacing values as the last of them says, their sum of payload.
     """
+    page = _last_page(source)
+    if len(page) < PAGE_HEADER_BYTES:
+        return True
+    body = PAGE_HEADER_BYTES + page[26]
+    return len(page) < body + sum(page[PAGE_HEADER_BYTES:body])
+
+
+def _last_page(source: Source) -> bytes:
+    """Return what there is from the last page's first byte on; nothing where the file's end holds no page."""
     start = max(0, source.num_bytes - 2 * LARGEST_PAGE_BYTES)
     tail = source.bytes_at(start, source.num_bytes - start)
-    page = tail[tail.rfind(b"OggS") :]
-    if not page.startswith(b"OggS") or len(page) < 27:
-        return True
-    lacing = page[27 : 27 + page[26]]
-    return len(page) < 27 + page[26] + sum(lacing)
+    last = tail.rfind(b"OggS")
+    return tail[last:] if last >= 0 else b""
 
 
 def ends_with_page(source: Source) -> bool:

@@ -7,11 +7,8 @@ several chunks of audio, of which decoders read the first or the last.
 import os
 from collections.abc import Sequence
 
-from dgasr.audio.headers import LARGEST_CHUNK_BYTES, W64_RIFF, chunks, wide_chunks
+from dgasr.audio.headers import UNKNOWN_LENGTH, W64_RIFF, chunks, is_unknown_size, wide_chunks
 from dgasr.audio.source import Source
-
-UNKNOWN_LENGTH = 2**62
-"""From here up a length of 64 bits stands for one that nobody knew."""
 
 
 def repaired(source: Source) -> Source:
@@ -51,8 +48,7 @@ def _aiff_lengths(source: Source) -> list[tuple[int, bytes]]:
             common = offset
         elif name == b"SSND":
             present = source.num_bytes - offset
-            is_known = size > 0 and not (size >= LARGEST_CHUNK_BYTES and size > present)
-            if common is None or is_known or present >= 2**32:
+            if common is None or not is_unknown_size(size, present) or present >= 2**32:
                 return []
             form = source.bytes_at(common, 8)
             frame_bytes = max(1, int.from_bytes(form[:2]) * ((int.from_bytes(form[6:8]) + 7) // 8))
