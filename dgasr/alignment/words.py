@@ -96,7 +96,7 @@ def loudness(log_mel: np.ndarray, hop_samples: int) -> Loudness:
     return Loudness(DB_PER_MEL_UNIT * log_mel.astype(np.float32).mean(axis=0), hop_samples)
 
 
-def snap_to_sound(edges: np.ndarray, pivots: np.ndarray, sound: Loudness, config: AlignmentConfig) -> np.ndarray:
+def snap_to_sound(edges: np.ndarray, pivots: np.ndarray, pauses: np.ndarray, config: AlignmentConfig) -> np.ndarray:
     """Move word edges to the edges of the pauses between them, where there is a pause near enough.
 
     Of the quiet stretches between two words' pivots that one counts whose two ends lie nearest to the rough end and the
@@ -105,14 +105,13 @@ def snap_to_sound(edges: np.ndarray, pivots: np.ndarray, sound: Loudness, config
     Args:
         edges: rough starts and ends, in order of time.  [words, 2]
         pivots: a sample inside each word that no edge may cross.  [words]
-        sound: loudness of the segment.
-        config: what counts as quiet, and how far an edge may move.
+        pauses: of the segment, from `quiet_stretches`.  [pauses, 2]
+        config: how far an edge may move.
 
     Returns:
         The edges, those near a pause moved to it.  [words, 2]
     """
     moved = edges.astype(float)
-    pauses = _pauses(sound, config)
     limit = config.max_snap_ms * SAMPLE_RATE_HZ / 1000
     for gap in range(len(edges) + 1):
         has_end, has_start = gap > 0, gap < len(edges)
@@ -131,15 +130,14 @@ def snap_to_sound(edges: np.ndarray, pivots: np.ndarray, sound: Loudness, config
     return moved
 
 
-def out_of_silence(pivots: np.ndarray, sound: Loudness, config: AlignmentConfig) -> np.ndarray:
+def out_of_silence(pivots: np.ndarray, pauses: np.ndarray, config: AlignmentConfig) -> np.ndarray:
     """Move pivots before a segment's first sound to it, and those behind its last: CTC may say a word a little early.
 
     Args:
         pivots: a sample of each word, in order.  [words]
-        sound: loudness of the segment.
-        config: what counts as quiet, and how far a pivot may move.
+        pauses: of the segment, from `quiet_stretches`.  [pauses, 2]
+        config: how far a pivot may move.
     """
-    pauses = _pauses(sound, config)
     limit = config.max_snap_ms * SAMPLE_RATE_HZ / 1000
     moved = pivots.astype(float)
     for start, end in pauses[(pauses[:, 0] == -BEYOND) != (pauses[:, 1] == BEYOND)]:
@@ -148,7 +146,7 @@ def out_of_silence(pivots: np.ndarray, sound: Loudness, config: AlignmentConfig)
     return moved
 
 
-def _pauses(sound: Loudness, config: AlignmentConfig) -> np.ndarray:
+def quiet_stretches(sound: Loudness, config: AlignmentConfig) -> np.ndarray:
     """Find the quiet stretches, from the last loud frame before to the first loud frame after each.  [pauses, 2].
 
     A stretch that touches the segment's edge reaches beyond it: nothing there can be the edge of a word.
@@ -213,10 +211,11 @@ def align_words(
         return _as_words(words, _spread(words, segment.num_samples), confidences, segment), "interpolated"
     spans = forced_alignment(log_probs, labels)
     raw = raw_edges(words, spans, config)
+    pauses = quiet_stretches(sound, config)
     # CTC peaks inside the word: whatever else moves, this sample is the word's.
-    pivots = out_of_silence(raw.mean(axis=1), sound, config)
+    pivots = out_of_silence(raw.mean(axis=1), pauses, config)
     offsets = np.array([config.start_offset_ms, config.end_offset_ms]) * SAMPLE_RATE_HZ / 1000
-    edges = snap_to_sound(_apart(raw + offsets, pivots), pivots, sound, config)
+    edges = snap_to_sound(_apart(raw + offsets, pivots), pivots, pauses, config)
     confidences = [_confidence(word, spans, config) for word in words]
     return _as_words(words, _apart(edges, pivots), confidences, segment), "ctc"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dgasr.commands.arguments import check_output_file
 from dgasr.errors import ConfigError
+from dgasr.records import seconds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,15 +70,14 @@ def model_figures(source: str, config: "AsrConfig") -> Figures:
     from dgasr.model.adapter import TARGETS, linear_layers
     from dgasr.model.asr import AsrModel
     from dgasr.model.checkpoint import unique_tensors
-    from dgasr.model.identity import identify
+    from dgasr.model.identity import PART_FILES, identify
 
     with torch.device("meta"):
         model = AsrModel(config)
     tensors = unique_tensors(model)
     parameters = {name: own.numel() for name, own in tensors.items() if isinstance(own, torch.nn.Parameter)}
     parts = {
-        part: sum(count for name, count in parameters.items() if name.startswith(part + "."))
-        for part in ("encoder", "projector", "backbone")
+        part: sum(count for name, count in parameters.items() if name.startswith(part + ".")) for part in PART_FILES
     }
     targets = [sum(shape) for name, shape in linear_layers(model).items() if re.fullmatch(TARGETS, name)]
     lora, total = config.lora.rank * sum(targets), sum(parts.values())
@@ -91,7 +91,7 @@ def model_figures(source: str, config: "AsrConfig") -> Figures:
         "trained": {**trained, "share": round(sum(trained.values()) / total, 4)},
         "frozen": config.pretrained or "none: all weights lie in the folder",
         "encoder": f"Whisper, {config.encoder['encoder_layers']} layers of {config.encoder['d_model']}, "
-        f"windows of {config.window_samples / 16_000:g} s",
+        f"windows of {seconds(config.window_samples):g} s",
         "projector": f"{config.num_audio_tokens} audio tokens a window, each of {config.projector.subsampling} frames",
         "backbone": f"{backbone['num_hidden_layers']} layers of {backbone['hidden_size']}, "
         f"{backbone['num_experts']} experts, vocabulary {backbone['vocab_size']:,}",

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import soxr
 
-from dgasr.alignment.words import AlignmentConfig, Loudness, loudness, out_of_silence, snap_to_sound
+from dgasr.alignment.words import AlignmentConfig, Loudness, loudness, out_of_silence, quiet_stretches, snap_to_sound
 from dgasr.features import FeatureConfig, log_mel
 
 HOP = 160
@@ -22,7 +22,7 @@ def envelope(*stretches):
 
 def snap_ms(edges, pivots, sound, config=CONFIG):
     edges, pivots = np.array(edges, dtype=float) * 16, np.array(pivots, dtype=float) * 16
-    return (snap_to_sound(edges, pivots, sound, config) / 16).tolist()
+    return (snap_to_sound(edges, pivots, quiet_stretches(sound, config), config) / 16).tolist()
 
 
 ONE_WORD = envelope((300, -80), (400, -20), (300, -80))
@@ -71,7 +71,7 @@ def test_no_edge_crosses_its_words_pivot():
 
 
 def moved_ms(pivots, sound, config=CONFIG):
-    return (out_of_silence(np.array(pivots, dtype=float) * 16, sound, config) / 16).tolist()
+    return (out_of_silence(np.array(pivots, dtype=float) * 16, quiet_stretches(sound, config), config) / 16).tolist()
 
 
 def test_a_word_said_before_the_first_sound_or_behind_the_last_is_said_in_it():
@@ -94,7 +94,7 @@ def test_no_frames_move_nothing():
 
 
 def test_no_words_have_no_edges():
-    assert snap_to_sound(np.empty((0, 2)), np.empty(0), ONE_WORD, CONFIG).shape == (0, 2)
+    assert snap_to_sound(np.empty((0, 2)), np.empty(0), quiet_stretches(ONE_WORD, CONFIG), CONFIG).shape == (0, 2)
 
 
 def test_loudness_is_in_decibels():
@@ -119,7 +119,8 @@ def test_rough_edges_of_real_digits_become_exact_to_a_frame():
     features, _ = log_mel(waveform, FeatureConfig(window_samples=480_000))
     edges = np.array(truth, dtype=float)
     rough = edges + generator.uniform(-60, 60, size=edges.shape) * 16
-    snapped = snap_to_sound(rough, edges.mean(axis=1), loudness(features.astype(np.float16), HOP), CONFIG)
+    pauses = quiet_stretches(loudness(features.astype(np.float16), HOP), CONFIG)
+    snapped = snap_to_sound(rough, edges.mean(axis=1), pauses, CONFIG)
     error_ms = np.abs(snapped - edges) / 16
     assert np.median(error_ms) <= 10
     assert np.percentile(error_ms, 90) <= 20

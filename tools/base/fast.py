@@ -80,11 +80,9 @@ class Masters:
             working.grad = None
         if torch.distributed.is_initialized():
             own = [master.grad for master in self.masters if master.grad is not None]
-            together = torch._utils._flatten_dense_tensors(own)
+            together = nn.utils.parameters_to_vector(own)  # one message in place of hundreds
             torch.distributed.all_reduce(together)
-            together /= torch.distributed.get_world_size()
-            for gradient, mean in zip(own, torch._utils._unflatten_dense_tensors(together, own), strict=True):
-                gradient.copy_(mean)
+            nn.utils.vector_to_parameters(together / torch.distributed.get_world_size(), own)
         return float(nn.utils.clip_grad_norm_(self.masters, clip_norm))
 
     @torch.no_grad()

@@ -96,7 +96,7 @@ def stages(run: Path, shared: Path) -> list[Stage]:
         Stage(name="reading", result=run / "reading" / "together.pt", steps=READING_STEPS,
               command=on_all_cores("together", run / "reading", *both, "--backbone", run / "text" / "text.pt",
                                    "--frozen-ear", "--text-every", "3", "--draws", "3", "--backbone-rate", "3e-4",
-                                   "--batch-windows", "4", "--steps", str(READING_STEPS))),
+                                   "--steps", str(READING_STEPS))),
         Stage(name="together", result=run / "model" / "tokenizer.json",
               command=on_all_cores("together", run / "together", *both, "--backbone", run / "reading" / "together.pt",
                                    "--steps", str(TOGETHER_STEPS), "--bundle", run / "model")),
