@@ -14,7 +14,7 @@ from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.segmentation import SegmentationConfig, SegmentationMethod
 from dgasr.segmentation.speech import weights_path
 
-REVISION = 5
+REVISION = 6
 """Raised whenever code changes text or times under equal settings, so that old and new rows stay apart."""
 
 Rescore = Literal["joint", "none"]

@@ -161,6 +161,10 @@ class AudioReport:
     """Time in which the channels' mean would have cancelled what is said, so that some were turned."""
     channels_differ: bool | None = False
     """Whether the channels hold different voices: transcribe them one by one; `None` where that is done."""
+    sample_correction: str | None = None
+    """What was wrong with the range of its samples and was put right; `None` where nothing was."""
+    peak_dbfs: float | None = None
+    """Its loudest sample, dB relative to full scale; `None` where all are 0."""
     num_transcripts: int = 1
     """Tracks and channels of it that are transcribed each by itself."""
 

@@ -8,6 +8,6 @@ select
     recording_id, uri, etag, size_bytes, modified_at, shard_id, run_id, status, reason, message, container, codec,
     source_sample_rate_hz, num_channels, declared_s, decoded_s, speech_s, dropped_s, num_segments, num_words,
     language, transcribed_at, audio_digest, read_s, take, audio_track, num_audio_tracks, cancelled_s,
-    channels_differ, num_transcripts, recipe_id, "date"
+    channels_differ, num_transcripts, peak_dbfs, sample_correction, recipe_id, "date"
 from transcripts
 where row_kind = 'recording';

@@ -18,7 +18,7 @@ CANCELLED_SHARE = 0.3
 two of them, correlated below -0.7."""
 
 AUDIBLE_POWER = 1e-5
-"""Mean square from which a channel counts as sound: -50 dB of full scale."""
+"""Mean square of a second or less from which a channel or track counts as sound: -50 dB of full scale."""
 
 ALONE_RATIO = 100.0
 """A channel is alone where the others have a hundredth of its power at most, until one has four times that: levels near

@@ -27,6 +27,9 @@ EXTENSIBLE_FORMAT = 0xFFFE
 JUDGED_PLACES, JUDGED_BYTES = 16, 2**16
 """So many places of a file, and so much at each, show whether samples lie in the high or the low bits of words."""
 
+AUDIO_LIST = b"wavl"
+"""Type of a WAV file's list of chunks with audio (`data`) and of lengths of silence (`slnt`)."""
+
 LONGEST_TRAILER_BYTES = 4096
 """Bytes after the audio that need not be a chunk: padding, or a tag of another format."""
 
@@ -195,13 +198,16 @@ def is_whole_riff(source: Source) -> bool:
     return end <= source.num_bytes
 
 
+def tag_bytes(head: bytes) -> int:
+    """Return the length of an ID3v2 tag by its first 10 bytes, 0 where there is none (ID3v2.4, section 3.1)."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+
+
 def states_mp3_length(source: Source) -> bool:
     """Say whether the first frame of an MP3 counts the frames; without that, any duration is a guess."""
-    head = source.bytes_at(0, 10)
-    offset = 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        # Four bytes of seven bits each, ID3v2.4 section 3.1.
-        offset = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    offset = tag_bytes(source.bytes_at(0, 10))
     frame = source.bytes_at(offset, 4096)
     mark = next((mark for mark in MP3_LENGTH_MARKS if mark in frame), None)
     if mark in (None, b"VBRI"):
@@ -258,7 +264,7 @@ def _ebml_element(data: bytes, start: int) -> tuple[bytes, int, int]:
 
 
 def chunks(source: Source, byte_order: Literal["big", "little"]) -> Iterator[tuple[bytes, int, int]]:
-    """Walk over chunks: name, offset of the body, claimed size of the body."""
+    """Walk over chunks, also over those in a list of audio: name, offset of the body, claimed size of the body."""
     offset = 12
     for _ in range(MOST_CHUNKS):
         if offset + 8 > source.num_bytes:
@@ -266,7 +272,8 @@ def chunks(source: Source, byte_order: Literal["big", "little"]) -> Iterator[tup
         header = source.bytes_at(offset, 8)
         size = int.from_bytes(header[4:], byte_order)
         yield header[:4], offset + 8, size
-        offset += 8 + size + size % 2
+        is_audio_list = header[:4] == b"LIST" and source.bytes_at(offset + 8, 4) == AUDIO_LIST
+        offset += 12 if is_audio_list else 8 + size + size % 2
 
 
 def _check_format(body: bytes, label: str) -> None:

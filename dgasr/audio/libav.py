@@ -9,6 +9,7 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 
+from dgasr.audio.downmix import AUDIBLE_POWER
 from dgasr.audio.headers import asf_length_s, is_whole_riff, states_matroska_length, states_mp3_length
 from dgasr.audio.joined import next_start
 from dgasr.audio.ogg import ends_inside_page, ends_with_page, has_all_pages
@@ -55,13 +56,10 @@ PAUSING_CODECS = {"amrnb": 8, "amrwb": 9, "amr_nb": 8, "amr_wb": 9}
 """Codecs that leave out silence, and the first of their frame types that holds no speech (3GPP TS 26.101, 26.201)."""
 
 MOST_AMBIGUOUS_S = 0.05
-"""Where a Matroska file begins later, its length counts from zero by libav's writer, and from there by mkvmerge's."""
+"""Where a file begins later, its length counts from zero or from there: Matroska's by libav and mkvmerge, and FLV's."""
 
 PROBED_S = 120.0
 """How much of several tracks is decoded to find the one on which somebody speaks; more, where nobody does by then."""
-
-AUDIBLE_POWER = 1e-5
-"""Mean square of a twentieth of a second from which it counts as sound: -50 dB of full scale."""
 
 RISE_AND_FALL = 4.0
 """Ratio of the most to the least power within a second of speech: 6 dB. Hum and noise stay below 3 dB."""
@@ -258,7 +256,8 @@ def _declared_s(container: Any, stream: Any, start_s: float | None, source: Sour
         # The container's own duration is that of its longest stream: of a video that goes on, it says nothing of audio.
         end_s = _tagged_s(stream) or (container.duration or 0) / av.time_base * (len(container.streams) == 1)
         begins_late_s = max(0.0, start_s or 0.0)
-        is_ambiguous = begins_late_s > MOST_AMBIGUOUS_S and name == "matroska,webm" and not _is_lavf(container)
+        is_by_libav = name == "matroska,webm" and _is_lavf(container)
+        is_ambiguous = begins_late_s > MOST_AMBIGUOUS_S and not is_by_libav
         return end_s - begins_late_s if end_s and not is_ambiguous else None
     begins_s = 0.0 if start_s is None or stream.start_time is None else stream.start_time * stream.time_base - start_s
     if name == "ogg" and stream.codec_context.name in ("opus", "libopus"):
@@ -282,9 +281,11 @@ def _tagged_s(stream: Any) -> float:
 def _frames(container: Any, stream: Any, source: Source, reached: list[int]) -> Iterator[AudioFrame | str]:
     """Decode packets in turn; a text, what libav says, stands for one that cannot be decoded.
 
-    `reached[0]` becomes the byte up to which packets were read.
+    `reached[0]` becomes the second byte of the last one that can: of FLAC it has all in it that follows. What cannot be
+    decoded behind it is no loss where another recording begins there.
     """
     source.furthest = 0
+    bad: list[str] = []
     first_pause_type = PAUSING_CODECS.get(stream.codec_context.name)
     with container:
         packets = container.demux(stream)
@@ -297,18 +298,24 @@ def _frames(container: Any, stream: Any, source: Source, reached: list[int]) -> 
                 packets = container.demux(stream)
                 continue
             except av.FFmpegError as error:
-                yield str(error.strerror)
+                bad.append(str(error.strerror))
                 break
-            if packet.pos is not None:
-                reached[0] = max(reached[0], packet.pos + packet.size)
             if first_pause_type is not None and packet.size and (bytes(packet)[0] >> 3) & 15 >= first_pause_type:
                 continue  # nothing was said: the next timestamp tells for how long
             try:
-                yield from packet.decode()
+                frames = packet.decode()
             except av.FFmpegError as error:
-                yield str(error.strerror)
+                bad.append(str(error.strerror))
+                frames = []
+            if frames:
+                reached[0] = max(reached[0], (packet.pos or 0) + 1)
+                yield from bad
+                bad = []
+            yield from frames
             source.check()
         source.check()
+        if bad and next_start(source, reached[0]) is None:
+            yield from bad
 
 
 def _grouped(blocks: Iterator[np.ndarray | Gap], block_values: int) -> Iterator[np.ndarray | Gap]:

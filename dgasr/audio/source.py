@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, ClassVar, Literal
 
 import numpy as np
@@ -17,6 +17,9 @@ Channels = Literal["mix", "each"] | int
 
 Track = Literal["auto", "each"] | int
 """Which audio tracks are read: that on which somebody speaks, each, or one alone, from 0."""
+
+LONGEST_START_BYTES = 40
+"""So much of a recording shows that it begins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,7 +169,7 @@ class Source:
         """Let decoders see the file's end where another recording begins, as soon as they come to it.
 
         Args:
-            next_starts: what one may begin with, 24 bytes at most.
+            next_starts: what one may begin with, `LONGEST_START_BYTES` at most.
             offset: from where on.
         """
         self._next_starts, self._next_from = next_starts, offset
@@ -196,7 +199,7 @@ class Source:
         seen = seen if seen_end == start else b""
         first = max(0, self._next_from - start + len(seen))
         found = [match.start() for pattern in self._next_starts if (match := pattern.search(seen + data, first))]
-        self._seen = start + len(data), (seen + data)[-24:]
+        self._seen = start + len(data), (seen + data)[-LONGEST_START_BYTES:]
         if found:
             self.num_bytes = start - len(seen) + min(found)
         return data[: max(0, self.num_bytes - start)]
@@ -264,5 +267,7 @@ class Decoded:
     """Those of its audio tracks that no decoder knows."""
     likely_s: float = 0.0
     """Duration by the file's size, where its header says nothing true and every second takes as many bytes."""
+    corrections: list[str] = field(default_factory=list)
+    """What was wrong with the range of its samples and was put right; known once `blocks` is used up."""
     next_start: Callable[[], int | None] = lambda: None
     """Asked once `blocks` is used up: the byte at which another recording begins that this decoder did not read."""

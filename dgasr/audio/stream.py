@@ -1,6 +1,7 @@
 """One recording as streams of waveform blocks: choose a decoder and channels, resample, compare with the header."""
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -10,7 +11,7 @@ import numpy as np
 from dgasr.audio.headers import read_chunk_claim
 from dgasr.audio.joined import end_before_next, split_joined
 from dgasr.audio.libav import open_libav
-from dgasr.audio.sample_range import FLOAT_CODECS, in_range, scaled
+from dgasr.audio.sample_range import in_range
 from dgasr.audio.sndfile import open_sndfile
 from dgasr.audio.source import AudioConfig, Decoded, Source, Stopwatch, Track
 from dgasr.audio.waveform import Waveform
@@ -79,14 +80,11 @@ def _open(source: Source, config: AudioConfig, track: Track) -> Decoded:
         raise NoSuchTrackError(
             f"{source.label}: has one audio track, which is --track 0, not {track}. Choose that, or `auto`."
         )
-    if decoded.codec in FLOAT_CODECS:
-        decoded = replace(decoded, blocks=in_range(decoded.blocks, rate_hz, source.label))
+    decoded = in_range(decoded, 1.0 if claim is None else claim.scale, source.label)
     if not source.states_length:
-        decoded, claim = replace(decoded, declared_s=None), None
+        return replace(decoded, declared_s=None)
     if claim is None:
         return decoded
-    if claim.scale != 1:
-        decoded = replace(decoded, blocks=scaled(decoded.blocks, claim.scale))
     # libsndfile's length is corrected where it is read; libav's may be a guess by what is there.
     share_present = 1.0 if sndfile is not None else claim.share_present or 1.0
     if ignore_length and claim.claimed_bytes and decoded.likely_s:
@@ -128,9 +126,10 @@ class AudioStream:
         self._label, self._num_bytes = source.label, source.num_bytes
         self._num_samples = self._num_decoded_bytes = self._longest = self._num_transcripts = 0
         self._num_parts, self._num_channels = len(parts), 0
-        self._decoded_s = 0.0
+        self._decoded_s = self._peak = 0.0
         self._cancelled_s = 0.0
         self._channels_differ: bool | None = None
+        self._corrections: dict[str, None] = {}
 
     def report(self) -> AudioReport:
         """State what the container claims and what was decoded; complete once `channels` is used up."""
@@ -145,6 +144,8 @@ class AudioStream:
             num_audio_tracks=self._first.num_audio_tracks,
             cancelled_s=self._cancelled_s,
             channels_differ=self._channels_differ,
+            sample_correction="; ".join(self._corrections) or None,
+            peak_dbfs=20 * math.log10(self._peak) if self._peak else None,
             num_transcripts=max(1, self._num_transcripts),
         )
 
@@ -273,9 +274,10 @@ class AudioStream:
                     yield piece
             except TruncatedError as error:
                 damage = damage or error
+            self._corrections |= dict.fromkeys(decoded.corrections)
             decoded = None
             if waveform.next_start is not None:
-                waiting.insert(0, source.part(waveform.next_start, source.whole_bytes))
+                waiting[:0] = split_joined(source.part(waveform.next_start, source.whole_bytes))
             if waiting:
                 source = waiting.pop(0)
                 num_parts += 1
@@ -301,7 +303,11 @@ class AudioStream:
             raise damage
 
     def _count(self, piece: np.ndarray | Gap) -> None:
-        self._num_samples += piece.num_samples if isinstance(piece, Gap) else piece.size
+        if isinstance(piece, Gap):
+            self._num_samples += piece.num_samples
+        else:
+            self._num_samples += piece.size
+            self._peak = max(self._peak, float(np.abs(piece).max(initial=0.0)))
         self._longest = max(self._longest, self._num_samples)
         self._check_duration(seconds(self._num_samples))
 

@@ -29,7 +29,8 @@ class ShardRows:
 
 OF_REPORT = (
     "container", "codec", "source_sample_rate_hz", "num_channels", "declared_s", "audio_track", "num_audio_tracks",
-    "cancelled_s", "channels_differ", "num_transcripts",
+    "cancelled_s", "channels_differ", "sample_correction", "peak_dbfs",
+    "num_transcripts",
 )  # fmt: skip
 """Columns of `recordings` that say what `AudioReport` says, under the same names."""
 

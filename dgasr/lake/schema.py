@@ -79,6 +79,8 @@ RECORDINGS = pa.schema(
         ),
         _column("channels_differ", pa.bool_(), "different voices are on the mixed channels", nullable=True),
         _column("num_transcripts", pa.int32(), "tracks and channels transcribed each; null is 1", nullable=True),
+        _column("peak_dbfs", pa.float64(), "loudest sample against full scale; null: digital silence", nullable=True),
+        _column("sample_correction", pa.string(), "what was put right of its samples; null: nothing", nullable=True),
     ]
 )
 

@@ -106,3 +106,50 @@ def test_chained_streams_of_one_number_are_read_one_behind_the_other():
         make_file(Kind("opus", "libopus", options=(("serial_offset", "7"),)), NOISE[:, :n]) for n in (90_000, 60_000)
     ]
     assert decode(b"".join(parts)).size == sum(decode(part).size for part in parts)
+
+
+OTHER_KINDS = {
+    "WAV": Kind("wav", "pcm_s16le", 16_000), "FLAC": Kind("flac", "flac", 16_000), "MP4": Kind("mp4", "aac", 16_000),
+    "Matroska": Kind("matroska", "flac", 16_000), "Opus": Kind("opus", "libopus"), "ADTS": Kind("adts", "aac", 16_000),
+    "MP3": Kind("mp3", "libmp3lame", 16_000), "MPEG-TS": Kind("mpegts", "mp2", 16_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("WAV", "MP3"), ("WAV", "MP4"), ("WAV", "ADTS"), ("FLAC", "MP3"), ("FLAC", "MP4"), ("MP3", "WAV"),
+        ("MP3", "Opus"), ("ADTS", "MP3"), ("Opus", "WAV"), ("Opus", "MP3"), ("Matroska", "MP4"), ("MPEG-TS", "MP4"),
+    ],
+)  # fmt: skip
+def test_a_recording_behind_one_of_another_kind_is_read(first, second):
+    kinds = OTHER_KINDS[first], OTHER_KINDS[second]
+    noise = [np.random.default_rng(0).uniform(-0.3, 0.3, (1, 2 * kind.rate_hz)).astype(np.float32) for kind in kinds]
+    parts = [make_file(kind, samples) for kind, samples in zip(kinds, noise, strict=True)]
+    assert decode(b"".join(parts)).size == pytest.approx(sum(decode(part).size for part in parts), abs=576)
+
+
+def test_recordings_behind_one_of_another_kind_are_split_again():
+    parts = [
+        make_file(OTHER_KINDS["WAV"], NOISE),
+        *[make_file(OTHER_KINDS["Opus"], NOISE[:, :n]) for n in (90_000, 60_000)],
+    ]
+    assert decode(b"".join(parts)).size == pytest.approx(sum(decode(part).size for part in parts), abs=2)
+
+
+@pytest.mark.parametrize("tag", [b"", b"ID3\x04\0\0\0\0\x01\x00" + bytes(128)])
+@pytest.mark.parametrize("states_length", [True, False])
+def test_padding_at_the_joint_of_mp3_files_is_left_out_where_the_second_tells_of_it(tag, states_length):
+    options = () if states_length else (("write_xing", "0"),)
+    first, second = Kind("mp3", "libmp3lame", 16_000, options=options), OTHER_KINDS["MP3"]
+    clicks = np.zeros((1, 32_000), np.float32)
+    clicks[:, 16_000:16_160] = 0.5
+    found = decode(make_file(first, clicks) + tag + make_file(second, clicks))
+    heard = np.flatnonzero(np.abs(found) > 0.1)
+    length = 32_000 if states_length else 32_000 + 576  # its last frame is filled up
+    assert heard[heard > 20_000][0] == pytest.approx(length + 16_000, abs=600 - 550 * states_length)
+
+
+def test_what_looks_like_a_tag_behind_the_audio_begins_no_recording():
+    data = written(0, 16_000, "AIFF") + b"ID3 \0\0\0\x20ID3\x04\0\0\0\0\0\x10" + bytes(22)
+    np.testing.assert_array_equal(decode(data), decode(written(0, 16_000, "AIFF")))

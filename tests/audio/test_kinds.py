@@ -98,6 +98,11 @@ def test_a_length_of_a_video_says_nothing_of_its_sound():
     assert (report.declared_s, message) == (None, "")
 
 
+def test_an_flv_file_that_begins_late_states_nothing():
+    _, report, message = read(make_file(Kind("flv", "aac", 44_100), NOISE, start=7 * 44_100))
+    assert (report.declared_s, message) == (None, "")
+
+
 def test_a_length_that_may_be_from_zero_or_from_the_first_packet_states_nothing():
     data = make_file(Kind("matroska", "flac"), NOISE, start=48_000)
     by_libav = read(data)[1].declared_s

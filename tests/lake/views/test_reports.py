@@ -103,6 +103,14 @@ def test_speech_without_a_word_is_shown_with_its_channels_and_tracks(empty_lake,
     assert ask(empty_lake, asked) == [("/0", 4.0, False, 0, 1, 0.0)]
 
 
+def test_what_is_quiet_and_has_no_word_is_shown_with_its_level(empty_lake, make_shard):
+    for number, peak_dbfs in enumerate([-62.0, -20.0, None]):
+        shard = make_shard(shard_id=f"s{number}", uri=f"/{number}", pieces=[("silence", 0, 4, "", None, ())])
+        shard.recordings[0]["peak_dbfs"] = peak_dbfs
+        commit_shard(empty_lake, shard)
+    assert ask(empty_lake, "select uri, speech_s, peak_dbfs from heard_nothing") == [("/0", 0.0, -62.0)]
+
+
 def test_the_confidence_histogram_counts_every_word_once(small):
     histogram = {round(row[0], 1): row[2] for row in small("select * from confidence_histogram")}
     assert histogram == {0.0: 0, 0.1: 0, 0.2: 0, 0.3: 0, 0.4: 0, 0.5: 2, 0.6: 0, 0.7: 0, 0.8: 0, 0.9: 4}
