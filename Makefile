@@ -139,7 +139,7 @@ unheard: setup ## train on all but SPEAKER with 0.45 of the steps (SHARE=1: all)
 	$(ONE_THREAD) $(BIN)/python -m tools.tiny.fresh runs/without-$(SPEAKER)-fresh $(OTHERS)
 	$(ONE_THREAD) $(BIN)/python -m tools.tiny.phases runs/without-$(SPEAKER)-fresh $(OTHERS) --share $(SHARE) \
 	  --calibration corpora/connected-train/without-$(SPEAKER).jsonl --out runs/without-$(SPEAKER)
-	$(ONE_THREAD) $(BIN)/dgasr evaluate corpora/connected-$(SPEAKER)/manifest.jsonl --model runs/without-$(SPEAKER)/model --compare
+	$(ONE_THREAD) $(BIN)/dgasr evaluate corpora/connected-$(SPEAKER)/manifest.jsonl --model runs/without-$(SPEAKER)/model --max-steps 1,2,4,8,16
 
 lock: setup ## write the installed versions to requirements.lock
 	{ sed -n '/^#/p' requirements.lock; \

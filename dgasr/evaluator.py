@@ -1,14 +1,14 @@
 """A model scored on a manifest: the second composition beside `dgasr.transcriber`. Knows no command line."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from dgasr.errors import ConfigError
-from dgasr.evaluation.normalise import base_language
-from dgasr.evaluation.report import Evaluation, check_request
+from dgasr.evaluation.normalise import Normalizer, base_language
+from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredUtterance
 from dgasr.hypotheses import Transcribe, time_utterances, transcribe_utterances
 from dgasr.model.asr import AsrModel
@@ -30,47 +30,44 @@ from dgasr.transcriber.reading import transcribe_autoregressively, transcribe_by
 PATHS = ("diffusion", "ctc", "ar")
 """Ways from a segment to its text: the product, the likeliest CTC labels, and token after token."""
 
-WAYS: tuple[tuple[str, int, Rescore], ...] = (
-    *(("diffusion", steps, "none") for steps in (1, 2, 4, 8, 16)),
-    *(("diffusion", steps, "joint") for steps in (1, 2, 4, 8, 16)),
-    ("ctc", 16, "none"),
-    ("ar", 16, "none"),
-)
-"""All paths with their denoising steps; diffusion first without CTC's say, and then rescored."""
+METRICS = ("wer", "cer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
-    """What is scored, and how."""
+    """What is scored, and how.
+
+    normalizer: one of `normalise.Normalizer`.
+    metric: `wer` or `cer`: what the table leads with and the interval is for.
+    max_steps: denoising steps allowed a canvas.
+    language: code for every utterance, or `None` for the one in its manifest row.
+    path: how the text is found, one of `PATHS`.
+    seed_canvas: what a canvas starts from, `random` tokens or `ctc`'s text; counts for the path `diffusion`.
+    rescore: whether CTC may overrule the decoder, `joint` or `none`; counts for the path `diffusion`.
+    segmentation: what tells pauses, a `speech` model or `loudness` alone.
+    selection: which utterances of the manifest are scored.
+    num_timed: of these, how many are also transcribed alone, for latency; spread over the sets.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     normalizer: str
-    """`whisper` or `basic`."""
     metric: str
-    """`wer` or `cer`: what the table leads with and the interval is for."""
     max_steps: int
-    """Denoising steps allowed a canvas."""
     language: str | None = None
-    """Code for every utterance, or `None` for the one in its manifest row."""
     path: str = "diffusion"
-    """How the text is found, one of `PATHS`."""
     seed_canvas: SeedCanvas = SEED_CANVAS
-    """What a canvas starts from, `random` tokens or `ctc`'s text; counts for the path `diffusion`."""
     rescore: Rescore = RESCORE
-    """Whether CTC may overrule the decoder, `joint` or `none`; counts for the path `diffusion`."""
     segmentation: SegmentationMethod = SEGMENTATION
-    """What tells pauses, a `speech` model or `loudness` alone."""
     selection: Selection = EVERYTHING
-    """Which utterances of the manifest are scored."""
     num_timed: int = 0
-    """Of these, how many are also transcribed alone, for latency; spread over the sets."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
-        check_request(self.normalizer, self.metric)
-        if self.path not in PATHS:
-            raise ConfigError(f"path {self.path!r} is not known. Choose one of {', '.join(PATHS)}.")
+        choices = {"normalizer": get_args(Normalizer), "metric": METRICS, "path": PATHS}
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"{name} {value!r} is not known. Choose one of {', '.join(known)}.")
 
 
 def evaluate(
@@ -108,17 +105,6 @@ def evaluate(
     return score_manifest(manifest, decoder, config, on_utterance)
 
 
-def evaluate_ways(manifest: Path, model: AsrModel, config: EvaluationConfig, batch_size: int) -> Iterator[Evaluation]:
-    """Score every way of `WAYS` of one model on one manifest, by word errors; arguments as of `evaluate`.
-
-    Yields:
-        An evaluation for each way, in turn; canvases start from noise.
-    """
-    for path, max_steps, rescore in WAYS:
-        way = replace(config, metric="wer", path=path, max_steps=max_steps, seed_canvas="random", rescore=rescore)
-        yield evaluate(manifest, model, way, batch_size)
-
-
 def score_manifest(
     manifest: Path,
     decoder: Callable[[str], tuple[Recipe, Transcribe]],
@@ -153,14 +139,9 @@ def score_manifest(
         for code in groups:
             own = [u for u in alone if (config.language or base_language(u.language)) == code]
             timed += time_utterances(own, *decoders[code])
+    is_diffusion = config.path == "diffusion"
     return Evaluation(
-        utterances=tuple(scored[n] for n in sorted(scored)),
-        normalizer=config.normalizer,
-        metric=config.metric,
-        max_steps=config.max_steps,
-        path=config.path,
-        seed_canvas=config.seed_canvas,
-        rescore=config.rescore,
-        wall_s=wall_s,
-        timed=tuple(timed),
-    )
+        utterances=tuple(scored[n] for n in sorted(scored)), normalizer=config.normalizer, metric=config.metric,
+        max_steps=config.max_steps, path=config.path, seed_canvas=config.seed_canvas if is_diffusion else None,
+        rescore=config.rescore if is_diffusion else None, wall_s=wall_s, timed=tuple(timed),
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -42,9 +43,8 @@ def transcribe_utterances(
     Returns:
         Each utterance with its hypothesis, broken audio among them; and the time taken after one segment's warm-up, s.
     """
-    readings = {n: _Reading(number=n, utterance=utterance) for n, utterance in utterances.items()}
-    for _ in transcribe(islice(_all_segments(readings.values(), recipe, lambda: None), 1)):
-        pass
+    warming_up = (_Reading(number=n, utterance=utterance) for n, utterance in utterances.items())
+    deque(transcribe(islice(_all_segments(warming_up, recipe), 1)), maxlen=0)
     readings = {n: _Reading(number=n, utterance=utterance) for n, utterance in utterances.items()}
     by_recording = {reading.recording_id: reading for reading in readings.values()}
     started = time.perf_counter()
@@ -71,8 +71,7 @@ def time_utterances(
     for utterance in utterances:
         for _ in range(1 if timed else 2):
             reading, started = _Reading(number=0, utterance=utterance), time.perf_counter()
-            for _ in transcribe(_all_segments([reading], recipe, lambda: None)):
-                pass
+            deque(transcribe(_all_segments([reading], recipe)), maxlen=0)
             latency_s = time.perf_counter() - started
         if not reading.is_rejected:
             timed.append((seconds(reading.num_samples), latency_s))
@@ -130,42 +129,31 @@ class _Reading:
         ordered = sorted(self.transcripts, key=lambda transcript: transcript.segment.segment_index)
         kept = () if self.is_rejected else tuple(ordered)
         return ScoredUtterance(
-            audio_filepath=self.utterance.audio_filepath,
-            language=self.utterance.language,
-            audio_s=seconds(self.num_samples),
-            reference=self.utterance.text,
-            hypothesis=join_words(transcript.text for transcript in kept),
-            reference_words=self.utterance.words,
+            audio_filepath=self.utterance.audio_filepath, language=self.utterance.language,
+            audio_s=seconds(self.num_samples), reference=self.utterance.text,
+            hypothesis=join_words(transcript.text for transcript in kept), reference_words=self.utterance.words,
             hypothesis_words=tuple(word for transcript in kept for word in transcript.words),
             num_steps=tuple(transcript.num_steps for transcript in kept),
             flags=tuple(flag for transcript in kept for flag in transcript.flags),
-            segments=tuple(
-                ScoredSegment(num_words=len(transcript.words), flags=transcript.flags) for transcript in kept
-            ),
-            speaker=self.utterance.speaker,
-            set_name=self.utterance.set_name,
-            failure=self.failure,
-        )
+            segments=tuple(ScoredSegment(num_words=len(own.words), flags=own.flags) for own in kept),
+            speaker=self.utterance.speaker, set_name=self.utterance.set_name, failure=self.failure,
+        )  # fmt: skip
 
 
 def _all_segments(
-    readings: Iterable[_Reading], recipe: Recipe, on_utterance: Callable[[], None]
+    readings: Iterable[_Reading], recipe: Recipe, on_utterance: Callable[[], None] = lambda: None
 ) -> Iterator[SegmentFeatures]:
     for reading in readings:
+        path = reading.utterance.audio_filepath
         try:
-            yield from _segments(reading, recipe)
+            with open(path, "rb") as file:
+                blocks = _stretch(open_audio(file, path, reading.utterance.audio(recipe.audio)).blocks(), reading)
+                for _, features in cut_recording(blocks, reading.recording_id, recipe):
+                    if features is not None:
+                        yield features
         except (RecordingError, OSError) as error:
             reading.failure, reading.is_rejected, reading.num_samples = str(error), True, 0
         on_utterance()
-
-
-def _segments(reading: _Reading, recipe: Recipe) -> Iterator[SegmentFeatures]:
-    path = reading.utterance.audio_filepath
-    with open(path, "rb") as file:
-        blocks = _stretch(open_audio(file, path, reading.utterance.audio(recipe.audio)).blocks(), reading)
-        for _, features in cut_recording(blocks, reading.recording_id, recipe):
-            if features is not None:
-                yield features
 
 
 def _stretch(blocks: Iterator[np.ndarray], reading: _Reading) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ from dgasr.audio import AudioConfig
 from dgasr.errors import ConfigError
 from dgasr.evaluator import EvaluationConfig, score_manifest
 from dgasr.features import FeatureConfig
-from dgasr.records import SegmentTranscript
+from dgasr.records import silent_transcript
 from dgasr.segmentation import SegmentationConfig
 
 CONFIG = EvaluationConfig(normalizer="basic", metric="wer", max_steps=8, path="ctc")
@@ -26,17 +26,7 @@ def says_one_two(languages):
 
     def transcribe(features):
         for item in features:
-            yield SegmentTranscript(
-                segment=item.segment,
-                text="one two",
-                language="en",
-                words=(),
-                timing_source="none",
-                confidence=0.5,
-                flags=(),
-                num_steps=4,
-                canvas_tokens=16,
-            )
+            yield replace(silent_transcript(item.segment, "en"), text="one two", num_steps=4)
 
     def decoder(code):
         if code == "xx":
@@ -101,11 +91,7 @@ def test_a_language_the_model_does_not_know_is_refused_before_any_work(manifest)
     assert not told
 
 
-def test_an_unknown_metric_is_refused_before_the_manifest_is_read():
-    with pytest.raises(ConfigError, match="metric 'ter' is not known"):
-        EvaluationConfig(normalizer="basic", metric="ter", max_steps=8)
-
-
-def test_an_unknown_path_is_refused():
-    with pytest.raises(ConfigError, match="Choose one of diffusion, ctc, ar"):
-        EvaluationConfig(normalizer="basic", metric="wer", max_steps=8, path="beam")
+@pytest.mark.parametrize("wrong", [{"metric": "ter"}, {"normalizer": "nemo"}, {"path": "beam"}])
+def test_an_unknown_way_of_scoring_is_refused_before_the_manifest_is_read(wrong):
+    with pytest.raises(ConfigError, match=r"is not known. Choose one of \w+, "):
+        replace(CONFIG, **wrong)

@@ -1,10 +1,8 @@
-"""How far an error rate may lie from the true one, given so many utterances: edit counts in, an interval out."""
+"""How far a figure may lie from the true one, given so many utterances: values of each in, an interval out."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-
-from dgasr.evaluation.wer import EditCounts
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -12,6 +10,9 @@ LEVEL = 0.95
 MIN_SPEAKERS = 10
 """Speakers needed before they are drawn in place of utterances. An interval from a handful of speakers is far too
 narrow (one speaker: no width at all), because so few draws never leave the speakers that were recorded."""
+
+Interval = tuple[float, float] | None
+"""Lower and upper end at `LEVEL`; `None` where too few draws determine the figure."""
 
 
 def drawn_units(speakers: Sequence[str | None]) -> np.ndarray:
@@ -25,59 +26,33 @@ def drawn_units(speakers: Sequence[str | None]) -> np.ndarray:
     Returns:
         Number of the unit of each utterance, from 0 without gaps.  [utterances]
     """
-    known = sorted({speaker for speaker in speakers if speaker is not None})
-    if None in speakers or len(known) < MIN_SPEAKERS:
+    if None in speakers or len(set(speakers)) < MIN_SPEAKERS:
         return np.arange(len(speakers))
-    numbers = {speaker: n for n, speaker in enumerate(known)}
-    return np.array([numbers[speaker] for speaker in speakers if speaker is not None])
+    return np.unique(np.array(speakers), return_inverse=True)[1]
 
 
-def bootstrap_interval(
-    counts: Sequence[EditCounts], units: np.ndarray | None = None, seed: int = 0
-) -> tuple[float, float] | None:
-    """Draw utterances with replacement, again and again, and see where the rate falls.
+def ratio_interval(above: Sequence[float], below: Sequence[float], units: np.ndarray, seed: int = 0) -> Interval:
+    """Give the interval of a ratio of sums, such as errors over words, or one system's errors over another's.
+
+    Drawing utterances, not the rates of both systems, keeps what is hard for both out of their ratio.
 
     Args:
-        counts: edits of each utterance, because words of one utterance are not independent.
-        units: what `drawn_units` gives, to draw speakers; utterances when `None`.
+        above: what is divided, of each utterance: words of one utterance are not independent.
+        below: what it is divided by.
+        units: what `drawn_units` gives.  [utterances]
         seed: equal seeds give equal intervals.
-
-    Returns:
-        Lower and upper end of the interval at `LEVEL`; `None` where the references hold no word.
 
     Source:
         Bisani and Ney 2004, Bootstrap estimates for confidence intervals in ASR performance evaluation.
     """
-    errors, words = [count.errors for count in counts], [count.reference_words for count in counts]
-    return _quantiles(_drawn_rates(errors, words, units, seed)) if sum(words) else None
-
-
-def ratio_interval(
-    counts: Sequence[EditCounts], baseline: Sequence[EditCounts], units: np.ndarray | None = None, seed: int = 0
-) -> tuple[float, float] | None:
-    """Where the ratio of two error rates on the same utterances may lie: rate over the baseline's.
-
-    Args:
-        counts: edits of each utterance.
-        baseline: edits of the same utterances by another system.
-        units: what `drawn_units` gives, to draw speakers; utterances when `None`.
-        seed: equal seeds give equal intervals.
-
-    Returns:
-        Lower and upper end of the interval at `LEVEL`; `None` where the baseline makes no error, or in some draws none.
-
-    Source:
-        As `bootstrap_interval`; drawing utterances, not rates, keeps what is hard for both out of the ratio. The
-        reference words are the same on both sides, so errors alone are divided.
-    """
-    ours, theirs = [count.errors for count in counts], [other.errors for other in baseline]
-    return _quantiles_of_most(_drawn_rates(ours, theirs, units, seed)) if sum(theirs) else None
+    parts = [np.array([pair], dtype=float) for pair in zip(above, below, strict=True)]
+    return statistics_intervals(parts, _ratio, units, seed)[0]
 
 
 def statistics_intervals(
     parts: Sequence[np.ndarray], statistics: Callable[[np.ndarray], Sequence[float]], units: np.ndarray, seed: int = 0
-) -> list[tuple[float, float] | None]:
-    """Intervals of figures that are no ratio of sums, such as a median, over what is drawn of the utterances.
+) -> list[Interval]:
+    """Draw utterances with replacement, again and again, and see where figures fall.
 
     Args:
         parts: values of each utterance, such as confidences beside right or wrong.  [values, columns] each
@@ -86,7 +61,7 @@ def statistics_intervals(
         seed: equal seeds give equal intervals.
 
     Returns:
-        For each figure lower and upper end of the interval at `LEVEL`; `None` where too few draws determine it.
+        The interval of each figure; none where many draws give no figure: those left out would be the extreme ones.
     """
     values = np.concatenate(list(parts))
     owners = np.repeat(units, [len(part) for part in parts])  # [values]
@@ -96,27 +71,16 @@ def statistics_intervals(
     for _ in range(RESAMPLES):
         times_drawn = np.bincount(generator.integers(num_units, size=num_units), minlength=num_units)  # [units]
         figures.append(statistics(values.repeat(times_drawn[owners], axis=0)))
-    columns = np.array(figures, dtype=float).T  # [figures, resamples]
-    return [_quantiles_of_most(column[np.isfinite(column)]) for column in columns]
+    return [_quantiles(column[np.isfinite(column)]) for column in np.array(figures, dtype=float).T]
 
 
-def _drawn_rates(errors: Sequence[int], words: Sequence[int], units: np.ndarray | None, seed: int) -> np.ndarray:
-    """Give the rate of every draw that holds words.  [resamples]"""
-    units = np.arange(len(words)) if units is None else units
-    num_units = int(units.max()) + 1
-    unit_errors = np.bincount(units, weights=errors, minlength=num_units)
-    unit_words = np.bincount(units, weights=words, minlength=num_units)
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(num_units, np.full(num_units, 1 / num_units), size=RESAMPLES)
-    drawn_words = drawn @ unit_words  # [resamples]
-    return (drawn @ unit_errors)[drawn_words > 0] / drawn_words[drawn_words > 0]
+def _ratio(values: np.ndarray) -> list[float]:
+    above, below = values.sum(axis=0)
+    return [above / below if below else np.nan]
 
 
-def _quantiles_of_most(figures: np.ndarray) -> tuple[float, float] | None:
-    """Refuse an interval where many draws give no figure: those left out would be the extreme ones."""
-    return _quantiles(figures) if len(figures) >= RESAMPLES * LEVEL else None
-
-
-def _quantiles(figures: np.ndarray) -> tuple[float, float]:
+def _quantiles(figures: np.ndarray) -> Interval:
+    if len(figures) < RESAMPLES * LEVEL:
+        return None
     low, high = np.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

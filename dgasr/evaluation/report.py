@@ -1,111 +1,103 @@
-"""The report of an evaluation: scored utterances in, figures out. Knows no model."""
+"""The report of an evaluation: scored utterances in, figures out, and read back. Knows no model."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dgasr.errors import ConfigError
-from dgasr.evaluation.calibration import calibration_figures, judge
-from dgasr.evaluation.groups import group_rows, non_speech_rows, rows_beside
-from dgasr.evaluation.interval import bootstrap_interval, drawn_units, ratio_interval
-from dgasr.evaluation.normalise import check_normalizer
-from dgasr.evaluation.scores import ScoredUtterance, character_edits, summarise, word_edits
-from dgasr.evaluation.tables import figures_table
-from dgasr.evaluation.timing import TimingErrors, timing_errors, timing_figures
+from dgasr.evaluation.interval import drawn_units
+from dgasr.evaluation.scores import (
+    ScoredUtterance,
+    character_edits,
+    group_rows,
+    non_speech_rows,
+    rate_interval,
+    summarise,
+    word_edits,
+)
+from dgasr.evaluation.words import calibration_figures, judge, timing_errors, timing_figures
 
-METRICS = ("wer", "cer")
+KEPT_FIELDS = ("audio_filepath", "language", "audio_s", "reference", "hypothesis", "speaker", "set_name")
+"""Of `ScoredUtterance`, in JSON: what errors are counted from, and whose they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Every utterance of a manifest, scored, with how it was done."""
+    """Every utterance of a manifest, scored, with how it was done.
+
+    utterances: in the manifest's order; broken audio is among them.
+    normalizer: one of `normalise.Normalizer`.
+    metric: `wer` or `cer`: what the table leads with and the interval is for.
+    max_steps: denoising steps allowed a canvas.
+    path: how the text was found: `diffusion`, `ctc` or `ar`; or the name of another system.
+    wall_s: time from the first byte of audio to the last word, after warm-up, s.
+    seed_canvas: what a canvas started from, `random` tokens or `ctc`'s text; `None` for other paths than diffusion.
+    rescore: whether CTC could overrule the decoder, `joint` or `none`; `None` for other paths than diffusion.
+    timed: length and time from first byte to last word of utterances that were transcribed alone, s.
+    """
 
     utterances: tuple[ScoredUtterance, ...]
-    """In the manifest's order; broken audio is among them."""
     normalizer: str
-    """`whisper` or `basic`."""
     metric: str
-    """`wer` or `cer`: what the table leads with and the interval is for."""
     max_steps: int
-    """Denoising steps allowed a canvas."""
     path: str
-    """How the text was found: `diffusion`, `ctc` or `ar`; or the name of another system."""
     wall_s: float
-    """Time from the first byte of audio to the last word, after warm-up, s."""
-    seed_canvas: str = "random"
-    """What a canvas started from, `random` tokens or `ctc`'s text; says nothing about other paths."""
-    rescore: str = "none"
-    """Whether CTC could overrule the decoder, `joint` or `none`; says nothing about other paths."""
+    seed_canvas: str | None = None
+    rescore: str | None = None
     timed: tuple[tuple[float, float], ...] = ()
-    """Length and time from first byte to last word of utterances that were transcribed alone, s."""
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be scored."""
-        check_request(self.normalizer, self.metric)
-
-    def to_json(self) -> dict[str, Any]:
-        """Give all figures; a rate or time that nothing determines is `None`."""
-        figures = summarise(self.utterances, self.normalizer)
-        steps = [steps for utterance in self.utterances for steps in utterance.num_steps]
-        units = drawn_units([utterance.speaker for utterance in self.utterances])
-        timing = [
-            timing_errors(utterance.reference_words, utterance.hypothesis_words)
-            if utterance.reference_words
-            else TimingErrors()
-            for utterance in self.utterances
-        ]
-        judgements = [
-            judge(utterance.reference, utterance.hypothesis_words, utterance.language, self.normalizer)
-            for utterance in self.utterances
-        ]
-        return figures | {
-            "rtfx": figures["audio_s"] / self.wall_s,
-            "wall_s": self.wall_s,
-            "mean_clip_s": figures["audio_s"] / len(self.utterances),
-            "steps": self.max_steps,
-            "mean_steps": sum(steps) / len(steps) if steps else None,
-            "path": self.path,
-            "seed_canvas": self.seed_canvas if self.path == "diffusion" else None,
-            "rescore": self.rescore if self.path == "diffusion" else None,
-            "normalizer": self.normalizer,
-            "metric": self.metric,
-            "interval_95": self._interval(),
-            "latency": self._latency(),
-            "timing": timing_figures(timing, units),
-            "calibration": calibration_figures(judgements, units),
-            "per_language": self._per_language(),
-            "groups": group_rows(self.utterances, self.normalizer),
-            "non_speech": non_speech_rows(self.utterances),
-            "num_flagged": sum(bool(utterance.flags) for utterance in self.utterances),
-            "failures": [
-                {"audio_filepath": utterance.audio_filepath, "message": utterance.failure}
-                for utterance in self.utterances
-                if utterance.failure
-            ],
-        }
-
-    def table(self) -> str:
-        """Lay the figures out for a terminal."""
-        return figures_table(self.to_json())
-
-    def to_json_beside(self, baseline: "Evaluation", name: str) -> dict[str, Any]:
-        """Give all figures with those of another system, or of another run, on the same utterances.
+    def to_json(self, baseline: "Evaluation | None" = None, name: str = "") -> dict[str, Any]:
+        """Give all figures; a rate or time that nothing determines is `None`.
 
         Args:
-            baseline: the other's evaluation of the same utterances, in the same order.
+            baseline: another system's, or another run's, evaluation of the same utterances in the same order.
             name: of the other, for people.
 
         Returns:
-            What `to_json` gives, with the rows of `groups` as `groups.rows_beside` gives them; `baseline`: all figures
-            of the other and its `name`; and `ratio_95`, the interval of the ratio of both word error rates.
+            Plain JSON; with a baseline also `baseline`, all figures of the other and its `name`, and `ratio_95`, the
+            interval of the ratio of both word error rates.
         """
-        ours, theirs = ([word_edits(u, self.normalizer) for u in own.utterances] for own in (self, baseline))
-        return self.to_json() | {
-            "groups": rows_beside(self.utterances, baseline.utterances, self.normalizer),
-            "baseline": baseline.to_json() | {"name": name},
-            "ratio_95": ratio_interval(ours, theirs, drawn_units([u.speaker for u in self.utterances])),
+        utterances, normalizer = self.utterances, self.normalizer
+        steps = [steps for utterance in utterances for steps in utterance.num_steps]
+        units = drawn_units([utterance.speaker for utterance in utterances])
+        edits = word_edits if self.metric == "wer" else character_edits
+        figures = summarise(utterances, normalizer)
+        figures |= {
+            "rtfx": figures["audio_s"] / self.wall_s,
+            "wall_s": self.wall_s,
+            "mean_clip_s": figures["audio_s"] / len(utterances),
+            "steps": self.max_steps,
+            "mean_steps": sum(steps) / len(steps) if steps else None,
+            "path": self.path,
+            "seed_canvas": self.seed_canvas,
+            "rescore": self.rescore,
+            "normalizer": normalizer,
+            "metric": self.metric,
+            "interval_95": rate_interval(utterances, normalizer, edits),
+            "latency": self._latency(),
+            "timing": timing_figures(
+                [timing_errors(u.reference_words or (), u.hypothesis_words) for u in utterances], units
+            ),
+            "calibration": calibration_figures(
+                [judge(u.reference, u.hypothesis_words, u.language, normalizer) for u in utterances], units
+            ),
+            "groups": group_rows(utterances, normalizer, baseline.utterances if baseline else None),
+            "non_speech": non_speech_rows(utterances),
+            "num_flagged": sum(bool(utterance.flags) for utterance in utterances),
+            "failures": [
+                {"audio_filepath": utterance.audio_filepath, "message": utterance.failure}
+                for utterance in utterances
+                if utterance.failure
+            ],
         }
+        if baseline is not None:
+            figures["baseline"] = baseline.to_json() | {"name": name}
+            figures["ratio_95"] = rate_interval(utterances, normalizer, baseline=baseline.utterances)
+        return figures
 
     def _latency(self) -> dict[str, float] | None:
         if not self.timed:
@@ -116,25 +108,37 @@ class Evaluation:
             "num_clips": len(lengths), "mean_clip_s": float(lengths.mean()), "p50_s": float(p50), "p95_s": float(p95)
         }  # fmt: skip
 
-    def _interval(self) -> tuple[float, float] | None:
-        edits = word_edits if self.metric == "wer" else character_edits
-        counts = [edits(utterance, self.normalizer) for utterance in self.utterances]
-        return bootstrap_interval(counts, drawn_units([utterance.speaker for utterance in self.utterances]))
 
-    def _per_language(self) -> dict[str, dict[str, Any]]:
-        languages = sorted({utterance.language for utterance in self.utterances})
-        return {
-            language: summarise([u for u in self.utterances if u.language == language], self.normalizer)
-            for language in languages
-        }
+def utterance_rows(utterances: Sequence[ScoredUtterance]) -> list[dict[str, Any]]:
+    """Give what `read_run` needs of utterances, as plain JSON."""
+    return [{name: getattr(utterance, name) for name in KEPT_FIELDS} for utterance in utterances]
 
 
-def check_request(normalizer: str, metric: str) -> None:
-    """Refuse a way of scoring that does not exist, before any work.
+def read_run(path: Path, utterances: Sequence[tuple[str, str]]) -> Evaluation:
+    """Read the evaluation that another run wrote.
+
+    Args:
+        path: JSON file of `dgasr evaluate --json`.
+        utterances: audio and reference of each utterance that is scored now, in order; folders do not matter.
 
     Raises:
-        ConfigError: an unknown normaliser or metric.
+        ConfigError: no such file, or it is of other utterances: a paired bootstrap needs the same ones.
     """
-    check_normalizer(normalizer)
-    if metric not in METRICS:
-        raise ConfigError(f"metric {metric!r} is not known. Choose one of {', '.join(METRICS)}.")
+    same = ("normalizer", "metric", "path", "wall_s", "seed_canvas", "rescore")
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        found = tuple(ScoredUtterance(**row) for row in figures["utterances"])
+        run = Evaluation(
+            utterances=found, max_steps=figures["steps"], **{name: figures[name] for name in same}
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: no figures of `dgasr evaluate --json` ({error!r}). Score the other run with --json first."
+        ) from error
+    theirs = [(Path(utterance.audio_filepath).name, utterance.reference) for utterance in found]
+    if theirs != [(Path(audio).name, reference) for audio, reference in utterances]:
+        raise ConfigError(
+            f"{path}: is of other utterances ({len(theirs)}; now {len(utterances)}). Choose the same with --subset, "
+            "--languages and --limit."
+        )
+    return run

@@ -1,54 +1,62 @@
-"""Scores of a set of utterances: texts in, word and character edits out, and the rates they come to."""
+"""Scores of utterances: texts in, edits out, and the rates they come to, of all, of each corpus and of each language.
+
+Utterances with an empty reference, where nobody speaks the model's language, have rows of their own.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from dgasr.evaluation.normalise import has_no_spaces, loses_marks, normalise
+from dgasr.evaluation.interval import Interval, drawn_units, ratio_interval
+from dgasr.evaluation.normalise import base_language, has_no_spaces, loses_marks, normalise
 from dgasr.evaluation.wer import EditCounts, count_edits
 from dgasr.records import Word
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredSegment:
-    """A segment that was decoded."""
+    """A segment that was decoded.
+
+    num_words: words recognised in it.
+    flags: reasons to doubt it.
+    """
 
     num_words: int
-    """Words recognised in it."""
     flags: tuple[str, ...]
-    """Reasons to doubt it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredUtterance:
-    """An utterance with what was said in it and what was recognised."""
+    """An utterance with what was said in it and what was recognised.
+
+    audio_filepath: which audio, for a person.
+    language: code, `en`.
+    audio_s: audio that was decoded, s; 0 where it could not be read.
+    reference: what was said.
+    hypothesis: what was recognised; empty where the audio could not be read, so that its words count as deleted.
+    reference_words: words with true times, `None` where times are unknown.
+    hypothesis_words: recognised words with times and confidence.
+    num_steps: denoising steps spent on each segment that was decoded.
+    flags: reasons to doubt one of its segments.
+    segments: each segment that was decoded.
+    speaker: who speaks, `None` where unknown.
+    set_name: corpus that the utterance comes from, `None` where the manifest names none.
+    failure: why the audio was rejected or ended early; `None` where nothing is wrong with it.
+    """
 
     audio_filepath: str
-    """Which audio, for a person."""
     language: str
-    """Code, `en`."""
     audio_s: float
-    """Audio that was decoded, s; 0 where it could not be read."""
     reference: str
-    """What was said."""
     hypothesis: str
-    """What was recognised; empty where the audio could not be read, so that its words count as deleted."""
     reference_words: tuple[Word, ...] | None = None
-    """Words with true times, `None` where times are unknown."""
     hypothesis_words: tuple[Word, ...] = ()
-    """Recognised words with times and confidence."""
     num_steps: tuple[int, ...] = ()
-    """Denoising steps spent on each segment that was decoded."""
     flags: tuple[str, ...] = ()
-    """Reasons to doubt one of its segments."""
-    segments: tuple["ScoredSegment", ...] = ()
-    """Each segment that was decoded."""
+    segments: tuple[ScoredSegment, ...] = ()
     speaker: str | None = None
-    """Who speaks, `None` where unknown."""
     set_name: str | None = None
-    """Corpus that the utterance comes from, `None` where the manifest names none."""
     failure: str | None = None
-    """Why the audio was rejected or ended early; `None` where nothing is wrong with it."""
 
 
 def word_edits(utterance: ScoredUtterance, normalizer: str) -> EditCounts:
@@ -80,19 +88,131 @@ def summarise(utterances: Sequence[ScoredUtterance], normalizer: str) -> dict[st
         these texts, `wer_marks_kept` and `cer_marks_kept` of the plain one beside them.
     """
     edits = sum((word_edits(utterance, normalizer) for utterance in utterances), EditCounts())
-    figures: dict[str, Any] = {
-        "wer": edits.rate,
-        "cer": sum((character_edits(utterance, normalizer) for utterance in utterances), EditCounts()).rate,
-        "edits": {
-            "substitutions": edits.substitutions,
-            "deletions": edits.deletions,
-            "insertions": edits.insertions,
-            "reference_words": edits.reference_words,
-        },
-        "num_utterances": len(utterances),
+    characters = sum((character_edits(utterance, normalizer) for utterance in utterances), EditCounts())
+    figures = {
+        "wer": edits.rate, "cer": characters.rate, "edits": asdict(edits), "num_utterances": len(utterances),
         "audio_s": sum(utterance.audio_s for utterance in utterances),
-    }
-    if normalizer != "basic" and any(loses_marks(utterance.reference, utterance.language) for utterance in utterances):
+    }  # fmt: skip
+    if group_normalizer(utterances, normalizer) != normalizer:
         kept = summarise(utterances, "basic")
         figures |= {"wer_marks_kept": kept["wer"], "cer_marks_kept": kept["cer"]}
     return figures
+
+
+def group_normalizer(utterances: Sequence[ScoredUtterance], normalizer: str) -> str:
+    """Choose the plain normaliser where Whisper's would take vowel signs out of the references, as in Hindi."""
+    loses = normalizer != "basic" and any(loses_marks(said.reference, said.language) for said in utterances)
+    return "basic" if loses else normalizer
+
+
+def group_rows(
+    utterances: Sequence[ScoredUtterance], normalizer: str, baseline: Sequence[ScoredUtterance] | None = None
+) -> list[dict[str, Any]]:
+    """Score each set and each language by itself.
+
+    Args:
+        utterances: of one evaluation.
+        normalizer: one of `normalise.Normalizer`.
+        baseline: the same utterances as another system recognised them.
+
+    Returns:
+        For each set, then for each language: `group`, `name`, `metric` (`cer` for languages without spaces, else
+        `wer`), `rate`, `interval_95`, `interval_over` (`utterances` or `speakers`), `normalizer`, `keeps_marks`
+        (whether that is the plain one though Whisper's was asked for), `edits`, `num_utterances`, `num_speakers` and
+        `audio_s`. A rate is `None` where the references hold no word. With a baseline also its `baseline_rate` and
+        `baseline_interval_95`, and `ratio` (rate over the baseline's rate) with `ratio_95`, its interval; `None` where
+        the baseline makes no error.
+    """
+    rows = []
+    for kind, name, members in _groups(utterances):
+        ours = [utterances[n] for n in members]
+        row = _group_row(ours, normalizer)
+        if baseline is not None:
+            row |= _beside(row, ours, [baseline[n] for n in members])
+        rows.append({"group": kind, "name": name} | row)
+    return rows
+
+
+def _groups(utterances: Sequence[ScoredUtterance]) -> list[tuple[str, str, list[int]]]:
+    """Give `set` or `language`, its name, and which utterances are in it."""
+    groups: dict[tuple[bool, str], list[int]] = {}
+    for n, utterance in enumerate(utterances):
+        if utterance.set_name is not None:
+            groups.setdefault((False, utterance.set_name), []).append(n)
+        groups.setdefault((True, base_language(utterance.language)), []).append(n)
+    return [("language" if is_last else "set", name, members) for (is_last, name), members in sorted(groups.items())]
+
+
+def _group_row(utterances: Sequence[ScoredUtterance], normalizer: str) -> dict[str, Any]:
+    way = group_normalizer(utterances, normalizer)
+    total = sum((word_edits(utterance, way) for utterance in utterances), EditCounts())
+    speakers = [utterance.speaker for utterance in utterances]
+    return {
+        "metric": "cer" if all(has_no_spaces(utterance.language) for utterance in utterances) else "wer",
+        "rate": total.rate,
+        "interval_95": rate_interval(utterances, way),
+        "interval_over": "speakers" if drawn_units(speakers).max() + 1 < len(utterances) else "utterances",
+        "normalizer": way,
+        "keeps_marks": way != normalizer,
+        "edits": asdict(total),
+        "num_utterances": len(utterances),
+        "num_speakers": len(set(speakers) - {None}),
+        "audio_s": sum(utterance.audio_s for utterance in utterances),
+    }
+
+
+def rate_interval(
+    utterances: Sequence[ScoredUtterance],
+    normalizer: str,
+    edits: Callable[[ScoredUtterance, str], EditCounts] = word_edits,
+    baseline: Sequence[ScoredUtterance] | None = None,
+) -> Interval:
+    """Give the 95 % interval of an error rate or, with a baseline, of its ratio to that of another system.
+
+    The reference words of both systems are the same, so that errors alone are divided.
+    """
+    units = drawn_units([utterance.speaker for utterance in utterances])
+    counts = [edits(utterance, normalizer) for utterance in utterances]
+    if baseline is None:
+        below = [count.reference_words for count in counts]
+    else:
+        below = [edits(utterance, normalizer).errors for utterance in baseline]
+    return ratio_interval([count.errors for count in counts], below, units)
+
+
+def _beside(row: dict[str, Any], ours: Sequence[ScoredUtterance], theirs: Sequence[ScoredUtterance]) -> dict[str, Any]:
+    other = _group_row(theirs, row["normalizer"])
+    return {
+        "baseline_rate": other["rate"],
+        "baseline_interval_95": other["interval_95"],
+        "ratio": row["rate"] / other["rate"] if other["rate"] else None,
+        "ratio_95": rate_interval(ours, row["normalizer"], baseline=theirs),
+    }
+
+
+def non_speech_rows(utterances: Sequence[ScoredUtterance]) -> list[dict[str, Any]]:
+    """Count segments that got words though their utterance's reference is empty, and how many of those are flagged.
+
+    Args:
+        utterances: of one evaluation; those with a reference are left out.
+
+    Returns:
+        For each set, then for all: `name`, `num_utterances`, `audio_s`, `num_segments` (that were decoded: what
+        segmentation finds silent is not), `with_words`, `with_words_flagged` and `num_words`. Empty where every
+        utterance has a reference.
+    """
+    empty = [utterance for utterance in utterances if not utterance.reference.strip()]
+    names = sorted({utterance.set_name for utterance in empty if utterance.set_name is not None})
+    rows = [_non_speech_row(name, [utterance for utterance in empty if utterance.set_name == name]) for name in names]
+    return [*rows, _non_speech_row("all", empty)] if empty else []
+
+
+def _non_speech_row(name: str, utterances: Sequence[ScoredUtterance]) -> dict[str, Any]:
+    segments = [segment for utterance in utterances for segment in utterance.segments]
+    with_words = [segment for segment in segments if segment.num_words]
+    return {
+        "name": name, "num_utterances": len(utterances), "audio_s": sum(own.audio_s for own in utterances),
+        "num_segments": len(segments), "with_words": len(with_words),
+        "with_words_flagged": sum(bool(segment.flags) for segment in with_words),
+        "num_words": sum(segment.num_words for segment in with_words),
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from rapidfuzz.distance import Levenshtein
 
@@ -20,11 +21,9 @@ class EditCounts:
 
     def __add__(self, other: "EditCounts") -> "EditCounts":
         return EditCounts(
-            self.substitutions + other.substitutions,
-            self.deletions + other.deletions,
-            self.insertions + other.insertions,
-            self.reference_words + other.reference_words,
-        )
+            self.substitutions + other.substitutions, self.deletions + other.deletions,
+            self.insertions + other.insertions, self.reference_words + other.reference_words,
+        )  # fmt: skip
 
     @property
     def errors(self) -> int:
@@ -59,10 +58,7 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
     """
     pairs: list[Pair] = []
     for edit in Levenshtein.opcodes(reference, hypothesis):
-        if edit.tag == "delete":
-            pairs += [(i, None) for i in range(edit.src_start, edit.src_end)]
-        elif edit.tag == "insert":
-            pairs += [(None, j) for j in range(edit.dest_start, edit.dest_end)]
-        else:
-            pairs += zip(range(edit.src_start, edit.src_end), range(edit.dest_start, edit.dest_end), strict=True)
+        # The two stretches are equally long, but for a deletion or an insertion, where one of them is empty.
+        said, heard = range(edit.src_start, edit.src_end), range(edit.dest_start, edit.dest_end)
+        pairs += zip_longest(said, heard)
     return pairs

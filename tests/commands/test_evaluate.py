@@ -17,19 +17,12 @@ from dgasr.training.manifests import Selection, manifest_digest, read_manifest, 
 
 def evaluation(path: str, max_steps: int, seed_canvas: str, rescore: str) -> Evaluation:
     utterance = ScoredUtterance(
-        audio_filepath="one.wav", language="en", audio_s=2.0, reference="one", hypothesis="one",
-        reference_words=None, hypothesis_words=(), num_steps=(max_steps,), flags=(), failure=None,
+        audio_filepath="one.wav", language="en", audio_s=2.0, reference="one", hypothesis="one", num_steps=(max_steps,)
     )  # fmt: skip
     return Evaluation(
-        utterances=(utterance,),
-        normalizer="basic",
-        metric="wer",
-        max_steps=max_steps,
-        path=path,
-        wall_s=1.0,
-        seed_canvas=seed_canvas,
-        rescore=rescore,
-    )
+        utterances=(utterance,), normalizer="basic", metric="wer", max_steps=max_steps, path=path, wall_s=1.0,
+        seed_canvas=seed_canvas, rescore=rescore,
+    )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -56,9 +49,6 @@ def manifest(archive: Path, tmp_path: Path) -> Path:
 def test_the_diffusion_path_is_scored_unless_another_is_named(dgasr, manifest: Path):
     assert "decoder   diffusion, rescored, at most 8 steps" in dgasr("evaluate", manifest)[1]
     assert "decoder   ar; " in dgasr("evaluate", manifest, "--path", "ar")[1]
-
-
-def test_canvases_seeded_by_ctc_are_named_in_the_figures(dgasr, manifest: Path):
     _, out, _ = dgasr("evaluate", manifest, "--seed-canvas", "ctc", "--rescore", "none")
     assert "decoder   diffusion seeded by CTC, at most 8 steps" in out
 
@@ -69,29 +59,19 @@ def test_figures_are_written_as_json(dgasr, manifest: Path, tmp_path: Path):
     assert (code, figures["path"], figures["wer"]) == (0, "ctc", 0.0)
 
 
-def test_compare_prints_every_way_from_noise_and_writes_its_figures(dgasr, manifest: Path, tmp_path: Path):
-    path = tmp_path / "figures.json"
-    _, out, _ = dgasr("evaluate", manifest, "--compare", "--seed-canvas", "ctc", "--json", path)
-    cells = [[cell.strip() for cell in line.split("|")[1:3]] for line in out.splitlines()[2:]]
-    decoded = [[path, steps] for path in ("diffusion", "diffusion, rescored") for steps in ("1", "2", "4", "8", "16")]
-    assert cells == [*decoded, ["ctc", ""], ["ar", ""]]
-    figures = json.loads(path.read_text())
-    assert len(figures) == 12
-    assert {row["seed_canvas"] for row in figures} == {"random", None}
-
-
 def test_several_numbers_of_steps_are_laid_below_each_other(dgasr, manifest: Path, tmp_path: Path):
     _, out, _ = dgasr("evaluate", manifest, "--max-steps", "8,1,4", "--json", tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert [row["steps"] for row in figures["by_steps"]] == [1, 4, 8]
     assert figures["steps"] == 8
-    rows = [line.split("|") for line in out.splitlines() if line.startswith("| diffusion")]
-    assert [row[2].strip() for row in rows] == ["1", "4", "8"]
+    assert re.findall(r"^\| (\d+) \| 0.00 % \|", out, re.MULTILINE) == ["1", "4", "8"]
     assert "by_steps" not in dgasr("evaluate", manifest, "--max-steps", "8")[1]
 
 
-def test_two_runs_are_compared_on_the_same_utterances(dgasr, manifest: Path, tmp_path: Path, whisper):
-    dgasr("evaluate", manifest, "--model", "faster-whisper:ct2", "--json", tmp_path / "theirs.json")
+def test_two_runs_are_compared_on_the_same_utterances(dgasr, manifest: Path, tmp_path: Path):
+    dgasr("evaluate", manifest, "--json", tmp_path / "ours.json")
+    text = (tmp_path / "ours.json").read_text()
+    (tmp_path / "theirs.json").write_text(text.replace('"hypothesis": "one"', '"hypothesis": "two"'))
     _, out, _ = dgasr("evaluate", manifest, "--against", tmp_path / "theirs.json")
     assert f"baseline  {tmp_path / 'theirs.json'}: WER 100.00 %" in out
     assert "WER 0.00 (0.00 to 0.00) times the baseline's" in out
@@ -126,83 +106,36 @@ def test_weights_are_named_by_their_folder_too(dgasr, manifest: Path, tmp_path: 
     assert (code, "has no weights yet" in err) == (2, True)
 
 
-def test_one_path_and_all_of_them_is_a_wrong_request(dgasr, manifest: Path):
-    assert dgasr("evaluate", manifest, "--compare", "--path", "ctc")[0] == 2
-
-
 def test_json_in_a_folders_place_is_refused_before_the_model_is_loaded(dgasr, manifest: Path, tmp_path: Path):
     code, _, err = dgasr("evaluate", manifest, "--json", tmp_path, "--model", "nowhere")
     assert (code, "is a folder" in err) == (2, True)
 
 
-def test_json_in_no_folder_is_refused_before_the_model_is_loaded(dgasr, manifest: Path, tmp_path: Path):
-    code, _, err = dgasr("evaluate", manifest, "--json", tmp_path / "nowhere" / "figures.json")
-    assert (code, "no such folder" in err) == (2, True)
-
-
 @pytest.fixture
-def whisper(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """A faster-whisper that hears "two" in everything; the names and settings that it was loaded with."""
-    loaded: list[tuple[str, bool]] = []
+def whisper(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A faster-whisper that hears "two" in everything; the names that it was loaded by."""
+    loaded: list[str] = []
 
-    def load(name: str, *, num_threads: int, has_words: bool) -> object:
-        loaded.append((name, has_words))
-        return baseline.Baseline(model=None, has_words=has_words)
-
-    def evaluate_baseline(utterances, model, **options) -> Evaluation:
-        heard = tuple(
-            ScoredUtterance(
-                audio_filepath=u.audio_filepath, language="en", audio_s=2.0, reference=u.text, hypothesis="two"
-            )
-            for u in utterances
-        )
-        return Evaluation(
-            utterances=heard, normalizer="basic", metric="wer", max_steps=0, path="faster-whisper", wall_s=0.5
-        )
+    def load(name: str, num_threads: int) -> baseline.Baseline:
+        loaded.append(name)
+        return baseline.Baseline(name="faster-whisper", languages=("en",), recognise=lambda *_: "two")
 
     monkeypatch.setattr(baseline, "load_baseline", load)
-    monkeypatch.setattr(baseline, "evaluate_baseline", evaluate_baseline)
     return loaded
 
 
 def test_both_columns_come_from_one_run(dgasr, manifest: Path, tmp_path: Path, whisper):
     _, out, _ = dgasr("evaluate", manifest, "--baseline", "faster-whisper:ct2", "--json", tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert re.search(r"baseline  faster-whisper, \d+ threads each: WER 100.00 % \(100.00 to 100.00\), RTFx 4.0", out)
-    assert "RTFx 0.50 times" in out
+    assert re.search(r"baseline  faster-whisper, \d+ threads each: WER 100.00 % \(100.00 to 100.00\), RTFx", out)
     assert "| language en | 1 | 0.0 |  | WER | 0.0 (0.0 to 0.0) | 100.0 (100.0 to 100.0) | 0.00 (0.00 to 0.00) |" in out
     assert (figures["wer"], figures["baseline"]["wer"], figures["groups"][0]["ratio"]) == (0.0, 1.0, 0.0)
-    assert whisper == [("faster-whisper:ct2", False)]
-
-
-def test_faster_whisper_can_be_the_model(dgasr, manifest: Path, whisper):
-    _, out, _ = dgasr("evaluate", manifest, "--model", "faster-whisper:ct2")
-    assert "decoder   faster-whisper; " in out
-    assert whisper == [("faster-whisper:ct2", True)]
-
-
-def test_the_worst_utterances_are_shown_or_written(dgasr, manifest: Path, tmp_path: Path, whisper):
-    command = ("evaluate", manifest, "--model", "faster-whisper:ct2", "--worst", 3)
-    assert "- errors: [one → two]" in dgasr(*command)[1]
-    dgasr(*command, "--worst-file", tmp_path / "worst.md")
-    assert "- errors: [one → two]" in (tmp_path / "worst.md").read_text()
-    dgasr(*command, "--worst-file", tmp_path / "worst.tsv")
-    assert (tmp_path / "worst.tsv").read_text().startswith("rank\terrors")
+    assert whisper == ["faster-whisper:ct2"]
 
 
 def test_what_the_manifest_does_not_hold_is_refused_before_the_model_is_loaded(dgasr, manifest: Path):
     code, _, err = dgasr("evaluate", manifest, "--languages", "de,fr", "--model", "nowhere")
     assert (code, "--languages de,fr: not in the manifest" in err) == (2, True)
-
-
-def test_a_file_for_the_worst_without_a_number_is_refused(dgasr, manifest: Path, tmp_path: Path):
-    code, _, err = dgasr("evaluate", manifest, "--worst-file", tmp_path / "worst.md")
-    assert (code, "--worst N" in err) == (2, True)
-
-
-def test_comparing_ways_and_systems_at_once_is_refused(dgasr, manifest: Path):
-    code, _, err = dgasr("evaluate", manifest, "--compare", "--baseline", "faster-whisper:ct2")
-    assert (code, "--baseline" in err) == (2, True)
 
 
 def test_missing_files_are_named_in_one_message_and_left_out_on_request(dgasr, tmp_path):

@@ -6,10 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dgasr.evaluation.page import evaluation_page
+from dgasr.evaluation.page import evaluation_page, worst_utterances
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
-from dgasr.evaluation.worst import worst_utterances
 from dgasr.records import Word
 
 DIGITS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -46,7 +45,7 @@ def scored(max_steps: int = 8, wall_s: float = 4.0) -> Evaluation:
 @pytest.fixture(scope="module")
 def page() -> str:
     ours, other = scored(), replace(scored(), path="ctc")
-    figures = ours.to_json_beside(other, "another run")
+    figures = ours.to_json(other, "another run")
     figures["by_steps"] = [scored(count, count / 2).to_json() for count in (1, 4, 8)]
     return evaluation_page(figures, worst_utterances(ours.utterances, "basic", 5), {0: b"mp3"}, "a & b", "by a test")
 
@@ -84,3 +83,24 @@ def test_a_browser_shows_it_without_a_complaint(page: str, browser, tmp_path):
     assert shown.evaluate("document.documentElement.scrollWidth") <= 390
     assert not [line for line in complaints if "data:audio" not in line]
     assert [url for url in asked if not url.startswith("data:")] == [f"file://{tmp_path}/page.html"]
+
+
+def said(reference: str, hypothesis: str) -> ScoredUtterance:
+    return ScoredUtterance(
+        audio_filepath="a.wav", language="en", audio_s=2.0, reference=reference, hypothesis=hypothesis
+    )  # fmt: skip
+
+
+UTTERANCES = [said("One, two three.", "one two three"), said("one two", "one nine"),
+              said("one two three four", "two three three five"), said("one", "nine")]  # fmt: skip
+
+
+def test_the_most_errors_come_first_then_the_higher_rate():
+    rows = worst_utterances(UTTERANCES, "basic", 10)
+    assert [row["utterance"].reference for row in rows] == ["one two three four", "one", "one two"]
+    assert [row["number"] for row in worst_utterances(UTTERANCES, "basic", 2)] == [2, 3]
+
+
+def test_words_are_compared_as_they_are_scored_beside_another_systems_text():
+    [row] = worst_utterances([said("Mr. One two", "mister Two")], "whisper", 1, [said("", "mister too")])
+    assert (row["pieces"], row["baseline"]) == ([("mister", "mister"), ("12", "2")], "mister too")

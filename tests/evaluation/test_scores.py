@@ -1,21 +1,24 @@
+from dataclasses import replace
+
 import jiwer
 import pytest
 
-from dgasr.evaluation.groups import group_rows, rows_beside
 from dgasr.evaluation.interval import MIN_SPEAKERS
-from dgasr.evaluation.scores import ScoredUtterance
+from dgasr.evaluation.scores import (
+    ScoredSegment,
+    ScoredUtterance,
+    character_edits,
+    group_rows,
+    non_speech_rows,
+    summarise,
+)
 
 
 def scored(reference, hypothesis, set_name="books", language="en", speaker=None):
     return ScoredUtterance(
-        audio_filepath="a.wav",
-        language=language,
-        audio_s=2.0,
-        reference=reference,
-        hypothesis=hypothesis,
-        set_name=set_name,
-        speaker=speaker,
-    )
+        audio_filepath="a.wav", language=language, audio_s=2.0, reference=reference, hypothesis=hypothesis,
+        set_name=set_name, speaker=speaker,
+    )  # fmt: skip
 
 
 UTTERANCES = [
@@ -31,15 +34,9 @@ def by_name(rows):
 
 
 def test_every_set_and_every_language_has_a_row():
-    assert [(row["group"], row["name"]) for row in group_rows(UTTERANCES, "basic")] == [
-        ("set", "books"),
-        ("set", "calls"),
-        ("set", "calls_de"),
-        ("set", "zh_set"),
-        ("language", "de"),
-        ("language", "en"),
-        ("language", "zh"),
-    ]
+    sets, languages = ("books", "calls", "calls_de", "zh_set"), ("de", "en", "zh")
+    expected = [*(("set", name) for name in sets), *(("language", name) for name in languages)]
+    assert [(row["group"], row["name"]) for row in group_rows(UTTERANCES, "basic")] == expected
 
 
 def test_the_rate_of_a_group_is_that_of_jiwer():
@@ -61,6 +58,13 @@ def test_utterances_of_no_set_are_in_their_language_only():
 def test_hindi_keeps_its_vowel_signs_under_whispers_normaliser():
     [row, _] = group_rows([scored("हिन्दी में", "हिन्द में", "hi", "hi")], "whisper")
     assert (row["rate"], row["normalizer"], row["keeps_marks"]) == (0.5, "basic", True)
+    figures = summarise([scored("हिन्दी में", "हिन्द में", "hi", "hi")], "whisper")
+    assert (figures["wer"], figures["wer_marks_kept"]) == (0.0, 0.5)
+
+
+def test_a_space_is_a_character_in_english_and_not_in_chinese():
+    assert character_edits(scored("a b", "a b"), "basic").reference_words == 3
+    assert character_edits(scored("你 好", "你好", language="zh"), "basic").reference_words == 2
 
 
 def test_punctuation_and_case_do_not_count_in_any_language():
@@ -85,11 +89,34 @@ def test_speakers_are_counted():
 def test_the_baseline_stands_beside_with_a_ratio():
     said = [scored("one two three four", "one two nine nine")] * 9
     other = [scored("one two three four", "one two three nine")] * 9
-    row = rows_beside(said, other, "basic")[0]
+    row = group_rows(said, "basic", other)[0]
     assert (row["rate"], row["baseline_rate"], row["ratio"]) == (0.5, 0.25, 2.0)
     assert row["ratio_95"] == pytest.approx((2.0, 2.0))
 
 
 def test_beside_a_baseline_without_errors_there_is_no_ratio():
-    row = rows_beside([scored("one", "two")], [scored("one", "one")], "basic")[0]
+    row = group_rows([scored("one", "two")], "basic", [scored("one", "one")])[0]
     assert (row["ratio"], row["ratio_95"]) == (None, None)
+
+
+def heard(set_name, *segments, reference=""):
+    return replace(
+        scored(reference, "", set_name),
+        segments=tuple(ScoredSegment(num_words=words, flags=flags) for words, flags in segments),
+    )
+
+
+def test_segments_with_words_are_counted_and_those_flagged():
+    music = heard("music", (3, ("low_confidence",)), (1, ()), (0, ("ctc_empty",)))
+    [row, _] = non_speech_rows([music])
+    assert (row["num_segments"], row["with_words"], row["with_words_flagged"], row["num_words"]) == (3, 2, 1, 4)
+
+
+def test_sets_come_first_and_all_last():
+    rows = non_speech_rows([heard("noise"), heard("music", (1, ())), heard(None, (1, ()))])
+    found = [(row["name"], row["with_words"], row["audio_s"]) for row in rows]
+    assert found == [("music", 1, 2.0), ("noise", 0, 2.0), ("all", 2, 6.0)]
+
+
+def test_utterances_with_a_reference_are_left_out():
+    assert non_speech_rows([heard("books", (1, ()), reference="one")]) == []
