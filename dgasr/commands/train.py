@@ -15,18 +15,12 @@ if TYPE_CHECKING:
     import torch
 
     from dgasr.model.asr import AsrModel
-    from dgasr.model.presets import LoraSize
     from dgasr.training.manifests import Utterance
     from dgasr.training.settings import TrainConfig
     from dgasr.training.trainer import Sample
 
-LOSSES = (
-    ("diffusion", "of the denoiser", 1.0), ("ar", "token after token", 1.0), ("ctc", "of the projector's output", 1.0),
-    ("frame", "of the words' known times", 0.0),
-)  # fmt: skip
-"""Flag, what it weighs, and its default."""
-
-PARTS = ("encoder", "projector", "backbone")
+LOSSES = {"diffusion": "of the denoiser", "ar": "token after token", "ctc": "of the projector's output"}
+"""Flag, and what it weighs."""
 
 PRESETS = {
     "reference": {"epochs": 10, "batch_size": 3, "grad_accum": 4, "lr": 5e-4, "ar_weight": 1.0, "ctc_weight": 1.0},
@@ -50,16 +44,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--run-name", required=True, metavar="NAME", help="folder of the run: final, best, metrics, TensorBoard")
     add("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
     add("--validation", type=Path, metavar="MANIFEST", help="its losses say which weights are `best`; also samples")
-    add("--calibration", type=Path, metavar="MANIFEST", help="training data with `words`, to correct word edges")
     add("--resume", action="store_true", help="there must be a run to go on with (default: go on, or begin)")
     start = parser.add_argument_group("first weights").add_argument
     start("--base", default="tiny", metavar="base|tiny|full|DIR", help="weights to go on from (default: tiny)")
     start("--adapter", metavar="DIR|HUB_ID", help="projector and LoRA to go on from")
-    start(
-        "--lora-rank", type=positive_int, metavar="N", help="of LoRA on q, k, v, o (default: the base's); alpha is 2 N"
-    )
+    rank = "of LoRA on q, k, v, o (default: the base's); alpha is 2 N"
+    start("--lora-rank", type=positive_int, metavar="N", help=rank)
     start("--no-lora", action="store_true", help="train the backbone of a small base itself (default: LoRA)")
-    start("--freeze", type=_parts, default=(), metavar="PARTS", help=f"of {','.join(PARTS)}, comma-separated")
     learn = parser.add_argument_group("learning").add_argument
     learn(
         "--preset", choices=PRESETS, default="reference",
@@ -72,18 +63,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     learn("--warmup-steps", type=natural_int, default=50, metavar="N", help="default: 50")
     learn("--batch-size", type=positive_int, metavar="N", help="utterances (default: %(default)s)")
     learn("--grad-accum", type=positive_int, metavar="N", help="batches a step of all processes (default: %(default)s)")
-    learn(
-        "--max-join", type=positive_int, default=1, metavar="N",
-        help="join up to N utterances of a speaker; rows are then drawn at random (default: 1)",
-    )  # fmt: skip
     learn("--augment", type=finite_float, default=0.5, metavar="X", help="augmentation strength, 0 to 1 (default: 0.5)")
-    for name, loss, default in LOSSES:
-        learn(f"--{name}-weight", type=finite_float, default=default, metavar="X",
-              help=f"of the loss {loss}, a factor (default: %(default)s)")  # fmt: skip
-    learn("--weight-decay", type=finite_float, default=0.01, metavar="X", help="default: 0.01")
-    learn("--clip-norm", type=finite_float, default=2.0, metavar="X", help="of the gradient (default: 2)")
-    learn("--patience", type=natural_int, default=0, metavar="N", help="end after N looks at --validation without a "
-          "better loss (default: 0, never)")  # fmt: skip
+    for name, loss in LOSSES.items():
+        weight = f"of the loss {loss}, a factor (default: %(default)s)"
+        learn(f"--{name}-weight", type=finite_float, default=1.0, metavar="X", help=weight)
+    patience = "end after N looks at --validation without a better loss (default: 0, never)"
+    learn("--patience", type=natural_int, default=0, metavar="N", help=patience)
     group = parser.add_argument_group("run").add_argument
     group("--precision", choices=("fp32", "bf16"), default="fp32", help="of products (default: fp32)")
     group("--gradient-checkpointing", action="store_true", help="less memory, a third more time (default: off)")
@@ -97,7 +82,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Train, with a progress bar when a person is looking."""
-    from dgasr.model.identity import BUNDLED, model_folder
+    from dgasr.model.identity import BUNDLED, model_folder, read_config
+    from dgasr.model.presets import LoraSize
     from dgasr.training.manifests import read_manifest
     from dgasr.training.run import StartConfig, starting_model, train_run
     from dgasr.training.settings import RunConfig
@@ -106,8 +92,6 @@ def run(options: argparse.Namespace) -> int:
 
     if options.no_lora and (options.adapter or options.lora_rank):
         raise ConfigError("--no-lora: leave out --adapter and --lora-rank.")
-    if options.calibration and not options.no_lora:
-        raise ConfigError("--calibration: word offsets go into a model's config; an adapter has none. Leave it out.")
     if options.patience and not options.validation:
         raise ConfigError("--patience: give --validation, whose loss it waits for.")
     out = options.runs / options.run_name
@@ -119,7 +103,9 @@ def run(options: argparse.Namespace) -> int:
     _use(device)
     is_preset = options.base in (*BUNDLED, "full")
     name = options.base if options.base == "full" else str(model_folder(options.base))
-    lora = None if options.no_lora or options.adapter else _lora(options, name)
+    lora = None if options.no_lora or options.adapter else read_config(name).lora
+    if options.lora_rank:
+        lora = LoraSize(rank=options.lora_rank, alpha=2 * options.lora_rank)
     model = starting_model(StartConfig(model=name, adapter=options.adapter, lora=lora, device=str(device)))
     base = options.base if is_preset else str(Path(name).resolve())
     settings = RunConfig(
@@ -132,20 +118,9 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     if not is_first_process():
         return 0
-    if options.calibration:
-        _calibrate(model, options, out)
     found = "final and best" if (out / "best").is_dir() else "final"
     sys.stdout.write(f"{out}: trained for {steps} steps; weights in {found}, losses in metrics.jsonl there.\n")
     return 0
-
-
-def _lora(options: argparse.Namespace, name: str) -> "LoraSize":
-    from dgasr.model.identity import read_config
-    from dgasr.model.presets import LoraSize
-
-    return (
-        LoraSize(rank=options.lora_rank, alpha=2 * options.lora_rank) if options.lora_rank else read_config(name).lora
-    )
 
 
 def _use(device: "torch.device") -> None:
@@ -163,23 +138,17 @@ def _config(options: argparse.Namespace, train: "list[Utterance]") -> "TrainConf
     from dgasr.training.objective import LossWeights
     from dgasr.training.settings import TrainConfig
 
-    trainable = set(PARTS) if options.no_lora else {"projector", "lora"}
-    parts = tuple(sorted(trainable - set(options.freeze)))
-    if not parts:
-        raise ConfigError(f"--freeze {','.join(options.freeze)}: nothing is left to train. Freeze less.")
-    losses = replace(
-        LossWeights(), diffusion=options.diffusion_weight, autoregressive=options.ar_weight, ctc=options.ctc_weight,
-        frame=options.frame_weight,
-    )  # fmt: skip
     an_epoch = Batches.epoch_length(train, options.batch_size)
     return TrainConfig(
-        steps=options.steps or max(1, math.ceil(options.epochs * an_epoch / options.grad_accum)),
-        learning_rate=options.lr, warmup_steps=options.warmup_steps, train=parts, losses=losses,
-        batches=BatchConfig(
-            batch_size=options.batch_size, max_join=options.max_join, is_by_epoch=options.max_join == 1
+        steps=options.steps or math.ceil(options.epochs * an_epoch / options.grad_accum),
+        learning_rate=options.lr, warmup_steps=options.warmup_steps,
+        train=("backbone", "encoder", "projector") if options.no_lora else ("lora", "projector"),
+        losses=replace(
+            LossWeights(), diffusion=options.diffusion_weight, autoregressive=options.ar_weight,
+            ctc=options.ctc_weight, frame=0.0,
         ),
-        strength=(options.augment, options.augment), grad_accumulation=options.grad_accum,
-        weight_decay=options.weight_decay, clip_norm=options.clip_norm, patience=options.patience,
+        batches=BatchConfig(batch_size=options.batch_size, max_join=1, is_by_epoch=True),
+        strength=(options.augment, options.augment), grad_accumulation=options.grad_accum, patience=options.patience,
         precision=options.precision, gradient_checkpointing=options.gradient_checkpointing, seed=options.seed,
     )  # fmt: skip
 
@@ -198,22 +167,3 @@ def _sample(validation: Path) -> "Sample":
         return [{"said": own.reference, "heard": own.hypothesis} for own in found]
 
     return sample
-
-
-def _calibrate(model: "AsrModel", options: argparse.Namespace, out: Path) -> None:
-    from dgasr.model.identity import CONFIG_FILE
-    from dgasr.training.calibration import fit_word_offsets
-    from dgasr.training.manifests import read_manifest
-
-    start_ms, end_ms = fit_word_offsets(model, read_manifest(options.calibration))
-    calibrated = replace(model.config, start_offset_ms=round(start_ms, 1), end_offset_ms=round(end_ms, 1))
-    calibrated.save(out / "final" / CONFIG_FILE)
-    sys.stdout.write(f"word times: {start_ms:+.1f} ms at starts, {end_ms:+.1f} ms at ends, in {CONFIG_FILE}\n")
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    parts = tuple(text.split(","))
-    unknown = sorted(set(parts) - set(PARTS))
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not among {', '.join(PARTS)}")
-    return parts
