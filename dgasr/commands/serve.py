@@ -40,22 +40,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine alone)")
     add("--port", type=int, default=8000, metavar="N", help="0 for any that is free (default: %(default)s)")
-    add("--max-bytes", type=positive_int, default=200_000_000, metavar="N",
-        help="of an upload, bytes; 413 (default: %(default)s)")  # fmt: skip
-    add(
-        "--max-waiting",
-        type=positive_int,
-        default=1000,
-        metavar="N",
-        help="segments that may wait; 429 (default: 1000)",
-    )
+    size = "of an upload, bytes; 413 (default: %(default)s)"
+    add("--max-bytes", type=positive_int, default=200_000_000, metavar="N", help=size)
+    waiting = "segments that may wait; 429 (default: %(default)s)"
+    add("--max-waiting", type=positive_int, default=1000, metavar="N", help=waiting)
     add("--timeout", type=finite_float, default=300.0, metavar="S", help="of a request, s; 504 (default: 300)")
     add("--processes", type=positive_int, default=2, metavar="N", help="that read audio side by side (default: 2)")
-    add("--token-variable", metavar="NAME", help="environment variable with the token that clients must send")
-    add(
-        "--allow-url", type=names, default=(), metavar="HOST,…",
-        help="hosts that an `audio_url` may name, `*` for all that are public (default: none)",
-    )  # fmt: skip
+    token = "environment variable with the token that clients must send (default: none)"
+    add("--token-variable", metavar="NAME", help=token)
+    hosts = "hosts that an `audio_url` may name, `*` for all that are public (default: none)"
+    add("--allow-url", type=names, default=(), metavar="HOST,…", help=hosts)
     add("--page", action="store_true", help="also serve a page, on /page (pip install 'dgasr[page]'; default: off)")
     add("--lake", type=given_uri, metavar="LAKE", help="of --page: search and hear what this lake holds")
     add_reading_arguments(parser)
@@ -100,10 +94,9 @@ def build(options: argparse.Namespace) -> Any:
         raise ConfigError(f"--token-variable {options.token_variable}: no such variable, or an empty one. Set it.")
     limits = ServingConfig(
         max_bytes=options.max_bytes, timeout_s=options.timeout, token=token, allowed_hosts=options.allow_url
-    )  # fmt: skip
-    service = start_service(
-        engine_config(options), limits, max_waiting=options.max_waiting, processes=options.processes
     )
+    waiting, processes = options.max_waiting, options.processes
+    service = start_service(engine_config(options), limits, max_waiting=waiting, processes=processes)
     app = create_app(service, limits)
     return _with_page(app, service, options, token) if options.page else app
 

@@ -112,17 +112,13 @@ async def _get(url: str, host: str, address: str, path: Path, max_bytes: int) ->
                 raise FetchError(f"audio_url: {host} answers {response.status_code}.")
             if int(response.headers.get("Content-Length") or 0) > max_bytes:
                 raise TooLargeError(f"audio_url: more than {max_bytes:,} bytes.")
-            await _write(response, path, max_bytes)
+            count = 0
+            with path.open("wb") as file:
+                async for block in response.aiter_raw():
+                    count += len(block)
+                    if count > max_bytes:
+                        raise TooLargeError(f"audio_url: more than {max_bytes:,} bytes.")
+                    file.write(block)
             return None
     except (httpx.HTTPError, KeyError, ValueError) as error:
         raise FetchError(f"audio_url: {host} ({shown}) gives nothing ({error or type(error).__name__}).") from error
-
-
-async def _write(response: httpx.Response, path: Path, max_bytes: int) -> None:
-    count = 0
-    with path.open("wb") as file:
-        async for block in response.aiter_raw():
-            count += len(block)
-            if count > max_bytes:
-                raise TooLargeError(f"audio_url: more than {max_bytes:,} bytes.")
-            await asyncio.to_thread(file.write, block)

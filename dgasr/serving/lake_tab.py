@@ -24,6 +24,9 @@ KEPT_FILES = 20
 MAX_AUDIO_BYTES = 500_000_000
 """Larger ones have no player."""
 
+CHARACTER_PX, PADDING_PX, WIDEST_PX = 9, 60, 240
+"""Of a column. Left to itself, a browser makes narrow ones of many columns, whose names it then breaks into letters."""
+
 
 class LakeTab:
     """Asks a lake, and fetches its audio.
@@ -44,25 +47,26 @@ class LakeTab:
         recording = gr.Dropdown(label="Recording", choices=self.recordings(), value=None, elem_id="recording")
         shown = gr.HTML(js_on_load=FOLLOW, elem_id="transcript")
         view = gr.Radio(list(VIEWS), value=VIEWS[0], label="View", elem_id="view")
-        table = gr.Dataframe(self.view(VIEWS[0]), elem_id="rows", wrap=True)
+        table = gr.Dataframe(**self._table(f"from {VIEWS[0]} limit {MAX_ROWS}"), elem_id="rows", wrap=True)
         words.submit(self.search, words, [found, recording])
         recording.change(self.transcript, recording, shown)
         view.change(self.view, view, table)
 
-    def search(self, words: str) -> tuple[dict[str, Any], Any]:
+    def search(self, words: str) -> tuple[gr.Dataframe, gr.Dropdown]:
         """Find where words were said, and offer these recordings; all of them where nothing is asked for."""
         found = self._table(f"select text, start_s, end_s, uri, score from search(?, max_results := {MAX_ROWS})", words)
-        uris = list(dict.fromkeys(row[3] for row in found["data"])) if words.strip() else self.recordings()
-        return found, gr.Dropdown(choices=uris, value=uris[0] if uris and words.strip() else None)
+        uris = list(dict.fromkeys(row[3] for row in found["value"]["data"])) if words.strip() else self.recordings()
+        chosen = uris[0] if uris and words.strip() else None
+        return gr.Dataframe(**found), gr.Dropdown(choices=uris, value=chosen)
 
     def recordings(self) -> list[str]:
         """List recordings of the lake."""
         return [uri for (uri,) in self._ask(f"select uri from recordings_latest order by uri limit {MAX_ROWS}")[1]]
 
-    def view(self, name: str) -> dict[str, Any]:
+    def view(self, name: str) -> gr.Dataframe:
         """Show a view."""
         assert name in VIEWS, "it stands in a question as it is"
-        return self._table(f"from {name} limit {MAX_ROWS}")
+        return gr.Dataframe(**self._table(f"from {name} limit {MAX_ROWS}"))
 
     def transcript(self, uri: str | None) -> str:
         """Show what a recording says, with its player."""
@@ -94,8 +98,12 @@ class LakeTab:
         return str(path)
 
     def _table(self, sql: str, *values: Any) -> dict[str, Any]:
+        """Give what Gradio shows of an answer: on a telephone a table is wider than the page, and scrolls."""
         names, rows = self._ask(sql, *values)
-        return {"headers": names, "data": [[cell(value) for value in row] for row in rows]}
+        data = [[cell(value) for value in row] for row in rows]
+        longest = [max(map(len, (name, *(row[n] for row in data)))) for n, name in enumerate(names)]
+        widths = [min(WIDEST_PX, PADDING_PX + CHARACTER_PX * length) for length in longest]
+        return {"value": {"headers": names, "data": data}, "column_widths": widths}
 
     def _ask(self, sql: str, *values: Any) -> tuple[list[str], list[Any]]:
         """Ask the lake as it is now."""

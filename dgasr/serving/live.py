@@ -61,7 +61,7 @@ class LiveTranscriber:
 
     def __init__(self, transcriber_of: Callable[[Way, Watch], Transcriber], max_waiting: int) -> None:
         self._transcriber_of, self._max_waiting = transcriber_of, max_waiting
-        self._condition = threading.Condition()
+        self._condition = threading.Condition()  # of what waits; what is taken belongs to the working thread
         self._waiting: defaultdict[Way, deque[_Job]] = defaultdict(deque)
         self._taken: defaultdict[Segment, deque[_Job]] = defaultdict(deque)
         self._num_submitted, self._is_closed = 0, False
@@ -109,15 +109,16 @@ class LiveTranscriber:
 
     def wants(self, job: CanvasJob) -> bool:
         """Say whether somebody watches a segment."""
-        with self._condition:
-            return any(own.on_step is not None for own in self._taken.get(job.payload.segment, ()))
+        return bool(self._watching(job))
 
     def show(self, job: CanvasJob, step: int, ids: np.ndarray, log_probabilities: np.ndarray) -> None:
         """Tell those who watch a segment."""
-        with self._condition:
-            watching = [own.on_step for own in self._taken.get(job.payload.segment, ()) if own.on_step is not None]
-        for on_step in watching:
+        for on_step in self._watching(job):
             on_step(job.payload.segment, step, ids, log_probabilities)
+
+    def _watching(self, job: CanvasJob) -> list[OnStep]:
+        # Only the working thread takes and delivers, and asks here: no other changes what is taken.
+        return [own.on_step for own in self._taken.get(job.payload.segment, ()) if own.on_step is not None]
 
     def close(self) -> None:
         """Finish what was taken, take nothing more, and end the thread."""
@@ -147,9 +148,12 @@ class LiveTranscriber:
     def _source(self, way: Way) -> Iterator[SegmentFeatures | None]:
         """Yield segments of a way as they come, and `None` where there is none now."""
         while True:
-            yield self._take(way)
+            job = self._take(way)
+            if job is not None:
+                self._taken[job.features.segment].append(job)
+            yield job.features if job else None
 
-    def _take(self, way: Way) -> SegmentFeatures | None:
+    def _take(self, way: Way) -> _Job | None:
         with self._condition:
             own = self._waiting[way]
             others = [jobs[0].number for other, jobs in self._waiting.items() if jobs and other != way]
@@ -157,21 +161,18 @@ class LiveTranscriber:
             while own and not (others and own[0].number > min(others) + self._max_waiting):
                 job = own.popleft()
                 if job.future.set_running_or_notify_cancel():
-                    self._taken[job.features.segment].append(job)
-                    return job.features
+                    return job
         return None
 
     def _deliver(self, transcript: SegmentTranscript) -> None:
-        with self._condition:
-            jobs = self._taken[transcript.segment]
-            job = jobs.popleft()
-            if not jobs:
-                del self._taken[transcript.segment]
+        jobs = self._taken[transcript.segment]
+        job = jobs.popleft()
+        if not jobs:
+            del self._taken[transcript.segment]
         job.future.set_result(transcript)
 
     def _fail(self, error: Exception) -> None:
-        with self._condition:
-            jobs = [job for same in self._taken.values() for job in same]
-            self._taken.clear()
+        jobs = [job for same in self._taken.values() for job in same]
+        self._taken.clear()
         for job in jobs:
             job.future.set_exception(error)

@@ -1,7 +1,7 @@
 """The page: audio in from file or microphone, the canvas shown as it settles, words that follow the player.
 
 Knows Gradio and the events of `POST /transcribe?stream=denoise`, nothing else of this project: `dgasr model space`
-copies this file into a folder that runs where only Gradio and httpx are installed.
+copies it, with its style and script, into a folder that runs where only Gradio and httpx are installed.
 """
 
 import asyncio
@@ -25,35 +25,8 @@ Watch = Callable[[str, str, int], Events]
 MAX_FRAMES = 400
 """Canvases that stay to be looked at again: half a minute of speech has about eight."""
 
-STYLE = """
-.canvas, .words { line-height: 2; overflow-wrap: anywhere; margin: .3rem 0; }
-.canvas .token { padding: .15em .25em; border-radius: .3em;
-  background: color-mix(in oklab, #2e9e5b calc(var(--likely) * 55%), #d9534f calc((1 - var(--likely)) * 55%)); }
-.canvas .where, .note { opacity: .75; font-size: .85em; }
-.words .word { font: inherit; color: inherit; background: none; border: 0; border-bottom: 2px solid
-  color-mix(in oklab, #2e9e5b calc(var(--likely) * 100%), #d9534f); padding: 0 .15em; margin: 0 .1em; cursor: pointer; }
-.words .word.now { background: #ffd54a; color: #1b1f23; border-radius: .2em; }
-.words .word:focus-visible { outline: 2px solid currentColor; }
-.player { width: 100%; }
-footer { display: none !important; }
-"""
-
-FOLLOW = """
-element.addEventListener('timeupdate', (event) => {
-  const now = event.target.currentTime;
-  for (const word of element.querySelectorAll('.word')) {
-    word.classList.toggle('now', now >= +word.dataset.start && now < +word.dataset.end);
-  }
-}, true);
-element.addEventListener('click', (event) => {
-  const word = event.target.closest('.word');
-  if (!word) return;
-  const player = element.querySelector('audio');
-  player.currentTime = +word.dataset.start;
-  player.play();
-});
-"""
-"""Words light up while they are heard, and a click on one leads there. `timeupdate` does not bubble: it is captured."""
+STYLE, FOLLOW = (Path(__file__).with_suffix(ending).read_text(encoding="utf-8") for ending in (".css", ".js"))
+"""How it looks, and what lets words follow the player."""
 
 THEME = gr.themes.Default(
     font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -196,3 +169,8 @@ def watch_endpoint(url: str, token: str) -> Watch:
             yield "error", {"message": f"{url} does not answer as it should ({error!r})."}
 
     return watch
+
+
+def launch_page(page: gr.Blocks) -> None:
+    """Serve the page by itself, until a signal ends it."""
+    page.launch(css=STYLE, theme=THEME, ssr_mode=False, footer_links=[])

@@ -1,5 +1,6 @@
 """One file in, its segments out, with features where somebody speaks: done in processes, which audio may kill."""
 
+import asyncio
 import hashlib
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -51,7 +52,7 @@ class Preparer:
     def _new(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"))
 
-    def prepare(self, path: Path) -> Prepared:
+    async def prepare(self, path: Path) -> Prepared:
         """Read a file.
 
         Raises:
@@ -59,13 +60,12 @@ class Preparer:
         """
         pool = self._pool
         try:
-            return pool.submit(prepare, path, self._recipe).result()
+            return await asyncio.wrap_future(pool.submit(prepare, path, self._recipe))
         except BrokenProcessPool as error:
             if self._pool is pool:  # the first of those that it took with it makes a new one
                 self._pool = self._new()
-            raise CrashesDecoderError(
-                f"{path.name}: reading it, or what was read beside it, ends the process."
-            ) from error
+            what = "reading it, or what was read beside it, ends the process."
+            raise CrashesDecoderError(f"{path.name}: {what}") from error
 
     def close(self) -> None:
         """End the processes."""

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from dgasr.errors import ConfigError
 
+PAGE_FILES = ("page.py", "page.css", "page.js")
+
 REQUIREMENTS = ("gradio", "httpx")
 """All that `page.py` imports."""
 
@@ -22,26 +24,20 @@ CPU_WHEELS = "--extra-index-url https://download.pytorch.org/whl/cpu"
 SILERO = ("silero_vad/data/silero_vad_16k_op15.onnx", "licenses/LICENSE")
 """Of silero-vad's wheel, what is used, by the ends of their names: its own code would need torchaudio."""
 
-END = """
-    page.launch(css=STYLE, theme=THEME, ssr_mode=False, footer_links=[])
-"""
-
-APP = (
-    '''"""The page of dgasr; `dgasr serve` at DGASR_ENDPOINT does the work."""
+APP = '''"""The page of dgasr; `dgasr serve` at DGASR_ENDPOINT does the work."""
 
 import os
 
-from page import STYLE, THEME, build_page, watch_endpoint
+from page import build_page, launch_page, watch_endpoint
 
 watch = watch_endpoint(os.environ.get("DGASR_ENDPOINT", {endpoint!r}), os.environ.get("DGASR_TOKEN", ""))
 page = build_page(watch, {languages!r}, {step_counts!r}, {default_steps}, "")
 
-if __name__ == "__main__":'''
-    + END
-)
+if __name__ == "__main__":
+    launch_page(page)
+'''
 
-OWN_APP = (
-    '''"""The page of dgasr, with the model in the same process."""
+OWN_APP = '''"""The page of dgasr, with the model in the same process."""
 
 from pathlib import Path
 
@@ -49,15 +45,14 @@ FOLDER = Path(__file__).parent
 
 if __name__ == "__main__":  # the process that reads audio runs this file as well, and needs none of it
     from dgasr.commands.serve import start_service
-    from dgasr.serving.page import STYLE, THEME, build_page
+    from dgasr.serving.page import build_page, launch_page
     from dgasr.serving.service import ServingConfig
     from dgasr.stages.engine import EngineConfig
 
     config = EngineConfig(model={model}, adapter={adapter})
     service = start_service(config, ServingConfig(), max_waiting=1000, processes=1)
-    page = build_page(service.watch, service.languages, sorted(service.step_counts), config.max_steps, "")'''
-    + END
-)
+    launch_page(build_page(service.watch, service.languages, sorted(service.step_counts), config.max_steps, ""))
+'''
 
 CARD = """---
 title: dgasr
@@ -95,7 +90,8 @@ def write_space(
         raise ConfigError(f"{endpoint}: no address of an endpoint. Write https://HOST, where `dgasr serve` listens.")
     app = APP.format(endpoint=endpoint, languages=languages, step_counts=step_counts, default_steps=default_steps)
     _write(folder, app, ASKS.format(endpoint=endpoint), REQUIREMENTS)
-    shutil.copyfile(Path(__file__).with_name("page.py"), folder / "page.py")
+    for name in PAGE_FILES:
+        shutil.copy(Path(__file__).with_name(name), folder)
 
 
 def write_own_space(model: Path, adapter: Path | None, folder: Path) -> None:
@@ -111,10 +107,9 @@ def write_own_space(model: Path, adapter: Path | None, folder: Path) -> None:
     """
     package = Path(__file__).parents[1]
     is_bundled = model.parent == package / "model"
-    places = {"model": repr(model.name) if is_bundled else 'str(FOLDER / "model")', "adapter": "None"}
-    if adapter is not None:
-        places["adapter"] = f"str(FOLDER / {adapter.name!r})"
-    _write(folder, OWN_APP.format(**places), WORKS.format(model=model.name), OWN_REQUIREMENTS)
+    own = repr(model.name) if is_bundled else 'str(FOLDER / "model")'
+    app = OWN_APP.format(model=own, adapter=f"str(FOLDER / {adapter.name!r})" if adapter else None)
+    _write(folder, app, WORKS.format(model=model.name), OWN_REQUIREMENTS)
     others = {path.parent for path in (package / "model").glob("*/config.json")} - {model}
     left_out = {"__pycache__", "samples", *(path.name for path in others)}
     shutil.copytree(package, folder / "dgasr", ignore=lambda _, names: left_out.intersection(names))
@@ -122,17 +117,13 @@ def write_own_space(model: Path, adapter: Path | None, folder: Path) -> None:
         shutil.copytree(model, folder / "model")
     if adapter is not None:
         (shutil.copytree if adapter.is_dir() else shutil.copyfile)(adapter, folder / adapter.name)
-    _copy_speech_model(folder / "silero_vad")
-
-
-def _copy_speech_model(folder: Path) -> None:
     try:
-        found = [own for own in metadata.files("silero-vad") or () if str(own).endswith(SILERO)]
+        weights = [found for found in metadata.files("silero-vad") or () if str(found).endswith(SILERO)]
     except metadata.PackageNotFoundError as error:
         raise ConfigError("silero-vad is not installed, and the Space needs its weights. Run `make setup`.") from error
-    (folder / "data").mkdir(parents=True)
-    for own in found:
-        shutil.copyfile(own.locate(), folder / ("data" if own.suffix else "") / own.name)
+    (folder / "silero_vad" / "data").mkdir(parents=True)
+    for found in weights:
+        shutil.copyfile(found.locate(), folder / "silero_vad" / ("data" if found.suffix else "") / found.name)
 
 
 def _write(folder: Path, app: str, work: str, packages: tuple[str, ...]) -> None:
@@ -140,13 +131,9 @@ def _write(folder: Path, app: str, work: str, packages: tuple[str, ...]) -> None
     if folder.exists():
         raise ConfigError(f"--out {folder}: is there already. Name another folder, or remove it.")
     folder.mkdir(parents=True)
-    pinned = {name: metadata.version(name) for name in packages}
-    lines = [f"{name}=={version.partition('+')[0]}" for name, version in pinned.items()]
-    is_for_cpu = any(version.endswith("+cpu") for version in pinned.values())
-    texts = {
-        "app.py": app,
-        "requirements.txt": "\n".join([CPU_WHEELS] * is_for_cpu + lines) + "\n",
-        "README.md": CARD.format(work=work),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    pinned = {name: metadata.version(name).partition("+") for name in packages}
+    lines = [CPU_WHEELS] if any(build == "cpu" for _, _, build in pinned.values()) else []
+    lines += [f"{name}=={version}" for name, (version, _, _) in pinned.items()]
+    (folder / "app.py").write_text(app, encoding="utf-8")
+    (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(CARD.format(work=work), encoding="utf-8")

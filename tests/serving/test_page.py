@@ -232,14 +232,19 @@ def test_a_space_holds_the_folder_of_its_model_and_its_adapter(tmp_path):
     assert not list(space.glob("dgasr/model/*/config.json"))
 
 
-def test_wrong_requests_are_refused(capsys, tmp_path):
-    assert main(["serve", "--lake", str(tmp_path)]) == 2
-    assert "Give --page" in capsys.readouterr().err
-    assert main(["model", "space", "file:///etc", "--out", str(tmp_path / "space")]) == 2
-    assert "no address of an endpoint" in capsys.readouterr().err
-    assert main(["model", "space", "https://a", "--out", str(tmp_path)]) == 2
-    assert "is there already" in capsys.readouterr().err
-    assert main(["model", "space", "https://a", "--adapter", "a", "--out", str(tmp_path / "space")]) == 2
-    assert "Give --model" in capsys.readouterr().err
-    assert main(["model", "space", "--model", "full", "--out", str(tmp_path / "space")]) == 2
-    assert "--adapter" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("serve --lake .", "Give --page"),
+        ("model space file:///etc --out space", "no address of an endpoint"),
+        ("model space https://a --out .", "is there already"),
+        ("model space https://a --adapter a --out space", "Give --model"),
+        ("model space --model full --out space", "--adapter"),
+        ("serve --token-variable ABSENT", "no such variable"),
+        ("serve --model absent", "no such folder"),
+    ],
+)
+def test_wrong_requests_are_refused(capsys, tmp_path, monkeypatch, command, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(command.split()) == 2
+    assert message in capsys.readouterr().err

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.model.presets import tiny
 from dgasr.samples import SAMPLES
 from dgasr.serving.prepare import prepare
 from dgasr.stages.engine import EngineConfig, start_engine
@@ -233,9 +232,7 @@ def test_a_server_that_is_told_to_end_answers_what_it_took():
         ask()  # the reading process is there by now
         thread = threading.Thread(target=ask)
         thread.start()
-        while (
-            "in_flight 2.0" not in httpx.get(f"{address}/metrics").text
-        ):  # this one, and the one that is to be answered
+        while "in_flight 2.0" not in httpx.get(f"{address}/metrics").text:  # this one, and the one to be answered
             assert thread.is_alive(), "it was answered too fast to be caught"
         process.send_signal(signal.SIGTERM)
         thread.join()
@@ -244,15 +241,3 @@ def test_a_server_that_is_told_to_end_answers_what_it_took():
         assert answers[0].json() == answers[1].json()
     finally:
         process.kill()
-
-
-def test_a_token_that_is_not_set_and_a_model_that_is_not_there_are_wrong_requests(capsys, monkeypatch):
-    from dgasr.cli import main
-
-    monkeypatch.delenv("ABSENT", raising=False)
-    assert main(["serve", "--token-variable", "ABSENT"]) == 2
-    assert main(["serve", "--model", "absent"]) == 2
-    err = capsys.readouterr().err
-    assert "no such variable" in err
-    assert "no such folder" in err
-    assert json.dumps(tiny().languages) == '["en"]'

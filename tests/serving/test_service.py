@@ -17,7 +17,7 @@ class Idle:
 
     is_closed, num_waiting = False, 0
 
-    def prepare(self, path):
+    async def prepare(self, path):
         return Prepared(silent=(), spoken=(), duration_s=1.0, message=None)
 
     def submit(self, way, features, on_step=None):
