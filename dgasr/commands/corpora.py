@@ -1,6 +1,7 @@
 """`dgasr corpora`: a public corpus or one's own folder in, manifests for `dgasr train` and `dgasr evaluate` out."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,40 +20,30 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "corpora", help="make manifests of LibriSpeech, FLEURS, VoxPopuli, Common Voice, Hub datasets, own folders"
     )
-    parser.add_argument("kind", choices=CORPORA, metavar="KIND", help=", ".join(CORPORA))
-    parser.add_argument(
-        "source", metavar="SOURCE", help="its folder, archive or manifest, with --download where archives go; of hf "
-        "also a Hub id",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for manifests and what is unpacked"
-    )
-    parser.add_argument(
-        "--subset", type=names, default=(), metavar="NAME,…", help="such as train.clean.100,test.clean or train,dev "
-        "(default: all that the kind has)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--language", type=names, default=(), metavar="CODE,…",
-        help="such as de,fr (default: the kind's own where it has one, else to be given)",
-    )  # fmt: skip
-    parser.add_argument("--download", action="store_true", help="fetch it first from its publisher (default: off)")
-    parser.add_argument(
-        "--max-duration", type=finite_float, default=30.0, metavar="S", help="longer clips are refused, s (default: 30)"
-    )
-    parser.add_argument("--processes", type=positive_int, metavar="N", help="that decode (default: one a core)")
+    add = parser.add_argument
+    add("kind", choices=CORPORA, metavar="KIND", help=", ".join(CORPORA))
+    source = "its folder, archive or manifest, with --download where archives go; of hf also a Hub id"
+    add("source", metavar="SOURCE", help=source)
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for manifests and what is unpacked")
+    subset = "such as train.clean.100,test.clean or train,dev (default: all that the kind has)"
+    add("--subset", type=names, default=(), metavar="NAME,…", help=subset)
+    language = "such as de,fr (default: the kind's own where it has one, else to be given)"
+    add("--language", type=names, default=(), metavar="CODE,…", help=language)
+    add("--download", action="store_true", help="fetch it first from its publisher (default: off)")
+    limit = "longer clips are refused, s (default: 30)"
+    add("--max-duration", type=finite_float, default=30.0, metavar="S", help=limit)
+    cores = os.cpu_count() or 1
+    add("--processes", type=positive_int, default=cores, metavar="N", help="that decode (default: one a core)")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prepare every subset in every language; 3 where clips were refused."""
-    from dataclasses import replace
-
     from dgasr.corpora.layouts import Subset
     from dgasr.corpora.prepare import PrepareConfig, prepare
 
     corpus = CORPORA[options.kind]
-    config = PrepareConfig(max_duration_s=options.max_duration)
-    config = config if options.processes is None else replace(config, processes=options.processes)
+    config = PrepareConfig(max_duration_s=options.max_duration, processes=options.processes)
     summaries = []
     for name, language in _parts(options, corpus):
         source = _source(options, name, language)
@@ -68,11 +59,9 @@ def run(options: argparse.Namespace) -> int:
 def _parts(options: argparse.Namespace, corpus: "Corpus") -> list[tuple[str, str]]:
     unknown = [name for name in options.subset if corpus.subsets and name not in corpus.subsets]
     if unknown:
-        raise ConfigError(
-            f"--subset {','.join(unknown)}: {options.kind} has {', '.join(corpus.subsets)}. Choose of these."
-        )
-    needs_name = options.kind in ("commonvoice", "hf") and not options.subset
-    if needs_name:
+        known = ", ".join(corpus.subsets)
+        raise ConfigError(f"--subset {','.join(unknown)}: {options.kind} has {known}. Choose of these.")
+    if options.kind in ("commonvoice", "hf") and not options.subset:
         raise ConfigError(f"--subset: say which part of the {options.kind} corpus, such as train,dev,test.")
     languages = (corpus.language,) if corpus.language else options.language
     if not languages and options.kind != "nemo":

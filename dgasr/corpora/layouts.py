@@ -105,30 +105,21 @@ FLEURS_COLUMNS = ("id", "path", "raw_transcription", "transcription", "letters",
 def read_fleurs(subset: Subset) -> Iterator[Found]:
     """Read `data/de_de/train.tsv` with `data/de_de/audio/train.tar.gz`, or with that unpacked."""
     name = FLEURS_FOLDERS.get(subset.language, subset.language)
-    roots = [subset.source / middle for middle in (f"data/{name}", name, "")]
-    table = _first(
-        [root / f"{subset.name}.tsv" for root in roots], f"FLEURS {name} {subset.name}", f"{name}/{subset.name}.tsv"
-    )
-    unpacked, refused = unpack(_archives(table.parent / "audio", f"{subset.name}.tar.gz"), subset.work)
-    yield from refused
-    language = {"cmn": "zh"}.get(name.split("_")[0], name.split("_")[0])
-    audio = _audio_by_name([*unpacked, table.parent])
-    yield from _rows(_read_tsv(table, FLEURS_COLUMNS), audio, language)
+    places = [subset.source / middle / f"{subset.name}.tsv" for middle in (f"data/{name}", name, "")]
+    table = _first(places, f"FLEURS {name} {subset.name}", f"{name}/{subset.name}.tsv")
+    language = name.partition("_")[0].replace("cmn", "zh")
+    archives = _archives(table.parent / "audio", f"{subset.name}.tar.gz")
+    yield from _rows_beside(table, archives, subset.work, language, columns=FLEURS_COLUMNS)
 
 
 def read_voxpopuli(subset: Subset) -> Iterator[Found]:
     """Read `asr_train.tsv` with `{year}/{id}.ogg` as `voxpopuli.get_asr_data` cuts them, or with the Hub's archives."""
-    language = subset.language
-    roots = [subset.source / middle for middle in (f"data/{language}", f"transcribed_data/{language}", language, "")]
-    table = _first(
-        [root / f"asr_{subset.name}.tsv" for root in roots],
-        f"VoxPopuli {language} {subset.name}", f"{language}/asr_{subset.name}.tsv",
-    )  # fmt: skip
+    language, file = subset.language, f"asr_{subset.name}.tsv"
+    middles = (f"data/{language}", f"transcribed_data/{language}", language, "")
+    places = [subset.source / middle / file for middle in middles]
+    table = _first(places, f"VoxPopuli {language} {subset.name}", f"{language}/{file}")
     archives = _archives(table.parent / subset.name, f"{subset.name}_part_*.tar.gz")
-    unpacked, refused = unpack(archives, subset.work)
-    yield from refused
-    rows = ({**row, "path": row.get("id")} for row in _read_tsv(table))
-    yield from _rows(rows, _audio_by_name([*unpacked, table.parent]), language)
+    yield from _rows_beside(table, archives, subset.work, language, path_column="id")
 
 
 def read_commonvoice(subset: Subset) -> Iterator[Found]:
@@ -144,7 +135,7 @@ def read_commonvoice(subset: Subset) -> Iterator[Found]:
     ]
     wanted = f"{subset.language}/{subset.name}.tsv with clips/ beside it"
     table = _first(found, f"Common Voice {subset.language} {subset.name}", wanted)
-    yield from _rows(_read_tsv(table), _audio_by_name([table.parent / "clips"]), subset.language)
+    yield from _rows_beside(table, [], subset.work, subset.language)
 
 
 def read_hugging_face(subset: Subset) -> Iterator[Found]:
@@ -313,20 +304,21 @@ def _extract(archive: Path, folder: Path) -> Iterator[Refused]:
         yield Refused(clip_id=archive.name, reason="damaged_archive", message=message)
 
 
-def _audio_by_name(folders: Iterable[Path]) -> dict[str, Path]:
-    """Find audio below folders, by file name and by that without its ending."""
-    found: dict[str, Path] = {}
-    for folder in folders:
-        for path in folder.rglob("*"):
-            if path.suffix.lower() in AUDIO_SUFFIXES:
-                found[path.name] = found[path.stem] = path
-    return found
-
-
-def _read_tsv(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[dict[str, str]]:
-    """Read a table as it stands: quotation marks in these files belong to the texts."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        yield from csv.DictReader(file, columns, delimiter="\t", quoting=csv.QUOTE_NONE)
+def _rows_beside(
+    table: Path, archives: list[Path], work: Path, language: str, *, path_column: str = "path",
+    columns: tuple[str, ...] | None = None,
+) -> Iterator[Found]:  # fmt: skip
+    """Turn the rows of a TSV into clips; their audio lies below its folder, or in archives."""
+    folders, refused = unpack(archives, work)
+    yield from refused
+    audio: dict[str, Path] = {}
+    for path in (path for folder in (*folders, table.parent) for path in folder.rglob("*")):
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            audio[path.name] = audio[path.stem] = path
+    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        # As it stands: quotation marks in these files belong to the texts.
+        rows = csv.DictReader(file, columns, delimiter="\t", quoting=csv.QUOTE_NONE)
+        yield from _rows(({**row, "path": row.get(path_column)} for row in rows), audio, language)
 
 
 def _rows(rows: Iterable[dict[str, Any]], audio: dict[str, Path], language: str) -> Iterator[Found]:

@@ -15,8 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.corpora.layouts import CORPORA, Clip, Found, Refused, Subset
 from dgasr.errors import ConfigError, RecordingError, printable
@@ -44,7 +42,7 @@ class PrepareConfig:
 
     max_duration_s: float = 30.0
     min_duration_s: float = 0.1
-    processes: int = max(1, os.cpu_count() or 1)
+    processes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +80,7 @@ def prepare(
     """
     name = "-".join(part for part in (kind, subset.language, subset.name) if part)
     out.mkdir(parents=True, exist_ok=True)
-    progress = out / f"{name}.progress.jsonl"
+    manifest, progress, listed = (out / f"{name}{kind_of}.jsonl" for kind_of in ("", ".progress", ".refused"))
     rows = _read_progress(progress)
     with progress.open("a", encoding="utf-8") as file:
         for row in _looked_at(CORPORA[kind].read(subset), {row["clip_id"] for row in rows}, config):
@@ -91,20 +89,20 @@ def prepare(
             rows.append(row)
             on_clip()
     used, refused = ([row for row in rows if ("reason" in row) == is_refused] for is_refused in (False, True))
-    listed = out / f"{name}.refused.jsonl"
     listed.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in refused), encoding="utf-8")
     if not used:
-        found = f"all {len(refused)} clips are refused, see {listed}" if refused else "it holds no clip"
         progress.unlink()
+        found = f"all {len(refused)} clips are refused, see {listed}" if refused else "it holds no clip"
         raise ConfigError(f"{subset.source}, {subset.name or kind}: {found}. Check --subset and --language.")
     set_name = f"{kind} {subset.name}".strip()
-    write_manifest(out / f"{name}.jsonl", (_utterance(row, set_name) for row in used))
+    write_manifest(manifest, (_utterance(row, set_name) for row in used))
+    lengths = Counter(LENGTH_STEP_S * int(row["duration_s"] // LENGTH_STEP_S) for row in used)
     summary = Summary(
         name=name,
         num_clips=len(used),
         hours=round(sum(row["duration_s"] for row in used) / 3600, 6),
         num_speakers=len({row["speaker"] for row in used if row["speaker"]}),
-        lengths=_lengths([row["duration_s"] for row in used]),
+        lengths={f"{edge:g}": count for edge, count in sorted(lengths.items())},
         refused=dict(sorted(Counter(row["reason"] for row in refused).items())),
     )
     (out / f"{name}.summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
@@ -142,18 +140,17 @@ def _named_once(found: Iterator[Found]) -> Iterator[Found]:
 
 def look_at(item: Found, config: PrepareConfig) -> dict[str, Any]:
     """Decode one clip; return its row with a length, or with the reason why it is refused."""
-    refused = item if isinstance(item, Refused) else _fault(item, config)
-    if isinstance(refused, Refused):
-        return asdict(replace(refused, message=printable(refused.message)))
-    clip, duration_s = refused
-    return {
-        "clip_id": clip.clip_id, "audio_filepath": os.path.abspath(clip.audio), "duration_s": duration_s,
-        "text": clip.text, "language": clip.language, "speaker": clip.speaker, "offset_s": clip.offset_s,
-        "set": clip.set_name, "channel": clip.channel, "audio_track": clip.audio_track,
-    }  # fmt: skip
+    if isinstance(item, Clip):
+        found = _usable_s(item, config)
+        if not isinstance(found, Refused):
+            return asdict(item) | {"audio": os.path.abspath(item.audio), "duration_s": found}
+        item = found
+    return asdict(replace(item, message=printable(item.message)))
 
 
-def _fault(clip: Clip, config: PrepareConfig) -> Refused | tuple[Clip, float]:
+def _usable_s(clip: Clip, config: PrepareConfig) -> Refused | float:
+    """Say how much of its audio can be used, s, or why none."""
+
     def refuse(reason: str, message: str) -> Refused:
         return Refused(clip_id=clip.clip_id, reason=reason, message=f"{clip.audio}: {message}")
 
@@ -164,24 +161,22 @@ def _fault(clip: Clip, config: PrepareConfig) -> Refused | tuple[Clip, float]:
     if not clip.language:
         return refuse("no_language", "the corpus does not say its language. Give --language.")
     try:
-        whole_s = _length_s(clip.audio)
+        rest_s = _length_s(clip.audio) - clip.offset_s
     except FileNotFoundError:
         return refuse("no_audio", "the corpus names it, and there is no such file.")
     except OSError as error:
         return refuse("unreadable", f"{error}.")
     except RecordingError as error:
         return Refused(clip_id=clip.clip_id, reason=str(error.reason), message=str(error))
-    rest_s = whole_s - clip.offset_s
-    duration_s = rest_s if clip.duration_s is None else min(clip.duration_s, rest_s)
-    if clip.duration_s is not None and clip.duration_s > rest_s + 0.1:
-        return refuse(
-            "beyond_end", f"the corpus says {clip.duration_s:.2f} s from {clip.offset_s:.2f} s; it ends before."
-        )
-    if duration_s > config.max_duration_s:
-        return refuse("too_long", f"{duration_s:.2f} s; at most {config.max_duration_s:g} s are used.")
-    if duration_s < config.min_duration_s:
-        return refuse("too_short", f"{duration_s:.2f} s; at least {config.min_duration_s:g} s are needed.")
-    return clip, round(duration_s, 4)
+    asked_s = rest_s if clip.duration_s is None else clip.duration_s
+    if asked_s > rest_s + 0.1:
+        return refuse("beyond_end", f"the corpus says {asked_s:.2f} s from {clip.offset_s:.2f} s; it ends before.")
+    usable_s = min(asked_s, rest_s)
+    if usable_s > config.max_duration_s:
+        return refuse("too_long", f"{usable_s:.2f} s; at most {config.max_duration_s:g} s are used.")
+    if usable_s < config.min_duration_s:
+        return refuse("too_short", f"{usable_s:.2f} s; at least {config.min_duration_s:g} s are needed.")
+    return round(usable_s, 4)
 
 
 @lru_cache(maxsize=64)
@@ -192,14 +187,8 @@ def _length_s(path: Path) -> float:
 
 
 def _utterance(row: dict[str, Any], set_name: str) -> Utterance:
+    same = {name: row[name] for name in ("text", "language", "speaker", "channel", "audio_track")}
     return Utterance(
-        audio_filepath=row["audio_filepath"], duration=row["duration_s"], text=row["text"], language=row["language"],
-        speaker=row["speaker"], offset=row["offset_s"], set_name=row["set"] or set_name,
-        channel=row.get("channel"), audio_track=row.get("audio_track"),
+        audio_filepath=row["audio"], duration=row["duration_s"], offset=row["offset_s"],
+        set_name=row["set_name"] or set_name, **same,
     )  # fmt: skip
-
-
-def _lengths(durations_s: list[float]) -> dict[str, int]:
-    edges = np.arange(0, max(durations_s) + LENGTH_STEP_S, LENGTH_STEP_S)
-    counts, _ = np.histogram(durations_s, np.append(edges, edges[-1] + LENGTH_STEP_S))
-    return {f"{edge:g}": int(count) for edge, count in zip(edges, counts, strict=True) if count}

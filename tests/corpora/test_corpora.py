@@ -66,9 +66,7 @@ def fleurs(root):
     rows = []
     for name, (duration_s, text, _) in CLIPS.items():
         put(root / "train" / f"{name}.wav", sound(duration_s))
-        rows.append(
-            {"id": "17", "file": f"{name}.wav", "raw": text, "plain": text.lower(), "l": "", "n": 1, "g": "MALE"}
-        )
+        rows.append(dict(enumerate(("17", f"{name}.wav", text, text.lower(), "", 1, "MALE"))))
     put_table(root / "data/de_de/train.tsv", rows, head=False)
     pack(root / "data/de_de/audio/train.tar.gz", root / "train", "train")
     return "train"
@@ -115,12 +113,7 @@ def packed_commonvoice(root):
 
 def hub_dataset(root):
     rows = [
-        {
-            "id": name,
-            "audio": {"bytes": sound(length_s), "path": f"{name}.wav"},
-            "sentence": text,
-            "speaker_id": person,
-        }
+        {"id": name, "audio": {"bytes": sound(length_s), "path": f"{name}.wav"}, "sentence": text, "speaker_id": person}
         for name, (length_s, text, person) in CLIPS.items()
     ]
     (root / "data").mkdir(parents=True)
@@ -243,39 +236,29 @@ def test_a_damaged_archive_gives_what_can_be_read_and_says_so_on_every_run(tmp_p
         assert 1 <= summary.num_clips < 3
 
 
-def test_a_manifests_empty_text_says_that_nobody_speaks_and_a_missing_one_nothing(tmp_path):
-    put(tmp_path / "a.wav", sound(1.0))
-    rows = [{"audio_filepath": "a.wav", "text": ""}, {"audio_filepath": "a.wav", "offset": 0.5}, {"text": "lost"}]
-    put(tmp_path / "m.jsonl", "\n".join(map(json.dumps, rows)) + "\nno JSON\n")
-    subset = Subset(source=tmp_path / "m.jsonl", name="m", language="en", work=tmp_path)
-    summary = prepare("nemo", subset, tmp_path, PrepareConfig(processes=1))
-    assert [(u.text, u.duration) for u in read_manifest(tmp_path / "nemo-en-m.jsonl")] == [("", 1.0)]
-    assert summary.refused == {"bad_row": 2, "no_text": 1}
-
-
-def test_each_channel_of_a_manifest_is_a_clip_of_its_own(tmp_path):
-    put(tmp_path / "a.wav", sound(1.0))
-    rows = [{"audio_filepath": "a.wav", "text": text, "channel": n} for n, text in enumerate(("one", "two"))]
-    put(tmp_path / "m.jsonl", "\n".join(map(json.dumps, rows)))
-    subset = Subset(source=tmp_path / "m.jsonl", name="m", language="en", work=tmp_path)
-    prepare("nemo", subset, tmp_path, PrepareConfig(processes=1))
-    assert [(u.text, u.channel) for u in read_manifest(tmp_path / "nemo-en-m.jsonl")] == [("one", 0), ("two", 1)]
-
-
-def test_a_stretch_a_language_and_a_file_that_are_not_there_are_listed(tmp_path):
+@pytest.mark.parametrize(
+    ("rows", "language", "used", "refused"),
+    [
+        # An empty text says that nobody speaks, a missing one nothing.
+        ([{"text": ""}, {"offset": 0.5}, {"audio_filepath": None, "text": "lost"}, "no JSON"], "en", [("", None)],
+         {"bad_row": 2, "no_text": 1}),
+        # Each channel is a clip of its own.
+        ([{"text": "one", "channel": 0}, {"text": "two", "channel": 1}], "en", [("one", 0), ("two", 1)], {}),
+        # A stretch, a language and a file that are not there.
+        ([{"text": "one", "lang": "en"}, {"offset": 0.5, "duration": 0.9, "text": "two", "lang": "en"},
+          {"offset": 0.25, "text": "three"}, {"audio_filepath": "folder.wav", "text": "four", "lang": "en"}], "",
+         [("one", None)], {"beyond_end": 1, "no_language": 1, "unreadable": 1}),
+    ],
+)  # fmt: skip
+def test_a_manifest_is_taken_row_by_row(tmp_path, rows, language, used, refused):
     put(tmp_path / "a.wav", sound(1.0))
     (tmp_path / "folder.wav").mkdir()
-    rows = [
-        {"audio_filepath": "a.wav", "text": "one", "lang": "en"},
-        {"audio_filepath": "a.wav", "offset": 0.5, "duration": 0.9, "text": "two", "lang": "en"},
-        {"audio_filepath": "a.wav", "offset": 0.25, "text": "three"},
-        {"audio_filepath": "folder.wav", "text": "four", "lang": "en"},
-    ]
-    put(tmp_path / "m.jsonl", "\n".join(map(json.dumps, rows)))
-    subset = Subset(source=tmp_path / "m.jsonl", name="m", language="", work=tmp_path)
+    lines = [row if isinstance(row, str) else json.dumps({"audio_filepath": "a.wav"} | row) for row in rows]
+    put(tmp_path / "m.jsonl", "\n".join(lines))
+    subset = Subset(source=tmp_path / "m.jsonl", name="m", language=language, work=tmp_path)
     summary = prepare("nemo", subset, tmp_path, PrepareConfig(processes=1))
-    assert summary.refused == {"beyond_end": 1, "no_language": 1, "unreadable": 1}
-    assert [u.text for u in read_manifest(tmp_path / "nemo-m.jsonl")] == ["one"]
+    assert [(u.text, u.channel) for u in read_manifest(tmp_path / f"{summary.name}.jsonl")] == used
+    assert summary.refused == refused
 
 
 def test_a_member_that_would_be_written_elsewhere_is_listed_and_the_rest_is_used(tmp_path):
