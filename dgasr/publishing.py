@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from dgasr.errors import ConfigError
+from dgasr.evaluation.tables import groups_cells
 from dgasr.model.hub import described, http_error
 from dgasr.model.identity import (
     ADAPTER_FILES,
@@ -27,8 +27,10 @@ from dgasr.tables import markdown_table
 
 CARD = "README.md"
 
-LOCAL_PATH = re.compile(r'"(/[^"/\s]+){2,}/?"')
-"""A folder that only this machine has, as JSON and the card's head write it."""
+TEMPLATE = Path(__file__).parent / "model" / "card.md"
+
+LOCAL_PATH = re.compile(r'"(/[^"/\s]+){2,}/?"|^base_model: /', re.MULTILINE)
+"""A folder that only this machine has, as JSON or the card's head write it."""
 
 
 def write_card(
@@ -50,6 +52,8 @@ def write_card(
     Raises:
         ConfigError: the folder is not of a run, a set has no licence, or a figure cannot be read.
     """
+    from huggingface_hub import ModelCard, ModelCardData
+
     record = folder.parent / RUN_FILE
     try:
         run = json.loads(record.read_text(encoding="utf-8"))
@@ -61,18 +65,16 @@ def write_card(
     if unlicensed:
         raise ConfigError(f"--data: say under which licence {', '.join(unlicensed)} is, as --data 'NAME=LICENCE'.")
     languages = sorted({row["language"] for row in run["data"]})
-    settings, adapts = run["settings"], (folder / ADAPTER_FILES[0]).is_file()
-    head = {"license": licence, "language": languages, "library_name": "dgasr",
-            "tags": ["automatic-speech-recognition", "diffusion"], "base_model": run["base"]}  # fmt: skip
-    what = f"Projector and LoRA for `{run['base']}`" if adapts else f"A model trained on from `{run['base']}`"
-    losses = ", ".join(f"{loss} {weight:g}" for loss, weight in settings["losses"].items() if weight)
-    lines = [
-        "---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", "", f"# {name}", "",
-        f"{what}: speech to text by denoising a canvas of tokens with `dgasr` {version('dgasr')}"
-        + (f" ({commit})" if commit else "") + ".", "",
-        "```", f"dgasr transcribe FILE --lake LAKE {_flags(run['base'], name, adapts=adapts)}", "```", "",
-        "## Data", "",
-        markdown_table(
+    settings = run["settings"]
+    card = ModelCard.from_template(
+        ModelCardData(
+            license=licence, language=languages, library_name="dgasr", base_model=run["base"],
+            tags=["automatic-speech-recognition", "diffusion"],
+        ),
+        template_path=str(TEMPLATE), name=name, run=run, settings=settings, languages=languages, commit=commit,
+        adapts=(folder / ADAPTER_FILES[0]).is_file(), version=version("dgasr"), today=f"{datetime.now(UTC):%Y-%m-%d}",
+        losses=", ".join(f"{loss} {weight:g}" for loss, weight in settings["losses"].items() if weight),
+        data=markdown_table(
             ("set", "language", "clips", "hours", "speakers", "licence"),
             [
                 (row["set"], row["language"], row["utterances"], row["hours"], row["speakers"] or "unknown",
@@ -80,45 +82,23 @@ def write_card(
                 for row in run["data"]
             ],
         ),
-        "## Training", "",
-        f"{run['finished']} steps of {settings['grad_accumulation']} x {settings['batches']['batch_size']} rows, peak "
-        f"learning rate {settings['learning_rate']:g}, losses {losses}; learned: {', '.join(settings['train'])}; seed "
-        f"{settings['seed']}, {settings['precision']}. Fingerprint `{run['fingerprint']}`.",
-        "", "## Figures", "", _figures(figures),
-        "## What it cannot do", "",
-        f"Other languages than {', '.join(languages)}; speech unlike that of the sets above. Words that nobody said "
-        "are flagged, not always left out: look at `flags`. Who speaks is not told apart.",
-        "", f"Written by `dgasr model card`, {datetime.now(UTC):%Y-%m-%d}.",
-    ]  # fmt: skip
-    (folder / CARD).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        figures=_figures(figures),
+    )  # fmt: skip
+    card.save(folder / CARD)
     return folder / CARD
 
 
-def _flags(base: str, name: str, *, adapts: bool) -> str:
-    return f"--model {base} --adapter {name}" if adapts else f"--model {name}"
-
-
 def _figures(paths: Sequence[Path]) -> str:
-    rows: list[tuple[object, ...]] = []
+    """Lay out what evaluations found, a table each; nothing where there are none."""
+    tables = []
     for path in paths:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            rows += [_cells(row, found) for row in found["groups"] if row["rate"] is not None]
+            how = f"Normaliser {found['normalizer']}, at most {found['steps']} steps:"
+            tables.append(f"{how}\n\n{markdown_table(*groups_cells(found['groups']))}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path}: no figures of `dgasr evaluate --json` ({error!r}).") from error
-    if not rows:
-        return "None were given: nobody knows yet how well it hears.\n"
-    head = ("what", "metric", "% (95 % interval)", "utterances", "min", "normaliser", "steps at most")
-    return markdown_table(head, rows)
-
-
-def _cells(row: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[object, ...]:
-    interval = row["interval_95"]
-    between = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
-    return (
-        row["name"], row["metric"].upper(), f"{100 * row['rate']:.1f}{between}", row["num_utterances"],
-        f"{row['audio_s'] / 60:.1f}", found["normalizer"], found["steps"],
-    )  # fmt: skip
+    return "\n".join(tables)
 
 
 def publish(folder: Path, to: str) -> str:

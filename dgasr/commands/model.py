@@ -1,12 +1,13 @@
 """`dgasr model`: what a model is made of, its card, its way to others, and a page for it."""
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
 
-from dgasr.commands.arguments import DEFAULTS, names
-from dgasr.commands.probe import add_arguments, run_probe
+from dgasr.commands.arguments import DEFAULTS, check_output_file, names
+from dgasr.commands.probe import figures_text, probe
 from dgasr.commands.serve import STEP_COUNTS
 from dgasr.errors import ConfigError
 
@@ -15,33 +16,29 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the command and its flags."""
     parser = commands.add_parser("model", help="look into a model, write its card, publish it, make a Space")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    add_arguments(
-        actions.add_parser(
-            "probe", help="say what a model or an adapter is made of and takes; loads no model's weights"
-        )
-    )
-    card = actions.add_parser("card", help="write README.md beside the weights of a training run")
-    card.add_argument("folder", type=Path, metavar="DIR", help="`final` or `best` of a run")
-    card.add_argument("--name", required=True, help="of the model, as it will be published")
-    card.add_argument("--licence", required=True, metavar="ID", help="SPDX identifier, or `other`")
-    card.add_argument("--data", type=_licence, action="append", default=[], metavar="SET=LICENCE", help="of each set")
-    card.add_argument(
-        "--figures", type=Path, nargs="+", default=(), metavar="FILE", help="of `dgasr evaluate --json`"
-    )  # fmt: skip
-    publish = actions.add_parser("publish", help="check a folder with its card, and copy or upload it")
-    publish.add_argument("folder", type=Path, metavar="DIR", help="`final` or `best` of a run, with its card")
-    publish.add_argument(
-        "--to", required=True, metavar="hf:OWNER/NAME|FOLDER", help="a Hub repository, or a new folder"
-    )
+    about = "say what a model or an adapter is made of and takes; loads no model's weights"
+    add = actions.add_parser("probe", help=about).add_argument
+    source = "a model, or an adapter as `--adapter` takes it"
+    add("source", metavar="base|tiny|full|DIR|FILE.pt|HUB_ID", help=source)
+    add("--model", default="full", metavar="base|tiny|full|DIR", help="that an adapter is for (default: full)")
+    add("--json", type=Path, metavar="FILE", help="also write it here (default: none)")
+    add = actions.add_parser("card", help="write README.md beside the weights of a training run").add_argument
+    add("folder", type=Path, metavar="DIR", help="`final` or `best` of a run")
+    add("--name", required=True, help="of the model, as it will be published")
+    add("--licence", required=True, metavar="ID", help="SPDX identifier, or `other`")
+    add("--data", type=_licence, action="append", default=[], metavar="SET=LICENCE", help="of each set")
+    add("--figures", type=Path, nargs="+", default=(), metavar="FILE", help="of `dgasr evaluate --json`")
+    add = actions.add_parser("publish", help="check a folder with its card, and copy or upload it").add_argument
+    add("folder", type=Path, metavar="DIR", help="`final` or `best` of a run, with its card")
+    add("--to", required=True, metavar="hf:OWNER/NAME|FOLDER", help="a Hub repository, or a new folder")
     space = actions.add_parser("space", help="write the page of `dgasr serve --page` as a Hugging Face Space")
-    work = space.add_mutually_exclusive_group(required=True)
-    work.add_argument("endpoint", nargs="?", metavar="URL", help="of `dgasr serve`, which does the work")
-    work.add_argument("--model", metavar="base|tiny|DIR", help="that the Space runs itself (default: none)")
-    space.add_argument("--adapter", type=Path, metavar="FILE.pt|DIR", help="to put on --model; goes along")
-    space.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
-    space.add_argument(
-        "--language", type=names, default=("en",), metavar="CODE,…", help="of URL, to choose from (default: en)"
-    )
+    work = space.add_mutually_exclusive_group(required=True).add_argument
+    work("endpoint", nargs="?", metavar="URL", help="of `dgasr serve`, which does the work")
+    work("--model", metavar="base|tiny|DIR", help="that the Space runs itself (default: none)")
+    add = space.add_argument
+    add("--adapter", type=Path, metavar="FILE.pt|DIR", help="to put on --model; goes along")
+    add("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    add("--language", type=names, default=("en",), metavar="CODE,…", help="of URL, to choose from (default: en)")
     parser.set_defaults(run=run)
 
 
@@ -50,7 +47,11 @@ def run(options: argparse.Namespace) -> int:
     from dgasr.publishing import publish, write_card
 
     if options.action == "probe":
-        run_probe(options)
+        check_output_file("--json", options.json)
+        figures = probe(options.source, options.model)
+        sys.stdout.write(figures_text(figures))
+        if options.json:
+            options.json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     elif options.action == "card":
         licences, commit = dict(options.data), _commit()
         card = write_card(options.folder, options.name, options.licence, licences, options.figures, commit)
@@ -72,13 +73,10 @@ def _licence(text: str) -> tuple[str, str]:
 
 def _commit() -> str:
     """Name the checkout's commit; nothing where this is no checkout."""
-    folder = Path(__file__).parent
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
-        )
-        return f"commit {found.stdout.strip()}" if found.returncode == 0 else ""
-    except OSError:
+        return f"commit {subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}"
+    except (OSError, subprocess.CalledProcessError):
         return ""
 
 

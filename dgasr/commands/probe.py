@@ -1,15 +1,12 @@
 """What a model or an adapter is made of: names of either in, figures out. Builds no more than shapes of a model."""
 
-import argparse
 import json
 import re
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgasr.commands.arguments import check_output_file
 from dgasr.errors import ConfigError
 from dgasr.records import seconds
 
@@ -18,7 +15,6 @@ if TYPE_CHECKING:
 
     from dgasr.model.presets import AsrConfig
     from dgasr.model.stored_adapter import StoredAdapter
-    from dgasr.model.stored_layout import Linears
 
 BATCHES = (1, 4, 16, 64)
 """Segments at once that memory is told for."""
@@ -27,30 +23,21 @@ Figures = dict[str, Any]
 """Name → number, text, list or table, in the order to be shown."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `dgasr model probe` takes."""
-    parser.add_argument(
-        "source", metavar="base|tiny|full|DIR|FILE.pt|HUB_ID", help="a model, or an adapter as `--adapter` takes it"
-    )
-    parser.add_argument(
-        "--model", default="full", metavar="base|tiny|full|DIR", help="that an adapter is for (default: full)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write it here (default: none)")
+def probe(source: str, model: str) -> Figures:
+    """Say what a model, or an adapter for a model, is made of.
 
+    Args:
+        source: `base`, `tiny`, `full` or a model folder; or an adapter folder, Hub id of one, or `.pt` file.
+        model: that an adapter is for.
 
-def run_probe(options: argparse.Namespace) -> None:
-    """Print the figures, and write them where asked."""
+    Raises:
+        ConfigError: there is neither, or it does not fit.
+    """
     from dgasr.model.identity import BUNDLED, CONFIG_FILE, read_config
 
-    check_output_file("--json", options.json)
-    is_model = options.source in (*BUNDLED, "full") or (Path(options.source) / CONFIG_FILE).is_file()
-    if is_model:
-        figures = model_figures(options.source, read_config(options.source))
-    else:
-        figures = adapter_figures(options.source, *read_stored(options.source, options.model, None))
-    sys.stdout.write(figures_text(figures))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if source in (*BUNDLED, "full") or (Path(source) / CONFIG_FILE).is_file():
+        return model_figures(source, read_config(source))
+    return adapter_figures(source, *read_stored(source, model, None))
 
 
 def figures_text(figures: Figures) -> str:
@@ -75,14 +62,14 @@ def model_figures(source: str, config: "AsrConfig") -> Figures:
     with torch.device("meta"):
         model = AsrModel(config)
     tensors = unique_tensors(model)
-    parameters = {name: own.numel() for name, own in tensors.items() if isinstance(own, torch.nn.Parameter)}
-    parts = {
-        part: sum(count for name, count in parameters.items() if name.startswith(part + ".")) for part in PART_FILES
-    }
+    parts = dict.fromkeys(PART_FILES, 0)
+    for name, own in tensors.items():
+        part = name.partition(".")[0]
+        parts[part] += own.numel() if isinstance(own, torch.nn.Parameter) else 0
     targets = [sum(shape) for name, shape in linear_layers(model).items() if re.fullmatch(TARGETS, name)]
-    lora, total = config.lora.rank * sum(targets), sum(parts.values())
-    trained = {"projector": parts["projector"], "LoRA": lora}
-    backbone, width = config.backbone, 2 if config.pretrained else 4
+    trained = {"projector": parts["projector"], "LoRA": config.lora.rank * sum(targets)}
+    total, width = sum(parts.values()), 2 if config.pretrained else 4
+    encoder, backbone = config.encoder, config.backbone
     return {
         "name": config.name,
         "digest": "" if config.pretrained else identify(source)[1].digest,
@@ -90,7 +77,7 @@ def model_figures(source: str, config: "AsrConfig") -> Figures:
         "parameters": {**parts, "all": total},
         "trained": {**trained, "share": round(sum(trained.values()) / total, 4)},
         "frozen": config.pretrained or "none: all weights lie in the folder",
-        "encoder": f"Whisper, {config.encoder['encoder_layers']} layers of {config.encoder['d_model']}, "
+        "encoder": f"Whisper, {encoder['encoder_layers']} layers of {encoder['d_model']}, "
         f"windows of {seconds(config.window_samples):g} s",
         "projector": f"{config.num_audio_tokens} audio tokens a window, each of {config.projector.subsampling} frames",
         "backbone": f"{backbone['num_hidden_layers']} layers of {backbone['hidden_size']}, "
@@ -146,10 +133,15 @@ def read_stored(source: str, model: str, scale: float | None) -> "tuple[StoredAd
     """
     import torch
 
+    from dgasr.model.adapter import linear_layers
+    from dgasr.model.asr import AsrModel
+    from dgasr.model.identity import read_config
     from dgasr.model.projector import Projector
     from dgasr.model.stored_adapter import read_adapter
 
-    config, linears = _shapes(model)
+    config = read_config(model)
+    with torch.device("meta"):
+        linears = linear_layers(AsrModel(config))
     stored = read_adapter(source, config, linears, config.lora.scale if scale is None else scale)
     with torch.device("meta"):
         wanted = Projector(stored.layout, config.encoder["d_model"], config.backbone["hidden_size"]).state_dict()
@@ -159,19 +151,6 @@ def read_stored(source: str, model: str, scale: float | None) -> "tuple[StoredAd
     if differing:
         raise ConfigError(f"--adapter {source}: {', '.join(differing)} do not fit model {config.name}. Give --model.")
     return stored, config
-
-
-def _shapes(model: str) -> "tuple[AsrConfig, Linears]":
-    """Sizes and linear layers of a model, without its weights."""
-    import torch
-
-    from dgasr.model.adapter import linear_layers
-    from dgasr.model.asr import AsrModel
-    from dgasr.model.identity import read_config
-
-    config = read_config(model)
-    with torch.device("meta"):
-        return config, linear_layers(AsrModel(config))
 
 
 def adapter_figures(source: str, stored: "StoredAdapter", config: "AsrConfig") -> Figures:

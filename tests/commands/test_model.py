@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 
 from dgasr.model.adapter import TARGETS, linear_layers
 from dgasr.model.asr import AsrModel
@@ -58,11 +59,12 @@ def carded(dgasr, trained):
 
 def test_a_card_says_what_the_run_and_its_evaluation_wrote_down(carded):
     card = (carded / "README.md").read_text()
-    assert card.startswith('---\nlicense: "apache-2.0"\nlanguage: ["en"]\n')
+    head = yaml.safe_load(card.split("---")[1])
+    assert (head["license"], head["language"], head["base_model"]) == ("apache-2.0", ["en"], "tiny")
     assert "| own calls | en | 1 | 0.000 | 1 | CC0 |" in card
     assert "1 steps of 4 x 3 rows, peak learning rate 0.0005, losses diffusion 1, autoregressive 1, ctc 1" in card
     assert "--model tiny --adapter me/mine" in card
-    assert "| own calls | WER | 100.0 (100.0 to 100.0) | 1 |" in card
+    assert "| own calls | 1 | 0.0 | 1 | WER | 100.0 (100.0 to 100.0) |" in card
 
 
 def test_a_card_without_a_licence_for_its_data_or_without_a_run_is_refused(dgasr, trained, tmp_path):
@@ -88,7 +90,7 @@ def test_what_is_published_into_a_folder_transcribes(dgasr, carded, tmp_path):
 def test_what_names_a_folder_of_this_machine_is_not_published(dgasr, carded, tmp_path):
     shutil.copytree(carded, tmp_path / "final")
     card = tmp_path / "final" / "README.md"
-    card.write_text(card.read_text().replace('base_model: "tiny"', 'base_model: "/home/ann/models/base"'))
+    card.write_text(card.read_text().replace("base_model: tiny", "base_model: /home/ann/models/base"))
     code, _, err = dgasr("model", "publish", tmp_path / "final", "--to", tmp_path / "out")
     assert (code, "README.md: names a folder of this machine" in err) == (2, True)
 
