@@ -75,8 +75,7 @@ class Calibration:
     def save(self, folder: Path) -> None:
         """Write it into an adapter's folder, where `dgasr.model.identity.adapted` reads it."""
         fields: dict[str, Any] = asdict(self)
-        chosen = fields.pop("chosen")
-        text = json.dumps({**chosen, **fields}, indent=2, ensure_ascii=False)
+        text = json.dumps(fields.pop("chosen") | fields, indent=2, ensure_ascii=False)
         (folder / CALIBRATION).write_text(text + "\n", encoding="utf-8")
 
 

@@ -27,18 +27,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "export": "write an adapter as one file, as the reference publishes it",
     }
     for name, what in about.items():
-        action = actions.add_parser(name, help=what)
-        action.add_argument("source", metavar="FILE|DIR|HUB_ID", help="projector and LoRA")
-        action.add_argument("--model", default="full", metavar="tiny|full|DIR", help="it is for (default: full)")
-        action.add_argument(
-            "--scale",
-            type=finite_float,
-            metavar="S",
-            help="LoRA's alpha / rank where a file has none (import: given or chosen, else the model's)",
-        )
-        action.add_argument("--out", type=Path, required=True, metavar="DIR" if name == "import" else "FILE.pt")
+        add = actions.add_parser(name, help=what).add_argument
+        add("source", metavar="FILE|DIR|HUB_ID", help="projector and LoRA")
+        add("--model", default="full", metavar="tiny|full|DIR", help="it is for (default: full)")
+        scale = "LoRA's alpha / rank where a file has none (import: given or chosen, else the model's)"
+        add("--scale", type=finite_float, metavar="S", help=scale)
+        add("--out", type=Path, required=True, metavar="DIR" if name == "import" else "FILE.pt")
         if name == "import":
-            _add_calibration(action)
+            _add_calibration(actions.choices[name])
     parser.set_defaults(run=run)
 
 
@@ -47,12 +43,7 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--clips", metavar="MANIFEST|bundled", help="speech with known text to choose by; bundled: four English ones")
     add("--activation", choices=("gelu", "relu", "silu"), help="between the projector's layers")
-    add(
-        "--wording",
-        action="append",
-        metavar="TEMPLATE|model",
-        help="prompt with {audio}; several to try",
-    )
+    add("--wording", action="append", metavar="TEMPLATE|model", help="prompt with {audio}; several to try")
     add("--blank", metavar="ID|unknown", help="CTC's blank (default: what silence says)")
     add("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="to choose on (default: %(default)s)")
     add("--max-steps", type=positive_int, default=8, metavar="N", help="while choosing (default: %(default)s)")
@@ -112,11 +103,7 @@ def _import(options: argparse.Namespace, stored: "StoredAdapter", config: "AsrCo
 
 
 def _calibration(
-    options: argparse.Namespace,
-    stored: "StoredAdapter",
-    config: "AsrConfig",
-    scale: float | None,
-    templates: list[str],
+    options: argparse.Namespace, stored: "StoredAdapter", config: "AsrConfig", scale: float | None, templates: list[str]
 ) -> "Calibration":
     """Load the model with the adapter, and choose by clips what was not given."""
     from dataclasses import replace
@@ -125,23 +112,20 @@ def _calibration(
     from dgasr.samples import SPEECH
     from dgasr.transcriber import load
 
-    assert stored.found is not None
-
     def tell(setting: Setting) -> None:
         shown = "as stated" if setting.scale is None else f"{setting.scale:g}"
         sys.stdout.write(f"  WER {setting.wer:7.1%}  scale {shown}, {setting.activation}, {setting.wording!r}\n")
 
+    has_scale = scale is not None or (stored.found is not None and stored.found.alphas)
     chosen = calibrate(
         load(options.model, adapter=options.source, device=options.device, merge_adapter=False, compiled=False),
         SPEECH if options.clips == "bundled" else Path(options.clips),
-        (None,) if stored.found.alphas else (scale,) if scale is not None else SCALES,
+        (scale,) if has_scale else SCALES,
         (options.activation,) if options.activation else ACTIVATIONS,
         templates or wordings(config.prompt.template),
         max_steps=options.max_steps, batch_size=options.batch_size, on_setting=tell,
     )  # fmt: skip
-    if options.blank is not None:
-        chosen = replace(chosen, blank_id=_blank(options.blank), blank_share=None)
-    return chosen
+    return chosen if options.blank is None else replace(chosen, blank_id=_blank(options.blank), blank_share=None)
 
 
 def _blank(text: str) -> int | None:

@@ -21,24 +21,20 @@ LIMITS: dict[str, type] = {field.name: type(field.default) for field in fields(L
 """Limits of files, and the kind of number that each is."""
 
 
-def positive_int(text: str) -> int:
+def positive_int(text: str, least: int = 1) -> int:
     """Read an argument that counts something."""
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be {least} or more, not {value}")
     return value
 
 
 def natural_int(text: str) -> int:
     """Read an argument that counts something, perhaps nothing."""
-    if text == "0":
-        return 0
-    if text.startswith("-"):
-        raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
-    return positive_int(text)
+    return positive_int(text, least=0)
 
 
 def positive_ints(text: str) -> tuple[int, ...]:
@@ -72,11 +68,7 @@ def given_uri(text: str) -> str:
 
 
 def check_output_file(flag: str, path: Path | None) -> None:
-    """Refuse a file that could not be written, before the work that leads to it.
-
-    Args:
-        flag: that names it.
-        path: as it was given, `None` where it was not.
+    """Refuse a file that could not be written, before the work that leads to it; `None` is none.
 
     Raises:
         ConfigError: it is a folder, lies in none, or may not be written.
@@ -94,10 +86,6 @@ def check_output_file(flag: str, path: Path | None) -> None:
 
 def check_output_folder(flag: str, path: Path) -> None:
     """Refuse a folder that could not be written to, before the work that leads to it; it need not be there yet.
-
-    Args:
-        flag: that names it.
-        path: as it was given.
 
     Raises:
         ConfigError: it or a folder above it is a file, or may not be written to.
@@ -127,19 +115,13 @@ def limit(text: str) -> tuple[str, float]:
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what chooses which of a file's audio is read."""
-    group = parser.add_argument_group("reading")
-    group.add_argument(
-        "--channels", type=channel_or_track, default=DEFAULTS.channels, metavar="mix|each|N",
-        help="mix them, transcribe each, or one alone, from 0 (default: %(default)s); another recipe",
-    )  # fmt: skip
-    group.add_argument(
-        "--track", type=channel_or_track, default=DEFAULTS.track, metavar="auto|each|N",
-        help="audio track with most sound, each, or one alone, from 0 (default: %(default)s); another recipe",
-    )  # fmt: skip
-    group.add_argument(
-        "--limit", type=limit, action="append", default=[], dest="limits", metavar="NAME=NUMBER",
-        help=f"what a file may take before it is rejected: {', '.join(LIMITS)}; may be given several times",
-    )  # fmt: skip
+    add = parser.add_argument_group("reading").add_argument
+    channels = "mix them, transcribe each, or one alone, from 0 (default: %(default)s); another recipe"
+    add("--channels", type=channel_or_track, default=DEFAULTS.channels, metavar="mix|each|N", help=channels)
+    track = "audio track with most sound, each, or one alone, from 0 (default: %(default)s); another recipe"
+    add("--track", type=channel_or_track, default=DEFAULTS.track, metavar="auto|each|N", help=track)
+    most = f"what a file may take before it is rejected: {', '.join(LIMITS)}; may be given several times"
+    add("--limit", type=limit, action="append", default=[], dest="limits", metavar="NAME=NUMBER", help=most)
 
 
 def add_model_arguments(

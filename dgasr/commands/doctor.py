@@ -9,8 +9,9 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -27,16 +28,18 @@ FULL_CHECKPOINTS = ("openai/whisper-small", "google/diffusiongemma-26B-A4B-it")
 """What the full preset loads from the Hugging Face hub."""
 
 
+Result = tuple[str, str]
+"""What was found, and what to do about it; nothing to do where all is well."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What was found about one thing."""
+    """What was found about one thing, and what to do about it; nothing where all is well."""
 
     name: str
     level: Literal["ok", "warn", "fail"]
     message: str
-    """What was found."""
-    remedy: str = ""
-    """What to do about it; empty where nothing needs doing."""
+    remedy: str
 
 
 def examine(s3_uri: str | None = None) -> Iterator[Finding]:
@@ -50,35 +53,43 @@ def examine(s3_uri: str | None = None) -> Iterator[Finding]:
     """
     from dgasr.model.identity import BUNDLED
 
-    yield from (_python(), _packages(), _device())
-    yield from (*map(_bundled_model, BUNDLED), *_full_model(), _speech_model(), _codecs())
-    yield from (_disk(), _s3_settings())
-    if s3_uri is not None:
-        yield _s3_probe(s3_uri)
-    yield _prefect()
+    setup = "Run `make setup`."
+    # Name, what looks, and what to do where it fails.
+    checks: list[tuple[str, Callable[[], Result], str]] = [
+        ("python", _python, ""),
+        ("packages", _packages, ""),
+        ("device", _device, setup),
+        *((f"model {own}", partial(_bundled_model, own), f"Restore dgasr/model/{own} from git.") for own in BUNDLED),
+        *(("model full", partial(_full_model, repository), setup) for repository in FULL_CHECKPOINTS),
+        ("speech model", _speech_model, setup),
+        ("codecs", _codecs, setup),
+        ("disk", _disk, ""),
+        ("s3", _s3_settings, "Correct ~/.aws/config or the AWS_* variables."),
+        *([("s3 probe", partial(_s3_probe, s3_uri), "Correct the URI, endpoint or rights.")] if s3_uri else []),
+        ("prefect", _prefect, setup),
+    ]
+    for name, check, remedy_of_failure in checks:
+        try:
+            message, remedy = check()
+            yield Finding(name=name, level="warn" if remedy else "ok", message=message, remedy=remedy)
+        except (DgasrError, ImportError, OSError, ValueError) as error:
+            yield Finding(name=name, level="fail", message=str(error), remedy=remedy_of_failure)
 
 
-def _python() -> Finding:
-    message = f"{platform.python_version()}, {os.cpu_count()} cores, {platform.platform()}"
-    return Finding(name="python", level="ok", message=message)
+def _python() -> Result:
+    return f"{platform.python_version()}, {os.cpu_count()} cores, {platform.platform()}", ""
 
 
-def _packages() -> Finding:
+def _packages() -> Result:
     if not LOCK.exists():
-        return Finding(
-            name="packages",
-            level="warn",
-            message=f"{LOCK} is not there, so versions cannot be compared",
-            remedy="Install from a checkout with `make setup` to get the pinned versions.",
-        )
+        remedy = "Install from a checkout with `make setup` to get the pinned versions."
+        return f"{LOCK} is not there, so versions cannot be compared", remedy
     pins = dict(line.split("==") for line in LOCK.read_text().split() if "==" in line)
     wrong = [difference for name, pin in pins.items() if (difference := _difference(name, pin))]
     if wrong:
         listed = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        return Finding(
-            name="packages", level="warn", message=listed, remedy="`make setup` installs the pinned versions."
-        )
-    return Finding(name="packages", level="ok", message=f"all {len(pins)} as pinned in {LOCK.name}")
+        return listed, "`make setup` installs the pinned versions."
+    return f"all {len(pins)} as pinned in {LOCK.name}", ""
 
 
 def _difference(name: str, pin: str) -> str:
@@ -90,49 +101,39 @@ def _difference(name: str, pin: str) -> str:
     return "" if installed.split("+")[0] == pin else f"{name} is {installed}, pinned is {pin}"
 
 
-def _device() -> Finding:
-    try:
-        import torch
-    except ImportError as error:
-        return Finding(name="device", level="fail", message=f"torch: {error}", remedy="Run `make setup`.")
+def _device() -> Result:
+    import torch
+
     if torch.cuda.is_available():
         devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
         listed = ", ".join(f"{device.name} {device.total_memory / 2**30:.0f} GiB" for device in devices)
-        return Finding(name="device", level="ok", message=f"torch {torch.__version__}, {listed}")
+        return f"torch {torch.__version__}, {listed}", ""
     message = f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, no CUDA device"
     if shutil.which("nvidia-smi"):
-        remedy = "This machine has an NVIDIA driver: `make setup TORCH=cuda` installs the build that uses it."
-        return Finding(name="device", level="warn", message=message, remedy=remedy)
-    return Finding(name="device", level="ok", message=f"{message} (enough for the bundled models)")
+        return message, "This machine has an NVIDIA driver: `make setup TORCH=cuda` installs the build that uses it."
+    return f"{message} (enough for the bundled models)", ""
 
 
-def _bundled_model(name: str) -> Finding:
+def _bundled_model(name: str) -> Result:
     from dgasr.model.checkpoint import load_model
     from dgasr.model.identity import model_folder
 
-    try:
-        model = load_model(model_folder(name))
-    except DgasrError as error:
-        remedy = f"Restore dgasr/model/{name} from git."
-        return Finding(name=f"model {name}", level="fail", message=str(error), remedy=remedy)
+    model = load_model(model_folder(name))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    message = f"bundled, {num_parameters:,} parameters, digest {model.identity.digest}"
-    return Finding(name=f"model {name}", level="ok", message=message)
+    return f"bundled, {num_parameters:,} parameters, digest {model.identity.digest}", ""
 
 
-def _full_model() -> Iterator[Finding]:
-    """Look for the two checkpoints of the full preset in the Hugging Face cache; nothing is downloaded."""
+def _full_model(repository: str) -> Result:
+    """Look for a checkpoint of the full preset in the Hugging Face cache; nothing is downloaded."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    for repository in FULL_CHECKPOINTS:
-        if isinstance(try_to_load_from_cache(repository, "config.json"), str):
-            yield Finding(name="model full", level="ok", message=f"{repository} is in {constants.HF_HUB_CACHE}")
-        else:
-            message = f"{repository} is not in {constants.HF_HUB_CACHE}; needed for --model full only"
-            yield Finding(name="model full", level="warn", message=message, remedy=f"`hf download {repository}`")
+    if isinstance(try_to_load_from_cache(repository, "config.json"), str):
+        return f"{repository} is in {constants.HF_HUB_CACHE}", ""
+    message = f"{repository} is not in {constants.HF_HUB_CACHE}; needed for --model full only"
+    return message, f"`hf download {repository}`"
 
 
-def _speech_model() -> Finding:
+def _speech_model() -> Result:
     """Let the network that tells pauses hear a window of silence."""
     import numpy as np
 
@@ -141,32 +142,28 @@ def _speech_model() -> Finding:
     try:
         for _ in with_probabilities([np.zeros(WINDOW_SAMPLES, dtype=np.float32)]):
             pass
-    except DgasrError as error:
-        return Finding(name="speech model", level="warn", message=str(error).removesuffix(REMEDY), remedy=REMEDY)
-    return Finding(name="speech model", level="ok", message=f"{weights_path().name} on one thread of onnxruntime")
+    except DgasrError as error:  # a warning: loudness tells pauses without it
+        return str(error).removesuffix(REMEDY), REMEDY
+    return f"{weights_path().name} on one thread of onnxruntime", ""
 
 
-def _codecs() -> Finding:
-    try:
-        import av
-        import soundfile
-    except (ImportError, OSError) as error:
-        return Finding(name="codecs", level="fail", message=str(error), remedy="Run `make setup`.")
+def _codecs() -> Result:
+    import av
+    import soundfile
+
     libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
-    message = f"libsndfile {soundfile.__libsndfile_version__}, libavcodec {libavcodec}; both come with the packages"
-    return Finding(name="codecs", level="ok", message=message)
+    return (
+        f"libsndfile {soundfile.__libsndfile_version__}, libavcodec {libavcodec}; both come with the packages", ""
+    )  # fmt: skip
 
 
-def _disk() -> Finding:
+def _disk() -> Result:
     free_bytes = shutil.disk_usage(Path.cwd()).free
-    message = f"{free_bytes / 10**9:.0f} GB free at {Path.cwd()}"
-    if free_bytes < MIN_FREE_BYTES:
-        remedy = "Free some space, or keep the lake in S3: an hour of audio needs up to 60 MB while it is worked on."
-        return Finding(name="disk", level="warn", message=message, remedy=remedy)
-    return Finding(name="disk", level="ok", message=message)
+    remedy = "Free some space, or keep the lake in S3: an hour of audio needs up to 60 MB while it is worked on."
+    return f"{free_bytes / 10**9:.0f} GB free at {Path.cwd()}", remedy if free_bytes < MIN_FREE_BYTES else ""
 
 
-def _s3_settings() -> Finding:
+def _s3_settings() -> Result:
     import boto3
     from botocore.exceptions import BotoCoreError
 
@@ -174,38 +171,27 @@ def _s3_settings() -> Finding:
     try:
         credentials = boto3.Session().get_credentials()
     except BotoCoreError as error:
-        return Finding(
-            name="s3", level="fail", message=str(error), remedy="Correct ~/.aws/config or the AWS_* variables."
-        )
+        raise ConfigError(str(error)) from error
     if credentials is None:
         remedy = "For s3:// URIs set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws."
-        return Finding(name="s3", level="warn", message="no credentials found; folders work without", remedy=remedy)
-    message = f"credentials from {credentials.method}, endpoint {endpoint}"
-    return Finding(name="s3", level="ok", message=message)
+        return "no credentials found; folders work without", remedy
+    return f"credentials from {credentials.method}, endpoint {endpoint}", ""
 
 
-def _s3_probe(s3_uri: str) -> Finding:
+def _s3_probe(s3_uri: str) -> Result:
     """Try what a lake at this URI would rely on."""
     from dgasr.store.objects import probe_store
 
-    try:
-        probe_store(s3_uri.rstrip("/"))
-    except DgasrError as error:
-        return Finding(name="s3 probe", level="fail", message=str(error), remedy="Correct the URI, endpoint or rights.")
-    message = f"{s3_uri}: written, read, listed, deleted; If-None-Match is honoured"
-    return Finding(name="s3 probe", level="ok", message=message)
+    probe_store(s3_uri.rstrip("/"))
+    return f"{s3_uri}: written, read, listed, deleted; If-None-Match is honoured", ""
 
 
-def _prefect() -> Finding:
-    try:
-        version = importlib.metadata.version("prefect")
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(name="prefect", level="fail", message="not installed", remedy="Run `make setup`.")
+def _prefect() -> Result:
+    version = importlib.metadata.version("prefect")
     url = os.environ.get("PREFECT_API_URL")
     server = f"server {url}" if url else "no PREFECT_API_URL: flows start a temporary server of their own"
     quiet = os.environ.get("DO_NOT_TRACK") or os.environ.get("PREFECT_SERVER_ANALYTICS_ENABLED") == "false"
-    telemetry = "telemetry off" if quiet else "telemetry is switched off by our flows"
-    return Finding(name="prefect", level="ok", message=f"{version}, {server}; {telemetry}")
+    return f"{version}, {server}; telemetry {'off' if quiet else 'is switched off by our flows'}", ""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

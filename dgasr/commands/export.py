@@ -5,7 +5,7 @@ import hashlib
 import json
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -28,16 +28,13 @@ EXTENSIONS = {"txt": "txt", "srt": "srt", "vtt": "vtt", "ctm": "ctm", "json": "j
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
     parser = commands.add_parser("export", help="write transcripts as text, SRT, VTT, CTM, JSON or a manifest")
-    parser.add_argument(
-        "--lake", type=given_uri, required=True, metavar="URI", help="folder or s3://bucket/prefix of the lake"
-    )
-    parser.add_argument("--format", choices=tuple(EXTENSIONS), required=True)
-    parser.add_argument("--prefix", default="", metavar="URI", help="only recordings whose URI begins so")
-    parser.add_argument("--recipe", default="", metavar="ID", help="this recipe's transcripts (default: the latest)")
-    parser.add_argument("--query", default="", metavar="SQL", help='only recordings of a question, "select uri from …"')
-    parser.add_argument(
-        "--out", metavar="FOLDER|FILE", help="folder for a file each; file for a manifest (default: print)"
-    )
+    add, place = parser.add_argument, "folder or s3://bucket/prefix of the lake"
+    add("--lake", type=given_uri, required=True, metavar="URI", help=place)
+    add("--format", choices=tuple(EXTENSIONS), required=True)
+    add("--prefix", default="", metavar="URI", help="only recordings whose URI begins so")
+    add("--recipe", default="", metavar="ID", help="this recipe's transcripts (default: the latest)")
+    add("--query", default="", metavar="SQL", help='only recordings of a question, "select uri from …"')
+    add("--out", metavar="FOLDER|FILE", help="folder for a file each; file for a manifest (default: print)")
     parser.set_defaults(run=run)
 
 
@@ -51,9 +48,8 @@ def run(options: argparse.Namespace) -> int:
         chosen = ChosenTranscripts(questions, choice)
         summary = chosen.summary()
         if not summary.num_recordings:
-            raise ConfigError(
-                f"{options.lake}: nothing was chosen. `dgasr sql recipes` and `coverage` say what there is."
-            )
+            known = "`dgasr sql recipes` and `coverage` say what there is"
+            raise ConfigError(f"{options.lake}: nothing was chosen. {known}.")
         try:
             written = _export(chosen, options.format, options.out, summary.folder, summary.num_recordings > 1)
         except OSError as error:
@@ -67,12 +63,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _export(chosen: "ChosenTranscripts", format: str, out: str | None, folder: str, has_many: bool) -> int:
     """Write what was chosen to where it is wanted; returns how many recordings that were."""
-    from dgasr.commands.output import write_whole
+    from dgasr.commands.output import write_transcripts, write_whole
 
     if out is None:
-        return _write_all(chosen, format, has_many, sys.stdout)
+        return write_transcripts(chosen.read(), format, has_many, sys.stdout)
     if format == "manifest":
-        return write_whole(Path(out), lambda file: _write_all(chosen, format, has_many, file))
+        return write_whole(Path(out), lambda file: write_transcripts(chosen.read(), format, has_many, file))
     # Placed in the order of their URIs, so that the same recordings get the same names whatever the lake's files are.
     names, num_written, renamed = FileNames(), 0, list[str]()
     placed = {uri: names.place(uri[len(folder) :], EXTENSIONS[format], uri) for uri in chosen.uris()}
@@ -129,26 +125,6 @@ class FileNames:
 def _folded(path: str) -> str:
     """Return what is equal for names that some file system takes for one: by case, or by how accents are composed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
-
-
-def _write_all(chosen: "ChosenTranscripts", format: str, has_many: bool, out: TextIO) -> int:
-    """Write all transcripts one after the other."""
-    from dgasr.commands.output import write_transcripts
-    from dgasr.exports import export_manifest
-
-    num_written = 0
-
-    def counted() -> "Iterator[RecordingTranscript]":
-        nonlocal num_written
-        for transcript in chosen.read():
-            num_written += 1
-            yield transcript
-
-    if format == "manifest":
-        out.writelines(export_manifest(one.segments, str(one.recording["uri"])) for one in counted())
-    else:
-        write_transcripts(counted(), format, has_many, out)
-    return num_written
 
 
 def _write_one(transcript: "RecordingTranscript", format: str, out: TextIO) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dgasr.commands.arguments import finite_float, given_uri
 from dgasr.errors import ConfigError
@@ -27,9 +28,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     sql.add_argument("--format", choices=FORMATS, default="table", help="default: table")
     sql.add_argument("--out", metavar="FILE", help="write the answer there")
     sql.add_argument("--recipe", default="", metavar="ID", help="prefer this recipe's transcripts to newer ones")
-    parser = commands.add_parser(
-        "lake", help="check, compact or vacuum a lake, list its files, or attach it to another DuckDB"
-    )
+    about = "check, compact or vacuum a lake, list its files, or attach it to another DuckDB"
+    parser = commands.add_parser("lake", help=about)
     own = parser.add_subparsers(metavar="COMMAND", required=True)
     check = _add(own, "check", _check, "find everything that is wrong with a lake, and say what to do")
     check.add_argument("--deep", action="store_true", help="read all columns, and compare identities too")
@@ -40,24 +40,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     files.add_argument("table", nargs="?", default="segments", metavar="TABLE", help="default: segments")
     vacuum = _add(own, "vacuum", _vacuum, "remove what nobody needs any more; says what that is, unless --yes")
     vacuum.add_argument("--yes", action="store_true", help="remove it")
-    vacuum.add_argument(
-        "--grace-days", type=_days, default=None, metavar="D", help="default: 2; see the operations guide"
-    )
+    vacuum.add_argument("--grace-days", type=_days, metavar="D", help="default: 2; see the operations guide")
     forget = _add(own, "forget", _forget, "take a damaged partition out, so that it is transcribed anew")
     forget.add_argument("partition", metavar="PARTITION", help="recipe_id=…/date=YYYY-MM-DD, or runs/date=YYYY-MM-DD")
     forget.add_argument("--yes", action="store_true", help="remove it")
 
 
-def _add(
-    own: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    what: str,
-) -> argparse.ArgumentParser:
-    parser = own.add_parser(name, help=what)
-    parser.add_argument(
-        "--lake", type=given_uri, required=True, metavar="URI", help="folder or s3://bucket/prefix of the lake"
-    )
+def _add(own: Any, name: str, run: Callable[[argparse.Namespace], int], what: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = own.add_parser(name, help=what)
+    place = "folder or s3://bucket/prefix of the lake"
+    parser.add_argument("--lake", type=given_uri, required=True, metavar="URI", help=place)
     parser.set_defaults(run=run)
     return parser
 
@@ -149,16 +141,13 @@ def _forget(options: argparse.Namespace) -> int:
             f"{options.partition}: would be removed with all its rows, and transcribed anew by the next run. "
             "Let no run write to this recipe meanwhile, and add --yes."
         )
-    num_files = forget_partition(options.lake, options.partition)
-    sys.stdout.write(
-        f"{num_files} files of {options.partition} were taken out; `dgasr lake check` says what else is wrong\n"
-    )
+    gone = f"{forget_partition(options.lake, options.partition)} files of {options.partition} were taken out"
+    sys.stdout.write(f"{gone}; `dgasr lake check` says what else is wrong\n")
     return 0
 
 
 def _write_some(lines: list[str], limit: int) -> None:
     """Write the first lines, and how many more there are."""
-    for line in lines[:limit]:
-        sys.stdout.write(line + "\n")
+    sys.stdout.writelines(line + "\n" for line in lines[:limit])
     if len(lines) > limit:
         sys.stdout.write(f"… and {len(lines) - limit} more\n")

@@ -9,7 +9,8 @@ from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from dgasr.exports import by_channel, export_ctm, export_json, export_srt, export_txt, export_vtt
+from dgasr.commands.arguments import progress
+from dgasr.exports import by_channel, export_ctm, export_json, export_manifest, export_srt, export_txt, export_vtt
 from dgasr.lake.query import write_json_array
 from dgasr.lake.transcripts import RecordingTranscript, common_folder
 from dgasr.records import Shard, join_words
@@ -25,26 +26,39 @@ TABLE_ROWS = 200
 COLUMNS = ("recording", "status", "audio_s", "words", "confidence", "flagged", "text")
 
 
-def write_transcripts(transcripts: Iterable[RecordingTranscript], format: str, has_many: bool, out: TextIO) -> None:
+def write_transcripts(transcripts: Iterable[RecordingTranscript], format: str, has_many: bool, out: TextIO) -> int:
     """Write transcripts one after the other.
 
     Args:
         transcripts: what to write, taken lazily, to the last one.
-        format: `table`, `txt`, `srt`, `vtt`, `ctm` or `json`. JSON is an array with one object a recording.
+        format: `table`, `txt`, `srt`, `vtt`, `ctm`, `manifest` or `json`. JSON is an array with one object a recording.
         has_many: whether several recordings follow, so that text and subtitles need a line that says whose they are.
         out: where to.
+
+    Returns:
+        How many there were.
     """
+    count = 0
+
+    def counted() -> Iterator[RecordingTranscript]:
+        nonlocal count
+        for count, transcript in enumerate(transcripts, 1):  # noqa: B007 (the number of the last one is what is asked)
+            yield transcript
+
     if format == "table":
-        _write_table(transcripts, out)
+        _write_table(counted(), out)
     elif format == "json":
-        write_json_array(map(_document, transcripts), out, indent=1)
+        write_json_array(map(_document, counted()), out, indent=1)
     elif format == "ctm":
-        out.writelines(export_ctm(one.segments, _stem(str(one.recording["uri"]))) for one in transcripts)
+        out.writelines(export_ctm(one.segments, _stem(str(one.recording["uri"]))) for one in counted())
+    elif format == "manifest":
+        out.writelines(export_manifest(one.segments, str(one.recording["uri"])) for one in counted())
     else:
         export = {"txt": export_txt, "srt": export_srt, "vtt": export_vtt}[format]
-        for transcript in transcripts:
+        for transcript in counted():
             heading = f"# {transcript.recording['uri']}\n" if has_many else ""
             out.write(heading + export(transcript.segments) + ("\n" if has_many else ""))
+    return count
 
 
 def _write_table(transcripts: Iterable[RecordingTranscript], out: TextIO) -> None:
@@ -104,12 +118,11 @@ class ProgressBars(Progress):
     """Shows on standard error how far `dgasr.stages.embedded` is."""
 
     def __init__(self) -> None:
-        self._is_quiet = not sys.stderr.isatty()
         self._bar = tqdm(disable=True)
 
     def begin_reading(self, shard: Shard) -> None:
         """Show a bar of recordings."""
-        self._show_bar("reading", len(shard.recordings), "recording")
+        self._show_bar("reading", " recordings", len(shard.recordings))
 
     def recording_read(self) -> None:
         """Advance it."""
@@ -117,17 +130,15 @@ class ProgressBars(Progress):
 
     def begin_decoding(self, shard: Shard, num_segments: int) -> None:
         """Show a bar of segments."""
-        self._show_bar("decoding", num_segments, "segment")
+        self._show_bar("decoding", " segments", num_segments)
 
-    def segment_decoded(self) -> None:
-        """Advance it."""
-        self._bar.update()
+    segment_decoded = recording_read
 
     def end_shard(self, shard_id: str, counts: Counts) -> None:
         """Take the bar away and leave a line."""
         self._bar.close()
         sys.stderr.write(f"shard {shard_id}: {counts.line()}\n")
 
-    def _show_bar(self, what: str, total: int, unit: str) -> None:
+    def _show_bar(self, what: str, unit: str, total: int) -> None:
         self._bar.close()
-        self._bar = tqdm(total=total, desc=what, unit=f" {unit}s", leave=False, disable=self._is_quiet)
+        self._bar = progress(what, unit, total)

@@ -34,30 +34,22 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the three commands and their flags."""
     parser = commands.add_parser("transcribe", help="transcribe files, folders or s3:// prefixes into a lake")
     _add_places(parser, num_sources="+")
-    parser.add_argument(
-        "--format",
-        choices=("table", "txt", "srt", "vtt", "ctm", "json"),
-        default="table",
-        help="how transcripts are printed (default: table)",
-    )
+    forms, shown = ("table", "txt", "srt", "vtt", "ctm", "json"), "how transcripts are printed (default: table)"
+    parser.add_argument("--format", choices=forms, default="table", help=shown)
     add_reading_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run)
     demo = commands.add_parser("demo", help="show the whole way on this machine: S3, flow, lake, SQL")
-    demo.add_argument(
-        "--lake", type=Path, default=Path("demo-lake"), metavar="FOLDER", help="lake to make anew (default: demo-lake)"
-    )
+    anew = "lake to make anew (default: demo-lake)"
+    demo.add_argument("--lake", type=Path, default=Path("demo-lake"), metavar="FOLDER", help=anew)
     demo.set_defaults(run=run_demo)
     _add_backfill(commands)
 
 
 def _add_places(parser: argparse.ArgumentParser, num_sources: str) -> None:
-    parser.add_argument(
-        "sources", type=given_uri, nargs=num_sources, metavar="SOURCE", help="audio file, folder or s3://bucket/prefix"
-    )
-    parser.add_argument(
-        "--lake", type=given_uri, required=True, metavar="URI", help="folder or s3://bucket/prefix for the results"
-    )
+    add, source = parser.add_argument, "audio file, folder or s3://bucket/prefix"
+    add("sources", type=given_uri, nargs=num_sources, metavar="SOURCE", help=source)
+    add("--lake", type=given_uri, required=True, metavar="URI", help="folder or s3://bucket/prefix for the results")
 
 
 def run_demo(options: argparse.Namespace) -> int:
@@ -104,24 +96,19 @@ def _noting(
         if row["status"] != "ok":
             complaints.append(f"{row['status']} ({row['reason']}): {row['message']}")
         yield transcript
-    complaints.extend(
-        f"{uri}: changed since it was listed. Run again: it is a new version." for uri in changed.values()
-    )
+    complaints += [f"{uri}: changed since it was listed. Run again: it is a new version." for uri in changed.values()]
 
 
 def _add_backfill(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("backfill", help="transcribe a selection of an archive, or say what it would cost")
     _add_places(parser, num_sources="*")
     _add_selection(parser)
-    group = parser.add_argument_group("work")
-    group.add_argument("--dry-run", action="store_true", help="print counts, hours and cost, and touch nothing")
-    group.add_argument(
-        "--gpu-hour-price", type=finite_float, default=0.0, metavar="MONEY", help="price of a GPU's hour, for --dry-run"
-    )
-    group.add_argument(
-        "--pools", action="store_true",
-        help="hand it to the deployment backfill/archive of the Prefect server, with its engine unless flags name one",
-    )  # fmt: skip
+    add = parser.add_argument_group("work").add_argument
+    add("--dry-run", action="store_true", help="print counts, hours and cost, and touch nothing")
+    price = "price of a GPU's hour, for --dry-run"
+    add("--gpu-hour-price", type=finite_float, default=0.0, metavar="MONEY", help=price)
+    pools = "hand it to the deployment backfill/archive of the Prefect server, with its engine unless flags name one"
+    add("--pools", action="store_true", help=pools)
     add_reading_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run_backfill)
@@ -129,21 +116,21 @@ def _add_backfill(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("selection", "all given conditions must hold; times without a zone are UTC")
-    group.add_argument("--uris", metavar="FILE", help="text file or object with the URI of a recording on each line")
-    group.add_argument("--modified-from", type=_time, metavar="TIME", help="only objects modified at TIME or later")
-    group.add_argument("--modified-until", type=_time, metavar="TIME", help="only objects modified before TIME")
-    group.add_argument("--pattern", metavar="GLOB", help="only URIs that match as a whole, such as '*/2024/*.flac'")
-    group.add_argument("--from-recipe", metavar="ID", help="only recordings that the lake holds for this other recipe")
-    group.add_argument(
-        "--reason", action="append", default=[], choices=[str(reason) for reason in Reason], metavar="REASON",
-        help="only recordings that the lake holds with this reason, again; may be given several times",
-    )  # fmt: skip
-    again = group.add_mutually_exclusive_group()
-    again.add_argument("--force", action="store_true", help="transcribe again what the lake holds")
-    again.add_argument(
-        "--redo-before", type=_time, metavar="TIME",
-        help="transcribe again what was transcribed before TIME; goes on with a --force that was stopped",
-    )  # fmt: skip
+    add = group.add_argument
+    add("--uris", metavar="FILE", help="text file or object with the URI of a recording on each line")
+    add("--modified-from", type=_time, metavar="TIME", help="only objects modified at TIME or later")
+    add("--modified-until", type=_time, metavar="TIME", help="only objects modified before TIME")
+    add("--pattern", metavar="GLOB", help="only URIs that match as a whole, such as '*/2024/*.flac'")
+    add("--from-recipe", metavar="ID", help="only recordings that the lake holds for this other recipe")
+    reasons, again = (
+        list(map(str, Reason)),
+        "only recordings that the lake holds with this reason; several may be given",
+    )
+    add("--reason", action="append", default=[], choices=reasons, metavar="REASON", help=again)
+    redo = group.add_mutually_exclusive_group().add_argument
+    redo("--force", action="store_true", help="transcribe again what the lake holds")
+    before = "transcribe again what was transcribed before TIME; goes on with a --force that was stopped"
+    redo("--redo-before", type=_time, metavar="TIME", help=before)
 
 
 def run_backfill(options: argparse.Namespace) -> int:

@@ -21,17 +21,11 @@ class OneWordTranscriber:
     def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
         for item in features:
             start, end = item.segment.start_sample, item.segment.end_sample
+            word = Word(word="hello", start_sample=start, end_sample=end, confidence=0.5)
             yield SegmentTranscript(
-                segment=item.segment,
-                text="hello",
-                language="en",
-                words=(Word(word="hello", start_sample=start, end_sample=end, confidence=0.5),),
-                timing_source="ctc",
-                confidence=0.5,
-                flags=("low_confidence",),
-                num_steps=1,
-                canvas_tokens=8,
-            )
+                segment=item.segment, text="hello", language="en", words=(word,), timing_source="ctc", confidence=0.5,
+                flags=("low_confidence",), num_steps=1, canvas_tokens=8,
+            )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -35,12 +35,9 @@ def test_what_is_exported_and_imported_again_is_the_same_adapter(adapter, tmp_pa
         assert (again / name).read_bytes() == (tmp_path / "adapter" / name).read_bytes()
 
 
-def test_an_adapter_for_another_model_is_refused(adapter, tmp_path, capsys):
+def test_an_adapter_for_another_model_and_a_file_that_is_there_are_refused(adapter, tmp_path, capsys):
     assert main(["adapter", "export", adapter, "--out", str(tmp_path / "a.pt")]) == 2
     assert "do not fit model full" in capsys.readouterr().err
-
-
-def test_nothing_is_overwritten(adapter, capsys):
     assert main(["adapter", "export", adapter, "--model", "tiny", "--out", adapter]) == 2
     assert "is there already" in capsys.readouterr().err
 

@@ -70,12 +70,8 @@ def test_a_wrong_selection_is_refused_before_any_work(
     assert not (tmp_path / "lake").exists()
 
 
-def test_no_source_at_all_is_refused(dgasr, tmp_path: Path):
-    code, _, err = dgasr("backfill", "--lake", tmp_path / "lake")
-    assert (code, "names no source" in err) == (2, True)
-
-
-def test_sources_where_nothing_lies_are_refused(dgasr, tmp_path: Path):
+def test_sources_that_are_none_or_empty_are_refused(dgasr, tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    code, _, err = dgasr("backfill", tmp_path / "empty", "--lake", tmp_path / "lake", "--dry-run")
-    assert (code, "nothing lies there" in err) == (2, True)
+    for sources, message in (([], "names no source"), ([tmp_path / "empty", "--dry-run"], "nothing lies there")):
+        code, _, err = dgasr("backfill", *sources, "--lake", tmp_path / "lake")
+        assert (code, message in err) == (2, True)

@@ -15,8 +15,7 @@ def findings(s3_uri: str | None = None) -> dict[str, Finding]:
 @pytest.fixture(autouse=True)
 def without_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading a model takes seconds; one test below does it."""
-    fine = Finding(name="model tiny", level="ok", message="bundled")
-    monkeypatch.setattr(doctor, "_bundled_model", lambda name: fine)
+    monkeypatch.setattr(doctor, "_bundled_model", lambda name: ("bundled", ""))
 
 
 def test_what_is_wrong_comes_with_what_to_do():
@@ -52,26 +51,14 @@ def test_missing_weights_of_the_full_model_are_a_warning(monkeypatch: pytest.Mon
     assert (found.level, found.remedy) == ("warn", "`hf download nobody/no-such-model`")
 
 
-def test_a_store_that_honours_conditions_passes_the_probe_and_keeps_nothing(s3_endpoint: str):
+def test_the_probe_tells_stores_apart_and_keeps_nothing(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch):
+    from dgasr.store import objects
+
     client = boto3.client("s3")
     client.create_bucket(Bucket="probed")
     assert findings("s3://probed/lake")["s3 probe"].level == "ok"
     assert client.list_objects_v2(Bucket="probed")["KeyCount"] == 0
-
-
-def test_a_store_that_ignores_conditions_fails_the_probe(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch):
-    from dgasr.store import objects
-
-    def overwrite(uri: str, data: bytes) -> bool:
-        objects.write_bytes(uri, data)
-        return True
-
-    boto3.client("s3").create_bucket(Bucket="careless")
-    monkeypatch.setattr(objects, "write_if_absent", overwrite)
-    found = findings("s3://careless/lake")["s3 probe"]
-    assert found.level == "fail"
-    assert "ignores `If-None-Match" in found.message
-
-
-def test_a_bucket_that_is_not_there_fails_the_probe(s3_endpoint: str):
     assert findings("s3://not-there/lake")["s3 probe"].level == "fail"
+    monkeypatch.setattr(objects, "write_if_absent", lambda uri, data: bool(objects.write_bytes(uri, data)) or True)
+    found = findings("s3://probed/lake")["s3 probe"]
+    assert (found.level, "ignores `If-None-Match" in found.message) == ("fail", True)
