@@ -94,7 +94,7 @@ def calibrate(
     activations: Sequence[Activation],
     templates: Sequence[str],
     *,
-    max_steps: int,
+    max_steps: int | None,
     batch_size: int,
     on_setting: Callable[[Setting], None] = lambda setting: None,
 ) -> Calibration:
@@ -106,7 +106,7 @@ def calibrate(
         scales: of LoRA; `None` for those it has.
         activations: of the projector.
         templates: of the prompt.
-        max_steps: denoising steps allowed a canvas.
+        max_steps: denoising steps allowed a canvas; the model's own number when `None`.
         batch_size: segments decoded together.
         on_setting: called with each combination once it is measured; for progress.
 

@@ -53,7 +53,7 @@ class EvaluationConfig:
 
     normalizer: str
     metric: str
-    max_steps: int
+    max_steps: int | None
     language: str | None = None
     path: str = "diffusion"
     seed_canvas: SeedCanvas = SEED_CANVAS
@@ -89,6 +89,7 @@ def evaluate(
     Raises:
         ConfigError: a manifest or language that cannot be used; before any work.
     """
+    config = replace(config, max_steps=config.max_steps or model.config.max_steps)
 
     def decoder(code: str) -> tuple[Recipe, Transcribe]:
         recipe = build_recipe(
@@ -142,6 +143,6 @@ def score_manifest(
     is_diffusion = config.path == "diffusion"
     return Evaluation(
         utterances=tuple(scored[n] for n in sorted(scored)), normalizer=config.normalizer, metric=config.metric,
-        max_steps=config.max_steps, path=config.path, seed_canvas=config.seed_canvas if is_diffusion else None,
+        max_steps=config.max_steps or 0, path=config.path, seed_canvas=config.seed_canvas if is_diffusion else None,
         rescore=config.rescore if is_diffusion else None, wall_s=wall_s, timed=tuple(timed),
     )  # fmt: skip

@@ -8,6 +8,10 @@ from typing import Any
 
 from dgasr.errors import ConfigError
 from dgasr.records import UNSPACED
+from dgasr.word_list import WordList
+
+WORD_LIST_FILE = "words.txt"
+"""Beside the tokenizer: the words that transcripts are made of, one a line."""
 
 LANGUAGE_NAMES = {
     "en": "English", "de": "German", "fr": "French", "es": "Spanish", "hi": "Hindi", "zh": "Chinese",
@@ -53,11 +57,13 @@ class Tokenizer:
     Args:
         tokenizer: a `PreTrainedTokenizerFast`.
         unknown_id: the id of unknown words, or `None` for vocabularies that spell everything.
+        word_list: the words that transcripts are made of, or `None` where any may be.
     """
 
-    def __init__(self, tokenizer: Any, unknown_id: int | None) -> None:
+    def __init__(self, tokenizer: Any, unknown_id: int | None, word_list: WordList | None = None) -> None:
         self._tokenizer = tokenizer
         self._unknown_id = unknown_id
+        self.word_list = word_list
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -75,7 +81,8 @@ class Tokenizer:
                 tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), unk_token="<unk>")
         except Exception as error:  # the tokenizers library raises bare Exception for a missing or broken file
             raise ConfigError(f"{folder}: no usable tokenizer ({error}). Give a folder with tokenizer.json.") from error
-        return cls(tokenizer, tokenizer.unk_token_id)
+        words = folder / WORD_LIST_FILE
+        return cls(tokenizer, tokenizer.unk_token_id, WordList.load(words) if words.is_file() else None)
 
     def encode(self, text: str) -> list[int]:
         """Turn a transcript into ids, without special tokens.
@@ -120,9 +127,16 @@ class Tokenizer:
             for word in _WORD.finditer(text)
         ]
 
+    def pieces(self) -> list[str]:
+        """Spell every token, a space where a word begins."""
+        tokens = self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer)))
+        return [token.replace("\u2581", " ") for token in tokens]
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files."""
         self._tokenizer.save_pretrained(folder)
+        if self.word_list:
+            self.word_list.save(folder / WORD_LIST_FILE)
 
 
 def _token_at(ends: list[int], position: int) -> int:

@@ -110,7 +110,7 @@ def build_recipe(
     config: AsrConfig,
     identity: ModelIdentity,
     *,
-    max_steps: int = 8,
+    max_steps: int | None = None,
     language: str | None = None,
     seed_canvas: SeedCanvas = SEED_CANVAS,
     rescore: Rescore = RESCORE,
@@ -122,7 +122,7 @@ def build_recipe(
     Args:
         config: its sizes; window, mel bins and timing calibration come from here.
         identity: which weights; with `config` from `model.identity.identify`, or of a loaded model.
-        max_steps: denoising steps a canvas gets at most.
+        max_steps: denoising steps a canvas gets at most; the model's own number when `None`.
         language: ISO 639-1 code; the model's first language when `None`.
         seed_canvas: what canvases start from, `random` tokens or `ctc`'s text.
         rescore: `joint` or `none`, see `Recipe`; always `none` where the model's blank is unknown.
@@ -148,7 +148,7 @@ def build_recipe(
         audio=audio,
         segmentation=SegmentationConfig(method=segmentation),
         features=FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"]),
-        decode=DecodeConfig(max_steps=max_steps, seed_canvas=seed_canvas),
+        decode=DecodeConfig(max_steps=config.max_steps if max_steps is None else max_steps, seed_canvas=seed_canvas),
         alignment=AlignmentConfig(
             frame_samples=config.frame_samples,
             start_offset_ms=config.start_offset_ms,

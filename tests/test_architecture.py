@@ -20,7 +20,8 @@ IMPORTS: dict[str, set[str]] = {
     "audio": {"errors", "records"},
     "segmentation": {"errors", "records"},
     "features": {"errors", "records"},
-    "prompt": {"errors", "records"},
+    "word_list": set(),
+    "prompt": {"errors", "records", "word_list"},
     "model": {"device", "errors", "prompt"},
     "diffusion": {"device", "errors"},
     "alignment": {"errors", "records"},
@@ -37,13 +38,17 @@ IMPORTS: dict[str, set[str]] = {
     "training": {"alignment", "audio", "diffusion", "errors", "features", "model", "prompt", "records"},
     "transcriber": {
         "alignment", "audio", "device", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe",
-        "records",
+        "records", "word_list",
     },
     "hypotheses": {"audio", "errors", "evaluation", "frontend", "recipe", "records", "training"},
     "calibrator": {"errors", "evaluator", "features", "model"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
     "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
+<<<<<<< HEAD
     "publishing": {"errors", "evaluation", "model", "tables"},
+=======
+    "publishing": {"errors", "model", "prompt", "tables"},
+>>>>>>> 3d7fe04 (base searches its text with a beam, prefers words of a list, and takes two denoising steps of its own)
     "serving": {
         "audio", "diffusion", "errors", "exports", "frontend", "lake", "recipe", "records", "store", "tables",
         "transcriber",

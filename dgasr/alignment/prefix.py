@@ -58,6 +58,10 @@ class PrefixScores:
             self._in_label[:, frame], self._in_blank[:, frame] = in_label, in_blank
         self._last = labels.copy()
 
+    def select(self, rows: Array) -> None:
+        """Go on from other rows' texts, of the same audio; [rows]"""
+        self._in_blank, self._in_label, self._last = self._in_blank[rows], self._in_label[rows], self._last[rows]
+
     def _entering(self, labels: Array) -> Array:
         """Return how likely the text has been said before each frame, and the label may follow.
 

@@ -143,7 +143,12 @@ def add_model_arguments(
     add("--compile", f"{compiled}; said either way, another recipe (default: full on CUDA)", action=yes_or_no)
     add("--quantize", "half the memory, another recipe (default: %(default)s)", choices=get_args(KINDS["quantize"]))
     counts = "N" if max_steps is positive_int else "N|N,N,…"
-    add("--max-steps", "denoising steps (default: %(default)s)", metavar=counts, type=max_steps)
+    add(
+        "--max-steps",
+        "denoising steps at most (default: the model's own: tiny and full 8, base 2)",
+        metavar=counts,
+        type=max_steps,
+    )
     start = "what denoising starts from: noise, or CTC's text (default: %(default)s)"
     add("--seed-canvas", start, choices=get_args(KINDS["seed_canvas"]))
     choice = "joint: take CTC's text where two likelihoods prefer it; none: never (default: %(default)s)"

@@ -171,7 +171,7 @@ def _by_steps(options: argparse.Namespace, selection: "Selection") -> "list[Eval
     from dgasr.evaluator import EvaluationConfig, evaluate
     from dgasr.stages.engine import load_model
 
-    counts = sorted({options.max_steps} if isinstance(options.max_steps, int) else set(options.max_steps))
+    counts = sorted(set(options.max_steps)) if isinstance(options.max_steps, tuple) else [options.max_steps]
     options.max_steps = counts[-1]
     model = load_model(engine_config(options))
     config = EvaluationConfig(
@@ -181,7 +181,7 @@ def _by_steps(options: argparse.Namespace, selection: "Selection") -> "list[Eval
     )  # fmt: skip
     found = []
     for count in counts if options.path == "diffusion" else counts[-1:]:
-        with progress(f"reading and decoding, {count} steps", " utterances") as bar:
+        with progress(f"reading and decoding{f', {count} steps' if count else ''}", " utterances") as bar:
             way = replace(config, max_steps=count)
             found.append(evaluate(options.manifest, model, way, options.batch_size, bar.update))
     return found

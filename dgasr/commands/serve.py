@@ -140,7 +140,8 @@ def start_service(config: "EngineConfig", limits: "ServingConfig", *, max_waitin
         return [(model.tokenizer.decode([token]), round(math.exp(likely), 3)) for token, likely in text]
 
     live = LiveTranscriber(lambda *asked: transcriber_of(*asked), max_waiting)
-    step_counts = (*sorted(set(STEP_COUNTS) - {config.max_steps}), config.max_steps)
+    own = first.decode.max_steps
+    step_counts = (*sorted(set(STEP_COUNTS) - {own}), own)
     preparer = Preparer(first, processes)
     return Service(model.identity.name, live, preparer, languages, step_counts, spell, limits)
 
@@ -161,7 +162,9 @@ def _with_page(app: Any, service: "Service", options: argparse.Namespace, token:
 
         lake = LakeTab(lake_uri_of(options.lake), Path(folder.name), PAGE).build
     atexit.register(folder.cleanup)
-    page = build_page(service.watch, service.languages, sorted(service.step_counts), options.max_steps, PAGE, lake)
+    page = build_page(
+        service.watch, service.languages, sorted(service.step_counts), service.step_counts[-1], PAGE, lake
+    )
     login = {
         "auth": lambda _, password: secrets.compare_digest(password.encode(), token.encode()),
         "auth_message": "Any name; the password is the token of this server.",

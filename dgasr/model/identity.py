@@ -16,6 +16,7 @@ from dgasr.errors import ConfigError
 from dgasr.model.hub import fetch, is_folder, revision_of
 from dgasr.model.presets import AsrConfig, ModelIdentity, full, tuples
 from dgasr.model.projector_config import ProjectorConfig
+from dgasr.prompt import WORD_LIST_FILE
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 """A model folder."""
@@ -137,8 +138,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def folder_digest(folder: Path) -> str:
-    """Fingerprint of a model folder: 32 hex digits over config, weights and tokenizer."""
-    return files_digest([folder / CONFIG_FILE, *weight_files(folder), folder / TOKENIZER_FILE])
+    """Fingerprint of a model folder: 32 hex digits over config, weights, tokenizer and word list."""
+    words = [path for path in [folder / WORD_LIST_FILE] if path.is_file()]
+    return files_digest([folder / CONFIG_FILE, *weight_files(folder), folder / TOKENIZER_FILE, *words])
 
 
 def adapter_files(adapter: str) -> list[Path]:

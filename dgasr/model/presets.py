@@ -102,6 +102,7 @@ class AsrConfig:
         are numbered one after another, as in the reference, and the decoder has to learn to count (decisions/0026).
     reads_causally: the causal encoder says a text too, token after token, which is chosen from beside the decoder's and
         CTC's; for models whose decoder is not the best reader yet.
+    max_steps: denoising steps that a canvas gets at most where nobody asks for another number.
     pretrained: Hub ids of frozen parts, `{"encoder": …, "backbone": …}`; empty when weights lie in the model folder.
     """
 
@@ -122,6 +123,7 @@ class AsrConfig:
     rows_at_once: int = 0
     audio_distance: int = 0
     reads_causally: bool = False
+    max_steps: int = 8
     pretrained: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -50,8 +50,8 @@ class EngineConfig:
     """`int8`: the backbone's matrices in 8 bits, half the memory."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or, of several GPUs, `cuda:1`."""
-    max_steps: int = 8
-    """Most denoising steps for a segment."""
+    max_steps: int | None = None
+    """Most denoising steps for a segment, or `None` for the model's own number."""
     batch_size: int = 16
     """Segments decoded at once; 0 for as many as the device's free memory holds."""
     language: str | None = None
@@ -79,7 +79,7 @@ class EngineConfig:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"--device {self.device}: choose auto, cpu, cuda or cuda:N.")
         _ = self.audio  # refuses channels and tracks that none has
-        if self.max_steps < 1 or self.batch_size < 0:
+        if (self.max_steps is not None and self.max_steps < 1) or self.batch_size < 0:
             raise ConfigError(
                 f"EngineConfig: max_steps={self.max_steps} must be 1 or more, batch_size={self.batch_size} 0 or more."
             )

@@ -6,10 +6,13 @@ stretch of audio, which CTC's prefix scores forbid. Knows nothing of canvases.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
 from dgasr.alignment.prefix import PrefixScores
 from dgasr.device import fetch, upload
@@ -18,12 +21,19 @@ from dgasr.model.ctc_head import IMPOSSIBLE, label_log_probs
 from dgasr.model.head import greedy, vocabulary_log_probs
 from dgasr.recipe import Recipe
 from dgasr.transcriber.encoding import EncodedSegment, prompt_cache
+from dgasr.word_list import Spelling
 
 CTC_SHARE = 0.5
 """What CTC's log-likelihood counts beside the causal encoder's (docs/experiments.md, 2026-11-29)."""
 
 CANDIDATES = 8
-"""Likeliest next tokens by the causal encoder that CTC is asked about."""
+"""Likeliest next tokens of each text by the causal encoder that CTC is asked about."""
+
+BEAM = 4
+"""Texts of a segment that are continued together (docs/experiments.md, 2026-11-29, "Words that are words")."""
+
+WORD_PENALTY = 6.0
+"""What a word costs that is not on the model's list, nats (likewise)."""
 
 
 @torch.no_grad()
@@ -50,25 +60,28 @@ def greedy_texts(
     return texts
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Text:
-    """A text in the making, and the likeliest end that it has passed."""
+    """A text in the making.
 
-    ids: list[int] = field(default_factory=list)
-    probabilities: list[float] = field(default_factory=list)
+    ids: its tokens.
+    probabilities: of each, by the causal encoder.
+    log_prob: of all of them by the causal encoder, nats.
+    spelling: its words.
+    """
+
+    ids: tuple[int, ...] = ()
+    probabilities: tuple[float, ...] = ()
     log_prob: float = 0.0
-    """Of the ids by the causal encoder, nats."""
-    end_score: float = -np.inf
-    end: int = 0
-    """How many ids the text has that ends there."""
+    spelling: Spelling = field(default_factory=Spelling)
 
 
 @torch.no_grad()
 def joint_texts(model: AsrModel, batch: Sequence[EncodedSegment]) -> list[tuple[list[int], list[float]]]:
-    """Say texts, each time the token that causal encoder and CTC together find likeliest.
+    """Say the texts that causal encoder and CTC together find likeliest, by a beam search.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode. Where its tokenizer has a word list, other words cost `WORD_PENALTY`.
         batch: segments; the number of rows decides how products round, so it has to be the same always.
 
     Returns:
@@ -76,52 +89,99 @@ def joint_texts(model: AsrModel, batch: Sequence[EncodedSegment]) -> list[tuple[
         where no end was found.
 
     Source:
-        One-pass joint decoding of Watanabe et al. 2017, section III.C, with one hypothesis: four gain nothing (0 of 347
-        words, docs/experiments.md). The mean over the projector's shifts is ours.
+        One-pass joint decoding of Watanabe et al. 2017, section III.C. The mean over the projector's shifts and the
+        word list are ours.
     """
-    said, config = _Said(model, batch), model.config
-    heard = _Heard(model, batch)
-    scores = PrefixScores(heard.log_probs([[config.blank_id]] * len(batch))[:, :, 0])
-    texts, unfinished = [_Text() for _ in batch], set(range(len(batch)))
+    said, heard, config = _Said(model, batch, BEAM), _Heard(model, batch), model.config
+    scores = PrefixScores(heard.log_probs(np.full((len(batch) * BEAM, 1), config.blank_id), behind=0.0)[:, :, 0])
+    beams = [[_Text()] for _ in batch]
+    ended = [(-np.inf, _Text()) for _ in batch]
     not_text = [*config.prompt.end_text_ids, config.blank_id]
+    spelled = _Speller(model)
     for _ in range(config.canvas.buckets[-1]):
         log_probs = vocabulary_log_probs(said.states, model.head_weight, config.softcap)  # [rows, vocab]
         end = log_probs[:, list(config.prompt.end_text_ids)].amax(dim=1)
         log_probs[:, not_text] = -torch.inf
         found = log_probs.topk(CANDIDATES, dim=1)
-        end_log_probs, values, candidates = fetch([end, found.values, found.indices])
-        candidates = candidates.astype(np.int64)  # they were fetched as floats
-        by_ctc = heard.log_probs(candidates.tolist())
-        begun = _mean_of_views(scores.extended(candidates, by_ctc))  # [rows, candidates]
-        whole = _mean_of_views(scores.whole())  # [rows]
-        chosen = (values + CTC_SHARE * begun).argmax(axis=1)
-        for row in sorted(unfinished):
-            text, pick = texts[row], chosen[row]
-            end_score = text.log_prob + end_log_probs[row] + CTC_SHARE * whole[row]
-            if end_score > text.end_score:
-                text.end_score, text.end = end_score, len(text.ids)
-            text.log_prob += float(values[row, pick])
-            if text.log_prob + CTC_SHARE * begun[row, pick] <= text.end_score:
-                unfinished.discard(row)  # no continuation is likelier than one that has ended
-            else:
-                text.ids.append(int(candidates[row, pick]))
-                text.probabilities.append(float(np.exp(values[row, pick])))
-        if not unfinished:
+        end_log_probs, values, ids = fetch([end, found.values, found.indices])
+        ids = ids.astype(np.int64)  # they were fetched as floats
+        by_ctc = heard.log_probs(ids, behind=-np.inf)
+        begun = CTC_SHARE * _mean_of_views(scores.extended(ids, by_ctc))  # [rows, candidates]
+        ends = end_log_probs + CTC_SHARE * _mean_of_views(scores.whole())  # [rows]
+        rows, picks = np.arange(len(ids)) // BEAM * BEAM, np.zeros(len(ids), dtype=np.int64)
+        for segment, beam in enumerate(beams):
+            first = segment * BEAM
+            longer: list[tuple[float, int, int, _Text]] = []
+            for row, text in enumerate(beam, start=first):
+                score = text.log_prob + ends[row] - spelled.cost(text.spelling, is_whole=True)
+                if score > ended[segment][0]:
+                    ended[segment] = score, text
+                for pick, (token, value) in enumerate(zip(ids[row].tolist(), values[row].tolist(), strict=True)):
+                    grown = _Text(
+                        ids=(*text.ids, token), probabilities=(*text.probabilities, float(np.exp(value))),
+                        log_prob=text.log_prob + value, spelling=spelled.extended(text.spelling, token),
+                    )  # fmt: skip
+                    score = grown.log_prob + begun[row, pick] - spelled.cost(grown.spelling, is_whole=False)
+                    if score > ended[segment][0]:  # else no continuation is likelier than one that has ended
+                        longer.append((score, row, pick, grown))
+            longer.sort(key=lambda own: -own[0])
+            beams[segment] = [text for *_, text in longer[:BEAM]]
+            for place, (_, row, pick, _) in enumerate(longer[:BEAM], start=first):
+                rows[place], picks[place] = row, pick
+        if not any(beams):
             break
-        ids = np.take_along_axis(candidates, chosen[:, None], axis=1)[:, 0]
-        scores.extend(ids, np.take_along_axis(by_ctc, chosen[:, None, None, None], axis=2)[:, :, 0])
-        said.append(upload(torch.from_numpy(ids), model.device))
-    ends = [len(text.ids) if row in unfinished else text.end for row, text in enumerate(texts)]
-    return [(text.ids[:end], text.probabilities[:end]) for text, end in zip(texts, ends, strict=True)]
+        scores.select(rows)
+        tokens = ids[rows, picks]
+        scores.extend(tokens, by_ctc[rows, :, picks])
+        said.select(rows)
+        said.append(upload(torch.from_numpy(tokens), model.device))
+    texts = [beam[0] if beam else text for beam, (_, text) in zip(beams, ended, strict=True)]
+    return [(list(text.ids), list(text.probabilities)) for text in texts]
+
+
+def unknown_words_cost(model: AsrModel, ids: Sequence[int]) -> float:
+    """Return what the words of a text cost that are not on the model's list, nats; nothing, where it has none."""
+    words = model.tokenizer.word_list
+    return 0.0 if words is None else WORD_PENALTY * words.num_unknown(model.tokenizer.decode(list(ids)))
+
+
+class _Speller:
+    """The same, of texts that grow token by token."""
+
+    def __init__(self, model: AsrModel) -> None:
+        self._words = model.tokenizer.word_list
+        self._pieces = model.tokenizer.pieces() if self._words else []
+
+    def extended(self, spelling: Spelling, token: int) -> Spelling:
+        """Append a token's piece."""
+        return spelling if self._words is None else spelling.extended(self._pieces[token], self._words)
+
+    def cost(self, spelling: Spelling, *, is_whole: bool) -> float:
+        """Return nats for a text that ends, or goes on, behind what is spelt."""
+        if self._words is None:
+            return 0.0
+        unknown = spelling.num_finished(self._words) if is_whole else spelling.num_unfinished(self._words)
+        return WORD_PENALTY * unknown
 
 
 class _Said:
-    """The causal encoder's states behind what has been said so far."""
+    """The causal encoder's states behind what has been said so far, in a number of texts of each segment."""
 
-    def __init__(self, model: AsrModel, batch: Sequence[EncodedSegment]) -> None:
-        self._model, self._cache = model, prompt_cache(model, batch)
-        self.states = torch.stack([encoded.prompt_state for encoded in batch])
+    def __init__(self, model: AsrModel, batch: Sequence[EncodedSegment], num_texts: int = 1) -> None:
+        rows = [encoded for encoded in batch for _ in range(num_texts)]
+        self._model, self._cache = model, prompt_cache(model, rows)
+        room = model.config.canvas.buckets[-1]
+        self._layers = [GrowingLayer(layer.keys, layer.values, room) for layer in self._cache.layers]
+        self._cache.layers = list(self._layers)
+        self.states = torch.stack([encoded.prompt_state for encoded in rows])
         """Each predicts the next token.  [rows, hidden]"""
+
+    def select(self, rows: np.ndarray) -> None:
+        """Go on from other texts, in each row from one of the same segment; [rows]"""
+        chosen = upload(torch.from_numpy(rows), self._model.device)
+        self.states = self.states[chosen]
+        for layer in self._layers:
+            layer.select(chosen)
 
     def append(self, ids: Tensor) -> None:
         """Say one token more in each row; [rows]"""
@@ -129,35 +189,66 @@ class _Said:
         self.states = self._model.prefill(embeddings, self._cache)[0][:, -1]
 
 
+class GrowingLayer(DynamicLayer):
+    """A layer's keys and values, which grow in place: transformers' own are copied whole for every token.
+
+    Args:
+        keys: of prompts.  [rows, heads, prompt, head_dim]
+        values: likewise.
+        room: tokens that may follow.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._prompt_tokens = keys.shape[2]
+        self._buffers = [F.pad(own, (0, 0, 0, room)) for own in (keys, values)]
+        self._show(self._prompt_tokens)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Append keys and values; [rows, heads, tokens, head_dim]"""
+        begin, end = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, begin:end] = new
+        self._show(end)
+        return self.keys, self.values
+
+    def select(self, rows: Tensor) -> None:
+        """Let each row continue what another one has behind the same prompt; [rows]"""
+        grown = slice(self._prompt_tokens, self.keys.shape[2])
+        for buffer in self._buffers:
+            buffer[:, :, grown] = buffer[rows, :, grown]
+
+    def _show(self, end: int) -> None:
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
+
+
 class _Heard:
-    """CTC's log-probabilities of a few labels in each row, where rows are as long as the longest."""
+    """CTC's log-probabilities of all labels, where rows are as long as the longest."""
 
     def __init__(self, model: AsrModel, batch: Sequence[EncodedSegment]) -> None:
-        self._model, self._batch = model, batch
-        self._num_tokens = max(len(encoded.states) for encoded in batch) // model.config.projector.subsampling
+        everything = torch.arange(len(model.head_weight), device=model.device)
+        read = fetch([label_log_probs(model, own.states, own.log_partition, everything) for own in batch])
+        num_shifts = model.config.projector.subsampling
+        self._tables = [own[:, 1:].reshape(-1, num_shifts, len(everything)) for own in read]
 
-    def log_probs(self, labels: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return those of labels that are not the blank, or of the blank alone.
+    def log_probs(self, labels: np.ndarray, *, behind: float) -> np.ndarray:
+        """Look labels up.
 
         Args:
-            labels: ids.  [rows, labels]
+            labels: ids, of several rows for each segment.  [rows, labels]
+            behind: what stands behind a row's audio.
 
         Returns:
-            Natural logarithms; behind a row's audio 0 for the blank and minus infinity for all else.
-            [rows, audio tokens, labels, shifts]
+            Natural logarithms.  [rows, audio tokens, labels, shifts]
         """
-        model, blank = self._model, self._model.config.blank_id
-        own = [
-            label_log_probs(model, encoded.states, encoded.log_partition, upload(torch.tensor(ids), model.device))
-            for encoded, ids in zip(self._batch, labels, strict=True)
-        ]  # [frames, 1 + labels] each
-        num_shifts = model.config.projector.subsampling
-        shape = (len(labels), self._num_tokens, len(labels[0]), num_shifts)
-        laid_out = np.full(shape, 0.0 if labels[0][0] == blank else -np.inf)
-        for row, found in enumerate(fetch(own)):
-            by_token = found[:, 1:].reshape(-1, num_shifts, shape[2]).transpose(0, 2, 1)
-            laid_out[row, : len(by_token)] = by_token
-        return laid_out
+        num_tokens, num_shifts, _ = max(table.shape for table in self._tables)
+        found = np.full((len(labels), num_tokens, labels.shape[1], num_shifts), behind, dtype=np.float32)
+        num_rows = len(labels) // len(self._tables)
+        for row, own in enumerate(labels):
+            table = self._tables[row // num_rows]
+            found[row, : len(table)] = table[:, :, own].transpose(0, 2, 1)
+        return found
 
 
 def _mean_of_views(log_likelihoods: np.ndarray) -> np.ndarray:

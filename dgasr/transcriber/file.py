@@ -35,7 +35,7 @@ def transcribe(
     audio: str | Path,
     model: AsrModel,
     *,
-    max_steps: int = 8,
+    max_steps: int | None = None,
     language: str | None = None,
     batch_size: int = 8,
     segmentation: SegmentationMethod = SEGMENTATION,
@@ -46,7 +46,7 @@ def transcribe(
     Args:
         audio: path of the file.
         model: from `load`.
-        max_steps: denoising steps a canvas gets at most.
+        max_steps: denoising steps a canvas gets at most; the model's own number when `None`.
         language: ISO 639-1 code; the model's first language when `None`.
         batch_size: segments decoded together.
         segmentation: what tells pauses, a `speech` model or `loudness` alone.

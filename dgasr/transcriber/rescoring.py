@@ -3,7 +3,8 @@
 A canvas position has to count the words before it, and where the decoder counts wrong it is sure of it: no step mends
 that. CTC cannot count wrong, but recognises less where words run together. Where the two differ, the segment goes once
 more through the backbone's causal encoder with either text behind it, and the text is taken whose likelihood there,
-times its likelihood by CTC, is higher. Everything was trained for this already: two of the three losses are these two.
+times its likelihood by CTC, is higher; where the model has a word list, other words cost. Everything was trained for
+this already: two of the three losses are these two.
 A model whose decoder is young may ask for a third text, the causal encoder's own, token after token.
 """
 
@@ -23,7 +24,7 @@ from dgasr.model.ctc_head import TextsToScore, text_log_likelihoods
 from dgasr.model.head import label_logits, log_partition
 from dgasr.prompt import PromptConfig
 from dgasr.recipe import Recipe
-from dgasr.transcriber.causal import joint_texts
+from dgasr.transcriber.causal import joint_texts, unknown_words_cost
 from dgasr.transcriber.encoding import ENCODED_AT_ONCE, CtcText, EncodedSegment, aligned_log_probs, prompt_cache
 
 
@@ -216,12 +217,17 @@ class Rescorer:
         ours, theirs, scores, *read = fetch([*causal, torch.cat([*missing]), *log_probs])
         new, made = iter(scores.tolist()), []
         for index, choice in enumerate(choices):
-            ends = len(choice.ids) + 1, len(choice.alternative.ids) + 1
             ctc = [next(new) if known is None else known for known in by_ctc[index]]
-            if choice.is_refuted or theirs[index, : ends[1]].sum() + ctc[1] > ours[index, : ends[0]].sum() + ctc[0]:
+            likelihoods = [
+                causal[index, : len(text) + 1].sum() + by_ctc_alone - unknown_words_cost(model, text)
+                for causal, by_ctc_alone, text in zip(
+                    (ours, theirs), ctc, (choice.ids, choice.alternative.ids), strict=True
+                )
+            ]
+            if choice.is_refuted or likelihoods[1] > likelihoods[0]:
                 choice = Choice(
                     canvas=choice.canvas, ids=choice.alternative.ids, log_probs=read[index],
-                    probabilities=np.exp(theirs[index, : ends[1] - 1]).tolist(),
+                    probabilities=np.exp(theirs[index, : len(choice.alternative.ids)]).tolist(),
                     alternative=replace(choice.alternative, ids=tuple(choice.ids)),
                 )  # fmt: skip
             made.append(choice)

@@ -11,8 +11,9 @@ from dgasr.features import pad_features
 from dgasr.model.ctc_head import label_log_probs
 from dgasr.prompt import build_prompt
 from dgasr.transcriber import causal
-from dgasr.transcriber.causal import CANDIDATES, CTC_SHARE, greedy_texts, joint_texts
+from dgasr.transcriber.causal import BEAM, CANDIDATES, CTC_SHARE, greedy_texts, joint_texts
 from dgasr.transcriber.encoding import SegmentEncoder
+from dgasr.word_list import WordList
 
 
 @pytest.fixture(scope="module")
@@ -59,29 +60,53 @@ def by_ctc(model, encoded, text, *, is_whole):
     return float(np.mean(np.maximum(means, causal.IMPOSSIBLE)))
 
 
-def chosen_slowly(model, recipe, encoded):
-    """Take the likeliest continuation until one that has ended is likelier."""
-    text, log_prob, ended = [], 0.0, (-math.inf, [])
+def chosen_slowly(model, recipe, encoded, words=None):
+    """Continue the likeliest texts until one that has ended is likelier than all of them."""
+    beam, ended = [((), 0.0)], (-math.inf, ())
     ends = list(model.config.prompt.end_text_ids)
-    while True:
-        log_probs = next_log_probs(model, recipe, encoded, text)
-        end = log_prob + log_probs[ends].max() + CTC_SHARE * by_ctc(model, encoded, text, is_whole=True)
-        ended = max(ended, (end, list(text)))
-        log_probs[[*ends, model.config.blank_id]] = -np.inf
-        score, token = max(
-            (log_probs[token] + CTC_SHARE * by_ctc(model, encoded, [*text, token], is_whole=False), int(token))
-            for token in np.argsort(log_probs)[-CANDIDATES:]
+
+    def score(text, log_prob, *, is_whole):
+        spelled = "" if words is None else "".join(model.tokenizer.pieces()[token] for token in text).split()
+        known = [word in words for word in spelled]
+        if known and not is_whole:
+            known[-1] = any(word.startswith(spelled[-1]) for word in words)
+        return (
+            log_prob
+            + CTC_SHARE * by_ctc(model, encoded, text, is_whole=is_whole)
+            - causal.WORD_PENALTY * known.count(False)
         )
-        if log_prob + score <= ended[0]:
-            return ended[1]
-        log_prob += log_probs[token]
-        text.append(token)
+
+    while beam:
+        longer = []
+        for text, log_prob in beam:
+            log_probs = next_log_probs(model, recipe, encoded, list(text))
+            ended = max(ended, (score(text, log_prob + log_probs[ends].max(), is_whole=True), text))
+            log_probs[[*ends, model.config.blank_id]] = -np.inf
+            longer += [
+                ((*text, int(token)), log_prob + log_probs[token]) for token in np.argsort(log_probs)[-CANDIDATES:]
+            ]
+        scored = sorted(((score(*own, is_whole=False), own) for own in longer), reverse=True)[:BEAM]
+        beam = [own for found, own in scored if found > ended[0]]
+    return list(ended[1])
 
 
 def test_texts_equal_those_of_whole_runs_and_sums_over_paths(model, recipe, encoded):
     found = [ids for ids, _ in joint_texts(model, encoded[:3])]
     assert found == [chosen_slowly(model, recipe, item) for item in encoded[:3]]
     assert any(found)
+
+
+def test_words_that_are_not_on_the_list_cost(model, recipe, encoded, monkeypatch):
+    pieces = [" " * (token % 2) + chr(ord("a") + token) for token in range(len(model.head_weight))]
+    monkeypatch.setattr(model.tokenizer, "pieces", lambda: pieces)
+    free = [ids for ids, _ in joint_texts(model, encoded[:3])]
+    spelled = ["".join(pieces[token] for token in ids).split() for ids in free]
+    known = {word for text in spelled for word in text} - {text[-1] for text in spelled if text}
+    monkeypatch.setattr(model.tokenizer, "word_list", WordList(known))
+    monkeypatch.setattr(causal, "WORD_PENALTY", 60.0)
+    found = [ids for ids, _ in joint_texts(model, encoded[:3])]
+    assert found == [chosen_slowly(model, recipe, item, known) for item in encoded[:3]]
+    assert found != free
 
 
 def test_probabilities_are_the_causal_encoder_s(model, recipe, encoded):

@@ -22,8 +22,8 @@ from transformers import WhisperConfig
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import save_model
 from dgasr.model.gemma import load_gemma3
+from dgasr.prompt import WORD_LIST_FILE, build_prompt, canvas_ids
 from dgasr.prompt import Tokenizer as PromptTokenizer
-from dgasr.prompt import build_prompt, canvas_ids
 from dgasr.training.batches import Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, batch_losses
@@ -207,7 +207,8 @@ def main() -> None:
                 parameter.copy_(by_name[name])
         # The encoder keeps its bits: its frozen half is then in the history already.
         save_model(model, options.bundle, torch.int8, by_part=True, coarse=("backbone.", "projector."))
-        shutil.copy(options.vocabulary / "tokenizer.json", options.bundle / "tokenizer.json")
+        for name in ("tokenizer.json", WORD_LIST_FILE):
+            shutil.copy(options.vocabulary / name, options.bundle / name)
 
 
 if __name__ == "__main__":

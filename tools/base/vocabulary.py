@@ -1,7 +1,8 @@
 """Cut Gemma's vocabulary of 262,144 pieces to the few thousand that transcripts need.
 
-In: lower-case text and Gemma's `tokenizer.json`. Out: `tokenizer.json` of the small vocabulary, and for each of its ids
-the row of Gemma's embedding matrix (`gemma_rows.json`), so that the language head stays Gemma's own.
+In: lower-case text and Gemma's `tokenizer.json`. Out: `tokenizer.json` of the small vocabulary, for each of its ids
+the row of Gemma's embedding matrix (`gemma_rows.json`), so that the language head stays Gemma's own, and the words of the
+text (`words.txt`).
 
 The pieces are those that byte-pair encoding merges first on our own text, as far as Gemma has them too. Few and short
 pieces on purpose: of 11 h of speech most whole words occur once, and a CTC head cannot learn a word from one example.
@@ -11,10 +12,14 @@ import argparse
 import json
 import lzma
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from dgasr.prompt import WORD_LIST_FILE
+from dgasr.word_list import WordList
 
 SPECIAL_TOKENS = {
     "<pad>": "<pad>", "<eos>": "<eos>", "<bos>": "<bos>", "<unk>": "<unk>", "<blank>": "<mask>",
@@ -26,6 +31,12 @@ SPECIAL_TOKENS = {
 
 KEPT = re.compile(r"[^\w' ]+|_")
 """What is dropped from text: all but letters, digits and apostrophes."""
+
+SPELT = re.compile(r"[a-z']+")
+"""What an English word is made of; the books have some Greek, and words cut in two by accents."""
+
+FEWEST = 2
+"""How often a word occurs in text and transcripts before it is one, and no slip."""
 
 
 def plain(text: str) -> str:
@@ -100,6 +111,10 @@ def main() -> None:
     tokenizer.save(str(options.out / "tokenizer.json"))
     rows = [gemma[source] for source in SPECIAL_TOKENS.values()] + [gemma[piece] for piece in pieces]
     (options.out / "gemma_rows.json").write_text(json.dumps(rows) + "\n", encoding="utf-8")
+    counts = Counter(word for line in lines for word in line.split())
+    WordList(word for word, count in counts.items() if count >= FEWEST and SPELT.fullmatch(word)).save(
+        options.out / WORD_LIST_FILE
+    )
     num_tokens = sum(len(encoded.ids) for encoded in tokenizer.encode_batch(lines[:20_000]))
     num_words = sum(len(line.split()) for line in lines[:20_000])
     print(f"{len(vocab)} pieces, {num_tokens / num_words:.2f} tokens a word")
