@@ -1,8 +1,8 @@
 """Cut Gemma's vocabulary of 262,144 pieces to the few thousand that transcripts need.
 
-In: lower-case text and Gemma's `tokenizer.json`. Out: `tokenizer.json` of the small vocabulary, for each of its ids
-the row of Gemma's embedding matrix (`gemma_rows.json`), so that the language head stays Gemma's own, and the words of the
-text (`words.txt`).
+In: lower-case text and Gemma's `tokenizer.json`. Out: `tokenizer.json` of the small vocabulary, for each of its ids the
+row of Gemma's embedding matrix (`gemma_rows.json`), so that the language head stays Gemma's own, and the text's words
+(`words.txt`).
 
 The pieces are those that byte-pair encoding merges first on our own text, as far as Gemma has them too. Few and short
 pieces on purpose: of 11 h of speech most whole words occur once, and a CTC head cannot learn a word from one example.
