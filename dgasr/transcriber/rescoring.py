@@ -27,6 +27,9 @@ from dgasr.recipe import Recipe
 from dgasr.transcriber.causal import joint_texts, unknown_words_cost
 from dgasr.transcriber.encoding import ENCODED_AT_ONCE, CtcText, EncodedSegment, aligned_log_probs, prompt_cache
 
+SORTED_BATCHES = 4
+"""Batches of segments that wait for the causal encoder, to be sorted by length."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Choice:
@@ -113,7 +116,7 @@ class Rescorer:
     def __init__(self, model: AsrModel, recipe: Recipe, num_rows: int, *, is_live: bool = False) -> None:
         self._model, self._recipe, self._num_rows = model, recipe, min(num_rows, ENCODED_AT_ONCE)
         self._said_rows = model.rows_at_once or self._num_rows
-        self._said_at_once = 1 if is_live else self._said_rows
+        self._num_sorted = 1 if is_live else SORTED_BATCHES * self._said_rows
 
     def choose(self, canvases: Iterable[Canvas]) -> Iterator[Choice]:
         """Choose, holding back at most a batch of segments whose texts differ.
@@ -137,11 +140,17 @@ class Rescorer:
             choice.encoded.keep_prompt()  # another segment may enter the row before there are enough
             waiting.append(choice)
             del choice  # or its prompt would be held while the next ones are decoded
-            if len(waiting) == self._said_at_once:
-                yield from self._said(waiting)
-                waiting = []
-        if waiting:
-            yield from self._said(waiting)
+            if len(waiting) == self._num_sorted:
+                yield from self._all_said(waiting)
+        yield from self._all_said(waiting)
+
+    def _all_said(self, waiting: list[Choice]) -> Iterator[Choice]:
+        """Say texts of about one length together, since a batch takes as long as its longest."""
+        waiting.sort(key=lambda choice: len(choice.alternative.ids))
+        while waiting:
+            batch = waiting[: self._said_rows]
+            del waiting[: self._said_rows]
+            yield from self._said(batch)
 
     def _said(self, choices: list[Choice]) -> list[Choice]:
         """Put what the causal encoder says in place of the decoder's texts."""
