@@ -23,6 +23,8 @@ from dgasr.recipe import Recipe
 from dgasr.transcriber.encoding import EncodedSegment, prompt_cache
 from dgasr.word_list import Spelling
 
+Array = np.ndarray
+
 CTC_SHARE = 0.5
 """What CTC's log-likelihood counts beside the causal encoder's (docs/experiments.md, 2026-11-29)."""
 
@@ -65,7 +67,7 @@ class _Text:
     """A text in the making.
 
     ids: its tokens.
-    probabilities: of each, by the causal encoder.
+    probabilities: of each, by the causal encoder, given the word list.
     log_prob: of all of them by the causal encoder, nats.
     spelling: its words.
     """
@@ -85,8 +87,8 @@ def joint_texts(model: AsrModel, batch: Sequence[EncodedSegment]) -> list[tuple[
         batch: segments; the number of rows decides how products round, so it has to be the same always.
 
     Returns:
-        Ids, and the causal encoder's probability of each, of each segment; as many as the largest canvas has places
-        where no end was found.
+        Ids, and the causal encoder's probability of each, given the word list, of each segment; as many as the largest
+        canvas has places where no end was found.
 
     Source:
         One-pass joint decoding of Watanabe et al. 2017, section III.C. The mean over the projector's shifts and the
@@ -94,10 +96,8 @@ def joint_texts(model: AsrModel, batch: Sequence[EncodedSegment]) -> list[tuple[
     """
     said, heard, config = _Said(model, batch, BEAM), _Heard(model, batch), model.config
     scores = PrefixScores(heard.log_probs(np.full((len(batch) * BEAM, 1), config.blank_id), behind=0.0)[:, :, 0])
-    beams = [[_Text()] for _ in batch]
-    ended = [(-np.inf, _Text()) for _ in batch]
-    not_text = [*config.prompt.end_text_ids, config.blank_id]
-    spelled = _Speller(model)
+    speller, not_text = _Speller(model), [*config.prompt.end_text_ids, config.blank_id]
+    beams = [_Beam(speller) for _ in batch]
     for _ in range(config.canvas.buckets[-1]):
         log_probs = vocabulary_log_probs(said.states, model.head_weight, config.softcap)  # [rows, vocab]
         end = log_probs[:, list(config.prompt.end_text_ids)].amax(dim=1)
@@ -109,34 +109,81 @@ def joint_texts(model: AsrModel, batch: Sequence[EncodedSegment]) -> list[tuple[
         begun = CTC_SHARE * _mean_of_views(scores.extended(ids, by_ctc))  # [rows, candidates]
         ends = end_log_probs + CTC_SHARE * _mean_of_views(scores.whole())  # [rows]
         rows, picks = np.arange(len(ids)) // BEAM * BEAM, np.zeros(len(ids), dtype=np.int64)
-        for segment, beam in enumerate(beams):
-            first = segment * BEAM
-            longer: list[tuple[float, int, int, _Text]] = []
-            for row, text in enumerate(beam, start=first):
-                score = text.log_prob + ends[row] - spelled.cost(text.spelling, is_whole=True)
-                if score > ended[segment][0]:
-                    ended[segment] = score, text
-                for pick, (token, value) in enumerate(zip(ids[row].tolist(), values[row].tolist(), strict=True)):
-                    grown = _Text(
-                        ids=(*text.ids, token), probabilities=(*text.probabilities, float(np.exp(value))),
-                        log_prob=text.log_prob + value, spelling=spelled.extended(text.spelling, token),
-                    )  # fmt: skip
-                    score = grown.log_prob + begun[row, pick] - spelled.cost(grown.spelling, is_whole=False)
-                    if score > ended[segment][0]:  # else no continuation is likelier than one that has ended
-                        longer.append((score, row, pick, grown))
-            longer.sort(key=lambda own: -own[0])
-            beams[segment] = [text for *_, text in longer[:BEAM]]
-            for place, (_, row, pick, _) in enumerate(longer[:BEAM], start=first):
-                rows[place], picks[place] = row, pick
-        if not any(beams):
+        for index, beam in enumerate(beams):
+            own = slice(index * BEAM, (index + 1) * BEAM)
+            for place, (row, pick) in enumerate(beam.grow(ids[own], values[own], begun[own], ends[own])):
+                rows[own][place], picks[own][place] = own.start + row, pick
+        if not any(beam.texts for beam in beams):
             break
-        scores.select(rows)
         tokens = ids[rows, picks]
+        scores.select(rows)
         scores.extend(tokens, by_ctc[rows, :, picks])
         said.select(rows)
         said.append(upload(torch.from_numpy(tokens), model.device))
-    texts = [beam[0] if beam else text for beam, (_, text) in zip(beams, ended, strict=True)]
-    return [(list(text.ids), list(text.probabilities)) for text in texts]
+    return [(list(text.ids), list(text.probabilities)) for text in (beam.likeliest for beam in beams)]
+
+
+class _Beam:
+    """The likeliest texts in the making of one segment, and the likeliest one that has ended."""
+
+    def __init__(self, speller: "_Speller") -> None:
+        self._speller = speller
+        self.texts = [_Text()]
+        """Best first; none where no continuation is likelier than a text that has ended."""
+        self._ended, self._ended_score = _Text(), -np.inf
+
+    @property
+    def likeliest(self) -> _Text:
+        """The text to take: an ended one, if there was one in time."""
+        return self.texts[0] if self.texts else self._ended
+
+    def grow(self, ids: Array, log_probs: Array, begun: Array, ends: Array) -> list[tuple[int, int]]:
+        """Continue each text by its likeliest tokens, and keep the likeliest of all.
+
+        Args:
+            ids: candidates for the next token of each text.  [texts, candidates]
+            log_probs: of these, by the causal encoder.  [texts, candidates]
+            begun: what CTC adds for a text that goes on so.  [texts, candidates]
+            ends: log-probability of the end behind each text, CTC's part included.  [texts]
+
+        Returns:
+            Of each text that was kept, which one it continues, by which candidate.
+        """
+        longer: list[tuple[float, int, int, _Text]] = []
+        for row, text in enumerate(self.texts):
+            score = text.log_prob + ends[row] - self._speller.cost(text.spelling, is_whole=True)
+            if score > self._ended_score:
+                self._ended, self._ended_score = text, score
+            spellings = [self._speller.extended(text.spelling, token) for token in ids[row].tolist()]
+            costs = np.array([self._speller.cost(spelling, is_whole=False) for spelling in spellings])
+            sure = _with_costs(log_probs[row], costs - self._speller.cost(text.spelling, is_whole=False))
+            for pick, spelling in enumerate(spellings):
+                grown = _Text(
+                    ids=(*text.ids, int(ids[row, pick])), probabilities=(*text.probabilities, sure[pick]),
+                    log_prob=text.log_prob + float(log_probs[row, pick]), spelling=spelling,
+                )  # fmt: skip
+                longer.append((grown.log_prob + begun[row, pick] - costs[pick], row, pick, grown))
+        kept = sorted((own for own in longer if own[0] > self._ended_score), key=lambda own: -own[0])[:BEAM]
+        self.texts = [text for *_, text in kept]
+        return [(row, pick) for _, row, pick, _ in kept]
+
+
+def _with_costs(log_probs: Array, costs: Array) -> list[float]:
+    """Weigh the probabilities of a text's next tokens by what the words cost that they begin or spoil.
+
+    A known word among misspellings is surer than the causal encoder by itself finds it, which knows no list.
+
+    Args:
+        log_probs: of the likeliest tokens, natural logarithms.  [candidates]
+        costs: of the tokens, beyond what the text costs already, nats.  [candidates]
+
+    Returns:
+        Probabilities; all other tokens, the end among them, cost nothing.  [candidates]
+    """
+    probabilities = np.exp(log_probs)
+    others = max(0.0, 1.0 - float(probabilities.sum()))
+    weighted = probabilities * np.exp(-costs)
+    return list((weighted / (weighted.sum() + others)).tolist())
 
 
 def unknown_words_cost(model: AsrModel, ids: Sequence[int]) -> float:
@@ -176,7 +223,7 @@ class _Said:
         self.states = torch.stack([encoded.prompt_state for encoded in rows])
         """Each predicts the next token.  [rows, hidden]"""
 
-    def select(self, rows: np.ndarray) -> None:
+    def select(self, rows: Array) -> None:
         """Go on from other texts, in each row from one of the same segment; [rows]"""
         chosen = upload(torch.from_numpy(rows), self._model.device)
         self.states = self.states[chosen]
@@ -232,7 +279,7 @@ class _Heard:
         num_shifts = model.config.projector.subsampling
         self._tables = [own[:, 1:].reshape(-1, num_shifts, len(everything)) for own in read]
 
-    def log_probs(self, labels: np.ndarray, *, behind: float) -> np.ndarray:
+    def log_probs(self, labels: Array, *, behind: float) -> Array:
         """Look labels up.
 
         Args:
@@ -251,5 +298,5 @@ class _Heard:
         return found
 
 
-def _mean_of_views(log_likelihoods: np.ndarray) -> np.ndarray:
+def _mean_of_views(log_likelihoods: Array) -> Array:
     return np.maximum(log_likelihoods, IMPOSSIBLE).mean(axis=-1)
