@@ -1,7 +1,7 @@
 """A model scored on a manifest: the second composition beside `dgasr.transcriber`. Knows no command line."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, get_args
@@ -39,7 +39,7 @@ class EvaluationConfig:
 
     normalizer: one of `normalise.Normalizer`.
     metric: `wer` or `cer`: what the table leads with and the interval is for.
-    max_steps: denoising steps allowed a canvas.
+    max_steps: denoising steps allowed a canvas, or `None` for the model's own number.
     language: code for every utterance, or `None` for the one in its manifest row.
     path: how the text is found, one of `PATHS`.
     seed_canvas: what a canvas starts from, `random` tokens or `ctc`'s text; counts for the path `diffusion`.

@@ -51,14 +51,8 @@ if __name__ == "__main__":  # the process that reads audio runs this file as wel
 
     config = EngineConfig(model={model}, adapter={adapter})
     service = start_service(config, ServingConfig(), max_waiting=1000, processes=1)
-<<<<<<< HEAD
-    launch_page(build_page(service.watch, service.languages, sorted(service.step_counts), config.max_steps, ""))
+    launch_page(build_page(service.watch, service.languages, sorted(service.step_counts), service.step_counts[-1], ""))
 '''
-=======
-    page = build_page(service.watch, service.languages, sorted(service.step_counts), service.step_counts[-1], "")'''
-    + END
-)
->>>>>>> 3d7fe04 (base searches its text with a beam, prefers words of a list, and takes two denoising steps of its own)
 
 CARD = """---
 title: dgasr
