@@ -44,11 +44,7 @@ IMPORTS: dict[str, set[str]] = {
     "calibrator": {"errors", "evaluator", "features", "model"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
     "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
-<<<<<<< HEAD
     "publishing": {"errors", "evaluation", "model", "tables"},
-=======
-    "publishing": {"errors", "model", "prompt", "tables"},
->>>>>>> 3d7fe04 (base searches its text with a beam, prefers words of a list, and takes two denoising steps of its own)
     "serving": {
         "audio", "diffusion", "errors", "exports", "frontend", "lake", "recipe", "records", "store", "tables",
         "transcriber",
