@@ -44,7 +44,7 @@ IMPORTS: dict[str, set[str]] = {
     "calibrator": {"errors", "evaluator", "features", "model"},
     "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
     "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
-    "publishing": {"errors", "evaluation", "model", "tables"},
+    "publishing": {"errors", "evaluation", "model", "prompt", "tables"},
     "serving": {
         "audio", "diffusion", "errors", "exports", "frontend", "lake", "recipe", "records", "store", "tables",
         "transcriber",

@@ -15,6 +15,10 @@ from dgasr.stages import engine
 from dgasr.training.manifests import Selection, manifest_digest, read_manifest, select_utterances
 
 
+OWN_STEPS = 8
+"""Denoising steps of a model that nobody asks for another number."""
+
+
 def evaluation(path: str, max_steps: int, seed_canvas: str, rescore: str) -> Evaluation:
     utterance = ScoredUtterance(
         audio_filepath="one.wav", language="en", audio_s=2.0, reference="one", hypothesis="one", num_steps=(max_steps,)
@@ -33,7 +37,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         evaluator,
         "evaluate",
         lambda manifest, model, config, *_: evaluation(
-            config.path, config.max_steps, config.seed_canvas, config.rescore
+            config.path, config.max_steps or OWN_STEPS, config.seed_canvas, config.rescore
         ),
     )
 
