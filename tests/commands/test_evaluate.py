@@ -14,7 +14,6 @@ from dgasr.samples import MANIFEST, SAMPLES
 from dgasr.stages import engine
 from dgasr.training.manifests import Selection, manifest_digest, read_manifest, select_utterances
 
-
 OWN_STEPS = 8
 """Denoising steps of a model that nobody asks for another number."""
 
