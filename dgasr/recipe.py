@@ -153,5 +153,6 @@ def build_recipe(
             frame_samples=config.frame_samples,
             start_offset_ms=config.start_offset_ms,
             end_offset_ms=config.end_offset_ms,
+            confidence_power=config.confidence_power,
         ),
     )

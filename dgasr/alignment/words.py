@@ -48,6 +48,8 @@ class AlignmentConfig:
     """Shortest quiet stretch between words, ms: a dip of one or two frames is a consonant's closure."""
     ctc_weight: float = 0.5
     """Share of the CTC posterior in a word's confidence, in [0, 1], as an exponent; the decoder has the rest."""
+    confidence_power: float = 1.0
+    """What the two together are raised to, > 0: below 1 where a model is surer than it says; fitted on validation data."""
     max_words_per_s: float = 7.0
     """Words per second above which a text is too long for its audio; ordinary speech has 2 to 4."""
     max_repetitions: int = 3
@@ -256,7 +258,7 @@ def _confidence(word: WordTokens, spans: Sequence[TokenSpan], config: AlignmentC
     """Join what decoder and CTC think of a word as a geometric mean: a word that one of them doubts is doubtful."""
     ctc = np.exp(min(span.log_prob for span in spans[word.start_token : word.end_token]))
     joint = word.probability ** (1 - config.ctc_weight) * ctc**config.ctc_weight
-    return float(np.clip(joint, 0.0, 1.0))
+    return float(np.clip(joint**config.confidence_power, 0.0, 1.0))
 
 
 def _apart(edges: np.ndarray, pivots: np.ndarray) -> np.ndarray:
