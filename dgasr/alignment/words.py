@@ -49,7 +49,7 @@ class AlignmentConfig:
     ctc_weight: float = 0.5
     """Share of the CTC posterior in a word's confidence, in [0, 1], as an exponent; the decoder has the rest."""
     confidence_power: float = 1.0
-    """What the two together are raised to, > 0: below 1 where a model is surer than it says; fitted on validation data."""
+    """What both together are raised to, > 0: below 1 for a model that is right more often than it says."""
     max_words_per_s: float = 7.0
     """Words per second above which a text is too long for its audio; ordinary speech has 2 to 4."""
     max_repetitions: int = 3

@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from dgasr.alignment.prefix import PrefixScores
 from dgasr.device import fetch, upload
-from dgasr.model.asr import AsrModel
+from dgasr.model.asr import AsrModel, keys_values
 from dgasr.model.ctc_head import IMPOSSIBLE, label_log_probs
 from dgasr.model.head import greedy, vocabulary_log_probs
 from dgasr.recipe import Recipe
@@ -218,7 +218,7 @@ class _Said:
         rows = [encoded for encoded in batch for _ in range(num_texts)]
         self._model, self._cache = model, prompt_cache(model, rows)
         room = model.config.canvas.buckets[-1]
-        self._layers = [GrowingLayer(layer.keys, layer.values, room) for layer in self._cache.layers]
+        self._layers = [GrowingLayer(*pair, room) for pair in keys_values(self._cache)]
         self._cache.layers = list(self._layers)
         self.states = torch.stack([encoded.prompt_state for encoded in rows])
         """Each predicts the next token.  [rows, hidden]"""
@@ -254,20 +254,22 @@ class GrowingLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Append keys and values; [rows, heads, tokens, head_dim]"""
-        begin, end = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        begin, end = self._num_tokens, self._num_tokens + key_states.shape[2]
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, begin:end] = new
-        self._show(end)
-        return self.keys, self.values
+        return self._show(end)
 
     def select(self, rows: Tensor) -> None:
         """Let each row continue what another one has behind the same prompt; [rows]"""
-        grown = slice(self._prompt_tokens, self.keys.shape[2])
+        grown = slice(self._prompt_tokens, self._num_tokens)
         for buffer in self._buffers:
             buffer[:, :, grown] = buffer[rows, :, grown]
 
-    def _show(self, end: int) -> None:
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
+    def _show(self, end: int) -> tuple[Tensor, Tensor]:
+        self._num_tokens = end
+        keys, values = (buffer[:, :, :end] for buffer in self._buffers)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 class _Heard:
