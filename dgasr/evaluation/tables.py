@@ -88,7 +88,7 @@ def steps_cells(evaluations: Sequence[dict[str, Any]]) -> Cells:
     head = ["steps", "WER", "CER", "RTFx", "latency p50 / p95 s", "start, median / p90 ms", "end, median / p90 ms"]
     return head, [
         [
-            row["steps"], _percent(row["wer"]), _percent(row["cer"]), f"{row['rtfx']:.0f}",
+            row["steps"], _percent(row["wer"]), _percent(row["cer"]), f"{row['rtfx']:.1f}",
             "{p50_s:.2f} / {p95_s:.2f}".format(**row["latency"]) if row["latency"] else "",
             _edge(row["timing"], "start"), _edge(row["timing"], "end"),
         ]
