@@ -86,8 +86,9 @@ def _riff_starts(source: Source) -> Iterator[int]:
 
 
 def end_before_next(source: Source) -> None:
-    """Keep a decoder from reading on into another recording."""
+    """Keep a decoder from reading on into another recording, and from holding zeros without end."""
     head = source.bytes_at(0, 4)
+    source.ends_at_zeros = head == b"fLaC" or head[:2] == b"\x0b\x77"
     if head in READ_ON:
         source.end_before(READ_ON[head], first_data_page(source) if head == b"OggS" else 1)
     elif head[:3] == b"ID3" or head[:1] == b"\xff":

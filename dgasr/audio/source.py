@@ -18,6 +18,9 @@ Channels = Literal["mix", "each"] | int
 Track = Literal["auto", "each"] | int
 """Which audio tracks are read: that on which somebody speaks, each, or one alone, from 0."""
 
+LONGEST_ZEROS_BYTES = 2**26
+"""Where so many zeros follow each other, FLAC and AC-3 end: libav would hold them all in memory."""
+
 LONGEST_START_BYTES = 40
 """So much of a recording shows that it begins."""
 
@@ -143,6 +146,7 @@ class Source:
         whole_bytes: how many there were before `end_before` found that another recording begins among them.
         furthest: up to where decoders have read.
         states_length: whether its header says how long it is, or was made to.
+        ends_at_zeros: whether decoders see its end where `LONGEST_ZEROS_BYTES` follow each other.
     """
 
     def __init__(
@@ -158,6 +162,8 @@ class Source:
         self.states_length = True
         self._next_starts: Sequence[re.Pattern[bytes]] = ()
         self._next_from, self._seen = 0, (0, b"")
+        self.ends_at_zeros = False
+        self._zeros = (0, 0)
         file.seek(start)
 
     def part(self, start: int, end: int) -> "Source":
@@ -189,6 +195,8 @@ class Source:
         data = self._read(num_bytes)
         if self._next_starts:
             data = self._before_next(start, data)
+        if self.ends_at_zeros:
+            data = self._before_zeros(start, data)
         if data:
             self.furthest = max(self.furthest, start + len(data))
         return data
@@ -203,6 +211,16 @@ class Source:
         if found:
             self.num_bytes = start - len(seen) + min(found)
         return data[: max(0, self.num_bytes - start)]
+
+    def _before_zeros(self, start: int, data: bytes) -> bytes:
+        """End where more zeros follow each other than a stream can have."""
+        end, count = self._zeros
+        count = 0 if data.strip(b"\0") else len(data) + count * (end == start)
+        self._zeros = start + len(data), count
+        if count > LONGEST_ZEROS_BYTES:
+            self.num_bytes = self.whole_bytes = start
+            return b""
+        return data
 
     def _read(self, num_bytes: int) -> bytes:
         left = max(0, self.num_bytes - self.tell())

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import stat
 import uuid
@@ -18,8 +19,11 @@ from dgasr.errors import (
     ObjectError,
     ObjectMissingError,
     TransientError,
+    printable,
 )
 from dgasr.records import EPOCH, MISSING_ETAG, Recording
+
+logger = logging.getLogger(__name__)
 
 FILE_SCHEME = "file://"
 
@@ -50,23 +54,26 @@ def local_uri(path: str) -> str:
 
 
 def list_files(source: str) -> Iterator[Recording]:
-    """List a file, or the files under a folder in the order of their paths. Hidden ones are left out."""
+    """List a file, or the files under a folder in the order of their paths; a warning says what is left out."""
     path = local_path(source)
     if source.endswith(os.sep) and not os.path.isdir(path):
         raise ConfigError(f"{source}: there is no such folder. Check the path.")
-    for found in _walk(path) if os.path.isdir(path) else [path]:
+    left_out: dict[str, str] = {}
+    for found in _walk(path, left_out) if os.path.isdir(path) else [path]:
         yield _recording(found)
+    for what, first in left_out.items():
+        logger.warning("%s: %s in it are left out, %s among them.", printable(source), what, printable(first))
 
 
 def list_file_uris(prefix: str) -> Iterator[str]:
     """List the URIs that begin with a prefix, in order; a folder stands for what is in it. Hidden ones are left out."""
     path = local_path(prefix)
     if os.path.isdir(path):
-        yield from map(local_uri, _walk(path))
+        yield from map(local_uri, _walk(path, {}))
         return
     folder, start = os.path.split(path)
     if not prefix.endswith(os.sep) and os.path.isdir(folder):
-        yield from (local_uri(found) for found in _walk(folder) if found.startswith(os.path.join(folder, start)))
+        yield from (local_uri(found) for found in _walk(folder, {}) if found.startswith(os.path.join(folder, start)))
 
 
 def open_file(recording: Recording) -> BinaryIO:
@@ -128,13 +135,20 @@ class _LocalFile(io.FileIO):
             return super().readinto(buffer)  # type: ignore[arg-type]
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """Yield the files under a folder in the order in which S3 lists them; folders that are links stay unvisited."""
+def _walk(folder: str, left_out: dict[str, str]) -> Iterator[str]:
+    """Yield the files under a folder in the order in which S3 lists them.
+
+    Args:
+        folder: where they are.
+        left_out: takes the first path of what is hidden, and of the links to folders, which may lead in circles.
+    """
     waiting = [folder + os.sep]  # a stack, since folders may be nested deeper than Python calls functions
     while waiting:
         path = waiting.pop()
         if not path.endswith(os.sep):
-            if not os.path.isdir(path):
+            if os.path.isdir(path):
+                left_out.setdefault("links to folders", path)
+            else:
                 yield path
             continue
         try:
@@ -150,8 +164,10 @@ def _walk(folder: str) -> Iterator[str]:
                 raise _translated(error, path) from error
             yield path.rstrip(os.sep)  # likewise a rejected recording
         else:
-            visible = [entry for entry in entries if not entry[len(path) :].startswith(".")]
+            visible = {entry for entry in entries if not entry[len(path) :].startswith(".")}
             waiting += sorted(visible, reverse=True)
+            for hidden in set(entries) - visible:
+                left_out.setdefault("hidden files and folders", hidden)
 
 
 def _recording(path: str) -> Recording:

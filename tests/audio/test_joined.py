@@ -1,13 +1,14 @@
 """A file that is several recordings is read to its end."""
 
 import io
+import os
 
 import numpy as np
 import pytest
 import soundfile
 
 from dgasr.audio import AudioConfig, open_audio
-from dgasr.audio.joined import split_joined
+from dgasr.audio.joined import end_before_next, split_joined
 from dgasr.audio.source import Source
 from dgasr.errors import TruncatedError
 from dgasr.records import Gap
@@ -99,6 +100,17 @@ def test_channels_that_only_a_later_recording_has_are_read():
 def test_what_stands_behind_a_recording_and_is_none_does_not_matter():
     data = written(0, 16_000, "FLAC")
     np.testing.assert_array_equal(decode(data + bytes(10_000) + b"TAG" + bytes(125)), decode(data))
+
+
+def test_a_decoder_does_not_hold_gigabytes_of_zeros_behind_a_recording(tmp_path):
+    (tmp_path / "a").write_bytes(written(0, 16_000, "FLAC"))
+    os.truncate(tmp_path / "a", 2**31)
+    with (tmp_path / "a").open("rb") as file:
+        source = Source(file, "a")
+        end_before_next(source)
+        while source.read(2**20):
+            pass
+    assert source.num_bytes == source.whole_bytes < 2**27
 
 
 def test_chained_streams_of_one_number_are_read_one_behind_the_other():

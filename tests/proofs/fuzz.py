@@ -111,6 +111,7 @@ def _work(seed: int, first: int, results: Connection, log: str) -> None:
     """Read files from `first` on, and say of each what became of it and how much memory it took."""
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     seeds()
+    results.send(None)
     for number in range(first, sys.maxsize):
         _, data = mutated(seed, number)
         config = AudioConfig(channels=("mix", "each")[number % 2], track=("auto", "each")[number // 2 % 2])
@@ -136,6 +137,7 @@ def outcomes(seed: int, first: int, until: float, log: str) -> Iterator[tuple[in
         child.start()
         sender.close()
         try:
+            results.recv()  # imports and seeds count for no file, however long they take
             while time.monotonic() < until:
                 if not results.poll(MOST_SECONDS):
                     yield first, f"HANGS for {MOST_SECONDS:.0f} s"

@@ -31,6 +31,15 @@ def test_hidden_files_are_not_listed(tmp_path):
     assert [recording.uri for recording in list_objects(str(tmp_path))] == [str(tmp_path / "a.wav")]
 
 
+def test_what_is_left_out_is_named_once(tmp_path, caplog):
+    fill(tmp_path, "b/.c/a.wav", "b/.d", "b/a.wav", ".\x1be")
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    assert len(list(list_objects(str(tmp_path)))) == 1
+    hidden, link = sorted(record.getMessage() for record in caplog.records)
+    assert hidden == f"{tmp_path}: hidden files and folders in it are left out, {tmp_path}/.\\x1be among them."
+    assert link == f"{tmp_path}: links to folders in it are left out, {tmp_path}/b/up among them."
+
+
 def test_a_file_is_listed_with_its_size_and_an_absolute_uri(tmp_path, monkeypatch):
     fill(tmp_path, "a.wav")
     monkeypatch.chdir(tmp_path)
