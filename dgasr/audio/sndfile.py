@@ -36,7 +36,7 @@ def open_sndfile(source: Source, claim: ChunkClaim | None, block_values: int) ->
     with suppress(soundfile.LibsndfileError):
         file = soundfile.SoundFile(source)
     source.check()
-    if file is None:
+    if file is None or file.subtype.startswith("MPEG"):  # of which libsndfile's decoder prints what it finds damaged
         return None
     share_present = claim.share_present if claim else 1.0
     return Decoded(

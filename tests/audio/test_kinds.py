@@ -120,6 +120,13 @@ def test_nothing_of_a_container_is_taken_for_sound(kind):
     assert [heard[0] / 16_000, heard[-1] / 16_000] == pytest.approx([1.0, 1.01], abs=0.005)
 
 
+def test_mp3_in_a_wav_file_is_read_by_the_decoder_that_prints_nothing(capfd):
+    pieces, report, message = read(make_file(Kind("wav", "libmp3lame", 16_000), NOISE[:, :48_000]))
+    assert (report.codec, message) == ("mp3float", "")
+    assert seconds_of(pieces) == pytest.approx(3, abs=0.15)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_rate_that_changes_in_raw_aac_makes_no_gap():
     parts = [make_file(Kind("adts", "aac", rate_hz), NOISE[:, : 2 * rate_hz]) for rate_hz in (16_000, 44_100)]
     pieces, _, message = read(b"".join(parts))
