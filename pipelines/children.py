@@ -80,6 +80,6 @@ def commit_transcripts(child: ChildRun, folder: RunFolder, engine: EngineConfig,
         # Without speech no model was loaded, and it is not loaded for its device's name only.
         device = start().device if counts.stream_s else "none"
         commit_child_run(
-            child, folder, recipe, counts, started_at, device=device, gpu_hour_price=gpu_hour_price or None
+            folder, child, recipe, counts, started_at, device=device, gpu_hour_price=gpu_hour_price or None
         )
     return counts.line()
