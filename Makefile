@@ -98,8 +98,7 @@ chaos: setup ## the same under 30 SIGKILLs and a failing S3: the lake ends as if
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.chaos $(PROOF)
 
 proofs: setup ## overhead, memory, two backfills at once, cancelling (20 minutes)
-	$(ONE_THREAD) $(BIN)/python -m tests.proofs.overhead $(PROOF)
-	$(ONE_THREAD) $(BIN)/python -m tests.proofs.memory $(PROOF)
+	$(ONE_THREAD) $(BIN)/python -m tests.proofs.costs $(PROOF)
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.backfills $(PROOF)
 	$(ONE_THREAD) $(BIN)/python -m tests.proofs.cancel $(PROOF)
 

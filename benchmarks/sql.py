@@ -16,7 +16,7 @@ from benchmarks.archive import OTHER_RECIPE_ID, RECIPE_ID, ArchiveConfig, write_
 from benchmarks.sql_report import Measurement, Report, Timing
 from dgasr.commands.arguments import check_output_file, positive_int
 from dgasr.lake.location import open_existing_lake
-from dgasr.lake.upkeep import CompactionConfig, compact
+from dgasr.lake.upkeep import compact
 from dgasr.lake.views import connect, files_of_tables, has_rows, view_statements
 from dgasr.records import seconds
 
@@ -90,7 +90,7 @@ def report(config: ArchiveConfig, json_file: Path | None = None) -> None:
         )
         loose = measure_apart(lake_uri, "loose", OF_A_LOOSE_LAKE)
         started = time.perf_counter()
-        done = compact(lake_uri, CompactionConfig())
+        done = compact(lake_uri)
         compact_s = time.perf_counter() - started
         sys.stdout.write(f"\ncompacted in {compact_s:.0f} s: {done.line()}\n")
         compacted = measure_apart(lake_uri, COMPACTED, [question.text for question in questions()])

@@ -50,7 +50,7 @@ belong to no flow run.
 
 
 def complete(environment: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment with what is wanted and not set in it; whoever sets a variable keeps it."""
+    """Return an environment with what is wanted and not set in it; a variable that is set stays."""
     return {**wanted, **environment}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from dgasr.stages.plan import Stage
+from dgasr.stages.plan import ChildRun
 from pipelines.request import PoolsConfig
 
 logger = logging.getLogger(__name__)
@@ -41,23 +41,6 @@ class ChildState(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ChildRequest:
-    """A child run to be started; stage, number and attempt name it within its run."""
-
-    stage: Stage
-    number: int
-    attempt: int
-    assignment_uri: str
-    suspects: tuple[str, ...] = ()
-    """Shards that were in work when decoders died: they are decoded alone, after the others."""
-    rejected: tuple[str, ...] = ()
-    """Shards that ended decoders when they were alone: their recordings are rejected."""
-
-    def __str__(self) -> str:
-        return f"{self.stage} of assignment {self.number}, attempt {self.attempt}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ChildStatus:
     """What is known of a child run at one moment."""
 
@@ -75,11 +58,11 @@ class ChildStatus:
 class ChildRuns(Protocol):
     """Starts child runs and asks after them. Every call raises `TransientError` where the server does not answer."""
 
-    async def submit(self, request: ChildRequest) -> str:
+    async def submit(self, request: ChildRun) -> str:
         """Start a child run and return its id; the same request twice is one child run."""
         ...
 
-    async def look(self, requests: Mapping[str, ChildRequest]) -> Mapping[str, ChildStatus]:
+    async def look(self, requests: Mapping[str, ChildRun]) -> Mapping[str, ChildStatus]:
         """Say how child runs stand, by id."""
         ...
 
@@ -100,7 +83,7 @@ class ChildRuns(Protocol):
 class Child:
     """A child run and its deadlines, by the parent's own clock: machines may disagree on the time."""
 
-    request: ChildRequest
+    request: ChildRun
     changed_at: float
     """When its state last changed."""
     heartbeat_at: float = 0.0

@@ -23,9 +23,7 @@ from dgasr.errors import ConfigError
 from dgasr.evaluation.normalise import normalise
 from dgasr.evaluation.wer import EditCounts, count_edits
 from dgasr.lake.views import ask, connect
-from dgasr.records import Word, seconds
 from dgasr.samples import PEOPLE
-from dgasr.training.manifests import num_samples
 
 BUCKET = "archive"
 MARK = ".made-by-dgasr-demo"
@@ -130,9 +128,7 @@ def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
         transcripts = ask(connection, "from latest_transcripts")
         heard = {row["uri"].removeprefix(source): row for row in transcripts if row["uri"].startswith(source)}
         people = {row["audio_filepath"]: row for row in read_people()}
-        words: dict[str, list[Word]] = {}
-        for row in ask(connection, "from words order by uri, segment_index, word_index"):
-            words.setdefault(row["uri"].removeprefix(source), []).append(_word(row))
+        words = ask(connection, "from words order by uri, segment_index, word_index")
         cut = partial(shorten, width=TEXT_WIDTH, placeholder=" …")
         out.write("\nwhat was said, and what was heard\n")
         for name, row in heard.items():
@@ -147,9 +143,8 @@ def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
         out.write("\nwords with times (s) and confidence\n")
         for name in [name for name, row in heard.items() if row["text"]][:TIMED_RECORDINGS]:
             out.write(f"  {name}\n")
-            for w in words[name]:
-                times = f"{seconds(w.start_sample):6.2f} to {seconds(w.end_sample):6.2f}"
-                out.write(f"    {times}  {w.confidence:.2f}  {w.word}\n")
+            for word in (row for row in words if row["uri"] == source + name):
+                out.write("    {start_s:6.2f} to {end_s:6.2f}  {confidence:.2f}  {word}\n".format(**word))
         whole = [name for name, row in people.items() if row["expected"] == "ok" and name in heard]
         edits = sum(
             (count_edits(_plain(people[name]["text"]), _plain(heard[name]["text"])) for name in whole), EditCounts()
@@ -179,10 +174,3 @@ def write_report(lake: Path, source: str, calls: str, out: TextIO) -> None:
 
 def _plain(text: str) -> tuple[str, ...]:
     return normalise(text, "en", "basic")
-
-
-def _word(row: dict[str, Any]) -> Word:
-    return Word(
-        word=row["word"], start_sample=num_samples(row["start_s"]), end_sample=num_samples(row["end_s"]),
-        confidence=row["confidence"],
-    )  # fmt: skip

@@ -12,8 +12,7 @@ from prefect.states import Completed, Failed
 
 from dgasr.lake.check import Inspection, check_lake
 from dgasr.lake.location import lake_uri_of
-from dgasr.lake.upkeep import Compaction, CompactionConfig, Vacuum, VacuumConfig, compact
-from dgasr.lake.upkeep import vacuum as remove_garbage
+from dgasr.lake.upkeep import GRACE_S, Compaction, Vacuum, compact, vacuum
 from dgasr.tables import markdown_table
 from pipelines.tasks import storage_task
 
@@ -22,13 +21,12 @@ REPORTED_FINDINGS = 100
 
 
 @flow(name="maintain", persist_result=False)
-async def maintain(lake: str, compaction: CompactionConfig, vacuum: VacuumConfig, deep: bool = False) -> Any:
+async def maintain(lake: str, grace_s: float = GRACE_S, deep: bool = False) -> Any:
     """Check a lake, merge its small parts, and remove what nobody needs any more.
 
     Args:
         lake: folder or `s3://bucket/prefix` of the lake.
-        compaction: how large parts become.
-        vacuum: what may go, and when.
+        grace_s: how long nothing goes that a reader or a writer may still need, s.
         deep: whether the check reads all bytes too.
 
     Returns:
@@ -38,8 +36,8 @@ async def maintain(lake: str, compaction: CompactionConfig, vacuum: VacuumConfig
     found = await check(lake_uri, deep)
     lines = {"check": found.line()}
     if not found.num_faults:
-        lines["compact"] = (await merge(lake_uri, compaction)).line()
-        lines["vacuum"] = (await clean(lake_uri, vacuum)).line()
+        lines["compact"] = (await merge(lake_uri)).line()
+        lines["vacuum"] = (await clean(lake_uri, grace_s)).line()
     await acreate_markdown_artifact(
         markdown_table(("what", "outcome"), list(lines.items())), key="maintain-lake", description=found.line()
     )
@@ -63,16 +61,16 @@ def check(lake_uri: str, deep: bool) -> Inspection:
 
 
 @storage_task
-def merge(lake_uri: str, config: CompactionConfig) -> Compaction:
+def merge(lake_uri: str) -> Compaction:
     """Merge the small parts of each partition."""
-    done = compact(lake_uri, config)
+    done = compact(lake_uri)
     get_run_logger().info(done.line())
     return done
 
 
 @storage_task
-def clean(lake_uri: str, config: VacuumConfig) -> Vacuum:
+def clean(lake_uri: str, grace_s: float) -> Vacuum:
     """Remove what nobody needs any more."""
-    done = remove_garbage(lake_uri, config)
+    done = vacuum(lake_uri, grace_s)
     get_run_logger().info(done.line())
     return done

@@ -20,7 +20,8 @@ from prefect.states import Cancelling, Crashed
 
 from dgasr.errors import ConfigError, TransientError
 from dgasr.stages.heartbeat import Heartbeat, read_heartbeat
-from pipelines.child_runs import ChildRequest, ChildState, ChildStatus
+from dgasr.stages.plan import ChildRun
+from pipelines.child_runs import ChildState, ChildStatus
 from pipelines.request import RunRequest
 from pipelines.tasks import CONTRADICTED, REFUSED
 
@@ -83,24 +84,29 @@ class PrefectRuns:
                 warnings.append(f"work pool {pool} has no worker online: start one with `make worker-{pool}`")
         return warnings
 
-    async def submit(self, child: ChildRequest) -> str:
+    async def submit(self, child: ChildRun) -> str:
         """Start a child run; its key holds the attempt, since a server answers an old key with the old run."""
-        name = f"{child.stage}-{child.number:05d}-{child.attempt}"
+        run = self._run
+        parameters: dict[str, Any] = {"child": child, "lake": run.lake_uri, "run_id": run.run_id}
+        if child.stage == "prepare":
+            parameters |= {"num_processes": run.pools.prepare_processes}
+        else:
+            parameters |= {"engine": run.engine, "gpu_hour_price": run.pools.gpu_hour_price}
         started = await self._ask(
             arun_deployment(
                 self._deployments[child.stage],
                 client=self._client,
-                parameters=self._parameters(child),
+                parameters=parameters,
                 timeout=0,
-                flow_run_name=f"{self._run.run_id}-{name}",
-                tags=[f"run:{self._run.run_id}"],
-                idempotency_key=f"{self._run.run_id}/{child.stage}/{child.number}/{child.attempt}",
-                work_queue_name=self._run.pools.queue,
+                flow_run_name=f"{run.run_id}-{child.name}",
+                tags=[f"run:{run.run_id}"],
+                idempotency_key=f"{run.run_id}/{child.name}",
+                work_queue_name=run.pools.queue,
             )
         )
         return str(started.id)
 
-    async def look(self, requests: Mapping[str, ChildRequest]) -> Mapping[str, ChildStatus]:
+    async def look(self, requests: Mapping[str, ChildRun]) -> Mapping[str, ChildStatus]:
         """Ask for all child runs at once, and read the heartbeats of those that should have one."""
         states = await self._states(list(requests))
         statuses = await asyncio.gather(*(self._status(child, states.get(key)) for key, child in requests.items()))
@@ -139,38 +145,19 @@ class PrefectRuns:
             states |= {str(found.id): found.state for found in flow_runs}
         return states
 
-    async def _status(self, child: ChildRequest, state: State[Any] | None) -> ChildStatus:
+    async def _status(self, child: ChildRun, state: State[Any] | None) -> ChildStatus:
         if state is None:
             return ChildStatus(state=ChildState.LOST, message="its flow run was deleted")
         child_state = NAMED_STATES.get(state.name or "", STATES[state.type])
         heartbeat: Heartbeat | None = None
         if child_state in (ChildState.RUNNING, ChildState.LOST):
-            uri = self._run.folder.heartbeat_uri(child.stage, child.number, child.attempt)
-            heartbeat = await asyncio.to_thread(read_heartbeat, uri)
+            heartbeat = await asyncio.to_thread(read_heartbeat, self._run.folder.heartbeat_uri(child))
         if heartbeat is None:
             return ChildStatus(state=child_state, message=state.message or "")
         return ChildStatus(
             state=child_state, message=state.message or "", sequence=heartbeat.sequence, num_done=heartbeat.num_done,
             shard_ids=heartbeat.shard_ids,
         )  # fmt: skip
-
-    def _parameters(self, child: ChildRequest) -> dict[str, Any]:
-        run = self._run
-        parameters: dict[str, Any] = {
-            "assignment": child.assignment_uri,
-            "lake": run.lake_uri,
-            "run_id": run.run_id,
-            "number": child.number,
-            "attempt": child.attempt,
-        }
-        if child.stage == "prepare":
-            return parameters | {"num_processes": run.pools.prepare_processes}
-        return parameters | {
-            "engine": run.engine,
-            "suspects": list(child.suspects),
-            "rejected": list(child.rejected),
-            "gpu_hour_price": run.pools.gpu_hour_price,
-        }
 
     async def _ask(self, answer: Any) -> Any:
         """Wait for an answer of the server; that it does not come may pass."""

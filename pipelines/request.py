@@ -104,6 +104,11 @@ class RunRequest:
     started_at: datetime
 
     @property
+    def is_here(self) -> bool:
+        """Whether this process does the work itself."""
+        return self.pools.mode == "here"
+
+    @property
     def folder(self) -> RunFolder:
         """Where the run keeps what its child runs need."""
         return RunFolder(lake_uri=self.lake_uri, run_id=self.run_id)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from dgasr.stages.plan import Stage
-from pipelines.child_runs import Child, ChildRequest, ChildRuns, ChildState, ChildStatus
+from dgasr.stages.plan import ChildRun, Stage
+from pipelines.child_runs import Child, ChildRuns, ChildState, ChildStatus
 from pipelines.request import PoolsConfig
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class Scheduler:
                 self._phases[planned.number] = "prepared" if following == "decode" else "waiting"
             del self._phases[planned.number]
 
-    async def _child(self, request: ChildRequest) -> ChildStatus:
+    async def _child(self, request: ChildRun) -> ChildStatus:
         """Start a child run and wait for its end, or give it up; its last status, with a message.
 
         Raises:
@@ -290,11 +290,11 @@ class _Space:
                 self._freed.notify_all()
 
 
-def _request(planned: Planned, stage: Stage, attempt: int, deaths: Counter[str]) -> ChildRequest:
+def _request(planned: Planned, stage: Stage, attempt: int, deaths: Counter[str]) -> ChildRun:
     """Say what the next child run of an assignment is."""
     rejected = {shard_id for shard_id, count in deaths.items() if count >= REJECT_AFTER}
     suspects = {shard_id for shard_id, count in deaths.items() if count >= SUSPECT_AFTER} - rejected
-    return ChildRequest(
+    return ChildRun(
         stage=stage,
         number=planned.number,
         attempt=attempt,

@@ -21,7 +21,7 @@ from prefect.states import Completed
 
 from dgasr.errors import ConfigError
 from dgasr.stages.engine import EngineConfig
-from dgasr.stages.forecast import Forecast, ForecastConfig, forecast
+from dgasr.stages.forecast import Forecast, forecast
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection, find_backlog
 from dgasr.store.folders import local_path, local_uri
@@ -128,5 +128,4 @@ def _whole_uri(source: str) -> str:
 
 def _forecast(request: RunRequest) -> Forecast:
     backlog = find_backlog(request.selection, request.lake_uri, request.recipe.recipe_id)
-    config = ForecastConfig(gpu_hour_price=request.pools.gpu_hour_price)
-    return forecast(backlog, request.lake_uri, request.recipe.recipe_id, config)
+    return forecast(backlog, request.lake_uri, request.recipe.recipe_id, request.pools.gpu_hour_price)

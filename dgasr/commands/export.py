@@ -41,37 +41,36 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(options: argparse.Namespace) -> int:
     """Export what was chosen."""
     from dgasr.lake.query import Questions
-    from dgasr.lake.transcripts import Choice, ChosenTranscripts
+    from dgasr.lake.transcripts import ChosenTranscripts
 
-    choice = Choice(prefix=options.prefix, recipe_id=options.recipe, query=options.query)
     with Questions(options.lake) as questions:
-        chosen = ChosenTranscripts(questions, choice)
-        summary = chosen.summary()
-        if not summary.num_recordings:
+        chosen = ChosenTranscripts(questions, options.prefix, options.recipe, options.query)
+        if not chosen.num_recordings:
             known = "`dgasr sql recipes` and `coverage` say what there is"
             raise ConfigError(f"{options.lake}: nothing was chosen. {known}.")
         try:
-            written = _export(chosen, options.format, options.out, summary.folder, summary.num_recordings > 1)
+            written = _export(chosen, options.format, options.out)
         except OSError as error:
             if options.out is None:
                 raise
             raise ConfigError(f"--out {options.out}: cannot be written ({error}). Give another place.") from error
-    rejected = f", {summary.num_rejected} have no transcript (see rejections)" if summary.num_rejected else ""
-    sys.stderr.write(f"{written} of {summary.num_recordings} recordings exported{rejected}\n")
+    rejected = f", {chosen.num_rejected} have no transcript (see rejections)" if chosen.num_rejected else ""
+    sys.stderr.write(f"{written} of {chosen.num_recordings} recordings exported{rejected}\n")
     return 0
 
 
-def _export(chosen: "ChosenTranscripts", format: str, out: str | None, folder: str, has_many: bool) -> int:
+def _export(chosen: "ChosenTranscripts", format: str, out: str | None) -> int:
     """Write what was chosen to where it is wanted; returns how many recordings that were."""
     from dgasr.commands.output import write_transcripts, write_whole
 
     if out is None:
-        return write_transcripts(chosen.read(), format, has_many, sys.stdout)
+        return write_transcripts(chosen.read(), format, chosen.num_recordings > 1, sys.stdout)
     if format == "manifest":
+        has_many = chosen.num_recordings > 1
         return write_whole(Path(out), lambda file: write_transcripts(chosen.read(), format, has_many, file))
     # Placed in the order of their URIs, so that the same recordings get the same names whatever the lake's files are.
     names, num_written, renamed = FileNames(), 0, list[str]()
-    placed = {uri: names.place(uri[len(folder) :], EXTENSIONS[format], uri) for uri in chosen.uris()}
+    placed = {uri: names.place(uri[len(chosen.folder) :], EXTENSIONS[format], uri) for uri in chosen.uris()}
     for transcript in chosen.read():
         num_written += 1
         uri = str(transcript.recording["uri"])

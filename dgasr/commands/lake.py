@@ -14,7 +14,7 @@ from dgasr.commands.arguments import finite_float, given_uri
 from dgasr.errors import ConfigError
 
 FORMATS = ("table", "csv", "json", "parquet", "md")
-"""Of answers; those of `dgasr.lake.query`, which loads DuckDB."""
+"""Of answers, as `dgasr.lake.query` knows them."""
 
 SHOWN = 20
 """Findings, and files that would go, that are written out; the last line says how many there are."""
@@ -97,9 +97,9 @@ def _check(options: argparse.Namespace) -> int:
 
 def _compact(options: argparse.Namespace) -> int:
     """Merge files."""
-    from dgasr.lake.upkeep import CompactionConfig, compact
+    from dgasr.lake.upkeep import compact
 
-    sys.stdout.write(compact(options.lake, CompactionConfig()).line() + "\n")
+    sys.stdout.write(compact(options.lake).line() + "\n")
     return 0
 
 
@@ -122,10 +122,10 @@ def _files(options: argparse.Namespace) -> int:
 
 def _vacuum(options: argparse.Namespace) -> int:
     """Write what would go, or remove it."""
-    from dgasr.lake.upkeep import VacuumConfig, vacuum
+    from dgasr.lake.upkeep import GRACE_S, vacuum
 
-    config = VacuumConfig() if options.grace_days is None else VacuumConfig(grace_s=options.grace_days * 24 * 3600)
-    done = vacuum(options.lake, config, is_dry_run=not options.yes)
+    grace_s = GRACE_S if options.grace_days is None else options.grace_days * 24 * 3600
+    done = vacuum(options.lake, grace_s, is_dry_run=not options.yes)
     if not options.yes:
         _write_some([*done.unused, *done.staged], SHOWN)
     sys.stdout.write(done.line() + ("" if options.yes else "; add --yes to do it") + "\n")

@@ -115,30 +115,29 @@ def write_whole(path: Path, write: Callable[[TextIO], Result]) -> Result:
 
 
 class ProgressBars(Progress):
-    """Shows on standard error how far `dgasr.stages.embedded` is."""
+    """Shows on standard error how far `dgasr.stages.embedded` is: one shard is read while another one is decoded."""
 
     def __init__(self) -> None:
-        self._bar = tqdm(disable=True)
+        self._reading, self._decoding = tqdm(disable=True), progress("decoding", " segments", 0)
 
     def begin_reading(self, shard: Shard) -> None:
         """Show a bar of recordings."""
-        self._show_bar("reading", " recordings", len(shard.recordings))
+        self._reading = progress("reading", " recordings", len(shard.recordings))
 
     def recording_read(self) -> None:
         """Advance it."""
-        self._bar.update()
+        self._reading.update()
 
     def begin_decoding(self, shard: Shard, num_segments: int) -> None:
-        """Show a bar of segments."""
-        self._show_bar("decoding", " segments", num_segments)
+        """Take the bar of recordings away, and lengthen that of segments."""
+        self._reading.close()
+        self._decoding.total += num_segments
+        self._decoding.refresh()
 
-    segment_decoded = recording_read
+    def segment_decoded(self) -> None:
+        """Advance it."""
+        self._decoding.update()
 
     def end_shard(self, shard_id: str, counts: Counts) -> None:
-        """Take the bar away and leave a line."""
-        self._bar.close()
-        sys.stderr.write(f"shard {shard_id}: {counts.line()}\n")
-
-    def _show_bar(self, what: str, unit: str, total: int) -> None:
-        self._bar.close()
-        self._bar = progress(what, unit, total)
+        """Leave a line."""
+        tqdm.write(f"shard {shard_id}: {counts.line()}", file=sys.stderr)

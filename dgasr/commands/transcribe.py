@@ -169,12 +169,11 @@ def _selection(options: argparse.Namespace) -> "Selection":
 
 def _forecast(selection: "Selection", lake_uri: str, engine: "EngineConfig", gpu_hour_price: float) -> int:
     from dgasr.stages.engine import recipe_of
-    from dgasr.stages.forecast import ForecastConfig, forecast
+    from dgasr.stages.forecast import forecast
     from dgasr.stages.selection import find_backlog
 
     recipe_id = recipe_of(engine).recipe_id
-    config = ForecastConfig(gpu_hour_price=gpu_hour_price)
-    found = forecast(find_backlog(selection, lake_uri, recipe_id), lake_uri, recipe_id, config)
+    found = forecast(find_backlog(selection, lake_uri, recipe_id), lake_uri, recipe_id, gpu_hour_price)
     for name, value in (("recipe", recipe_id), *found.rows()):
         sys.stdout.write(f"{name:28}{value}\n")
     return 0

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 
 import duckdb
 import pyarrow as pa
@@ -13,38 +12,17 @@ import pyarrow.parquet
 
 from dgasr.errors import IntegrityError
 from dgasr.lake.location import Lake, open_existing_lake
-from dgasr.lake.rules import LAKE_RULES, REDO, ROW_RULES, Severity, breaches
+from dgasr.lake.rules import REDO, Finding, broken_rules
 from dgasr.lake.schema import TABLES, VIEWS
 from dgasr.lake.table import READ_THREADS, File, read_file, unreadable
 from dgasr.lake.upkeep import KEPT, unused_files
 from dgasr.lake.views import files_of_tables, open_tables, row_views
-
-EXAMPLES = 5
-"""Findings of one kind that are written out; one more says how many there are."""
 
 RESTORE = (
     "Restore it from a copy or an older version of the object; without one, `dgasr lake forget PARTITION` takes this "
     "partition out, and the next `dgasr transcribe` fills it anew"
 )
 """What to do about rows that are gone or wrong in their file."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One thing that is wrong, or worth knowing."""
-
-    severity: Severity
-    kind: str
-    """Name of the rule that is broken."""
-    where: str
-    """Which file or recording, for a person."""
-    what: str
-    advice: str
-    """What to do now."""
-
-    def line(self) -> str:
-        """Say it in one line: what, where, what now."""
-        return f"{self.severity} {self.kind}: {self.where}: {self.what}. {self.advice}."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,24 +120,12 @@ def _check_rows(lake: Lake, tables: dict[str, list[File]], is_deep: bool) -> tup
     with connection:
         try:
             counts = [int(connection.execute(f"select count(*) from {view}").fetchall()[0][0]) for view in VIEWS]
-            findings = list(_broken_rules(connection, lake.uri))
+            findings = list(broken_rules(connection, lake.uri))
             return counts, findings + (list(_wrong_identities(connection)) if is_deep else [])
         except duckdb.Error as error:
             advice = RESTORE if is_deep else "`dgasr lake check --deep` says which file it is, and what to do"
             what = f"rows cannot be read ({str(error).strip()})"
             return [0, 0], [Finding(severity="fault", kind="rows_unreadable", where=lake.uri, what=what, advice=advice)]
-
-
-def _broken_rules(connection: duckdb.DuckDBPyConnection, lake_uri: str) -> Iterator[Finding]:
-    """Yield examples of what breaks each rule, and how many more there are."""
-    for kind, group in groupby(breaches(connection, (*ROW_RULES, *LAKE_RULES), EXAMPLES), key=lambda b: b.rule.kind):
-        for breach in (found := list(group)):
-            advice = breach.rule.advice.replace("PARTITION", f"recipe_id={breach.recipe_id}/date={breach.date}")
-            yield Finding(severity=breach.rule.severity, kind=kind, where=breach.place, what=breach.what, advice=advice)
-        if found[0].num > EXAMPLES:
-            what = f"{found[0].num - EXAMPLES} more like the {EXAMPLES} that are named"
-            rule = found[0].rule
-            yield Finding(severity=rule.severity, kind=kind, where=lake_uri, what=what, advice=rule.advice)
 
 
 def _wrong_identities(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:

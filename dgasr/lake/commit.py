@@ -1,4 +1,4 @@
-"""Rows into Delta tables: a shard becomes visible whole, once, whoever runs twice, races or is killed.
+"""Rows into Delta tables: a shard becomes visible whole and once, also under retries, races and kills.
 
 Why a commit cannot be lost or doubled: docs/decisions/0021-delta-lake.md. Everything here may be called again after a
 TransientError (storage failed, or others committed all the time); ConfigError says that the lake cannot be written, and
@@ -134,7 +134,7 @@ def safe_ids(**ids: str) -> None:
 def _committed(lake: Lake, name: str, attempt: Callable[[DeltaTable], Result]) -> Result:
     """Look at a table and commit to it, again after each conflict and a few failures of the store.
 
-    Whoever looks again sees whether a commit is there whose answer was lost.
+    The next look shows whether a commit is there whose answer was lost.
     """
     num_failures = 0
     for number in range(MAX_ATTEMPTS):

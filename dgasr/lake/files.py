@@ -102,7 +102,7 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
         where = ", ".join(f"{self._lake.uri}/{key}" for key in self._broken_keys()) or self._lake.uri
         return IntegrityError(
             f"{where}: a part cannot be read ({text}). Restore the file from a copy, or move it out of the "
-            "lake if a stranger put it there; `dgasr lake check` lists all damage, and what to do without a copy."
+            "lake if another program put it there; `dgasr lake check` lists all damage, and what to do without a copy."
         )
 
     def _broken_keys(self) -> list[str]:

@@ -7,6 +7,7 @@ TransientError where the store does not answer.
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,41 +19,41 @@ from dgasr.lake.schema import table_schema
 from dgasr.lake.table import READ_THREADS, File, active_files, open_table, read_file
 from dgasr.records import Shard
 
+ROWS_AT_ONCE = 50_000
+"""Rows of the lake that are Python objects at once: bounds the memory that a million of them take."""
+
 OWNER_COLUMNS = ("recording_id", "take", "shard_id", "run_id", "transcribed_at")
 """What says which of two sets of rows of a recording counts, and whose they are."""
 
 
 def committed_recordings(lake_uri: str, recipe_id: str) -> set[bytes]:
     """List the recordings that readers see for a recipe, rejected ones too: ids of 16 bytes, 100 MB for a million."""
-    tables = _read(lake_uri, "transcripts", ("recording_id",), recipe_id=recipe_id, row_kind="recording")
-    return {bytes.fromhex(value) for table in tables for value in table["recording_id"].to_pylist()}
+    return {bytes.fromhex(value) for (value,) in recording_rows(lake_uri, ("recording_id",), recipe_id=recipe_id)}
 
 
-def held_rows(lake_uri: str, recipe_id: str, columns: Sequence[str]) -> pa.Table:
-    """Read some columns, `recording_id` among them, of the recordings held for a recipe, in the order of their ids."""
-    tables = _read(lake_uri, "transcripts", columns, recipe_id=recipe_id, row_kind="recording")
-    return pa.concat_tables([_empty("transcripts", columns), *tables]).sort_by("recording_id")
+def recording_rows(lake_uri: str, columns: Sequence[str], **partition: str) -> Iterator[tuple[Any, ...]]:
+    """Read some columns of the recordings of all recipes, or of a `recipe_id`, in no order.
 
-
-def known_rows(lake_uri: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Read some columns of the recordings of all recipes, file by file; a recording may come several times."""
-    yield from _read(lake_uri, "transcripts", columns, row_kind="recording")
+    A recording comes once for each recipe.
+    """
+    return _rows(lake_uri, "transcripts", columns, row_kind="recording", **partition)
 
 
 def absent_uris(lake_uri: str) -> set[str]:
     """List the objects that were last noticed to be gone."""
-    columns = ("uri", "event", "noticed_at")
-    events = pa.concat_tables([_empty("presence", columns), *_read(lake_uri, "presence", columns)])
-    events = events.sort_by("noticed_at")
-    last = dict(zip(events["uri"].to_pylist(), events["event"].to_pylist(), strict=True))
+    events = sorted(_rows(lake_uri, "presence", ("noticed_at", "uri", "event")))
+    last = {uri: event for _, uri, event in events}
     return {uri for uri, event in last.items() if event == "deleted"}
+
+
+def runs_of(lake_uri: str, recipe_id: str) -> list[Row]:
+    """Read what was written down of all runs and child runs of a recipe."""
+    return _of(lake_uri, "runs", recipe_id=recipe_id)
 
 
 def evaluations_of(lake_uri: str, manifest_digest: str) -> list[Row]:
     """Read all evaluations on the manifest of this hash, the oldest first."""
-    columns = table_schema("evaluations").names
-    rows = pa.concat_tables([_empty("evaluations", columns), *_read(lake_uri, "evaluations", columns)])
-    return [row for row in rows.sort_by("started_at").to_pylist() if row["manifest_digest"] == manifest_digest]
+    return sorted(_of(lake_uri, "evaluations", manifest_digest=manifest_digest), key=lambda row: row["started_at"])
 
 
 def committed_shards(lake_uri: str, recipe_id: str, shards: Iterable[Shard]) -> set[str]:
@@ -91,14 +92,18 @@ def take_of(row: Row | None) -> int:
     return -1 if row is None else row["take"] or 0
 
 
-def _read(lake_uri: str, name: str, columns: Sequence[str], **partition: str) -> Iterator[pa.Table]:
-    """Read some columns of a table, file by file."""
+def _of(lake_uri: str, name: str, **values: str) -> list[Row]:
+    """Read the rows of a small table in which some columns have these values."""
+    columns = table_schema(name).names
+    rows = (dict(zip(columns, row, strict=True)) for row in _rows(lake_uri, name, columns))
+    return [row for row in rows if values.items() <= row.items()]
+
+
+def _rows(lake_uri: str, name: str, columns: Sequence[str], **partition: str) -> Iterator[tuple[Any, ...]]:
+    """Read some columns of a table; of a million rows only some are Python's at once."""
     lake = open_lake(lake_uri)
     files = active_files(open_table(lake, name), name, **partition)
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        yield from pool.map(partial(read_file, lake, columns=columns), files)
-
-
-def _empty(name: str, columns: Sequence[str]) -> pa.Table:
-    """Return no row of some columns."""
-    return pa.schema([pa.field(column, table_schema(name).field(column).type) for column in columns]).empty_table()
+        for found in pool.map(partial(read_file, lake, columns=columns), files):
+            for batch in found.to_batches(max_chunksize=ROWS_AT_ONCE):
+                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

@@ -22,8 +22,6 @@ from dgasr.errors import ConfigError, DgasrError
 from dgasr.lake.views import open_questions
 from dgasr.tables import format_table, line_width, markdown_lines
 
-FORMATS = ("table", "csv", "json", "parquet", "md")
-
 SHOWN_ONE_BY_ONE = ("table", "md")
 """Formats in which the answers of several questions can follow each other."""
 
@@ -70,7 +68,7 @@ class Questions:
             return cursor.fetchmany(num_rows)
 
     def answer(self, sql: str, format: str, out: TextIO) -> None:
-        """Answer one question or several in one of `FORMATS`; `parquet` goes to the `buffer` of `out`.
+        """Answer one question or several in a format; `parquet` goes to the `buffer` of `out`.
 
         What they set or create lasts until the lake is closed. Raises ConfigError too where there are several and the
         format has room for one answer.
@@ -99,7 +97,7 @@ class Questions:
             write_answer(cursor, format, out)
 
     def _stoppable(self, work: Callable[[], None]) -> None:
-        """Work in a thread of its own: one that waits for DuckDB's hears of Ctrl-C only when they are done."""
+        """Work in a thread of its own: one that waits for DuckDB's threads gets Ctrl-C only when they are done."""
         with ThreadPoolExecutor(1) as pool:
             working = pool.submit(work)
             try:
@@ -146,10 +144,8 @@ class Questions:
 def run_sql(question: str, lake_uri: str, format: str, out: TextIO, preferred_recipe: str = "") -> None:
     """Open a lake and answer a question: SQL, a file of SQL (its name ends in `.sql`), or the name of a view.
 
-    Raises as `Questions` does, and ConfigError where the format or the file is wrong.
+    Raises as `Questions` does, and ConfigError where the file is wrong.
     """
-    if format not in FORMATS:
-        raise ConfigError(f"--format {format}: is none of {', '.join(FORMATS)}.")
     sql = read_question(question)
     with Questions(lake_uri, preferred_recipe) as questions:
         questions.answer(sql, format, out)
@@ -169,7 +165,7 @@ def read_question(question: str) -> str:
 
 
 def write_answer(cursor: duckdb.DuckDBPyConnection, format: str, out: TextIO) -> None:
-    """Write a result as text in one of `FORMATS` but `parquet`, without holding all of it; `json` is one array."""
+    """Write a result as text, not as `parquet`, without holding all of it; `json` is one array."""
     columns, rows = [column[0] for column in cursor.description], _fetch(cursor)
     if format == "csv":
         writer = csv.writer(out, lineterminator="\n")

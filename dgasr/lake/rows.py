@@ -102,25 +102,14 @@ def segment_row(transcript: SegmentTranscript, *, shard_id: str) -> Row:
     }
 
 
-def run_row(*, recordings: Mapping[RecordingStatus, int], audio_s: float, wall_s: float, **columns: Any) -> Row:
-    """Make the row of one execution.
+def run_row(*, audio_s: float, wall_s: float, **columns: Any) -> Row:
+    """Make the row of one execution from the audio that it committed, the time it took, and the other columns.
 
-    Args:
-        recordings: what it committed, counted by status.
-        audio_s: audio it committed, s.
-        wall_s: time it took, s.
-        columns: the other columns of `runs`; those that not every run has are null where they are left out.
+    Columns that not every run has are null where they are left out.
     """
     optional: Row = {field.name: None for field in RUNS if field.nullable}
-    counted = {
-        "num_recordings": sum(recordings.values()),
-        "num_partial": recordings.get("partial", 0),
-        "num_rejected": recordings.get("rejected", 0),
-        "audio_s": audio_s,
-        "wall_s": wall_s,
-        "rtfx": audio_s / wall_s if wall_s > 0 else 0.0,
-    }
-    return optional | columns | counted
+    rtfx = audio_s / wall_s if wall_s > 0 else 0.0
+    return optional | columns | {"audio_s": audio_s, "wall_s": wall_s, "rtfx": rtfx}
 
 
 def evaluation_row(

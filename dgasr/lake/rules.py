@@ -3,7 +3,7 @@
 The same rules refuse a shard before it is written, and find what is wrong with a lake (`dgasr lake check`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Severity = Literal["fault", "note"]
 """`fault`: readers get a wrong answer, or none. `note`: worth knowing; every answer is right."""
+
+EXAMPLES = 5
+"""Findings of one kind that are written out; one more says how many there are."""
 
 REDO = (
     "The program that made these rows is at fault: report it; `dgasr lake forget PARTITION` takes the partition out, "
@@ -78,15 +81,21 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Breach:
-    """One place where a rule is broken, `num` of them in all."""
+class Finding:
+    """One thing that is wrong, or worth knowing."""
 
-    rule: Rule
-    num: int
-    place: str
+    severity: Severity
+    kind: str
+    """Name of the rule that is broken."""
+    where: str
+    """Which file or recording, for a person."""
     what: str
-    recipe_id: str | None
-    date: str
+    advice: str
+    """What to do now."""
+
+    def line(self) -> str:
+        """Say it in one line: what, where, what now."""
+        return f"{self.severity} {self.kind}: {self.where}: {self.what}. {self.advice}."
 
 
 def _values() -> str:
@@ -253,22 +262,26 @@ LAKE_RULES = (
 """Rules between tables; `rows_lost` can tell nothing where recordings were transcribed again."""
 
 
-def breaches(connection: "duckdb.DuckDBPyConnection", rules: Iterable[Rule], limit: int) -> Iterator[Breach]:
-    """Yield what breaks some rules, at most so many places of each.
+def broken_rules(connection: "duckdb.DuckDBPyConnection", lake_uri: str) -> Iterator[Finding]:
+    """Yield examples of what breaks each rule, and how many more there are.
 
     Args:
-        connection: has what the rules name: `recordings`, `segments`, and for `LAKE_RULES` `runs` and `presence`.
-        rules: the rules.
-        limit: places of one rule that are yielded.
+        connection: has what the rules name: `recordings`, `segments`, `runs` and `presence`.
+        lake_uri: the lake, for messages.
     """
     connection.execute(SET_UP)
-    for rule in rules:
+    for rule in (*ROW_RULES, *LAKE_RULES):
         found = connection.execute(f"""
-            select count(*) over (), place, what, recipe_id, "date"::varchar from ({rule.query})
-            order by recipe_id, "date", place, what limit {limit}
+            select count(*) over (), place, what, coalesce('recipe_id=' || recipe_id, 'presence') || '/date=' || "date"
+            from ({rule.query})
+            order by recipe_id, "date", place, what limit {EXAMPLES}
         """).fetchall()
-        for num, place, what, recipe_id, date in found:
-            yield Breach(rule=rule, num=num, place=place, what=what, recipe_id=recipe_id, date=date)
+        for _, place, what, partition in found:
+            advice = rule.advice.replace("PARTITION", partition)
+            yield Finding(severity=rule.severity, kind=rule.kind, where=place, what=what, advice=advice)
+        if found and found[0][0] > EXAMPLES:
+            what = f"{found[0][0] - EXAMPLES} more like the {EXAMPLES} that are named"
+            yield Finding(severity=rule.severity, kind=rule.kind, where=lake_uri, what=what, advice=rule.advice)
 
 
 def check_shard(shard_id: str, views: Mapping[str, pa.Table]) -> None:

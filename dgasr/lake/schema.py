@@ -17,9 +17,6 @@ RecordingStatus = Literal["ok", "partial", "rejected"]
 
 STATUSES: tuple[str, ...] = get_args(RecordingStatus)
 
-RunStage = Literal["prepare", "decode"]
-"""Stage of a child run."""
-
 PresenceEvent = Literal["deleted", "returned"]
 """What a run noticed of an object that was there before."""
 

@@ -24,7 +24,7 @@ READ_THREADS = 16
 """Files read at once: on S3 nearly all of their time is waiting."""
 
 CHECKPOINT_COMMITS = "50"
-"""Commits between two checkpoints of a table's log: whoever opens the table reads as many small objects at most."""
+"""Commits between two checkpoints of a table's log: opening the table reads as many small objects at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

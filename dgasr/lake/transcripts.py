@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from os.path import commonprefix
-from typing import Any, ClassVar
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -66,52 +66,34 @@ def read_transcripts(lake_uri: str, recipe_id: str, recording_ids: Sequence[str]
                 yield RecordingTranscript(recording=recording, segments=tuple(segments or ()))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """Which transcripts are wanted: those for which all of this holds."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    prefix: str = ""
-    """What their URIs begin with."""
-    recipe_id: str = ""
-    """The recipe that made them; empty for each recording's latest."""
-    query: str = ""
-    """A question whose answer has their URIs in a column `uri`; empty for all."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """What a choice comes to."""
-
-    num_recordings: int
-    num_rejected: int
-    """Of these, without any transcript."""
-    folder: str
-    """What all URIs begin with, up to and with a slash."""
-
-
 class ChosenTranscripts:
-    """The transcripts of a choice, in a lake that is open; raises as `Questions` does."""
+    """The transcripts of a lake that is open for which all of this holds; raises as `Questions` does.
 
-    def __init__(self, questions: Questions, choice: Choice) -> None:
+    Args:
+        questions: the lake.
+        prefix: what their URIs begin with.
+        recipe_id: the recipe that made them; empty for each recording's latest.
+        query: a question whose answer has their URIs in a column `uri`; empty for all.
+
+    Attributes:
+        num_recordings: how many are chosen.
+        num_rejected: of these, without any transcript.
+        folder: what all URIs begin with, up to and with a slash.
+    """
+
+    def __init__(self, questions: Questions, prefix: str = "", recipe_id: str = "", query: str = "") -> None:
         self._questions = questions
         conditions = ["starts_with(uri, $prefix)"]
-        if choice.query:
-            questions.register("wanted_uris", _uris(questions, choice.query))
+        if query:
+            questions.register("wanted_uris", _uris(questions, query))
             conditions.append("uri in (select uri from wanted_uris)")
-        source = OF_RECIPE if choice.recipe_id else LATEST
+        source = OF_RECIPE if recipe_id else LATEST
         self._chosen = f"with chosen as (from ({source}) where {' and '.join(conditions)})"
-        self._values = {"prefix": choice.prefix} | ({"recipe": choice.recipe_id} if choice.recipe_id else {})
-
-    def summary(self) -> Summary:
-        """Count what is chosen."""
-        ((num_recordings, num_rejected, first, last),) = self._ask(
+        self._values = {"prefix": prefix} | ({"recipe": recipe_id} if recipe_id else {})
+        ((self.num_recordings, self.num_rejected, first, last),) = self._ask(
             "select count(*), count(*) filter (where status = 'rejected'), min(uri), max(uri) from chosen"
         ).fetchall()
-        return Summary(
-            num_recordings=num_recordings, num_rejected=num_rejected, folder=common_folder([first or "", last or ""])
-        )
+        self.folder = common_folder([first or "", last or ""])
 
     def uris(self) -> list[str]:
         """List the recordings that are chosen, with a transcript or without, in order."""

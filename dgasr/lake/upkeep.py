@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import ClassVar
 
 import pyarrow as pa
 from deltalake import BloomFilterProperties, ColumnProperties, WriterProperties, write_deltalake
@@ -34,6 +33,13 @@ PARTITION = re.compile(
     rf"(?:recipe_id=([A-Za-z0-9_-]+)|({'|'.join(name for name in TABLES if name != 'transcripts')}))"
     r"(?:/date=(\d{4}-\d\d-\d\d))?"
 )
+
+TARGET_BYTES = 128 * 2**20
+"""Length at which a merged file is closed, bytes."""
+
+GRACE_S = 2 * 24 * 3600.0
+"""How long a question may take that was begun before a compaction, and how long a writer may pause, s; nothing that
+either may still need is removed."""
 
 MAX_CONFLICTS = 8
 """Times that somebody else may commit to the same files first before upkeep gives up for now."""
@@ -58,21 +64,6 @@ MERGED = WriterProperties(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CompactionConfig:
-    """How files are merged."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    target_bytes: int = 128 * 2**20
-    """Length at which a merged file is closed, bytes."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that merge nothing."""
-        if self.target_bytes <= 0:
-            raise ConfigError(f"CompactionConfig: target_bytes={self.target_bytes} must be positive.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Compaction:
     """What a compaction did."""
 
@@ -93,7 +84,7 @@ class Compaction:
         return merged + busy
 
 
-def compact(lake_uri: str, config: CompactionConfig) -> Compaction:
+def compact(lake_uri: str) -> Compaction:
     """Merge the files of each partition that has small ones; those that were merged stay until `vacuum` removes them.
 
     Each partition is overwritten with its own rows. `DeltaTable.optimize.compact` would be cheaper, but two of them at
@@ -101,13 +92,13 @@ def compact(lake_uri: str, config: CompactionConfig) -> Compaction:
     """
     lake, done = open_existing_lake(lake_uri), Compaction()
     for name in TABLES:
-        for partition in sorted(_mergeable(active_files(open_table(lake, name), name), config.target_bytes)):
-            done += _merge(lake, name, dict(partition), config.target_bytes)
+        for partition in sorted(_mergeable(active_files(open_table(lake, name), name))):
+            done += _merge(lake, name, dict(partition))
     logger.info("compaction of %s: %s", lake_uri, done.line())
     return done
 
 
-def _mergeable(files: Iterable[File], target_bytes: int) -> dict[Partition, list[File]]:
+def _mergeable(files: Iterable[File]) -> dict[Partition, list[File]]:
     """Return the files of each partition that holds several small ones."""
     found: dict[Partition, list[File]] = defaultdict(list)
     for file in files:
@@ -115,16 +106,16 @@ def _mergeable(files: Iterable[File], target_bytes: int) -> dict[Partition, list
     return {
         partition: members
         for partition, members in found.items()
-        if sum(file.size_bytes < target_bytes / 2 for file in members) > 1
+        if sum(file.size_bytes < TARGET_BYTES / 2 for file in members) > 1
     }
 
 
-def _merge(lake: Lake, name: str, partition: dict[str, str], target_bytes: int) -> Compaction:
+def _merge(lake: Lake, name: str, partition: dict[str, str]) -> Compaction:
     """Overwrite a partition with its own rows, in the order in which they lie there."""
     for _ in range(MAX_CONFLICTS):
         table = open_table(lake, name)
         files = active_files(table, name, **partition)
-        if table is None or not _mergeable(files, target_bytes):
+        if table is None or not _mergeable(files):
             return Compaction()
         with suppress(CommitFailedError), delta_errors(f"{lake.uri}/{name}"):
             batches = (batch for file in files for batch in read_batches(lake, file, ROWS_AT_ONCE))
@@ -133,7 +124,7 @@ def _merge(lake: Lake, name: str, partition: dict[str, str], target_bytes: int) 
                 pa.RecordBatchReader.from_batches(table_schema(name), batches),
                 mode="overwrite",
                 predicate=" and ".join(f"{column} = '{value}'" for column, value in partition.items()),
-                target_file_size=target_bytes,
+                target_file_size=TARGET_BYTES,
                 writer_properties=MERGED,
             )
             return Compaction(num_merged=len(files), num_written=len(active_files(table, name, **partition)))
@@ -167,22 +158,6 @@ def forget_partition(lake_uri: str, partition: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VacuumConfig:
-    """What may go, and when."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    grace_s: float = 2 * 24 * 3600.0
-    """How long a question may take that was begun before a compaction, and how long a writer may pause, s, in whole
-    hours, rounded up; nothing that either may still need is removed."""
-
-    def __post_init__(self) -> None:
-        """Refuse times that have not come yet."""
-        if self.grace_s < 0:
-            raise ConfigError(f"VacuumConfig: grace_s={self.grace_s} is a duration, 0 s or more.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Vacuum:
     """What may go, or what went."""
 
@@ -199,11 +174,13 @@ class Vacuum:
         return f"{len(self.unused)} unused files and {len(self.staged)} staged files {verb} removed"
 
 
-def vacuum(lake_uri: str, config: VacuumConfig, *, is_dry_run: bool = False) -> Vacuum:
-    """Remove what nobody needs any more, or say what that is: unused and staged files."""
+def vacuum(lake_uri: str, grace_s: float = GRACE_S, *, is_dry_run: bool = False) -> Vacuum:
+    """Remove what nobody needs any more, or say what that is: unused files, after whole hours, and staged files."""
+    if grace_s < 0:
+        raise ConfigError(f"vacuum: grace_s={grace_s} is a duration, 0 s or more.")
     lake, now = open_existing_lake(lake_uri), datetime.now(UTC)
-    unused = unused_files(lake, config.grace_s, is_dry_run=is_dry_run)
-    staged = sweep_staging(lake, now - timedelta(seconds=config.grace_s), is_dry_run=is_dry_run)
+    unused = unused_files(lake, grace_s, is_dry_run=is_dry_run)
+    staged = sweep_staging(lake, now - timedelta(seconds=grace_s), is_dry_run=is_dry_run)
     done = Vacuum(unused=tuple(unused), staged=tuple(staged), is_dry_run=is_dry_run)
     logger.info("vacuum of %s: %s", lake_uri, done.line())
     return done

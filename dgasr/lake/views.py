@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import lru_cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import duckdb
-import pyarrow as pa
 
 from dgasr.errors import ConfigError
 from dgasr.lake.files import PROTOCOL, LakeFiles
@@ -46,18 +46,6 @@ LOCKS = (
 
 REMOTE_THREADS = 16
 """Threads of DuckDB where the lake lies in S3: they wait for requests most of their time."""
-
-TYPES = {
-    pa.bool_(): "boolean",
-    pa.string(): "varchar",
-    pa.int32(): "integer",
-    pa.int64(): "bigint",
-    pa.float32(): "float",
-    pa.float64(): "double",
-    pa.date32(): "date",
-    pa.timestamp("us", tz="UTC"): "timestamptz",
-}
-"""Names of the columns' types in DuckDB."""
 
 
 def connect(lake_uri: str, preferred_recipe: str = "") -> duckdb.DuckDBPyConnection:
@@ -151,8 +139,9 @@ def part_uris(lake_uri: str, view: str = "segments") -> list[str]:
 def attach_script(lake_uri: str, endpoint_url: str = "") -> str:
     """Write a script that makes a lake's tables and views in anybody's DuckDB, of version 1.5 or later.
 
-    It names the files that readers see now; whoever wants what came later writes it again. `endpoint_url` says where S3
-    is, empty for AWS itself; no credentials are written, DuckDB finds them as we do. Raises as `connect`.
+    It names the files that readers see now; what came later is in a script that is written again.
+    `endpoint_url` says where S3 is, empty for AWS itself; no credentials are written, DuckDB finds them as we do.
+    Raises as `connect`.
     """
     lake = open_existing_lake(lake_uri)
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
@@ -204,17 +193,19 @@ def scan_statement(name: str, paths: Sequence[str]) -> str:
     Every file is read with the declared columns: those that came after it was written are null, those that a later
     version added are left out.
     """
-    fields, in_path = table_schema(name), PARTITIONS[name]
+    in_path = {field.name for field in PARTITIONS[name]}
     files = ",\n    ".join("'" + path.replace("'", "''") + "'" for path in paths)
     if not files:
         return f"create or replace view {name} as\n{_nothing(name)}"
     columns = ",\n    ".join(
-        f"'{field.name}': {{name: '{field.name}', type: '{_type(field.type)}', default_value: null}}"
-        for field in list(fields)[: len(fields) - len(in_path)]
+        f"'{column}': {{name: '{column}', type: '{kind}', default_value: null}}"
+        for column, kind in _types(name).items()
+        if column not in in_path
     )
     values = "".join(
-        f",\n    regexp_extract(filename, '.*/{field.name}=([^/]+)/', 1)::{_type(field.type)} as \"{field.name}\""
-        for field in in_path
+        f",\n    regexp_extract(filename, '.*/{column}=([^/]+)/', 1)::{kind} as \"{column}\""
+        for column, kind in _types(name).items()
+        if column in in_path
     )
     # Partitions are taken from the name of the file and not by hive_partitioning, which excludes `schema`; a filter on
     # them leaves files out all the same. The last folder of that name counts: the lake may lie below another.
@@ -226,17 +217,16 @@ def scan_statement(name: str, paths: Sequence[str]) -> str:
 
 def _nothing(name: str) -> str:
     """Write the question for the columns of a table, and for no row."""
-    columns = ",\n    ".join(f'null::{_type(field.type)} as "{field.name}"' for field in table_schema(name))
+    columns = ",\n    ".join(f'null::{kind} as "{column}"' for column, kind in _types(name).items())
     return f"select\n    {columns}\nwhere false;\n"
 
 
-def _type(kind: pa.DataType) -> str:
-    """Name a type as DuckDB does."""
-    if pa.types.is_list(kind):
-        return f"{_type(kind.value_type)}[]"
-    if pa.types.is_struct(kind):
-        return "struct(" + ", ".join(f'"{field.name}" {_type(field.type)}' for field in kind) + ")"
-    return TYPES[kind]
+@lru_cache
+def _types(name: str) -> dict[str, str]:
+    """Name the types of a table's columns as DuckDB does."""
+    with duckdb.connect() as connection:
+        found = connection.from_arrow(table_schema(name).empty_table())
+        return dict(zip(found.columns, map(str, found.types), strict=True))
 
 
 def _sources(statement: str) -> list[str]:

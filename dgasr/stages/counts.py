@@ -1,4 +1,4 @@
-"""What was read or decoded, in figures that add, and the row of the lake's `runs` that a child run's become.
+"""What was read or decoded, in figures that add, and the row of the lake's `runs` that they become.
 
 Knows neither audio nor flow.
 """
@@ -18,9 +18,8 @@ from typing import Any
 
 from dgasr.lake.commit import append_rows
 from dgasr.lake.rows import run_row
-from dgasr.lake.schema import RecordingStatus
 from dgasr.recipe import Recipe
-from dgasr.stages.plan import Stage
+from dgasr.stages.plan import ChildRun, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +27,7 @@ class Counts:
     """What was done with shards; counts of several add."""
 
     num_shards: int = 0
-    num_held: int = 0
+    num_shards_held: int = 0
     """Of these, committed before or by somebody else; nothing else of them is counted."""
     num_recordings: int = 0
     num_partial: int = 0
@@ -55,16 +54,12 @@ class Counts:
         """Share of the time in which the model had work; `None` without speech."""
         return self.busy_s / self.stream_s if self.stream_s else None
 
-    def by_status(self) -> dict[RecordingStatus, int]:
-        """Count recordings by the status of their rows."""
-        return _by_status(self)
-
     def line(self) -> str:
         """Say it in one line."""
-        if self.num_shards == self.num_held:
+        if self.num_shards == self.num_shards_held:
             return "committed already"
         busy = "" if self.busy_share is None else f", model busy {self.busy_share:.0%} of the time"
-        held = f"; {self.num_held} of {self.num_shards} shards committed already" if self.num_held else ""
+        held = f"; {self.num_shards_held} of {self.num_shards} shards committed already" if self.num_shards_held else ""
         return (
             f"{self.num_recordings} recordings ({self.num_rejected} rejected, {self.num_partial} partial), "
             f"{self.num_segments} segments, {self.num_words} words, {self.audio_s / 3600:.2f} h of audio "
@@ -73,29 +68,13 @@ class Counts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunSummary:
-    """What one whole execution did, as the lake says it."""
+class RunSummary(Counts):
+    """What one whole execution committed, as the lake says it; `wall_s` runs from its begin to its end."""
 
     run_id: str
     recipe_id: str
     num_held: int
     """Recordings that the lake held already."""
-    num_recordings: int = 0
-    """Recordings committed by this run."""
-    num_partial: int = 0
-    num_rejected: int = 0
-    num_segments: int = 0
-    num_words: int = 0
-    audio_s: float = 0.0
-    """Audio committed by this run, s."""
-    speech_s: float = 0.0
-    """Of it, what went through the model, s."""
-    wall_s: float
-    """Time from the run's begin to its end, s."""
-
-    def by_status(self) -> dict[RecordingStatus, int]:
-        """Count recordings by the status of their rows."""
-        return _by_status(self)
 
     @property
     def rtfx(self) -> float:
@@ -111,11 +90,6 @@ class RunSummary:
             f"{self.num_recordings} recordings ({self.num_rejected} rejected, {self.num_partial} partial), "
             f"{self.audio_s / 60:.1f} min of audio in {self.wall_s:.1f} s, RTFx {self.rtfx:.1f}{held}"
         )
-
-
-def _by_status(done: "Counts | RunSummary") -> dict[RecordingStatus, int]:
-    complete = done.num_recordings - done.num_partial - done.num_rejected
-    return {"ok": complete, "partial": done.num_partial, "rejected": done.num_rejected}
 
 
 REPORTED_PACKAGES = ("dgasr", "torch", "transformers", "numpy", "soundfile", "av", "soxr")
@@ -144,47 +118,22 @@ def peak_memory_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChildRun:
-    """Who does what: one attempt of one stage on one assignment."""
-
-    lake_uri: str
-    parent_run_id: str
-    """The whole run."""
-    stage: Stage
-    number: int
-    """The assignment's position among those of its run."""
-    attempt: int
-    """From 1."""
-    assignment_uri: str
-    started_at: datetime
-    """With a time zone."""
-
-    @property
-    def run_id(self) -> str:
-        """Name of the child run in the lake."""
-        return f"{self.parent_run_id}-{self.stage}-{self.number:05d}-{self.attempt}"
-
-
 def commit_child_run(
-    child: ChildRun, recipe: Recipe, counts: Counts, device: str, gpu_hour_price: float | None = None
+    folder: RunFolder, child: ChildRun, recipe: Recipe, done: Counts, started_at: datetime, **columns: Any
 ) -> None:
-    """Write the row of a child run; of one that read audio, of what it read and not what was committed.
-
-    `device` is where its model ran, `cpu` where it only read audio, `none` where no model was needed.
-    """
+    """Write the row of a child run; of one that read audio, of what it read and not what was committed."""
     write_run(
-        child.lake_uri, recipe, counts, run_id=child.run_id, source=child.assignment_uri, device=device,
-        started_at=child.started_at, stage=child.stage, parent_run_id=child.parent_run_id, worker=worker_name(),
-        num_attempts=child.attempt, busy_share=counts.busy_share, gpu_hour_price=gpu_hour_price or None,
+        folder.lake_uri, recipe, done, run_id=f"{folder.run_id}-{child.name}", source=child.assignment_uri,
+        started_at=started_at, stage=child.stage, parent_run_id=folder.run_id, worker=worker_name(),
+        num_attempts=child.attempt, busy_share=done.busy_share, **columns,
     )  # fmt: skip
 
 
-def write_run(lake_uri: str, recipe: Recipe, done: "Counts | RunSummary", **columns: Any) -> None:
+def write_run(lake_uri: str, recipe: Recipe, done: Counts, **columns: Any) -> None:
     """Write the row of an execution: what it did, what it followed, and the columns of `runs` that are given."""
+    names = ("num_recordings", "num_partial", "num_rejected", "num_segments", "num_words", "audio_s", "wall_s")
     row = run_row(
-        recipe_id=recipe.recipe_id, recipe=recipe.to_json(), versions=versions_json(), recordings=done.by_status(),
-        num_segments=done.num_segments, num_words=done.num_words, audio_s=done.audio_s, wall_s=done.wall_s,
-        peak_memory_bytes=peak_memory_bytes(), **columns,
+        recipe_id=recipe.recipe_id, recipe=recipe.to_json(), versions=versions_json(),
+        peak_memory_bytes=peak_memory_bytes(), **{name: getattr(done, name) for name in names}, **columns,
     )  # fmt: skip
     append_rows(lake_uri, "runs", [row])

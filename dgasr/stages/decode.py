@@ -11,21 +11,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from itertools import chain
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from dgasr.errors import ConfigError, Reason, TransientError
 from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_shards
-from dgasr.lake.rows import Row, ShardRows, recording_row, segment_row
+from dgasr.lake.rows import ShardRows, recording_row, segment_row
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
 from dgasr.stages.counts import Counts
 from dgasr.stages.engine import Engine
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import read_assignment
-from dgasr.stages.staging import Outcome, Prefetch, delete_part, read_outcomes, read_segments, staged_uri_of
+from dgasr.stages.staging import Outcome, delete_part, prefetch, read_outcomes, read_segments, staged_uri_of
+
+if TYPE_CHECKING:
+    from dgasr.transcriber import Transcriber
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +36,6 @@ SEGMENTS_AHEAD = 256
 
 COMMITS_BEHIND = 2
 """Shards whose rows wait to be committed."""
-
-
-class TranscribesSegments(Protocol):
-    """What this asks of a transcriber; `dgasr.transcriber.Transcriber` is one."""
-
-    def transcribe(self, features: Iterable[SegmentFeatures]) -> Iterator[SegmentTranscript]:
-        """Yield one transcript for each segment, in any order."""
-        ...
 
 
 Staged = tuple["ShardTranscripts", Segment | None, SegmentFeatures | None]
@@ -77,8 +71,7 @@ def decode_assignment(
     """
     started = time.monotonic()
     shards = read_assignment(assignment_uri).shards
-    staged_uris = partial(staged_uri_of, lake_uri, recipe.recipe_id)
-    stream = ShardStream(recipe, engine, lake_uri, staged_uris, run_id, progress, rejected)
+    stream = ShardStream(recipe, engine, lake_uri, run_id, progress, rejected)
     counts = stream.run(shard for shard in shards if shard.shard_id not in suspects)
     for shard in shards:
         if shard.shard_id in suspects:
@@ -87,20 +80,19 @@ def decode_assignment(
 
 
 class ShardStream:
-    """Shards on their way from staging, where `staged_uri_of` says, into the lake; otherwise as `decode_assignment`."""
+    """Shards on their way from staging into the lake; what it takes is as for `decode_assignment`."""
 
     def __init__(
         self,
         recipe: Recipe,
         engine: Callable[[], Engine],
         lake_uri: str,
-        staged_uri_of: Callable[[Shard], str],
         run_id: str,
         progress: Progress,
         rejected: frozenset[str] = frozenset(),
     ) -> None:
         self._recipe, self._engine, self._lake_uri, self._run_id = recipe, engine, lake_uri, run_id
-        self._staged_uri_of, self._progress, self._rejected = staged_uri_of, progress, rejected
+        self._progress, self._rejected = progress, rejected
         self._open: dict[str, ShardTranscripts] = {}  # by recording
         self._done: list[Counts] = []
         self._commits: deque[Future[None]] = deque()
@@ -118,7 +110,7 @@ class ShardStream:
         """
         self._done = []
         self._marked_at, self._first_at, self._last_at, self._waited_s = time.monotonic(), 0.0, 0.0, 0.0
-        with Prefetch(self._fetch(shards), SEGMENTS_AHEAD) as staged, ThreadPoolExecutor(1) as committer:
+        with prefetch(self._fetch(shards), SEGMENTS_AHEAD) as staged, ThreadPoolExecutor(1) as committer:
             speech = self._speech(staged, committer)
             for first in speech:  # without speech the model is not loaded
                 transcriber = self._transcriber()
@@ -134,6 +126,9 @@ class ShardStream:
             raise self._failure
         stream_s = self._last_at - self._first_at
         return sum(self._done, Counts(stream_s=stream_s, busy_s=max(0.0, stream_s - self._waited_s)))
+
+    def _staged_uri_of(self, shard: Shard) -> str:
+        return staged_uri_of(self._lake_uri, self._recipe.recipe_id, shard)
 
     def _fetch(self, shards: Iterable[Shard]) -> Iterator[Staged]:
         """Read staged parts, in the thread that is ahead."""
@@ -157,7 +152,7 @@ class ShardStream:
         """Say whether the lake holds a shard, and end it if so."""
         if not committed_shards(self._lake_uri, self._recipe.recipe_id, [shard]):
             return False
-        self._end(shard, Counts(num_shards=1, num_held=1))
+        self._end(shard, Counts(num_shards=1, num_shards_held=1))
         return True
 
     def _fetch_part(self, gathered: "ShardTranscripts", staged_uri: str) -> Iterator[Staged]:
@@ -193,7 +188,7 @@ class ShardStream:
             # What has been fetched is still transcribed and committed.
             self._failure = error
 
-    def _transcriber(self) -> TranscribesSegments:
+    def _transcriber(self) -> "Transcriber":
         """Load the model, and make sure that it is the one that was asked for."""
         engine = self._engine()
         if engine.recipe != self._recipe:
@@ -224,7 +219,7 @@ class ShardStream:
     def _write(self, gathered: "ShardTranscripts", wall_s: float) -> None:
         rows = gathered.rows(self._recipe, self._run_id, datetime.now(UTC))
         written = commit_shard(self._lake_uri, rows)
-        held = Counts(num_shards=1, num_held=1)
+        held = Counts(num_shards=1, num_shards_held=1)
         self._end(gathered.shard, _counts(written, wall_s) if written.recordings else held)
 
     def _end(self, shard: Shard, counts: Counts) -> None:
@@ -232,6 +227,10 @@ class ShardStream:
         self._done.append(counts)
         logger.info("shard %s: %s", shard.shard_id, counts.line())
         self._progress.end_shard(shard.shard_id, counts)
+
+
+OF_OUTCOME = ("recording", "status", "reason", "message", "report", "audio_digest", "read_s")
+"""What a recording's row says as its outcome does, under the same names."""
 
 
 class ShardTranscripts:
@@ -263,23 +262,14 @@ class ShardTranscripts:
             for recording_id, found in self._transcripts.items()
         }
         shard_id = self.shard.shard_id
-        recordings: list[Row] = [
+        recordings = [
             recording_row(
-                outcome.recording,
-                shard_id=shard_id,
-                run_id=run_id,
-                transcribed_at=now,
-                status=outcome.status,
-                reason=outcome.reason,
-                message=outcome.message,
-                report=outcome.report,
+                **{name: getattr(outcome, name) for name in OF_OUTCOME},
                 transcripts=members.get(outcome.recording.recording_id, []),
-                audio_digest=outcome.audio_digest,
-                read_s=outcome.read_s,
-                take=self.shard.take,
+                shard_id=shard_id, run_id=run_id, transcribed_at=now, take=self.shard.take,
             )
             for outcome in self._outcomes
-        ]
+        ]  # fmt: skip
         segments = [segment_row(transcript, shard_id=shard_id) for found in members.values() for transcript in found]
         return ShardRows(
             recipe_id=recipe.recipe_id, shard_id=shard_id, run_id=run_id, recordings=recordings, segments=segments

@@ -19,7 +19,7 @@ import numpy as np
 
 from dgasr.errors import ConfigError, ObjectError
 from dgasr.lake.commit import append_rows
-from dgasr.lake.ledger import absent_uris, known_rows
+from dgasr.lake.ledger import absent_uris, recording_rows
 from dgasr.lake.location import FOLDERS
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.schema import TABLES
@@ -205,10 +205,9 @@ def uri_hash(uri: str) -> int:
 
 def _known_uris(lake_uri: str, scope: Scope) -> Iterator[str]:
     """Read the URIs of the recordings of all recipes, some of them several times, as far as a scope covers them."""
-    for rows in known_rows(lake_uri, ("uri", "etag")):
-        for uri, etag in zip(rows["uri"].to_pylist(), rows["etag"].to_pylist(), strict=True):
-            if etag != MISSING_ETAG and scope.covers(uri):  # what was asked for by name may never have been there
-                yield uri
+    for uri, etag in recording_rows(lake_uri, ("uri", "etag")):
+        if etag != MISSING_ETAG and scope.covers(uri):  # what was asked for by name may never have been there
+            yield uri
 
 
 def _folders(uri: str) -> Iterator[str]:

@@ -1,45 +1,15 @@
 """What a backfill would do and cost: a backlog in, counts, hours and money out. Writes nothing, loads no model."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from dgasr.errors import ConfigError
-from dgasr.lake.ledger import known_rows
-from dgasr.lake.views import connect_tables
+from dgasr.lake.ledger import recording_rows, runs_of
 from dgasr.stages.plan import estimate_s
 from dgasr.stages.selection import Backlog
-from dgasr.store.objects import list_uris
 
-MEASURED = """
-    select sum(audio_s), sum(wall_s), count(*), string_agg(distinct device, ', ' order by device), bool_and(is_decode)
-    from (select *, stage is not distinct from 'decode' as is_decode from runs where recipe_id = ? and audio_s > 0)
-    where is_decode or stage is null
-    group by is_decode
-    order by is_decode desc
-    limit 1
-"""
-"""Audio and wall seconds of the recipe's decode runs, or of its whole runs where no pool decoded anything yet."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ForecastConfig:
-    """What a forecast takes on trust."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    assumed_rtfx: float = 54.0
-    """Audio seconds that a GPU decodes in a second, where the lake holds no run of the recipe. 54 is
-    Voxtral-Small-24B's on an A100, the published figure of the size class closest to `full`."""
-    gpu_hour_price: float = 0.0
-    """What a GPU costs an hour, in any currency; 0 leaves the cost out."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no GPU does."""
-        if self.assumed_rtfx <= 0 or self.gpu_hour_price < 0:
-            raise ConfigError(
-                f"ForecastConfig: assumed_rtfx={self.assumed_rtfx} must be above 0 "
-                f"and gpu_hour_price={self.gpu_hour_price} not below it."
-            )
+ASSUMED_RTFX = 54.0
+"""Audio seconds that a GPU decodes in a second, where the lake holds no run of the recipe: Voxtral-Small-24B's on an
+A100, the published figure of the size class closest to `full`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,9 +86,16 @@ class Forecast:
         ]
 
 
-def forecast(backlog: Backlog, lake_uri: str, recipe_id: str, config: ForecastConfig) -> Forecast:
-    """Walk through a backlog, which this uses up, without transcribing any of it."""
-    durations_s = _known_durations(lake_uri)
+def forecast(backlog: Backlog, lake_uri: str, recipe_id: str, gpu_hour_price: float = 0.0) -> Forecast:
+    """Walk through a backlog, which this uses up, without transcribing any of it.
+
+    `gpu_hour_price` is what a GPU costs an hour, in any currency; 0 leaves the cost out, and ConfigError refuses less.
+    """
+    if gpu_hour_price < 0:
+        raise ConfigError(f"forecast: gpu_hour_price={gpu_hour_price} must not be negative.")
+    held = recording_rows(lake_uri, ("recording_id", "decoded_s"))
+    # Of a rejected recording nobody knows how long it is.
+    durations_s = {bytes.fromhex(recording_id): decoded_s for recording_id, decoded_s in held if decoded_s > 0}
     known_s = estimated_s = 0.0
     num_known = size_bytes = 0
     for recording in backlog:
@@ -127,30 +104,20 @@ def forecast(backlog: Backlog, lake_uri: str, recipe_id: str, config: ForecastCo
         known_s += duration_s or 0.0
         estimated_s += estimate_s(recording) if duration_s is None else 0.0
         size_bytes += recording.size_bytes
-    rtfx, origin = _throughput(lake_uri, recipe_id, config)
+    rtfx, origin = _throughput(lake_uri, recipe_id)
     return Forecast(
         num_listed=backlog.num_listed, num_held=backlog.num_held, num_new=backlog.num_new, num_again=backlog.num_again,
         size_bytes=size_bytes, known_s=known_s, num_known=num_known, estimated_s=estimated_s,
-        rtfx=rtfx, rtfx_origin=origin, gpu_hour_price=config.gpu_hour_price,
+        rtfx=rtfx, rtfx_origin=origin, gpu_hour_price=gpu_hour_price,
     )  # fmt: skip
 
 
-def _known_durations(lake_uri: str) -> dict[bytes, float]:
-    """Read how long recordings are that some recipe has decoded, in s; of a rejected one that is not known."""
-    durations_s: dict[bytes, float] = {}
-    for rows in known_rows(lake_uri, ("recording_id", "decoded_s")):
-        pairs = zip(rows["recording_id"].to_pylist(), rows["decoded_s"].to_pylist(), strict=True)
-        durations_s |= {bytes.fromhex(recording_id): decoded_s for recording_id, decoded_s in pairs if decoded_s > 0}
-    return durations_s
-
-
-def _throughput(lake_uri: str, recipe_id: str, config: ForecastConfig) -> tuple[float, str]:
-    """Find out how fast the recipe is: from the lake's runs, or assumed; and which of the two it was."""
-    if next(iter(list_uris(f"{lake_uri}/runs/")), None) is not None:
-        with connect_tables(lake_uri) as connection:
-            found = connection.execute(MEASURED, [recipe_id]).fetchall()
-        if found:
-            audio_s, wall_s, num_runs, devices, is_decode = found[0]
-            kind = "decode runs" if is_decode else "whole runs"
-            return audio_s / wall_s, f"measured on {devices}, {kind} of this recipe: {num_runs}"
-    return config.assumed_rtfx, "assumed: the lake holds no run of this recipe"
+def _throughput(lake_uri: str, recipe_id: str) -> tuple[float, str]:
+    """Find out how fast the recipe is, of its decode runs or else its whole runs, or assume it; and which it was."""
+    runs = [run for run in runs_of(lake_uri, recipe_id) if run["audio_s"] > 0]
+    for stage, kind in (("decode", "decode runs"), (None, "whole runs")):
+        if found := [run for run in runs if run["stage"] == stage]:
+            rtfx = sum(run["audio_s"] for run in found) / sum(run["wall_s"] for run in found)
+            devices = ", ".join(sorted({run["device"] for run in found}))
+            return rtfx, f"measured on {devices}, {kind} of this recipe: {len(found)}"
+    return ASSUMED_RTFX, "assumed: the lake holds no run of this recipe"

@@ -1,4 +1,4 @@
-"""How far work is: told to whoever asks to be told, and written every few seconds as a small object, the heartbeat.
+"""Progress of work, reported to a callback object and written every few seconds as a small object, the heartbeat.
 
 A heartbeat says that its worker lives, how far it is and which shards it has in work. Writing one is never worth
 failing for: storage errors are logged.

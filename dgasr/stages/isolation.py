@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -172,52 +172,35 @@ def _end_with_parent() -> None:
 
 
 def settle(
-    shard: Shard, work: Callable[[frozenset[str]], Result | None], survives: Callable[[Sequence[Recording]], bool]
+    shard: Shard, work: Callable[[frozenset[str]], Result | None], survives: Callable[[Recording | None], bool]
 ) -> Result:
     """Do the work of a shard that cost a process, if need be without the recordings that do so.
 
     Args:
         shard: the shard.
         work: does it alone in a process, without the recordings of these ids; `None` where the process died.
-        survives: whether a process survives these recordings of it.
+        survives: whether a process survives a recording of it, or `None` at all.
 
     Raises:
-        ConfigError: processes die without any recording.
+        ConfigError: processes die without any recording, so that none can be blamed.
         TransientError: the shard costs its process, but no recording of it does when tried alone.
     """
+
+    def ends_processes(recording: Recording | None) -> bool:
+        # Once may be somebody else's doing, such as the kernel's for want of memory.
+        return not survives(recording) and not survives(recording)
+
     result = work(frozenset())
     if result is None:
-        result = work(frozenset(recording.recording_id for recording in find_crashing(shard.recordings, survives)))
+        if ends_processes(None):
+            raise ConfigError(
+                "A process dies before it has touched a recording: look for lack of memory or a broken installation "
+                "with `dgasr doctor` on this machine."
+            )
+        result = work(frozenset(found.recording_id for found in shard.recordings if ends_processes(found)))
     if result is None:
         raise TransientError(
             f"shard {shard.shard_id}: costs its process, and no recording of it does when tried alone. "
             "Give the worker more memory, or let it run fewer processes."
         )
     return result
-
-
-def find_crashing(
-    recordings: Sequence[Recording], survives: Callable[[Sequence[Recording]], bool]
-) -> Iterator[Recording]:
-    """Split recordings that ended a process until those stand alone that do it, and do it twice; yield these.
-
-    Raises ConfigError where a process dies without any recording, so that none can be blamed.
-    """
-    if not (survives(()) or survives(())):  # once may be somebody else's doing, such as the kernel's for want of memory
-        raise ConfigError(
-            "A process dies before it has touched a recording: look for lack of memory or a broken installation "
-            "with `dgasr doctor` on this machine."
-        )
-    yield from _find_in(recordings, survives)
-
-
-def _find_in(group: Sequence[Recording], survives: Callable[[Sequence[Recording]], bool]) -> Iterator[Recording]:
-    """Yield those of a group that ended a process which end one when they are alone."""
-    if len(group) == 1:
-        if not survives(group):
-            yield group[0]
-        return
-    middle = len(group) // 2
-    for half in (group[:middle], group[middle:]):
-        if not survives(half):
-            yield from _find_in(half, survives)

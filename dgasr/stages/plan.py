@@ -161,6 +161,32 @@ def _write(assignment: Assignment, folder_uri: str) -> tuple[str, Assignment]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ChildRun:
+    """One attempt of one stage on one assignment; stage, number and attempt name it within its run."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    stage: Stage
+    number: int
+    """The assignment's position among those of its run."""
+    attempt: int
+    """From 1."""
+    assignment_uri: str
+    suspects: tuple[str, ...] = ()
+    """Shards that were in work when decoders died: they are decoded alone, after the others."""
+    rejected: tuple[str, ...] = ()
+    """Shards that ended decoders when they were alone: their recordings are rejected."""
+
+    @property
+    def name(self) -> str:
+        """Name it within its run."""
+        return f"{self.stage}-{self.number:05d}-{self.attempt}"
+
+    def __str__(self) -> str:
+        return f"{self.stage} of assignment {self.number}, attempt {self.attempt}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunFolder:
     """The folder in which a run keeps what its child runs need.
 
@@ -188,9 +214,9 @@ class RunFolder:
         """Where the parent's heartbeat lies."""
         return f"{self.uri}/heartbeats/parent.json"
 
-    def heartbeat_uri(self, stage: Stage, number: int, attempt: int) -> str:
-        """Say where the heartbeat of a child lies: its stage, its assignment's number, and which attempt it is."""
-        return f"{self.uri}/heartbeats/{stage}-{number:05d}-{attempt}.json"
+    def heartbeat_uri(self, child: ChildRun) -> str:
+        """Say where the heartbeat of a child lies."""
+        return f"{self.uri}/heartbeats/{child.name}.json"
 
     def write_recipe(self, recipe: Recipe) -> str:
         """Write down what all children follow, and return its URI."""

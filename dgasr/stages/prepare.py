@@ -6,7 +6,7 @@ work next time stops the work.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from dgasr.audio import open_audio
@@ -50,7 +50,7 @@ def prepare_assignment(
     committed = committed_shards(lake_uri, recipe.recipe_id, shards)
     todo = [shard for shard in shards if shard.shard_id not in committed]
     num_held = len(shards) - len(todo)
-    done = [Counts(num_shards=num_held, num_held=num_held)]
+    done = [Counts(num_shards=num_held, num_shards_held=num_held)]
 
     def finish(shard: Shard, counts: Counts) -> None:
         done.append(counts)
@@ -123,15 +123,15 @@ def _settle(shard: Shard, recipe: Recipe, staged_uri: str, alone: Processes) -> 
     return settle(
         shard,
         lambda crashing: alone.run(_prepare_apart, shard, recipe, staged_uri, crashing),
-        lambda recordings: alone.run(_try_recordings, recordings, recipe) is not None,
+        lambda recording: alone.run(_try_recording, recording, recipe) is not None,
     )
 
 
-def _try_recordings(recordings: Sequence[Recording], recipe: Recipe) -> int:
-    """Read recordings and keep nothing of them; how many they were."""
-    for recording in recordings:
+def _try_recording(recording: Recording | None, recipe: Recipe) -> bool:
+    """Read a recording, if there is one, and keep nothing of it."""
+    if recording is not None:
         _read(recording, recipe, lambda segment, features: note_progress())
-    return len(recordings)
+    return True
 
 
 def _read(recording: Recording, recipe: Recipe, stage: Stage) -> Outcome:

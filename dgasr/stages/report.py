@@ -3,8 +3,7 @@
 Every figure is a query over the lake.
 """
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import duckdb
@@ -12,61 +11,55 @@ import duckdb
 from dgasr.lake.views import ask, connect_tables
 from dgasr.recipe import Recipe
 from dgasr.stages.counts import RunSummary, write_run
+from dgasr.stages.engine import Engine
 from dgasr.tables import markdown_table
 
 DEVICES = """
     select string_agg(distinct device, ', ' order by device) as devices
     from runs where parent_run_id = $run_id and stage = 'decode'
 """
-
-
-def summarise(lake_uri: str, run_id: str, recipe_id: str, num_held: int, wall_s: float) -> RunSummary:
-    """Ask the lake what a run committed, so that retries and other workers count as they should.
-
-    `num_held` recordings were in the lake before; `wall_s` is the time from the run's begin until now, s.
-    """
-    with connect_tables(lake_uri) as connection:
-        row = ask(connection, RECORDINGS, run_id=run_id)[0]
-    names = ("num_recordings", "num_partial", "num_rejected", "num_segments", "num_words", "speech_s")
-    counts = {name: row[name] for name in names}
-    return RunSummary(
-        run_id=run_id, recipe_id=recipe_id, num_held=num_held, wall_s=wall_s, audio_s=row["decoded_s"], **counts
-    )
+"""Devices on which a run's children decoded."""
 
 
 def commit_run(
     lake_uri: str,
-    summary: RunSummary,
     recipe: Recipe,
-    sources: Sequence[str],
-    device: str,
-    started_at: datetime,
+    *,
+    run_id: str,
+    num_held: int,
+    wall_s: float,
+    engine: Callable[[], Engine] | None,
     **columns: Any,
-) -> None:
-    """Write the row of a whole run, unless it did nothing.
+) -> RunSummary:
+    """Ask the lake what a run committed, and write the run's row, unless it did nothing.
+
+    Only the lake counts retries and other workers as they should be.
 
     Args:
         lake_uri: lake of the run.
-        summary: what it did.
         recipe: how it was done.
-        sources: what was asked for.
-        device: where the model ran.
-        started_at: when the run began, with a time zone.
-        columns: `busy_share` where this process decoded, `num_attempts` where there were child runs, and
-            `gpu_hour_price` where it is known.
+        run_id: the run.
+        num_held: recordings that the lake held before.
+        wall_s: time from the run's begin until now, s.
+        engine: the model that this process decoded with; `None` where child runs did.
+        columns: `source`, `started_at` (with a time zone) and what else is known of the columns of `runs`.
     """
-    if summary.num_recordings:
-        write_run(
-            lake_uri, recipe, summary, run_id=summary.run_id, source=" ".join(sources), device=device,
-            started_at=started_at, **columns,
-        )  # fmt: skip
-
-
-def decoding_devices(lake_uri: str, run_id: str) -> str:
-    """Name the devices on which a run's children decoded; `none` where none did."""
     with connect_tables(lake_uri) as connection:
-        return ask(connection, DEVICES, run_id=run_id)[0]["devices"] or "none"
+        row = ask(connection, RECORDINGS, run_id=run_id)[0]
+        devices = ask(connection, DEVICES, run_id=run_id)[0]["devices"]
+    counts = {field: row[field] for field in COUNTED}
+    summary = RunSummary(
+        run_id=run_id, recipe_id=recipe.recipe_id, num_held=num_held, wall_s=wall_s, audio_s=row["decoded_s"], **counts
+    )
+    if summary.num_recordings:
+        # Without speech no model was loaded, and it is not loaded for its device's name only.
+        device = engine().device if engine is not None and summary.speech_s else devices or "none"
+        write_run(lake_uri, recipe, summary, run_id=run_id, device=device, **columns)
+    return summary
 
+
+COUNTED = ("num_recordings", "num_partial", "num_rejected", "num_segments", "num_words", "speech_s")
+"""Fields of a summary that have the names of the columns of `RECORDINGS`."""
 
 RECORDINGS = """
     select

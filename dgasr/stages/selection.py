@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from dgasr.errors import ConfigError, Reason
-from dgasr.lake.ledger import committed_recordings, held_rows
+from dgasr.lake.ledger import committed_recordings, recording_rows
 from dgasr.records import Recording
 from dgasr.stages.discover import Listing, Presence, read_uri_list
 
@@ -96,29 +96,15 @@ class Selection:
         )
 
 
-ROWS_AT_ONCE = 50_000
-"""Rows of the lake that are Python objects at once: bounds the memory that a million of them take."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Held:
-    """What the lake holds for a recipe, as far as a selection asks."""
-
-    ids: Container[bytes]
-    """Recording ids, 16 bytes each."""
-    again: Container[bytes] = frozenset()
-    """Of these, what is transcribed again."""
-    take: int = 0
-    """The take under which it is: above all takes that it replaces, so that readers prefer it. 0: nothing is."""
-
-
 class Backlog:
     """The recordings that are to be transcribed; counts while it is walked through, once.
 
     Args:
         selection: what is asked for, after `Selection.starting_at`.
         listing: what lies at its sources.
-        held: what the lake holds for the recipe.
+        held: ids of 16 bytes of what the lake holds for the recipe.
+        again: of these, what is transcribed again.
+        take: the take under which it is: above all takes that it replaces, so that readers prefer it. 0: nothing is.
         presence: what the lake knew of before the listing began.
         candidates: the only recording ids that count; `None` for all.
     """
@@ -127,13 +113,16 @@ class Backlog:
         self,
         selection: Selection,
         listing: Listing,
-        held: Held,
+        held: Container[bytes],
+        again: Container[bytes],
+        take: int,
         presence: Presence,
         candidates: Container[bytes] | None = None,
     ) -> None:
         self.selection = selection
-        self.take = held.take
-        self._listing, self._held, self._presence, self._candidates = listing, held, presence, candidates
+        self.take = take
+        self._listing, self._presence = listing, presence
+        self._held, self._again, self._candidates = held, again, candidates
         self.num_listed = 0
         """Recordings at the sources so far."""
         self.num_held = 0
@@ -153,18 +142,26 @@ class Backlog:
             recording_id = bytes.fromhex(recording.recording_id)
             if self._candidates is not None and recording_id not in self._candidates:
                 continue
-            if recording_id in self._held.again:
+            if recording_id in self._again:
                 self.num_again += 1
                 yield recording
-            elif recording_id in self._held.ids:
+            elif recording_id in self._held:
                 self.num_held += 1
             elif not self.selection.reasons:
                 self.num_new += 1
                 yield recording
 
     def note_presence(self, run_id: str) -> tuple[int, int]:
-        """Write down which objects are gone and which back, if the listing came to its end; return how many of each."""
-        return self._presence.note(self._listing.scope, run_id) if self._listing.is_complete else (0, 0)
+        """Write down which objects are gone and which back, if the listing came to its end; return how many of each.
+
+        ConfigError where it found nothing at all: the request is wrong, and not everything gone.
+        """
+        if not self._listing.is_complete:
+            return 0, 0
+        if not self.num_listed:
+            names = ", ".join(self.selection.names)
+            raise ConfigError(f"{names}: nothing lies there. Give files, a folder or an s3:// prefix.")
+        return self._presence.note(self._listing.scope, run_id)
 
 
 def find_backlog(selection: Selection, lake_uri: str, recipe_id: str) -> Backlog:
@@ -189,22 +186,25 @@ def find_backlog(selection: Selection, lake_uri: str, recipe_id: str) -> Backlog
         )
     # Before the listing: what another run commits while this one lists must not look as if it were gone.
     presence = Presence(lake_uri, listing.bounds)
-    return Backlog(selection, listing, _held(selection, lake_uri, recipe_id), presence, candidates)
+    held, again, take = _held(selection, lake_uri, recipe_id)
+    return Backlog(selection, listing, held, again, take, presence, candidates)
 
 
-def _held(selection: Selection, lake_uri: str, recipe_id: str) -> Held:
+def _held(selection: Selection, lake_uri: str, recipe_id: str) -> tuple[set[bytes], set[bytes], int]:
+    """Look up what the lake holds, which of it is transcribed again, and under which take."""
     if not selection.redoes:
-        return Held(ids=committed_recordings(lake_uri, recipe_id))
+        return committed_recordings(lake_uri, recipe_id), set(), 0
     columns = ("recording_id", "uri", "modified_at", "transcribed_at", "reason", "take")
-    ids, again, take = set(), set(), 0
-    for batch in held_rows(lake_uri, recipe_id, columns).to_batches(max_chunksize=ROWS_AT_ONCE):
-        for row in zip(*(batch[name].to_pylist() for name in columns), strict=True):
-            recording_id, uri, modified_at, transcribed_at, reason, row_take = row
-            ids.add(bytes.fromhex(recording_id))
-            if selection.takes_again(transcribed_at, reason) and selection.covers(uri, modified_at):
-                again.add(bytes.fromhex(recording_id))
-                take = max(take, (row_take or 0) + 1)
-    return Held(ids=ids, again=again, take=take)
+    ids: set[bytes] = set()
+    again: set[bytes] = set()
+    take = 0
+    for row in recording_rows(lake_uri, columns, recipe_id=recipe_id):
+        recording_id, uri, modified_at, transcribed_at, reason, row_take = row
+        ids.add(bytes.fromhex(recording_id))
+        if selection.takes_again(transcribed_at, reason) and selection.covers(uri, modified_at):
+            again.add(bytes.fromhex(recording_id))
+            take = max(take, (row_take or 0) + 1)
+    return ids, again, take
 
 
 def list_selected(selection: Selection, lake_uri: str = "") -> Listing:

@@ -2,15 +2,16 @@
 
 A part is a folder of Arrow IPC streams of bounded size, numbered, and `outcomes.json`, which is written last: where it
 exists, the part is whole. Its streams depend on audio and recipe only, so that two workers on one shard write the same.
-Whoever is killed leaves a part behind: the next run on the shard writes it anew, and any later run sweeps it away.
+A killed process leaves a part behind: the next run on the shard writes it anew, and any later run removes it.
 """
 
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Full, Queue
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -166,55 +167,47 @@ def staged_uri_of(lake_uri: str, recipe_id: str, shard: Shard) -> str:
 Item = TypeVar("Item")
 
 RETRY_S = 0.2
-"""How often a thread that may go no further ahead looks whether anybody still listens, s."""
+"""How often a thread that may go no further ahead looks whether it is still wanted, s."""
 
 
-class Prefetch(Generic[Item]):
-    """Iterates over a source in a thread of its own, up to `num_ahead` items ahead; a `with` block ends the thread.
+@contextmanager
+def prefetch(source: Iterable[Item], num_ahead: int) -> Iterator[Iterator[Item]]:
+    """Iterate over a source in a thread of its own, up to `num_ahead` items ahead, until the `with` block ends.
 
-    What the source raises is raised where the item would have come.
+    What the source raises is raised where the item would have come. Where the block ends with an error, such as Ctrl-C,
+    the thread is not waited for: it ends with the item that it is at, or with the process.
     """
+    ready: Queue[tuple[list[Item], BaseException | None]] = Queue(num_ahead)
+    is_over = threading.Event()
 
-    def __init__(self, source: Iterable[Item], num_ahead: int) -> None:
-        self._source = source
-        self._queue: Queue[tuple[Item] | BaseException | None] = Queue(num_ahead)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
-
-    def __enter__(self) -> "Prefetch[Item]":
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._closed.set()
-        self._thread.join()
-
-    def __iter__(self) -> Iterator[Item]:
-        return self
-
-    def __next__(self) -> Item:
-        if self._closed.is_set():
-            raise StopIteration
-        found = self._queue.get()
-        if isinstance(found, tuple):
-            return found[0]
-        self._closed.set()
-        raise StopIteration if found is None else found
-
-    def _work(self) -> None:
+    def work() -> None:
         try:
-            for item in self._source:
-                if not self._put((item,)):
+            for item in source:
+                if not put([item]):
                     return
-            self._put(None)
+            put([])
         except BaseException as error:
-            self._put(error)
+            put([], error)
 
-    def _put(self, entry: tuple[Item] | BaseException | None) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(entry, timeout=RETRY_S)
+    def put(items: list[Item], error: BaseException | None = None) -> bool:
+        while not is_over.is_set():
+            with suppress(Full):
+                ready.put((items, error), timeout=RETRY_S)
                 return True
-            except Full:
-                continue
         return False
+
+    def take() -> Iterator[Item]:
+        items, error = ready.get()
+        while items:
+            yield items[0]
+            items, error = ready.get()
+        if error is not None:
+            raise error
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        yield take()
+    finally:
+        is_over.set()
+    thread.join()

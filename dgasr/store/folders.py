@@ -65,15 +65,10 @@ def list_files(source: str) -> Iterator[Recording]:
         logger.warning("%s: %s in it are left out, %s among them.", printable(source), what, printable(first))
 
 
-def list_file_uris(prefix: str) -> Iterator[str]:
-    """List the URIs that begin with a prefix, in order; a folder stands for what is in it. Hidden ones are left out."""
-    path = local_path(prefix)
-    if os.path.isdir(path):
-        yield from map(local_uri, _walk(path, {}))
-        return
-    folder, start = os.path.split(path)
-    if not prefix.endswith(os.sep) and os.path.isdir(folder):
-        yield from (local_uri(found) for found in _walk(folder, {}) if found.startswith(os.path.join(folder, start)))
+def list_file_uris(folder: str) -> Iterator[str]:
+    """List the URIs of the files in a folder, in order; none where it is missing. Hidden ones are left out."""
+    path = local_path(folder)
+    return map(local_uri, _walk(path, {}) if os.path.isdir(path) else ())
 
 
 def open_file(recording: Recording) -> BinaryIO:

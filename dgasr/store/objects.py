@@ -51,9 +51,9 @@ def write_if_absent(uri: str, data: bytes) -> bool:
     return s3.write_s3_if_absent(uri, data) if is_s3(uri) else folders.write_file_if_absent(uri, data)
 
 
-def list_uris(prefix: str) -> Iterator[str]:
-    """List the URIs that begin with a prefix, in order, while they are being read."""
-    return s3.list_s3_uris(prefix) if is_s3(prefix) else folders.list_file_uris(prefix)
+def list_uris(folder: str) -> Iterator[str]:
+    """List the URIs of the objects in a folder or below a prefix that ends with a slash, in order, as it comes."""
+    return s3.list_s3_uris(folder) if is_s3(folder) else folders.list_file_uris(folder)
 
 
 def delete(uri: str) -> None:

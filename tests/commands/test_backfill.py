@@ -58,7 +58,7 @@ def test_a_list_of_uris_is_a_source(dgasr, archive: Path, tmp_path: Path):
         (["--modified-from", "2026-01-02", "--modified-until", "2026-01-01"], "nothing is modified from"),
         (["--force", "--redo-before", "2026-01-02"], "not allowed with"),
         (["--uris", "/nowhere/list.txt"], "is no list of URIs"),
-        (["--gpu-hour-price", "-1", "--dry-run"], "not below it"),
+        (["--gpu-hour-price", "-1", "--dry-run"], "must not be negative"),
     ],
 )
 def test_a_wrong_selection_is_refused_before_any_work(

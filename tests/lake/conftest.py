@@ -138,7 +138,7 @@ def run_of(**changes: object) -> dict:
     """Make the row of the run that made the three recordings, but for what is changed."""
     columns: dict = {
         "run_id": "run1", "recipe_id": RECIPE, "recipe": "{}", "versions": "{}", "source": "/a", "device": "cpu",
-        "started_at": DAY, "recordings": {"ok": 1, "partial": 1, "rejected": 1}, "num_segments": 5, "num_words": 6,
+        "started_at": DAY, "num_recordings": 3, "num_partial": 1, "num_rejected": 1, "num_segments": 5, "num_words": 6,
         "audio_s": 12.0, "wall_s": 3.0, "peak_memory_bytes": 500_000_000,
     }  # fmt: skip
     return run_row(**columns | changes)

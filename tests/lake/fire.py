@@ -17,7 +17,7 @@ from dgasr.errors import IntegrityError, TransientError
 from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.rows import ShardRows
-from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, vacuum
+from dgasr.lake.upkeep import compact, vacuum
 from dgasr.lake.views import connect
 
 OWNERS = """
@@ -87,14 +87,14 @@ def merge(environment: dict[str, str], lake: str, kill_ms: int) -> None:
     """Merge files."""
     os.environ.update(environment)
     kill_when(lake, f"{kill_ms} ms" if kill_ms >= 0 else "")
-    _unless_overtaken(lambda: compact(lake, CompactionConfig()))
+    _unless_overtaken(lambda: compact(lake))
 
 
 def clean(environment: dict[str, str], lake: str, kill_ms: int) -> None:
     """Remove what nobody needs."""
     os.environ.update(environment)
     kill_when(lake, f"{kill_ms} ms" if kill_ms >= 0 else "")
-    _unless_overtaken(lambda: vacuum(lake, VacuumConfig()))
+    _unless_overtaken(lambda: vacuum(lake))
 
 
 def read(environment: dict[str, str], lake: str, stop: Path, answers: Path) -> None:

@@ -72,7 +72,7 @@ def written(tmp_path_factory, three_recordings, make_shard, make_run, day):
     uri = str(tmp_path_factory.mktemp("written") / "lake")
     commit_shard(uri, three_recordings)
     commit_shard(uri, make_shard(shard_id="s2", uri="/a/four.flac", modified_at=day + timedelta(days=1)))
-    append_rows(uri, "runs", [make_run(recordings={"ok": 4})])
+    append_rows(uri, "runs", [make_run(num_recordings=4)])
     return uri
 
 
@@ -156,24 +156,17 @@ def test_a_recording_under_two_dates_is_found(lake, make_shard, day, monkeypatch
     assert "stands 2 times, on 2 dates" in [found.what for found in check_lake(lake, is_deep=False).findings]
 
 
-def test_a_recording_under_another_date_is_found(lake, make_shard):
-    rows = shard_table(make_shard(shard_id="s9", uri="/a/nine.flac"))
-    later = pa.array([value + timedelta(days=9) for value in rows["date"].to_pylist()], pa.date32())
-    commit_transcripts(lake, "f00d", rows.set_column(rows.schema.get_field_index("date"), "date", later))
-    assert kinds(lake) == ["partition"]
-
-
-def test_a_recording_whose_id_is_not_that_of_its_object_is_found(lake, make_shard):
-    rows = make_shard(shard_id="s9", uri="/a/nine.flac")
+def test_other_dates_ids_and_events_than_rows_should_have_are_found(lake, make_shard, day):
+    rows = make_shard(shard_id="s8", uri="/a/eight.flac")
     rows.recordings[0]["etag"] = "v2"
     commit_shard(lake, rows)
     assert kinds(lake) == []
     assert the_fault(lake, is_deep=True).kind == "identity"
-
-
-def test_an_unknown_event_is_found(lake, day):
+    data = shard_table(make_shard(shard_id="s9", uri="/a/nine.flac"))
+    later = pa.array([value + timedelta(days=9) for value in data["date"].to_pylist()], pa.date32())
+    commit_transcripts(lake, "f00d", data.set_column(data.schema.get_field_index("date"), "date", later))
     append_rows(lake, "presence", presence_rows([("/a", None)], "vanished", noticed_at=day, run_id="r"))
-    assert kinds(lake) == ["event"]
+    assert kinds(lake) == ["event", "partition"]
 
 
 def test_many_faults_of_a_kind_are_counted(lake, make_shard, monkeypatch):
@@ -186,13 +179,9 @@ def test_many_faults_of_a_kind_are_counted(lake, make_shard, monkeypatch):
     assert any(item.what == "4 more like the 5 that are named" for item in found)
 
 
-def test_a_run_that_was_killed_is_noted(lake, make_shard):
+def test_a_run_that_was_killed_and_recordings_that_nobody_finds_are_noted(lake, make_shard):
     commit_shard(lake, make_shard(shard_id="s9", uri="/a/nine.flac", run_id="killed"))
-    assert kinds(lake) == []
-    assert kinds(lake, "note") == ["run_without_row"]
-
-
-def test_recordings_that_a_run_counted_and_nobody_finds_are_noted(lake):
+    assert (kinds(lake), kinds(lake, "note")) == ([], ["run_without_row"])
     forget_partition(lake, "recipe_id=f00d/date=2026-01-02")
     (found,) = check_lake(lake, is_deep=False).findings
     assert (found.kind, found.what) == ("rows_lost", "committed 4 recordings, and 1 are there")
@@ -240,16 +229,12 @@ def test_damaged_runs_are_found_and_can_be_forgotten(lake):
     assert kinds(lake) == []
 
 
-def test_what_killed_writers_left_is_noted(lake):
+def test_a_sound_lake_has_no_findings_but_what_killed_writers_left(lake):
     path = file_of(lake).with_name("part-00000-of-a-killed-writer.parquet")
     path.write_bytes(b"x")
-    assert check_lake(lake, is_deep=True).findings == ()  # somebody may be writing it
-    os.utime(path, (time.time() - 3 * 24 * 3600,) * 2)
-    assert kinds(lake, "note") == ["unused"]
-
-
-def test_a_sound_lake_has_no_findings_and_says_what_was_looked_at(lake):
     found = check_lake(lake, is_deep=True)
-    assert found.findings == ()
+    assert found.findings == ()  # somebody may be writing it
     assert (found.num_recordings, found.num_segments, found.num_files) == (4, 8, 5)
     assert found.line() == "the lake is sound: 5 files, 4 recordings, 8 segments checked (all columns read)"
+    os.utime(path, (time.time() - 3 * 24 * 3600,) * 2)
+    assert kinds(lake, "note") == ["unused"]

@@ -19,7 +19,7 @@ from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_shards
 from dgasr.lake.location import open_lake
 from dgasr.lake.table import open_table
-from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, vacuum
+from dgasr.lake.upkeep import compact, vacuum
 from dgasr.lake.views import part_uris
 from dgasr.records import Recording, Shard
 from tests.lake import fire
@@ -66,26 +66,14 @@ def redone(rows, take: int, **changes):
     return replace(rows, recordings=recordings, run_id=changes.get("run_id", rows.run_id))
 
 
-def test_a_committed_shard_is_visible_in_one_commit_of_two_files(tmp_path, make_shard):
-    rows = make_shard()
-    assert commit_shard(str(tmp_path), rows) == rows
-    assert owners(str(tmp_path)) == [("s1", "run1", "en", 3)]
-    assert open_table(open_lake(str(tmp_path)), "transcripts").version() == 1  # 0 made the table
-    assert len(keys_of(str(tmp_path))) == 2
-
-
-def test_committing_twice_changes_nothing(tmp_path, make_shard):
-    lake = str(tmp_path)
-    first, again = commit_shard(lake, make_shard()), commit_shard(lake, make_shard())
-    assert again == first  # an answer that was lost is given again
-    assert open_table(open_lake(lake), "transcripts").version() == 1
-
-
-def test_a_second_run_of_a_shard_is_told_that_it_came_late(tmp_path, make_shard):
-    commit_shard(str(tmp_path), make_shard())
-    late = commit_shard(str(tmp_path), make_shard(run_id="run2"))
+def test_a_shard_is_visible_in_one_commit_of_two_files_and_committed_once(tmp_path, make_shard):
+    lake, rows = str(tmp_path), make_shard()
+    assert [commit_shard(lake, rows) for _ in range(2)] == [rows, rows]  # an answer that was lost is given again
+    late = commit_shard(lake, make_shard(run_id="run2"))
     assert (late.recordings, late.segments) == ([], [])
-    assert owners(str(tmp_path)) == [("s1", "run1", "en", 3)]
+    assert owners(lake) == [("s1", "run1", "en", 3)]
+    assert open_table(open_lake(lake), "transcripts").version() == 1  # 0 made the table
+    assert len(keys_of(lake)) == 2
 
 
 def test_rows_arrive_in_order_whatever_order_they_were_decoded_in(tmp_path, make_shard):
@@ -96,17 +84,18 @@ def test_rows_arrive_in_order_whatever_order_they_were_decoded_in(tmp_path, make
         assert ask(str(tmp_path / lake), "select segment_index from segments") == [(0,), (1,), (2,)]
 
 
+def both(first, second):
+    """Two shards' rows as one shard's, the first one's."""
+    recordings, segments = [*first.recordings, *second.recordings], [*first.segments, *second.segments]
+    return replace(first, recordings=recordings, segments=segments)
+
+
 def test_of_a_shard_that_overlaps_another_only_the_rest_is_written(tmp_path, make_shard):
-    lake, both = str(tmp_path), make_shard(shard_id="s2", uri="/a/two.flac", run_id="run2")
-    first = make_shard()
-    commit_shard(lake, first)
-    overlap = make_shard(shard_id="s2", run_id="run2")
-    both = replace(
-        both, recordings=[*both.recordings, *overlap.recordings], segments=[*both.segments, *overlap.segments]
-    )
-    written = commit_shard(lake, both)
-    assert [row["uri"] for row in written.recordings] == ["/a/two.flac"]
-    assert len(written.segments) == 3
+    lake = str(tmp_path)
+    commit_shard(lake, make_shard())
+    whose = {"shard_id": "s2", "run_id": "run2"}
+    written = commit_shard(lake, both(make_shard(uri="/a/two.flac", **whose), make_shard(**whose)))
+    assert ([row["uri"] for row in written.recordings], len(written.segments)) == (["/a/two.flac"], 3)
     assert ask(lake, "select uri, run_id from recordings order by uri") == [
         ("/a/one.flac", "run1"),
         ("/a/two.flac", "run2"),
@@ -127,11 +116,7 @@ def test_a_shard_is_committed_once_all_of_its_recordings_are_held_at_its_take(tm
 
 
 def test_each_recording_lies_under_its_own_date(tmp_path, make_shard, day):
-    first, second = make_shard(), make_shard(uri="/a/two.flac", modified_at=day + timedelta(days=1))
-    rows = replace(
-        first, recordings=[*first.recordings, *second.recordings], segments=[*first.segments, *second.segments]
-    )
-    commit_shard(str(tmp_path), rows)
+    commit_shard(str(tmp_path), both(make_shard(), make_shard(uri="/a/two.flac", modified_at=day + timedelta(days=1))))
     assert ask(str(tmp_path), 'select distinct uri, "date"::varchar from recordings order by all') == [
         ("/a/one.flac", "2026-01-02"),
         ("/a/two.flac", "2026-01-03"),
@@ -142,7 +127,7 @@ def test_a_forced_redo_leaves_no_row_of_what_it_replaces(tmp_path, make_shard):
     lake = str(tmp_path)
     commit_shard(lake, make_shard())
     commit_shard(lake, make_shard(uri="/a/two.flac", shard_id="s2"))
-    compact(lake, CompactionConfig())
+    compact(lake)
     again = make_shard(shard_id="s3", run_id="run2", pieces=[("speech", 0, 10, "redone", 1.0, ())])
     assert commit_shard(lake, redone(again, 1)).recordings
     assert ask(lake, "select uri, run_id, take from recordings order by uri") == [
@@ -160,16 +145,10 @@ def test_a_redo_of_what_is_listed_with_another_date_moves_it(tmp_path, make_shar
     lake = str(tmp_path)
     commit_shard(lake, make_shard())
     moved = make_shard(shard_id="s2", run_id="run2", modified_at=day + timedelta(days=3))
+    assert not commit_shard(lake, moved).recordings  # it is held
     commit_shard(lake, redone(moved, 1))
     assert ask(lake, 'select run_id, "date"::varchar from recordings') == [("run2", "2026-01-05")]
     assert ask(lake, 'select count(*), min("date")::varchar from segments') == [(3, "2026-01-05")]
-
-
-def test_a_recording_that_is_held_is_not_written_again_under_another_date(tmp_path, make_shard, day):
-    lake = str(tmp_path)
-    commit_shard(lake, make_shard())
-    assert not commit_shard(lake, make_shard(shard_id="s2", modified_at=day + timedelta(days=3))).recordings
-    assert ask(lake, "select count(*) from recordings") == [(1,)]
 
 
 @pytest.mark.parametrize("second_take", [0, 1])
@@ -200,47 +179,38 @@ def test_a_commit_whose_answer_got_lost_is_found_and_not_made_again(tmp_path, ma
     assert ask(lake, "select count(*) from recordings") == [(1,)]
 
 
-def test_a_store_that_fails_in_every_commit_may_work_next_time(tmp_path, make_shard, monkeypatch):
-    def failing(*_, **__):
-        raise OSError("Generic S3 error: error sending request")
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError("Generic S3 error: error sending request"), "did not answer"),
+        (CommitFailedError("somebody else was faster"), "others commit all the time"),
+    ],
+)
+def test_a_store_that_fails_or_others_that_are_faster_every_time_may_not_be_next_time(
+    tmp_path, make_shard, monkeypatch, error, message
+):
+    def fail(*_, **__):
+        raise error
 
-    monkeypatch.setattr(commit, "_write", failing)
-    with pytest.raises(TransientError, match="did not answer"):
+    monkeypatch.setattr(commit, "_write", fail)
+    monkeypatch.setattr(commit, "LONGEST_PAUSE_S", 0.0)
+    with pytest.raises(TransientError, match=message):
         commit_shard(str(tmp_path / "lake"), make_shard())
 
 
-def test_a_writer_that_always_comes_second_gives_up_for_now(tmp_path, make_shard, monkeypatch):
-    def conflict(*_, **__):
-        raise CommitFailedError("somebody else was faster")
-
-    monkeypatch.setattr(commit, "_write", conflict)
-    monkeypatch.setattr(commit, "LONGEST_PAUSE_S", 0.0)
-    with pytest.raises(TransientError, match="others commit all the time"):
-        commit_shard(str(tmp_path), make_shard())
-
-
-def test_a_value_that_does_not_fit_its_column_writes_nothing(tmp_path, make_shard):
-    rows = make_shard()
+def test_what_cannot_be_committed_is_refused_by_who_can_cure_it(tmp_path, s3_endpoint, make_shard):
+    lake, rows = str(tmp_path), make_shard()
     rows.segments[0]["num_steps"] = "four"
     with pytest.raises(IntegrityError, match="does not fit its column"):
-        commit_shard(str(tmp_path), rows)
+        commit_shard(lake, rows)
+    with pytest.raises(ConfigError, match=r"shard_id '\.\./x' cannot stand in a key"):
+        commit_shard(lake, make_shard(shard_id="../x"))
     assert not list(tmp_path.iterdir())
-
-
-def test_a_lake_that_cannot_be_written_is_for_a_person_to_cure(tmp_path, make_shard):
     (tmp_path / "transcripts").write_text("a file where a folder must be")
     with pytest.raises(ConfigError, match="the lake cannot be written"):
-        commit_shard(str(tmp_path), make_shard())
-
-
-def test_a_bucket_that_does_not_exist_is_for_a_person_to_cure(s3_endpoint, make_shard):
+        commit_shard(lake, make_shard())
     with pytest.raises(ConfigError, match="NoSuchBucket"):
         commit_shard("s3://no-such-bucket/lake", make_shard())
-
-
-def test_an_id_that_cannot_stand_in_a_key_is_refused(tmp_path, make_shard):
-    with pytest.raises(ConfigError, match=r"shard_id '\.\./x' cannot stand in a key"):
-        commit_shard(str(tmp_path), make_shard(shard_id="../x"))
 
 
 @pytest.mark.parametrize("name", ["a b", "ü'x", "x=y"])
@@ -297,8 +267,8 @@ def test_a_lake_is_committed_to_compacted_cleaned_checked_and_read_alike_in_any_
     for number in range(3):
         commit_shard(lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac"))
     before = rows_of(lake)
-    assert compact(lake, CompactionConfig()).num_written == 2
-    assert len(vacuum(lake, VacuumConfig(grace_s=0.0)).unused) == 6
+    assert compact(lake).num_written == 2
+    assert len(vacuum(lake, grace_s=0.0).unused) == 6
     assert rows_of(lake) == before
     assert len(keys_of(lake)) == 2
     assert check_lake(lake, is_deep=True).findings[1:] == ()  # a note: nobody wrote a row of the run

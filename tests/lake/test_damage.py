@@ -14,12 +14,14 @@ from dgasr.lake.views import connect
 from tests.lake.reading import ask, file_of
 
 
-def test_a_missing_lake_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no lake lies here"):
-        connect(str(tmp_path / "nowhere"))
-
-
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_what_is_no_lake_is_refused(tmp_path, s3_lake):
+    for lake, message in (
+        (f"{tmp_path}/nowhere", "no lake lies here"),
+        (s3_lake, "no lake lies here"),
+        ("s3://no-such-bucket/lake", "does not exist"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            connect(lake)
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(ConfigError, match=r"is no lake; it holds photo\.jpg"):
         connect(str(tmp_path))
@@ -36,43 +38,24 @@ def lake_copy(small_lake, tmp_path):
     return tmp_path / "lake"
 
 
-def test_a_truncated_file_is_named(lake_copy):
+def answer(lake, query):
+    run_sql(query, str(lake), "csv", io.StringIO())
+
+
+def test_a_truncated_and_a_missing_file_are_named(lake_copy):
     os.truncate(file_of(lake_copy), 100)
     with pytest.raises(IntegrityError, match=re.escape(str(file_of(lake_copy)))):
         answer(lake_copy, "select sum(len(words)) from segments")
-
-
-def test_a_missing_file_is_named(lake_copy):
     path = file_of(lake_copy, "recording")
     path.unlink()
     with pytest.raises(IntegrityError, match=f"a file is missing .*{re.escape(path.name)}"):
         answer(lake_copy, "select uri from recordings")
 
 
-@pytest.mark.parametrize("damage", ["", '{"add": ', '{"add": {"path": 3}}'])
-def test_a_damaged_log_is_refused(lake_copy, damage):
-    (lake_copy / "transcripts" / "_delta_log" / "00000000000000000001.json").write_text(damage)
-    if damage:
-        with pytest.raises(IntegrityError, match="transcripts: its log cannot be read"):
-            connect(str(lake_copy))
-
-
-def test_a_gap_in_the_log_is_refused(lake_copy, make_shard):
+@pytest.mark.parametrize("damage", ['{"add": ', '{"add": {"path": 3}}', None], ids=["cut off", "no path", "a gap"])
+def test_a_damaged_log_is_refused(lake_copy, make_shard, damage):
     commit_shard(str(lake_copy), make_shard(shard_id="s2", uri="/a/four.flac"))
-    (lake_copy / "transcripts" / "_delta_log" / "00000000000000000001.json").unlink()
+    entry = lake_copy / "transcripts" / "_delta_log" / "00000000000000000001.json"
+    entry.unlink() if damage is None else entry.write_text(damage)
     with pytest.raises(IntegrityError, match="transcripts: its log cannot be read"):
         connect(str(lake_copy))
-
-
-def answer(lake, query):
-    run_sql(query, str(lake), "csv", io.StringIO())
-
-
-def test_an_empty_prefix_on_s3_is_no_lake(s3_lake):
-    with pytest.raises(ConfigError, match="no lake lies here"):
-        connect(s3_lake)
-
-
-def test_a_missing_bucket_is_named(s3_lake):
-    with pytest.raises(ConfigError, match="does not exist"):
-        connect("s3://no-such-bucket/lake")

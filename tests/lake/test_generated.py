@@ -14,7 +14,7 @@ from benchmarks.archive import (
     ArchiveConfig,
     write_archive,
 )
-from dgasr.lake.upkeep import CompactionConfig, compact
+from dgasr.lake.upkeep import compact
 from dgasr.lake.views import connect
 from dgasr.records import seconds
 
@@ -27,7 +27,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
     lake = str(tmp_path_factory.mktemp("generated") / "lake")
     archive = write_archive(lake, CONFIG)
     if request.param == "compacted":
-        compact(lake, CompactionConfig())
+        compact(lake)
     with connect(lake) as connection:
         yield lambda query: connection.execute(query).fetchall(), archive
 

@@ -7,7 +7,7 @@ import pytest
 
 from dgasr.errors import IntegrityError
 from dgasr.lake.commit import append_rows, commit_shard
-from dgasr.lake.ledger import absent_uris, committed_recordings, held_rows
+from dgasr.lake.ledger import absent_uris, committed_recordings, recording_rows
 from dgasr.lake.rows import presence_rows
 from tests.lake.reading import file_of
 
@@ -25,22 +25,15 @@ def test_a_file_of_the_right_length_that_is_no_parquet_is_named(tmp_path, make_s
         committed_recordings(str(tmp_path), "f00d")
 
 
-def test_what_is_said_of_held_recordings_comes_in_the_columns_asked_for(small_lake):
-    rows = held_rows(small_lake, "f00d", ["recording_id", "uri", "status", "take"])
-    assert sorted(map(tuple, (list(row.values())[1:] for row in rows.to_pylist()))) == [
-        ("/a/one.flac", "ok", 0),
-        ("/a/three.txt", "rejected", 0),
-        ("/a/two.mp3", "partial", 0),
+def test_recordings_come_with_the_columns_asked_for_those_of_the_path_too(small_lake, tmp_path, day):
+    columns = ("uri", "status", "take", "date")
+    assert sorted(recording_rows(small_lake, columns, recipe_id="f00d")) == [
+        ("/a/one.flac", "ok", 0, day.date()),
+        ("/a/three.txt", "rejected", 0, day.date()),
+        ("/a/two.mp3", "partial", 0, day.date()),
     ]
-
-
-def test_nothing_is_said_of_a_lake_that_is_not_there_yet(tmp_path):
-    assert held_rows(str(tmp_path), "f00d", ["recording_id", "take"]).to_pylist() == []
-
-
-def test_a_column_of_the_path_comes_too(tmp_path, make_shard, day):
-    commit_shard(str(tmp_path), make_shard())
-    assert held_rows(str(tmp_path), "f00d", ["recording_id", "date"])["date"].to_pylist() == [day.date()]
+    assert list(recording_rows(small_lake, columns, recipe_id="beef")) == []
+    assert list(recording_rows(str(tmp_path), columns)) == []  # a lake that is not there yet
 
 
 def test_what_came_back_is_not_absent_until_it_is_gone_again(empty_lake, day):

@@ -13,7 +13,7 @@ import pytest
 from dgasr.lake.check import check_lake
 from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_recordings
-from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, vacuum
+from dgasr.lake.upkeep import compact, vacuum
 from dgasr.lake.views import connect
 from tests.lake import fire
 
@@ -55,8 +55,8 @@ def test_nothing_is_lost_and_nothing_doubled_in_the_fire(place, template, tmp_pa
     assert answers["num_asked"] > 0
     assert num_killed >= num_rounds
     fire.write(environment, lake, template, seed=99, kill_ms=-1, take=num_rounds)
-    compact(lake, CompactionConfig())
-    vacuum(lake, VacuumConfig(grace_s=0.0))
+    compact(lake)
+    vacuum(lake, grace_s=0.0)
     check_end(lake)
 
 

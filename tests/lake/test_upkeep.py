@@ -13,11 +13,11 @@ from dgasr.lake.check import check_lake
 from dgasr.lake.commit import append_rows, commit_shard
 from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.table import open_table
-from dgasr.lake.upkeep import CompactionConfig, VacuumConfig, compact, forget_partition, vacuum
+from dgasr.lake.upkeep import compact, forget_partition, vacuum
 from dgasr.lake.views import connect
 from tests.lake.reading import ask, file_of, keys_of, rows_of
 
-AT_ONCE = VacuumConfig(grace_s=0.0)
+AT_ONCE = 0.0
 PARTITION = "recipe_id=f00d/date=2026-01-02"
 
 
@@ -52,47 +52,33 @@ def lake(written, tmp_path):
     return str(shutil.copytree(written, tmp_path / "lake"))
 
 
-def test_the_files_of_a_partition_become_one_of_each_kind_and_the_rows_stay(lake):
-    before = rows_of(lake)
-    done = compact(lake, CompactionConfig())
+def test_the_files_of_a_partition_become_one_of_each_kind_and_the_rows_stay(lake, make_shard):
+    before, held = rows_of(lake), committed_recordings(lake, "f00d")
+    done = compact(lake)
     assert (done.num_merged, done.num_written) == (3 + 3 + 2, 3)
     assert (len(keys_of(lake)), len(keys_of(lake, "runs"))) == (4, 1)
-    assert rows_of(lake) == before
-
-
-def test_each_recordings_segments_follow_each_other_in_a_merged_file(lake):
-    compact(lake, CompactionConfig())
+    # Each recording's segments follow each other.
     rows = ask(lake, "select recording_id, segment_index from segments")
     assert [index for _, index in rows] == [0, 1, 2] * 4
     assert all(len({recording_id for recording_id, _ in rows[n : n + 3]}) == 1 for n in range(0, 12, 3))
-
-
-def test_nothing_is_done_twice_and_what_came_since_is_merged_next_time(lake, make_shard):
-    compact(lake, CompactionConfig())
-    assert compact(lake, CompactionConfig()).line() == "no files worth merging"
+    assert compact(lake).line() == "no files worth merging"
+    # A shard that was merged is held, and what comes since is merged next time.
+    assert not commit_shard(lake, make_shard(shard_id="s0", uri="/a/0.flac", run_id="run2")).recordings
+    assert (rows_of(lake), committed_recordings(lake, "f00d")) == (before, held)
     commit_shard(lake, make_shard(shard_id="s9", uri="/a/9.flac"))
     before = rows_of(lake)
-    assert compact(lake, CompactionConfig()).num_merged == 4
+    assert compact(lake).num_merged == 4
     assert rows_of(lake) == before
-
-
-def test_a_shard_that_was_merged_is_still_held(lake, make_shard):
-    held = committed_recordings(lake, "f00d")
-    compact(lake, CompactionConfig())
-    before = rows_of(lake)
-    assert not commit_shard(lake, make_shard(shard_id="s0", uri="/a/0.flac", run_id="run2")).recordings
-    assert rows_of(lake) == before
-    assert committed_recordings(lake, "f00d") == held
 
 
 def test_a_reader_of_before_goes_on_after_a_compaction(lake):
     with connect(lake) as connection:
-        compact(lake, CompactionConfig())
+        compact(lake)
         assert connection.execute("select sum(len(words)) from segments").fetchall() == [(20,)]
 
 
 CHANGES = {
-    "compact": lambda lake, _: compact(lake, CompactionConfig()),
+    "compact": lambda lake, _: compact(lake),
     "append": lambda lake, make: commit_shard(lake, make(shard_id="s9", uri="/a/9.flac")),
     "replace": lambda lake, make: commit_shard(lake, redo_of(make)),
     "forget": lambda lake, _: forget_partition(lake, PARTITION),
@@ -135,8 +121,8 @@ def test_what_was_overtaken_begins_again_and_no_row_is_lost_or_doubled(lake, mak
 
 def test_merged_files_go_after_the_grace_period_and_their_rows_stay(lake):
     before = rows_of(lake)
-    compact(lake, CompactionConfig())
-    assert vacuum(lake, VacuumConfig()).unused == ()
+    compact(lake)
+    assert vacuum(lake).unused == ()
     files = files_of(lake)
     assert len(vacuum(lake, AT_ONCE, is_dry_run=True).unused) == 8
     assert files_of(lake) == files
@@ -145,24 +131,23 @@ def test_merged_files_go_after_the_grace_period_and_their_rows_stay(lake):
     assert rows_of(lake) == before
 
 
-def test_what_killed_writers_left_goes_after_the_grace_period(lake):
+def test_what_killed_writers_and_runs_left_goes_after_the_grace_period_and_what_somebody_works_on_stays(lake):
     left = put(lake, f"transcripts/{PARTITION}/row_kind=segment/part-00000-killed.parquet")
     new = put(lake, f"transcripts/{PARTITION}/row_kind=segment/part-00000-writing.parquet", days=0)
-    assert vacuum(lake, VacuumConfig()).unused == (left,)
-    assert new in files_of(lake)
-
-
-def test_what_was_staged_long_ago_goes_and_what_somebody_works_on_stays(lake):
     old = [put(lake, f"staging/f00d/s7/{name}") for name in ("00000.arrow", "outcomes.json")]
     put(lake, "staging/f00d/s8/00000.arrow")
-    new = put(lake, "staging/f00d/s8/00001.arrow", days=0)
-    assert vacuum(lake, VacuumConfig()).staged == tuple(reversed(old))  # a part loses its mark of wholeness first
-    assert {key for key in files_of(lake) if "staging" in key} == {"staging/f00d/s8/00000.arrow", new}
+    staged = put(lake, "staging/f00d/s8/00001.arrow", days=0)
+    done = vacuum(lake)
+    assert (done.unused, done.staged) == ((left,), tuple(reversed(old)))  # a part loses its mark of wholeness first
+    assert new in files_of(lake)
+    assert {key for key in files_of(lake) if "staging" in key} == {"staging/f00d/s8/00000.arrow", staged}
+    with pytest.raises(ConfigError, match="0 s or more"):
+        vacuum(lake, -1.0)
 
 
 @pytest.mark.parametrize("row_kind", ["recording", "segment"])
 def test_a_damaged_partition_is_taken_out_and_filled_anew(lake, make_shard, row_kind):
-    compact(lake, CompactionConfig())
+    compact(lake)
     vacuum(lake, AT_ONCE)
     file_of(lake, row_kind, date="2026-01-02").unlink()
     assert forget_partition(lake, PARTITION) == 2
@@ -177,10 +162,3 @@ def test_what_is_no_partition_is_refused(lake):
     for partition in ("f00d", f"transcripts/{PARTITION}", "recipe_id=f00d/date=january", "recipe_id=f' or 1=1"):
         with pytest.raises(ConfigError, match="is no partition"):
             forget_partition(lake, partition)
-
-
-def test_sizes_and_durations_that_make_no_sense_are_refused():
-    with pytest.raises(ConfigError, match="must be positive"):
-        CompactionConfig(target_bytes=0)
-    with pytest.raises(ConfigError, match="0 s or more"):
-        VacuumConfig(grace_s=-1.0)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dgasr.errors import TransientError
-from pipelines.child_runs import ChildRequest, ChildState, ChildStatus
+from dgasr.stages.plan import ChildRun
+from pipelines.child_runs import ChildState, ChildStatus
 from pipelines.request import PoolsConfig
 from pipelines.scheduler import Planned, RunStatus, Scheduler
 
@@ -54,11 +55,11 @@ QUEUED = ChildStatus(state=ChildState.QUEUED)
 STARTING = ChildStatus(state=ChildState.STARTING)
 RUNNING = ChildStatus(state=ChildState.RUNNING)
 
-Behaviour = Callable[[ChildRequest, float], ChildStatus]
+Behaviour = Callable[[ChildRun, float], ChildStatus]
 """What is seen of a child run so many seconds after it was submitted."""
 
 
-def completes(request: ChildRequest, age_s: float) -> ChildStatus:
+def completes(request: ChildRun, age_s: float) -> ChildStatus:
     """A child that runs for 20 s."""
     return DONE if age_s >= 20 else replace(RUNNING, sequence=int(age_s), num_done=int(age_s))
 
@@ -72,12 +73,12 @@ class FakeRuns:
     """Whether a person has cancelled the run."""
     obeys: bool = True
     """Whether children end when they are asked to."""
-    submitted: list[ChildRequest] = field(default_factory=list)
+    submitted: list[ChildRun] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     crashed: list[str] = field(default_factory=list)
     most_at_once: dict[str, int] = field(default_factory=dict)
     silent: Callable[[float], bool] = lambda now: False
-    children: dict[str, tuple[ChildRequest, float]] = field(default_factory=dict)
+    children: dict[str, tuple[ChildRun, float]] = field(default_factory=dict)
     looks: int = 0
     ended_at: float = 0.0
 
@@ -86,7 +87,7 @@ class FakeRuns:
         """The loop's time, s."""
         return asyncio.get_running_loop().time()
 
-    async def submit(self, request: ChildRequest) -> str:
+    async def submit(self, request: ChildRun) -> str:
         self._answer()
         self.submitted.append(request)
         child_id = f"{request.stage}-{request.number}-{request.attempt}"
@@ -94,7 +95,7 @@ class FakeRuns:
         self.children[child_id] = (request, self.now)
         return child_id
 
-    async def look(self, requests: Mapping[str, ChildRequest]) -> Mapping[str, ChildStatus]:
+    async def look(self, requests: Mapping[str, ChildRun]) -> Mapping[str, ChildStatus]:
         self._answer()
         self.looks += 1
         for stage in ("prepare", "decode"):
@@ -141,14 +142,14 @@ def schedule(
     return run_instantly(work())
 
 
-def names(requests: list[ChildRequest]) -> list[str]:
+def names(requests: list[ChildRun]) -> list[str]:
     return [f"{request.stage}-{request.number}-{request.attempt}" for request in requests]
 
 
 def unless(stage: str, attempts: int, seen: ChildStatus | Behaviour) -> Behaviour:
     """Children complete, but for the first attempts of a stage."""
 
-    def behaviour(request: ChildRequest, age_s: float) -> ChildStatus:
+    def behaviour(request: ChildRun, age_s: float) -> ChildStatus:
         if request.stage == stage and request.attempt <= attempts:
             return seen(request, age_s) if callable(seen) else seen
         return completes(request, age_s)

@@ -23,40 +23,22 @@ from pipelines.deploy import AUTOMATIONS, DEPLOYMENTS, job_template
 TEMPLATE = Path(start.__file__).parent / "kubernetes" / "gpu.json"
 
 
-@pytest.fixture(scope="module")
-def template() -> dict[str, Any]:
-    return yaml.safe_load(TEMPLATE.read_text())
-
-
-@pytest.fixture(scope="module")
-def job(template: dict[str, Any]) -> dict[str, Any]:
-    """The job as a worker makes it where nobody overrides anything."""
-    properties = template["variables"]["properties"]
-    values = {name: variable["default"] for name, variable in properties.items() if "default" in variable}
-    return apply_values(template["job_configuration"], values)["job_manifest"]
-
-
-def test_the_kubernetes_template_is_one_that_a_server_takes(template: dict[str, Any]):
+def test_a_kubernetes_job_is_one_that_a_server_takes_with_one_gpu_a_secret_and_a_workers_environment():
+    template = yaml.safe_load(TEMPLATE.read_text())
     pool = WorkPoolCreate(name="gpu", type="kubernetes", base_job_template=template)
     assert pool.base_job_template["job_configuration"]["job_manifest"]["kind"] == "Job"
-
-
-def test_a_kubernetes_job_has_one_gpu_and_is_never_restarted_behind_prefects_back(job: dict[str, Any]):
+    # The job as a worker makes it where nobody overrides anything.
+    properties = template["variables"]["properties"]
+    values = {name: variable["default"] for name, variable in properties.items() if "default" in variable}
+    job = apply_values(template["job_configuration"], values)["job_manifest"]
     pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
     for side in ("limits", "requests"):
-        assert pod["containers"][0]["resources"][side]["nvidia.com/gpu"] == 1
-    assert (pod["restartPolicy"], job["spec"]["backoffLimit"]) == ("Never", 0)
+        assert container["resources"][side]["nvidia.com/gpu"] == 1
     assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
-
-
-def test_a_kubernetes_job_takes_its_credentials_from_a_secret_and_nothing_else(job: dict[str, Any]):
-    container = job["spec"]["template"]["spec"]["containers"][0]
+    assert (pod["restartPolicy"], job["spec"]["backoffLimit"]) == ("Never", 0)  # never behind Prefect's back
     assert container["envFrom"][0]["secretRef"]["name"] == "dgasr-store"
     assert not {name for name in container["env"] if "SECRET" in name or "KEY" in name}
-
-
-def test_a_kubernetes_job_runs_in_the_environment_of_a_worker(job: dict[str, Any]):
-    (container,) = job["spec"]["template"]["spec"]["containers"]
     assert WORKER.items() <= container["env"].items()
     assert container["env"]["OMP_NUM_THREADS"] == container["resources"]["requests"]["cpu"]
 
@@ -83,26 +65,16 @@ def test_a_variable_that_someone_set_is_kept():
     assert complete({"DO_NOT_TRACK": "0", "HOME": "/"}, {"DO_NOT_TRACK": "1"}) == {"DO_NOT_TRACK": "0", "HOME": "/"}
 
 
-def test_automations_are_ones_that_prefect_takes_and_the_alert_is_off():
-    crashed, pending, alert = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
+def test_automations_are_ones_that_prefect_takes_and_wait_for_three_heartbeats_of_runs_that_have_not_ended():
+    rows = yaml.safe_load(AUTOMATIONS.read_text())
+    crashed, pending, alert = map(AutomationCore.model_validate, rows)
     assert (crashed.enabled, pending.enabled, alert.enabled) == (True, True, False)
-
-
-def test_a_run_crashes_for_want_of_heartbeats_only_after_three_of_them():
-    crashed, *_ = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
     assert crashed.trigger.within.total_seconds() == 3 * int(WORKER["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
-
-
-def test_every_way_to_end_settles_the_wait_for_heartbeats():
-    crashed, *_ = (AutomationCore.model_validate(row) for row in yaml.safe_load(AUTOMATIONS.read_text()))
     ends = ("Completed", "Failed", "Crashed", "Cancelled", "Refused", "Contradicted")
     assert {f"prefect.flow-run.{end}" for end in ends} <= crashed.trigger.expect
-
-
-def test_automations_speak_of_tags_that_deployments_have():
     tags = {tag for deployment in yaml.safe_load(DEPLOYMENTS.read_text())["deployments"] for tag in deployment["tags"]}
-    for row in yaml.safe_load(AUTOMATIONS.read_text()):
-        assert row["trigger"]["match_related"]["prefect.resource.id"].removeprefix("prefect.tag.") in tags
+    asked = {row["trigger"]["match_related"]["prefect.resource.id"].removeprefix("prefect.tag.") for row in rows}
+    assert asked <= tags
 
 
 @pytest.mark.parametrize(

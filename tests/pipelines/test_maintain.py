@@ -9,7 +9,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 
 from dgasr.lake.ledger import committed_recordings
-from dgasr.lake.upkeep import CompactionConfig, VacuumConfig
 from pipelines.maintain import maintain
 from tests.lake.conftest import write_two_days
 
@@ -28,7 +27,7 @@ def lake(tmp_path):
 
 async def run(lake: Path) -> tuple[object, str, dict[str, str]]:
     """Run the flow: its state, what a person sees of it, and its artifacts."""
-    state = await maintain(lake=str(lake), compaction=CompactionConfig(), vacuum=VacuumConfig(), return_state=True)
+    state = await maintain(lake=str(lake), return_state=True)
     async with get_client() as client:
         (flow_run, *_) = await client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC)
         artifacts = {artifact.key: artifact.data for artifact in await client.read_latest_artifacts()}

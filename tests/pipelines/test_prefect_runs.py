@@ -32,17 +32,15 @@ from dgasr.recipe import Recipe
 from dgasr.records import Shard
 from dgasr.stages.engine import EngineConfig
 from dgasr.stages.heartbeat import HeartbeatWriter
-from dgasr.stages.plan import ShardConfig
+from dgasr.stages.plan import ChildRun, ShardConfig
 from dgasr.stages.selection import Selection
 from pipelines import prefect_runs
-from pipelines.child_runs import ChildRequest, ChildState, ChildStatus
+from pipelines.child_runs import ChildState, ChildStatus
 from pipelines.children import decode, prepare
 from pipelines.prefect_runs import PrefectRuns
 from pipelines.request import PoolsConfig, RunRequest
 
-CHILD = ChildRequest(
-    stage="decode", number=3, attempt=2, assignment_uri="a/00003.json", suspects=("x",), rejected=("y",)
-)
+CHILD = ChildRun(stage="decode", number=3, attempt=2, assignment_uri="a/00003.json", suspects=("x",), rejected=("y",))
 
 
 class FakeClient:
@@ -130,21 +128,16 @@ def test_what_the_server_says_of_a_child_run_is_understood(
     assert look(runs).state == expected
 
 
-def test_a_running_child_is_seen_with_its_last_heartbeat(runs: PrefectRuns, request_: RunRequest):
+def test_a_child_is_seen_with_its_last_heartbeat_and_a_crashed_one_with_the_shards_it_left_behind(
+    client: FakeClient, runs: PrefectRuns, request_: RunRequest
+):
     assert look(runs).sequence == -1
-    with HeartbeatWriter(request_.folder.heartbeat_uri("decode", 3, 2)) as heartbeat:
+    with HeartbeatWriter(request_.folder.heartbeat_uri(CHILD)) as heartbeat:
         heartbeat.advance(7)
         heartbeat.begin_reading(Shard(shard_id="shard", recordings=()))
         seen = look(runs)
     assert (seen.num_done, seen.shard_ids) == (7, ("shard",))
     assert look(runs).sequence > seen.sequence
-
-
-def test_a_crashed_child_is_seen_with_the_shards_it_left_behind(
-    client: FakeClient, runs: PrefectRuns, request_: RunRequest
-):
-    with HeartbeatWriter(request_.folder.heartbeat_uri("decode", 3, 2)) as heartbeat:
-        heartbeat.begin_reading(Shard(shard_id="shard", recordings=()))
     client.state = Crashed()
     assert look(runs).shard_ids == ("shard",)
 
@@ -156,7 +149,7 @@ def test_many_child_runs_are_asked_for_some_at_a_time(runs: PrefectRuns, monkeyp
 
 
 def submit(
-    runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any], child: ChildRequest = CHILD
+    runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any], child: ChildRun = CHILD
 ) -> dict[str, Any]:
     asked: dict[str, Any] = {}
 
@@ -169,24 +162,16 @@ def submit(
     return asked
 
 
-def test_a_child_run_is_keyed_by_its_attempt_and_waits_in_its_parents_queue(
-    runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch
-):
-    asked = submit(runs, monkeypatch, lambda: SimpleNamespace(id=uuid4()))
-    assert asked["name"] == "decode/gpu"
-    assert asked["idempotency_key"] == "run/decode/3/2"
-    assert asked["work_queue_name"] == "backfill"
-    assert asked["timeout"] == 0
-    assert (asked["parameters"]["suspects"], asked["parameters"]["rejected"]) == (["x"], ["y"])
-
-
-@pytest.mark.parametrize("stage", ["prepare", "decode"])
-def test_a_child_run_gets_the_parameters_that_its_flow_takes(
-    stage: str, runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("stage", "flow"), [("prepare", prepare), ("decode", decode)])
+def test_a_child_run_is_keyed_by_its_attempt_waits_in_its_parents_queue_and_has_the_parameters_of_its_flow(
+    stage, flow, runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch
 ):
     child = replace(CHILD, stage=stage)
     asked = submit(runs, monkeypatch, lambda: SimpleNamespace(id=uuid4()), child)
-    {"prepare": prepare, "decode": decode}[stage].validate_parameters(asked["parameters"])
+    assert asked["name"] == {"prepare": "prepare/cpu", "decode": "decode/gpu"}[stage]
+    assert asked["idempotency_key"] == f"run/{stage}-00003-2"
+    assert (asked["work_queue_name"], asked["timeout"]) == ("backfill", 0)
+    assert flow.validate_parameters(asked["parameters"])["child"] == child
 
 
 def status_error(code: int) -> PrefectHTTPStatusError:
@@ -195,26 +180,20 @@ def status_error(code: int) -> PrefectHTTPStatusError:
 
 
 @pytest.mark.parametrize(
-    "error", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), *map(status_error, (500, 503, 429))]
+    ("answer", "error", "message"),
+    [
+        *((e, TransientError, "http://server/api") for e in (httpx.ConnectError("refused"), httpx.ReadTimeout("slow"))),
+        *((status_error(code), TransientError, "http://server/api") for code in (500, 503, 429)),
+        *((status_error(code), ConfigError, "make deploy") for code in (409, 422)),
+    ],
 )
-def test_a_server_that_does_not_answer_may_answer_later(
-    error: Exception, runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_does_not_answer_is_told_from_one_with_deployments_of_another_version(
+    answer: Exception, error: type[Exception], message: str, runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch
 ):
     def fail() -> None:
-        raise error
+        raise answer
 
-    with pytest.raises(TransientError, match="http://server/api"):
-        submit(runs, monkeypatch, fail)
-
-
-@pytest.mark.parametrize("code", [409, 422])
-def test_a_server_with_deployments_of_another_version_is_told_apart(
-    code: int, runs: PrefectRuns, monkeypatch: pytest.MonkeyPatch
-):
-    def fail() -> None:
-        raise status_error(code)
-
-    with pytest.raises(ConfigError, match="make deploy"):
+    with pytest.raises(error, match=message):
         submit(runs, monkeypatch, fail)
 
 
@@ -234,10 +213,6 @@ def test_a_run_that_was_cancelled_is_told_from_one_that_is_only_stopped(
     assert asyncio.run(runs.is_cancelled()) is expected
 
 
-def test_deployments_that_are_there_are_fine(runs: PrefectRuns):
-    assert asyncio.run(runs.check()) == []
-
-
 @pytest.mark.parametrize("missing", ["prepare/cpu", "decode/gpu", "cpu:backfill", "gpu:backfill"])
 def test_a_missing_deployment_or_queue_is_refused_at_the_start(missing: str, client: FakeClient, runs: PrefectRuns):
     client.missing = missing
@@ -246,5 +221,6 @@ def test_a_missing_deployment_or_queue_is_refused_at_the_start(missing: str, cli
 
 
 def test_a_pool_without_a_worker_is_only_worth_a_warning(client: FakeClient, runs: PrefectRuns):
+    assert asyncio.run(runs.check()) == []
     client.workers = [SimpleNamespace(status="OFFLINE")]
     assert any("make worker-gpu" in warning for warning in asyncio.run(runs.check()))

@@ -1,19 +1,22 @@
-"""The scheduler over invented child runs: in which order, how many at once, what follows when one ends or dies."""
+"""The scheduler over invented child runs: their order and number, what follows when one ends, dies or is late."""
 
 import asyncio
 from dataclasses import replace
 
 import pytest
 
-from dgasr.errors import ConfigError, IntegrityError
-from pipelines.child_runs import ChildRequest, ChildState, ChildStatus
+from dgasr.errors import ConfigError, IntegrityError, TransientError
+from dgasr.stages.plan import ChildRun
+from pipelines.child_runs import ChildState, ChildStatus
 from pipelines.scheduler import RunStatus, Scheduler
 from tests.pipelines.fake_runs import (
     CONFIG,
     CRASHED,
     DONE,
     FAILED,
+    QUEUED,
     RUNNING,
+    STARTING,
     FakeRuns,
     alive,
     completes,
@@ -80,21 +83,16 @@ def test_a_child_that_crashed_is_submitted_again_under_the_next_attempt(stage: s
     assert not runs.cancelled
 
 
-def test_a_decoder_that_failed_has_its_features_prepared_again():
-    runs = FakeRuns(unless("decode", 1, FAILED))
+@pytest.mark.parametrize(("seen", "following"), [(FAILED, ["prepare-0-2", "decode-0-2"]), (CRASHED, ["decode-0-2"])])
+def test_a_decoder_that_failed_has_its_features_prepared_again_and_one_that_died_goes_on_from_them(seen, following):
+    runs = FakeRuns(unless("decode", 1, seen))
     assert schedule(runs)[0].num_done == 1
-    assert names(runs.submitted) == ["prepare-0-1", "decode-0-1", "prepare-0-2", "decode-0-2"]
-
-
-def test_a_decoder_that_died_goes_on_from_the_features_that_lie_there():
-    runs = FakeRuns(unless("decode", 1, CRASHED))
-    schedule(runs)
-    assert names(runs.submitted) == ["prepare-0-1", "decode-0-1", "decode-0-2"]
+    assert names(runs.submitted) == ["prepare-0-1", "decode-0-1", *following]
 
 
 @pytest.mark.parametrize(("stage", "last"), [("prepare", CRASHED), ("decode", CRASHED), ("decode", FAILED)])
 def test_an_assignment_is_given_up_after_its_attempts_and_the_others_go_on(stage: str, last: ChildStatus):
-    def behaviour(request: ChildRequest, age_s: float) -> ChildStatus:
+    def behaviour(request: ChildRun, age_s: float) -> ChildStatus:
         return last if request.number == 1 and request.stage == stage else completes(request, age_s)
 
     runs = FakeRuns(behaviour)
@@ -107,7 +105,7 @@ def test_an_assignment_is_given_up_after_its_attempts_and_the_others_go_on(stage
 def test_shards_that_two_dead_decoders_worked_on_are_suspects():
     working = {1: ("a", "b"), 2: ("b", "c")}
 
-    def dies(request: ChildRequest, age_s: float) -> ChildStatus:
+    def dies(request: ChildRun, age_s: float) -> ChildStatus:
         return replace(CRASHED, shard_ids=working[request.attempt])
 
     runs = FakeRuns(unless("decode", 2, dies))
@@ -171,10 +169,13 @@ def end_while_it_runs(runs: FakeRuns) -> None:
         run_instantly(work())
 
 
-def test_children_of_a_cancelled_run_are_asked_to_end_at_once():
-    runs = FakeRuns(is_cancelled_by_person=True)
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_children_of_a_cancelled_run_are_asked_to_end_at_once(is_cancelled: bool):
+    """And those of a run whose worker is stopped go on."""
+    runs = FakeRuns(is_cancelled_by_person=is_cancelled)
     end_while_it_runs(runs)
-    assert runs.cancelled == names(runs.submitted)
+    assert len(runs.submitted) == 2
+    assert runs.cancelled == (names(runs.submitted) if is_cancelled else [])
 
 
 def test_children_go_on_where_the_signal_that_stops_the_worker_comes_while_a_coroutine_runs():
@@ -193,7 +194,83 @@ def test_children_go_on_where_the_signal_that_stops_the_worker_comes_while_a_cor
     assert (len(runs.submitted), runs.cancelled) == (1, [])
 
 
-def test_children_of_a_run_whose_worker_is_stopped_go_on():
-    runs = FakeRuns()
-    end_while_it_runs(runs)
-    assert (len(runs.submitted), runs.cancelled) == (2, [])
+@pytest.mark.parametrize(
+    ("stage", "seen", "since", "until"),
+    [
+        ("prepare", QUEUED, CONFIG.queue_deadline_s, 1100),
+        ("prepare", STARTING, CONFIG.start_deadline_s, CONFIG.queue_deadline_s),
+        ("decode", RUNNING, CONFIG.heartbeat_deadline_s, 150),
+        ("decode", lambda request, age_s: alive(min(age_s, 30)), 30 + CONFIG.heartbeat_deadline_s, 180),
+        ("decode", lambda request, age_s: alive(age_s, num_done=7), CONFIG.stall_deadline_s, 400),
+    ],
+    ids=["no worker takes it", "it never runs", "it has no heartbeat", "its heartbeat stops", "it gets no further"],
+)
+def test_a_child_that_misses_a_deadline_is_given_up_and_replaced(stage, seen, since, until):
+    runs = FakeRuns(unless(stage, 1, seen))
+    assert schedule(runs)[0].num_done == 1
+    assert runs.cancelled == [f"{stage}-0-1"]
+    begun, again = (runs.children[f"{stage}-0-{attempt}"][1] for attempt in (1, 2))
+    assert since < again - begun < until
+
+
+def test_time_in_the_queue_does_not_count_as_time_to_start():
+    def late(request: ChildRun, age_s: float) -> ChildStatus:
+        return QUEUED if age_s < 500 else STARTING if age_s < 580 else completes(request, age_s - 580)
+
+    runs = FakeRuns(unless("prepare", 1, late))
+    schedule(runs)
+    assert not runs.cancelled
+
+
+def test_a_child_that_lives_for_hours_is_left_alone_as_long_as_it_gets_further():
+    runs = FakeRuns(unless("decode", 1, lambda request, age_s: DONE if age_s > 9000 else alive(age_s)))
+    schedule(runs)
+    assert not runs.cancelled
+
+
+def test_a_child_that_does_not_end_when_it_is_asked_to_is_marked_as_crashed_and_replaced():
+    runs = FakeRuns(unless("decode", 1, RUNNING), obeys=False)
+    assert schedule(runs)[0].num_done == 1
+    assert runs.crashed == ["decode-0-1"]
+    assert runs.children["decode-0-2"][1] > CONFIG.heartbeat_deadline_s + CONFIG.cancel_deadline_s
+
+
+def test_a_child_that_was_given_up_and_completes_all_the_same_counts():
+    def late(request: ChildRun, age_s: float) -> ChildStatus:
+        return DONE if age_s > 90 else RUNNING
+
+    runs = FakeRuns(unless("decode", 1, late), obeys=False)
+    status, _ = schedule(runs)
+    assert (status.num_done, status.num_attempts) == (1, 2)
+
+
+def test_a_decoder_whose_heartbeat_stopped_counts_as_a_dead_one_for_its_shards():
+    stuck = replace(RUNNING, sequence=3, shard_ids=("a",))
+    runs = FakeRuns(unless("decode", 2, stuck), obeys=False)
+    schedule(runs)
+    assert runs.submitted[-1].suspects == ("a",)
+
+
+def test_a_server_that_is_away_for_a_while_costs_no_attempt():
+    runs = FakeRuns(lambda request, age_s: DONE if age_s > 400 else alive(age_s))
+    runs.silent = lambda now: 100 < now < 250
+    status, _ = schedule(runs)
+    assert (status.num_done, status.num_attempts) == (1, 2)
+    assert not runs.cancelled
+
+
+def test_lives_that_could_not_be_read_while_the_server_was_away_do_not_count_against_a_child():
+    def unread(request: ChildRun, age_s: float) -> ChildStatus:
+        return DONE if age_s > 400 else alive(90 if 90 < age_s < 260 else age_s)
+
+    runs = FakeRuns(unless("prepare", 9, unread))
+    runs.silent = lambda now: 100 < now < 250
+    schedule(runs)
+    assert not runs.cancelled
+
+
+def test_a_server_that_is_away_for_too_long_ends_the_run():
+    runs = FakeRuns(silent=lambda now: now > 15)
+    with pytest.raises(TransientError, match="What was committed stays"):
+        schedule(runs)
+    assert runs.ended_at < 15 + CONFIG.server_deadline_s + 3 * CONFIG.poll_s

@@ -13,10 +13,10 @@ from dgasr.records import Shard
 from dgasr.stages.discover import Listing
 from dgasr.stages.heartbeat import read_heartbeat
 from dgasr.stages.isolation import Processes
-from dgasr.stages.plan import AssignmentConfig, read_assignment, write_assignments
+from dgasr.stages.plan import AssignmentConfig, ChildRun, read_assignment, write_assignments
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import staged_uri_of
-from pipelines.child_runs import ChildRequest, ChildState, ChildStatus
+from pipelines.child_runs import ChildState, ChildStatus
 from pipelines.request import PoolsConfig
 from pipelines.scheduler import Planned, Scheduler
 from tests.stages.deadly import DeadlyEngine, decode_or_die
@@ -28,17 +28,17 @@ class ProcessRuns:
     def __init__(self, lake_uri: str, engine: DeadlyEngine) -> None:
         self._lake_uri, self._engine = lake_uri, engine
         self._tasks: dict[str, asyncio.Task[object]] = {}
-        self.decoders: list[ChildRequest] = []
+        self.decoders: list[ChildRun] = []
 
-    async def submit(self, request: ChildRequest) -> str:
+    async def submit(self, request: ChildRun) -> str:
         child_id = f"{request.stage}-{request.number}-{request.attempt}"
         self._tasks[child_id] = asyncio.create_task(asyncio.to_thread(self._work, request, child_id))
         return child_id
 
-    async def look(self, requests: Mapping[str, ChildRequest]) -> Mapping[str, ChildStatus]:
+    async def look(self, requests: Mapping[str, ChildRun]) -> Mapping[str, ChildStatus]:
         return {child_id: self._status(child_id) for child_id in requests}
 
-    def _work(self, request: ChildRequest, child_id: str) -> object:
+    def _work(self, request: ChildRun, child_id: str) -> object:
         recipe = self._engine.recipe
         if request.stage == "prepare":
             shards = read_assignment(request.assignment_uri).shards

@@ -25,24 +25,19 @@ def end_of(error: Exception | None) -> State:
     return asyncio.run(ended(work()))
 
 
-def test_a_child_run_that_did_its_work_says_so_in_one_line():
-    state = end_of(None)
-    assert (state.type, state.message) == (StateType.COMPLETED, "8 shards")
-
-
 @pytest.mark.parametrize(
-    ("error", "expected"),
-    [(ConfigError("no such model"), ChildState.REFUSED), (IntegrityError("two digests"), ChildState.CONTRADICTED)],
+    ("error", "type_", "name", "expected"),
+    [
+        (None, StateType.COMPLETED, "Completed", None),
+        (ConfigError("no such model"), StateType.FAILED, "Refused", ChildState.REFUSED),
+        (IntegrityError("two digests"), StateType.FAILED, "Contradicted", ChildState.CONTRADICTED),
+        (TransientError("no answer"), StateType.FAILED, "Failed", None),
+    ],
 )
-def test_a_child_run_that_only_a_person_can_help_says_so_in_its_states_name(error: Exception, expected: ChildState):
+def test_the_state_of_a_child_run_says_in_its_name_who_can_help(error, type_, name, expected):
     state = end_of(error)
-    assert (state.type, state.message) == (StateType.FAILED, str(error))
-    assert NAMED_STATES[state.name] == expected
-
-
-def test_a_child_run_that_may_do_better_next_time_has_only_failed():
-    state = end_of(TransientError("no answer"))
-    assert (state.type, state.name, state.message) == (StateType.FAILED, "Failed", "no answer")
+    assert (state.type, state.name, state.message) == (type_, name, str(error or "8 shards"))
+    assert NAMED_STATES.get(state.name) == expected
 
 
 def test_an_error_that_nobody_foresaw_is_not_hidden():
@@ -125,10 +120,12 @@ def test_a_child_run_begins_without_what_only_its_parent_needs():
     assert finished.stdout.strip() == "set()"
 
 
-def test_storage_that_may_work_next_time_is_retried():
-    assert is_transient(None, None, Failed(data=TransientError("no answer")))
-
-
-@pytest.mark.parametrize("error", [ConfigError("x"), IntegrityError("x"), AudioError("x"), ValueError("x")])
-def test_nothing_else_is(error: Exception):
-    assert not is_transient(None, None, Failed(data=error))
+@pytest.mark.parametrize(
+    ("error", "is_retried"),
+    [
+        (TransientError("x"), True),
+        *((kind("x"), False) for kind in (ConfigError, IntegrityError, AudioError, ValueError)),
+    ],
+)
+def test_storage_that_may_work_next_time_is_retried_and_nothing_else(error: Exception, is_retried: bool):
+    assert is_transient(None, None, Failed(data=error)) is is_retried

@@ -5,7 +5,7 @@ Words are cut out of the bundled samples at their known times and put together a
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from dgasr.errors import Reason, TruncatedError
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.samples import MANIFEST
 from dgasr.training.manifests import read_manifest
+from tests.conftest import _encode
 from tests.stages.test_bad_input import BAD
 
 BAD_EVERY = 10
@@ -157,12 +158,8 @@ def _by_sndfile(subtype: str | None = None) -> Write:
 def _by_libav(codec: str) -> Write:
     def write(path: Path, waveform: np.ndarray, rate_hz: int) -> None:
         # Without `bitexact` libav puts random ids into the file, and equal seeds would give other ETags.
-        with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
-            stream = container.add_stream(codec, rate=rate_hz, layout="mono")
-            stream.codec_context.flags |= av.codec.context.Flags.bitexact
-            for frame in _frames(_resampled(waveform, rate_hz), rate_hz, stream.codec_context):
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+        resampled = _resampled(waveform, rate_hz)[None]
+        _encode(path, resampled, rate_hz, codec, {"flags": "+bitexact"}, fflags="+bitexact")
 
     return write
 
@@ -178,16 +175,6 @@ def _vorbis(path: Path, waveform: np.ndarray, rate_hz: int) -> None:
             if packet.dts is not None:
                 packet.stream = stream
                 container.mux(packet)
-
-
-def _frames(waveform: np.ndarray, rate_hz: int, codec: av.CodecContext) -> Iterator[av.AudioFrame]:
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform[None], np.float32), format="fltp", layout="mono")
-    frame.sample_rate, frame.pts = rate_hz, 0
-    fifo = av.AudioFifo()
-    fifo.write(frame)
-    resampler = av.AudioResampler(format=codec.format, layout="mono", rate=rate_hz)
-    while (part := fifo.read(codec.frame_size or 1024, partial=True)) is not None:
-        yield from resampler.resample(part)
 
 
 def _resampled(waveform: np.ndarray, rate_hz: int) -> np.ndarray:

@@ -33,7 +33,7 @@ TIMEOUT_S = 240.0
 SLOW = {"slow_body": 1.0}
 """Every answer of the store takes two seconds."""
 
-CHILD = re.compile(r"(?P<run>.+)-(?P<stage>prepare|decode)-(?P<number>\d+)-(?P<attempt>\d+)")
+CHILD = re.compile(r"(?P<run>.+)-(?P<stage>prepare|decode)-\d+-\d+")
 """Name of a child's flow run."""
 
 
@@ -63,9 +63,8 @@ def check(cluster: Cluster, options: argparse.Namespace) -> tuple[dict[str, Any]
     run = cluster.start_run("transcribe/daily", settings)
     _wait_until(lambda: _is_at_work(cluster, "decode"), "a child run decodes", cluster)
     cluster.inject(SLOW)
-    _wait_until(
-        lambda: any(list_uris(f"{LAKE}/transcripts/_delta_log/00000000000000000001")), "a shard is committed", cluster
-    )
+    log = f"{LAKE}/transcripts/_delta_log/"
+    _wait_until(lambda: any("0001.json" in uri for uri in list_uris(log)), "a shard is committed", cluster)
     found["cancelled while decoding: all ended after, s"] = _cancel(cluster, run, standing)
     cluster.inject({})
     failures += _faults()
@@ -86,8 +85,8 @@ def _is_at_work(cluster: Cluster, stage: str) -> bool:
     """Say whether a child run of this stage runs and has begun with a shard."""
     for name, state in cluster.all_runs():
         if state == "RUNNING" and (child := CHILD.fullmatch(name)) and child["stage"] == stage:
-            folder = RunFolder(lake_uri=LAKE, run_id=child["run"])
-            heartbeat = read_heartbeat(folder.heartbeat_uri(stage, int(child["number"]), int(child["attempt"])))
+            folder = f"{RunFolder(lake_uri=LAKE, run_id=child['run']).uri}/heartbeats"
+            heartbeat = read_heartbeat(f"{folder}/{name.removeprefix(child['run'] + '-')}.json")
             if heartbeat is not None and heartbeat.shard_ids:
                 return True
     return False

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from tests.proofs.archive import WITHHELD
 
 KINDS = ("error_500", "slow_down", "reset_before", "reset_after", "cut_body", "slow_body")
-"""`reset_before`: the connection is reset and the store never hears of the request; `reset_after`: the store has done
+"""`reset_before`: the connection is reset and the store never gets the request; `reset_after`: the store has done
 what was asked, and its answer is lost; `cut_body`: half of the answer, then a reset; `slow_body`: in drops."""
 
 LAKE_FOLDERS = ("probes", "_delta_log", "transcripts", "runs", "evaluations", "presence")
@@ -185,7 +185,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Look away: killed clients and resets are what this is for."""
+        """Say nothing: killed clients and resets are what this is for."""
 
 
 def main() -> None:

@@ -1,15 +1,23 @@
-"""A transcriber that needs no model, and recordings made of tones and silence."""
+"""A transcriber that needs no model, recordings made of tones and silence, and a place where they are transcribed."""
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
-from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, Word
+from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, Shard, Word
+from dgasr.stages.discover import Listing
+from dgasr.stages.embedded import transcribe_backlog
 from dgasr.stages.engine import Engine
+from dgasr.stages.heartbeat import Progress
+from dgasr.stages.plan import AssignmentConfig, write_assignments
+from dgasr.stages.report import RunSummary
+from dgasr.stages.selection import Backlog, Selection, find_backlog
 
 
 class FakeTranscriber:
@@ -25,16 +33,9 @@ class FakeTranscriber:
             segment = item.segment
             word = Word(word="sound", start_sample=segment.start_sample, end_sample=segment.end_sample, confidence=0.75)
             yield SegmentTranscript(
-                segment=segment,
-                text="sound",
-                language="en",
-                words=(word,),
-                timing_source="ctc",
-                confidence=0.75,
-                flags=(),
-                num_steps=3,
-                canvas_tokens=8,
-            )
+                segment=segment, text="sound", language="en", words=(word,), timing_source="ctc", confidence=0.75,
+                flags=(), num_steps=3, canvas_tokens=8,
+            )  # fmt: skip
 
 
 def engine_of(recipe: Recipe, transcriber: object) -> Callable[[], Engine]:
@@ -42,9 +43,40 @@ def engine_of(recipe: Recipe, transcriber: object) -> Callable[[], Engine]:
     return lambda: Engine(recipe=recipe, transcriber=transcriber, device="cpu")
 
 
-@pytest.fixture
-def transcriber() -> FakeTranscriber:
-    return FakeTranscriber()
+class Place:
+    """A folder with an archive and a lake, and what is done to them in a process."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.archive, self.lake, self.recipe = folder / "archive", f"{folder}/lake", recipe
+        self.transcriber = FakeTranscriber()
+
+    def backlog(self, *names: str, recipe_id: str = "", **selection: object) -> Backlog:
+        """What of the archive, or of some of it, is to be transcribed."""
+        sources = tuple(f"{self.archive}/{name}" for name in names) or (str(self.archive),)
+        asked = Selection(**{"sources": sources} | selection).starting_at(datetime.now(UTC))
+        return find_backlog(asked, self.lake, recipe_id or self.recipe.recipe_id)
+
+    def transcribe(self, *names: str, progress: Progress | None = None, **selection: object) -> RunSummary:
+        """Transcribe it."""
+        engine = engine_of(self.recipe, self.transcriber)
+        backlog = self.backlog(*names, **selection)
+        return transcribe_backlog(backlog, self.lake, self.recipe, engine, progress or Progress())
+
+    def ask(self, query: str) -> list[tuple]:
+        """Ask the lake."""
+        with connect(self.lake) as connection:
+            return connection.execute(query).fetchall()
+
+    def shards(self, size: int = 1) -> list[Shard]:
+        """The archive's recordings in shards of so many, `s0`, `s1` and so on."""
+        found = list(Listing([str(self.archive)]))
+        groups = [tuple(found[n : n + size]) for n in range(0, len(found), size)]
+        return [Shard(shard_id=f"s{number}", recordings=group) for number, group in enumerate(groups)]
+
+    def assign(self, shards: list[Shard]) -> str:
+        """Write shards down as one assignment; its URI."""
+        ((uri, _),) = write_assignments(shards, f"{self.lake}/staging/runs/r1/assignments", AssignmentConfig())
+        return uri
 
 
 @pytest.fixture(scope="session")
@@ -64,17 +96,18 @@ def make_audio() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture
-def archive(tmp_path: Path, make_audio: Callable[..., np.ndarray]) -> Path:
-    """Two good recordings, one cut off, one that is no audio."""
-    return write_archive(tmp_path / "archive", make_audio)
+def place(tmp_path: Path, make_audio: Callable[..., np.ndarray], recipe: Recipe) -> Place:
+    """An archive of two good recordings, one cut off, one that is no audio; and no lake yet."""
+    return write_archive(tmp_path, make_audio, recipe)
 
 
-def write_archive(folder: Path, make_audio: Callable[..., np.ndarray]) -> Path:
-    folder.mkdir()
-    soundfile.write(folder / "a.flac", make_audio(2.0, 3.0), SAMPLE_RATE_HZ)
-    soundfile.write(folder / "b.wav", make_audio(1.5), SAMPLE_RATE_HZ)
-    soundfile.write(folder / "cut.wav", make_audio(2.0, 2.0), SAMPLE_RATE_HZ)
-    whole = (folder / "cut.wav").read_bytes()
-    (folder / "cut.wav").write_bytes(whole[: len(whole) // 2])
-    (folder / "text.mp3").write_bytes(b"this is no audio at all, only its name says so. " * 20)
-    return folder
+def write_archive(folder: Path, make_audio: Callable[..., np.ndarray], recipe: Recipe) -> Place:
+    archive = folder / "archive"
+    archive.mkdir()
+    soundfile.write(archive / "a.flac", make_audio(2.0, 3.0), SAMPLE_RATE_HZ)
+    soundfile.write(archive / "b.wav", make_audio(1.5), SAMPLE_RATE_HZ)
+    soundfile.write(archive / "cut.wav", make_audio(2.0, 2.0), SAMPLE_RATE_HZ)
+    whole = (archive / "cut.wav").read_bytes()
+    (archive / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    (archive / "text.mp3").write_bytes(b"this is no audio at all, only its name says so. " * 20)
+    return Place(folder, recipe)

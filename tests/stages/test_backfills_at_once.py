@@ -11,45 +11,42 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.stages.embedded import transcribe_backlog
 from dgasr.stages.heartbeat import Progress
-from dgasr.stages.selection import Selection, find_backlog
-from tests.stages.conftest import FakeTranscriber, engine_of
+from tests.stages.conftest import FakeTranscriber, Place, engine_of
 
 NUM_DAYS = 5
 """Each a shard of its own, or two where one backfill sees more of the day than the other."""
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Path:
+def place(tmp_path: Path, recipe: Recipe) -> Place:
     """Ten short recordings in two folders, two on each day, and one that is no audio."""
+    place = Place(tmp_path, recipe)
     noise = 0.1 * np.random.default_rng(3).standard_normal(16_000)
     for day in range(NUM_DAYS):
         at = datetime(2026, 1, 1 + day, tzinfo=UTC).timestamp()
-        for folder in ("in", "in/deep"):
-            path = tmp_path / folder / f"{day}.wav"
-            path.parent.mkdir(exist_ok=True)
-            soundfile.write(path, noise[: 8_000 + 100 * day], 16_000)
-            os.utime(path, (at, at))
-    (tmp_path / "in" / "deep" / "empty.wav").touch()
-    return tmp_path / "in"
+        for folder in (place.archive, place.archive / "deep"):
+            folder.mkdir(exist_ok=True)
+            soundfile.write(folder / f"{day}.wav", noise[: 8_000 + 100 * day], 16_000)
+            os.utime(folder / f"{day}.wav", (at, at))
+    (place.archive / "deep" / "empty.wav").touch()
+    return place
 
 
-def backfill(source: str, lake: str, recipe: Recipe, force: bool, start: Barrier) -> None:
-    selection = Selection(sources=(source,), force=force).starting_at(datetime.now(UTC))
-    backlog = find_backlog(selection, lake, recipe.recipe_id)
+def backfill(place: Place, names: list[str], force: bool, start: Barrier) -> None:
+    backlog = place.backlog(*names, force=force)
     start.wait()
-    transcribe_backlog(backlog, lake, recipe, engine_of(recipe, FakeTranscriber()), Progress())
+    transcribe_backlog(backlog, place.lake, place.recipe, engine_of(place.recipe, FakeTranscriber()), Progress())
 
 
-def run_at_once(sources: list[str], lake: str, recipe: Recipe, force: bool = False) -> list[int | None]:
-    """Begin to transcribe at the same moment; the exit codes."""
+def run_at_once(place: Place, force: bool = False) -> list[int | None]:
+    """Begin to transcribe the archive, the archive again and a folder of it at the same moment; the exit codes."""
     context = get_context("forkserver")  # which imports once for all of them
     context.set_forkserver_preload(["dgasr.stages.embedded", "tests.stages.test_embedded"])
-    start = context.Barrier(len(sources))
-    processes = [context.Process(target=backfill, args=(source, lake, recipe, force, start)) for source in sources]
+    start = context.Barrier(3)
+    processes = [context.Process(target=backfill, args=(place, names, force, start)) for names in ([], [], ["deep"])]
     for process in processes:
         process.start()
     for process in processes:
@@ -57,30 +54,22 @@ def run_at_once(sources: list[str], lake: str, recipe: Recipe, force: bool = Fal
     return [process.exitcode for process in processes]
 
 
-def ask(lake: str, query: str) -> list[tuple]:
-    with connect(lake) as connection:
-        return connection.execute(query).fetchall()
-
-
-def check_whole(lake: str, archive: Path) -> None:
+def check_whole(place: Place) -> None:
     """Every recording has one row, with all of its segments, once."""
-    uris = [uri for (uri,) in ask(lake, "select uri from recordings")]
-    assert Counter(uris) == Counter(str(path) for path in archive.rglob("*.wav"))
-    doubled = "select 1 from segments group by recording_id, segment_index having count(*) > 1"
-    assert ask(lake, doubled) == []
+    uris = [uri for (uri,) in place.ask("select uri from recordings")]
+    assert Counter(uris) == Counter(str(path) for path in place.archive.rglob("*.wav"))
+    assert place.ask("select 1 from segments group by recording_id, segment_index having count(*) > 1") == []
     incomplete = """
         select uri from recordings left join segments using (recipe_id, recording_id)
         group by uri, num_segments having count(segments.segment_index) <> num_segments
     """
-    assert ask(lake, incomplete) == []
+    assert place.ask(incomplete) == []
 
 
 @pytest.mark.slow
-def test_nothing_is_missing_and_nothing_doubled(archive: Path, recipe: Recipe):
-    lake = f"{archive.parent}/lake"
-    sources = [str(archive), str(archive), f"{archive}/deep"]
-    assert run_at_once(sources, lake, recipe) == [0, 0, 0]
-    check_whole(lake, archive)
-    assert run_at_once(sources, lake, recipe, force=True) == [0, 0, 0]
-    check_whole(lake, archive)
-    assert ask(lake, "select distinct take from recordings") == [(1,)]
+def test_nothing_is_missing_and_nothing_doubled(place: Place):
+    assert run_at_once(place) == [0, 0, 0]
+    check_whole(place)
+    assert run_at_once(place, force=True) == [0, 0, 0]
+    check_whole(place)
+    assert place.ask("select distinct take from recordings") == [(1,)]

@@ -9,16 +9,13 @@ import pytest
 import soundfile
 
 from dgasr.errors import ConfigError, Reason
-from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.records import Shard
 from dgasr.samples import SAMPLES
-from dgasr.stages.embedded import transcribe_sources
-from dgasr.stages.heartbeat import Progress
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import read_outcomes
 from dgasr.store.objects import list_objects
-from tests.stages.conftest import engine_of
+from tests.stages.conftest import Place
 
 RATE_HZ = 16_000
 SOUND = 0.1 * np.random.default_rng(11).standard_normal(RATE_HZ * 2)
@@ -66,41 +63,25 @@ BAD = {
 """What is written, and the row it gets."""
 
 
-@pytest.fixture
-def rows_of(tmp_path: Path, recipe: Recipe, transcriber) -> Callable[[str], list[tuple]]:
-    """Transcribe a source; status, reason, message and decoded seconds of each row."""
-
-    def rows(source: str) -> list[tuple]:
-        transcribe_sources([source], f"{tmp_path}/lake", recipe, engine_of(recipe, transcriber), Progress())
-        with connect(f"{tmp_path}/lake") as connection:
-            return connection.execute(
-                "select uri, status, reason, message, decoded_s from recordings order by uri"
-            ).fetchall()
-
-    return rows
-
-
-def test_all_of_them_in_one_archive_end_as_rows_and_none_stops_the_rest(tmp_path: Path, rows_of):
-    archive = tmp_path / "archive"
-    archive.mkdir()
+def test_all_of_them_in_one_archive_end_as_rows_and_none_stops_the_rest(tmp_path: Path, recipe: Recipe):
+    place = Place(tmp_path, recipe)
+    place.archive.mkdir()
     for name, (write, _, _) in BAD.items():
-        write(archive / name)
-    soundfile.write(archive / "good.wav", SOUND, RATE_HZ)
-    found = {Path(uri).name: row for uri, *row in rows_of(str(archive))}
+        write(place.archive / name)
+    soundfile.write(place.archive / "good.wav", SOUND, RATE_HZ)
+    place.transcribe("", "missing.wav")
+    rows = place.ask("select uri, status, reason, message, decoded_s from recordings order by uri")
+    found = {Path(uri).name: row for uri, *row in rows}
     assert found.pop("good.wav")[:2] == ["ok", None]
-    for name, (_, status, reason) in BAD.items():
+    assert found["truncated.wav"][3] == 1.0  # what could be decoded is kept
+    missing = {"missing.wav": (None, "rejected", "object_missing")}
+    for name, (_, status, reason) in (BAD | missing).items():
         found_status, found_reason, message, _ = found.pop(name)
-        assert (name, found_status) == (name, status)
-        assert (name, found_reason) == (name, reason)
+        assert (name, found_status, found_reason) == (name, status, reason)
         assert found_reason in set(Reason)
         assert name in message
         assert message.count(". ") >= 1, f"{message!r} does not say what now"
     assert not found
-
-
-def test_what_could_be_decoded_of_a_truncated_file_is_kept(tmp_path: Path, rows_of):
-    BAD["truncated.wav"][0](tmp_path / "truncated.wav")
-    assert rows_of(str(tmp_path / "truncated.wav"))[0][4] == 1.0
 
 
 def test_a_folder_that_took_the_place_of_a_file_is_no_file(tmp_path: Path, recipe: Recipe):
@@ -111,10 +92,6 @@ def test_a_folder_that_took_the_place_of_a_file_is_no_file(tmp_path: Path, recip
     prepare_shard(shard, recipe, f"{tmp_path}/staged")
     (outcome,) = read_outcomes(f"{tmp_path}/staged")
     assert (outcome.status, outcome.reason) == ("rejected", Reason.NOT_A_FILE)
-
-
-def test_a_missing_object_is_a_row(tmp_path: Path, rows_of):
-    assert rows_of(str(tmp_path / "missing.wav"))[0][1:3] == ("rejected", "object_missing")
 
 
 def test_a_lake_that_cannot_be_written_is_no_fault_of_a_recording(tmp_path: Path, recipe: Recipe):

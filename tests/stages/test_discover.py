@@ -6,14 +6,10 @@ import pytest
 
 from dgasr.errors import ConfigError, TransientError
 from dgasr.lake.ledger import absent_uris
-from dgasr.lake.views import connect
-from dgasr.recipe import Recipe
 from dgasr.records import MISSING_ETAG
 from dgasr.stages.discover import Listing, read_uri_list
-from dgasr.stages.embedded import transcribe_sources
-from dgasr.stages.heartbeat import Progress
-from dgasr.stages.selection import Selection, find_backlog, list_selected
-from tests.stages.conftest import engine_of
+from dgasr.stages.selection import Selection, list_selected
+from tests.stages.conftest import Place
 
 
 @pytest.fixture
@@ -116,62 +112,52 @@ def test_a_lake_among_the_recordings_is_none_of_them(tmp_path):
     assert len(uris(Listing([str(tmp_path)], lake_uri=f"{tmp_path}/rec"))) == 6
 
 
-@pytest.fixture
-def transcribe(archive: Path, recipe: Recipe, transcriber):
-    """Function that transcribes sources of the archive, all of it if none are named, and returns what is absent."""
-
-    def run(*names: str) -> list[str]:
-        lake = f"{archive.parent}/lake"
-        sources = [f"{archive}/{name}" for name in names] or [str(archive)]
-        transcribe_sources(sources, lake, recipe, engine_of(recipe, transcriber), Progress())
-        return sorted(uri.removeprefix(f"{archive}/") for uri in absent_uris(lake))
-
-    return run
+def absent(place: Place, *names: str) -> list[str]:
+    """Transcribe the archive, or some of it; what is absent then."""
+    place.transcribe(*names)
+    return sorted(uri.removeprefix(f"{place.archive}/") for uri in absent_uris(place.lake))
 
 
-def events(archive: Path) -> list[tuple]:
-    with connect(f"{archive.parent}/lake") as connection:
-        query = "select split_part(uri, '/', -1), event, recording_id is null from presence order by noticed_at, uri"
-        return connection.execute(query).fetchall()
+def events(place: Place) -> list[tuple]:
+    return place.ask(
+        "select split_part(uri, '/', -1), event, recording_id is null from presence order by noticed_at, uri"
+    )
 
 
-def test_an_object_that_is_gone_is_marked_once_and_its_rows_stay(archive: Path, transcribe):
-    transcribe()
-    (archive / "b.wav").unlink()
-    assert transcribe() == ["b.wav"]
-    assert transcribe() == ["b.wav"]
-    assert events(archive) == [("b.wav", "deleted", True)]
-    with connect(f"{archive.parent}/lake") as connection:
-        assert connection.execute("select count(*)::int from recordings").fetchall() == [(4,)]
+def test_an_object_that_is_gone_is_marked_once_and_its_rows_stay(place: Place):
+    """And one that is back, with the version that lies there."""
+    place.transcribe()
+    content = (place.archive / "b.wav").read_bytes()
+    (place.archive / "b.wav").unlink()
+    assert [absent(place) for _ in range(2)] == [["b.wav"]] * 2
+    assert events(place) == [("b.wav", "deleted", True)]
+    assert place.ask("select count(*)::int from recordings") == [(4,)]
+    (place.archive / "b.wav").write_bytes(content)
+    assert absent(place) == []
+    assert events(place) == [("b.wav", "deleted", True), ("b.wav", "returned", False)]
 
 
-def test_an_object_that_is_back_is_marked_with_the_version_that_lies_there(archive: Path, transcribe):
-    transcribe()
-    content = (archive / "b.wav").read_bytes()
-    (archive / "b.wav").unlink()
-    transcribe()
-    (archive / "b.wav").write_bytes(content)
-    assert transcribe() == []
-    assert events(archive) == [("b.wav", "deleted", True), ("b.wav", "returned", False)]
+def test_a_part_of_the_archive_says_nothing_of_the_rest_and_nothing_of_what_never_was(place: Place):
+    (place.archive / "deep").mkdir()
+    for name in ("a.flac", "text.mp3"):
+        (place.archive / name).rename(place.archive / "deep" / name)
+    place.transcribe()
+    (place.archive / "deep" / "a.flac").unlink()
+    (place.archive / "b.wav").unlink()
+    assert absent(place, "never.wav") == absent(place, "never.wav") == []
+    assert absent(place, "deep") == ["deep/a.flac"]
+    (place.archive / "deep" / "text.mp3").unlink()
+    with pytest.raises(ConfigError, match="nothing lies there"):  # a wrong prefix looks the same
+        place.transcribe("deep")
+    assert absent_uris(place.lake) == {f"{place.archive}/deep/a.flac"}
 
 
-def test_a_part_of_the_archive_says_nothing_of_the_rest(archive: Path, transcribe):
-    (archive / "deep").mkdir()
-    (archive / "a.flac").rename(archive / "deep" / "a.flac")
-    transcribe()
-    (archive / "deep" / "a.flac").unlink()
-    (archive / "b.wav").unlink()
-    assert transcribe("deep") == ["deep/a.flac"]
-
-
-def test_what_was_asked_for_by_name_and_never_there_is_not_gone(archive: Path, transcribe):
-    transcribe("never.wav")
-    assert transcribe("never.wav") == []
-
-
-def test_a_listing_that_fails_half_way_marks_nothing(archive: Path, recipe: Recipe, transcribe, monkeypatch):
-    transcribe()
-    (archive / "text.mp3").unlink()
+def test_a_listing_that_fails_half_way_marks_nothing(place: Place, monkeypatch: pytest.MonkeyPatch):
+    place.transcribe()
+    (place.archive / "text.mp3").unlink()
+    backlog = place.backlog(recipe_id="another")
+    next(iter(backlog))  # and one that was broken off neither
+    assert backlog.note_presence("run") == (0, 0)
 
     def fail(sources):
         yield from ()
@@ -179,36 +165,25 @@ def test_a_listing_that_fails_half_way_marks_nothing(archive: Path, recipe: Reci
 
     monkeypatch.setattr("dgasr.stages.discover.list_objects", fail)
     with pytest.raises(TransientError):
-        transcribe()
-    assert events(archive) == []
+        place.transcribe()
+    assert events(place) == []
 
 
-def test_a_listing_that_was_broken_off_marks_nothing(archive: Path, recipe: Recipe, transcribe):
-    transcribe()
-    (archive / "text.mp3").unlink()
-    backlog = find_backlog(Selection(sources=(str(archive),)), f"{archive.parent}/lake", "another")
-    next(iter(backlog))
-    assert backlog.note_presence("run") == (0, 0)
-
-
-def test_what_another_run_commits_during_the_listing_is_not_taken_for_gone(
-    archive: Path, transcribe, recipe: Recipe, transcriber
-):
-    lake = f"{archive.parent}/lake"
-    transcribe("b.wav")
-    backlog = find_backlog(Selection(sources=(str(archive),)), lake, recipe.recipe_id)
+def test_what_another_run_commits_during_the_listing_is_not_taken_for_gone(place: Place):
+    place.transcribe("b.wav")
+    backlog = place.backlog()
     listed = iter(backlog)
     first = next(listed)
     # Sorts before what was listed last: this listing will not come across it.
-    (archive / "a.aac").write_bytes(b"new")
-    transcribe("a.aac")
+    (place.archive / "a.aac").write_bytes(b"new")
+    place.transcribe("a.aac")
     assert (first.uri.endswith("a.flac"), len(list(listed)), backlog.note_presence("run")) == (True, 2, (0, 0))
 
 
-def test_files_of_a_folder_that_may_not_be_read_are_not_taken_for_gone(archive: Path, transcribe, monkeypatch):
-    (archive / "deep").mkdir()
-    (archive / "a.flac").rename(archive / "deep" / "a.flac")
-    transcribe()
+def test_files_of_a_folder_that_may_not_be_read_are_not_taken_for_gone(place: Place, monkeypatch):
+    (place.archive / "deep").mkdir()
+    (place.archive / "a.flac").rename(place.archive / "deep" / "a.flac")
+    place.transcribe()
     scan = os.scandir
 
     def refuse(path):  # as a mode of 000 would, but for root too
@@ -217,19 +192,18 @@ def test_files_of_a_folder_that_may_not_be_read_are_not_taken_for_gone(archive: 
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert transcribe() == []
+    assert absent(place) == []
 
 
-def test_objects_of_s3_are_marked_and_a_deletion_under_another_recipe_is_noticed_too(
-    s3_endpoint: str, archive: Path, recipe: Recipe, transcriber
-):
-    client, lake = boto3.client("s3"), "s3://presence/lake"
+def test_objects_of_s3_are_marked_and_a_deletion_under_another_recipe_is_noticed_too(s3_endpoint: str, place: Place):
+    client, source = boto3.client("s3"), ("s3://presence/in/",)
     client.create_bucket(Bucket="presence")
-    for path in archive.iterdir():
+    for path in place.archive.iterdir():
         client.upload_file(str(path), "presence", f"in/{path.name}")
-    transcribe_sources(["s3://presence/in/"], lake, recipe, engine_of(recipe, transcriber), Progress())
+    place.lake = "s3://presence/lake"
+    place.transcribe(sources=source)
     client.delete_object(Bucket="presence", Key="in/b.wav")
-    backlog = find_backlog(Selection(sources=("s3://presence/in/",)), lake, "another")
+    backlog = place.backlog(recipe_id="another", sources=source)
     assert [recording.uri.rpartition("/")[2] for recording in backlog] == ["a.flac", "cut.wav", "text.mp3"]
     assert backlog.note_presence("run") == (1, 0)
-    assert absent_uris(lake) == {"s3://presence/in/b.wav"}
+    assert absent_uris(place.lake) == {"s3://presence/in/b.wav"}

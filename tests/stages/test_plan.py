@@ -11,6 +11,7 @@ from dgasr.stages.heartbeat import HeartbeatWriter, read_heartbeat
 from dgasr.stages.plan import (
     Assignment,
     AssignmentConfig,
+    ChildRun,
     RunFolder,
     ShardConfig,
     plan_shards,
@@ -30,14 +31,14 @@ def names(shard) -> list[str]:
     return [r.uri.split("/")[-1][:-4] for r in shard.recordings]
 
 
-def test_a_shard_is_closed_when_its_estimate_reaches_the_target():
-    shards = list(plan_shards([recording(str(n)) for n in range(7)], "recipe", CONFIG))
-    assert [names(shard) for shard in shards] == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
-
-
-def test_a_shard_is_closed_at_its_most_recordings():
-    shards = list(plan_shards([recording(str(n), duration_s=0.1) for n in range(6)], "recipe", CONFIG))
-    assert [len(shard.recordings) for shard in shards] == [4, 2]
+@pytest.mark.parametrize(
+    ("count", "duration_s", "sizes"), [(7, 40.0, [3, 3, 1]), (6, 0.1, [4, 2])], ids=["target_s", "max_recordings"]
+)
+def test_a_shard_is_closed_when_it_is_full(count, duration_s, sizes):
+    archive = [recording(str(n), duration_s) for n in range(count)]
+    shards = list(plan_shards(archive, "recipe", CONFIG))
+    assert [len(shard.recordings) for shard in shards] == sizes
+    assert [one for shard in shards for one in shard.recordings] == archive
 
 
 def test_a_shard_lies_in_one_utc_day():
@@ -55,29 +56,19 @@ def test_shards_left_over_by_a_stopped_run_are_planned_as_before():
         assert rest == [shard for n, shard in enumerate(shards) if n not in committed]
 
 
-def test_a_shard_is_named_by_its_recordings_and_recipe():
-    (first,), (again,), (other,) = (
-        list(plan_shards([recording("a")], recipe, CONFIG)) for recipe in ("recipe", "recipe", "other")
-    )
-    assert first.shard_id == again.shard_id != other.shard_id
+def test_a_shard_is_named_by_its_recordings_recipe_and_take_as_it_always_was():
+    plans = [("recipe", 0), ("other", 0), ("recipe", 1), ("recipe", 2)]
+    shards = [next(plan_shards([recording("a")], recipe, CONFIG, take=take)) for recipe, take in plans]
+    assert len({shard.shard_id for shard in shards}) == 4
+    assert [shard.take for shard in shards] == [take for _, take in plans]
+    key = f"recipe\0{recording('a').recording_id}".encode()
+    assert shards[0].shard_id == hashlib.blake2b(key, digest_size=12).hexdigest()
 
 
-def test_shards_that_hold_nothing_are_refused():
-    with pytest.raises(ConfigError, match="max_recordings"):
-        ShardConfig(max_recordings=0)
-
-
-def test_a_take_gives_equal_recordings_a_shard_of_another_name():
-    plans = [list(plan_shards([recording("a")], "recipe", CONFIG, take=take)) for take in (0, 1, 2)]
-    assert len({shard.shard_id for (shard,) in plans}) == 3
-    assert [shard.take for (shard,) in plans] == [0, 1, 2]
-
-
-def test_a_shard_without_a_take_keeps_the_name_it_always_had():
-    (shard,) = plan_shards([recording("a")], "recipe", CONFIG)
-    assert (
-        shard.shard_id == hashlib.blake2b(f"recipe\0{recording('a').recording_id}".encode(), digest_size=12).hexdigest()
-    )
+@pytest.mark.parametrize(("config", "name"), [(ShardConfig, "max_recordings"), (AssignmentConfig, "max_shards")])
+def test_shards_and_assignments_that_hold_nothing_are_refused(config, name):
+    with pytest.raises(ConfigError, match=name):
+        config(**{name: 0})
 
 
 def shard(number: int, duration_s: float = 10.0, take: int = 0) -> Shard:
@@ -109,16 +100,12 @@ def test_assignments_are_written_while_shards_are_planned(tmp_path: Path):
     assert len(planned) == 3
 
 
-def test_assignments_that_hold_nothing_are_refused():
-    with pytest.raises(ConfigError, match="max_shards"):
-        AssignmentConfig(max_shards=0)
-
-
 def test_the_recipe_comes_back_and_nothing_is_left_in_the_end(tmp_path: Path, recipe: Recipe):
     folder = RunFolder(lake_uri=f"{tmp_path}/lake", run_id="r1")
     folder.write_recipe(recipe)
-    with HeartbeatWriter(folder.heartbeat_uri("decode", 3, 1)):
-        assert read_heartbeat(folder.heartbeat_uri("decode", 3, 1)) is not None
+    uri = folder.heartbeat_uri(ChildRun(stage="decode", number=3, attempt=1, assignment_uri="a.json"))
+    with HeartbeatWriter(uri):
+        assert read_heartbeat(uri) is not None
     assert folder.read_recipe() == recipe
     folder.delete()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

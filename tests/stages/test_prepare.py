@@ -12,86 +12,75 @@ from dgasr.lake.commit import commit_shard
 from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ, Shard
 from dgasr.stages import prepare
+from dgasr.stages.counts import Counts
 from dgasr.stages.decode import ShardTranscripts
 from dgasr.stages.discover import Listing
 from dgasr.stages.heartbeat import HeartbeatWriter, read_heartbeat
-from dgasr.stages.plan import AssignmentConfig, write_assignments
 from dgasr.stages.prepare import prepare_assignment, prepare_shard
 from dgasr.stages.staging import Outcome, read_outcomes, read_segments, staged_uri_of
 from tests.stages import deadly
+from tests.stages.conftest import Place
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def lake_uri(tmp_path: Path) -> str:
-    return f"{tmp_path}/lake"
-
-
-@pytest.fixture
-def shards(archive: Path) -> list[Shard]:
+def shards(place: Place) -> list[Shard]:
     """Two shards of two recordings each."""
-    found = list(Listing([str(archive)]))
-    return [Shard(shard_id=f"s{n}", recordings=tuple(found[2 * n : 2 * n + 2])) for n in range(2)]
+    return place.shards(2)
 
 
-def assign(shards: list[Shard], lake_uri: str) -> str:
-    ((uri, _),) = write_assignments(shards, f"{lake_uri}/staging/runs/r1/assignments", AssignmentConfig())
-    return uri
+def run(shards: list[Shard], place: Place) -> Counts:
+    with HeartbeatWriter(f"{place.lake}/heartbeat.json", interval_s=60) as heartbeat:
+        return prepare_assignment(place.assign(shards), place.recipe, place.lake, num_processes=2, heartbeat=heartbeat)
 
 
-def run(shards: list[Shard], recipe: Recipe, lake_uri: str, num_processes: int = 2):
-    with HeartbeatWriter(f"{lake_uri}/heartbeat.json", interval_s=60) as heartbeat:
-        return prepare_assignment(
-            assign(shards, lake_uri), recipe, lake_uri, num_processes=num_processes, heartbeat=heartbeat
-        )
-
-
-def outcomes_of(shard: Shard, recipe: Recipe, lake_uri: str) -> dict[str, Outcome]:
-    found = read_outcomes(staged_uri_of(lake_uri, recipe.recipe_id, shard))
+def outcomes_of(shard: Shard, place: Place) -> dict[str, Outcome]:
+    found = read_outcomes(staged_uri_of(place.lake, place.recipe.recipe_id, shard))
     return {Path(outcome.recording.uri).name: outcome for outcome in found}
 
 
-def test_an_assignment_is_staged_as_its_shards_are_one_by_one(shards: list[Shard], recipe: Recipe, lake_uri: str):
-    prepared = run(shards, recipe, lake_uri)
-    assert (prepared.num_shards, prepared.num_held, prepared.num_recordings, prepared.num_rejected) == (2, 0, 4, 1)
+def test_an_assignment_is_staged_as_its_shards_are_one_by_one(shards: list[Shard], place: Place):
+    prepared = run(shards, place)
+    assert (prepared.num_shards, prepared.num_shards_held) == (2, 0)
+    assert (prepared.num_recordings, prepared.num_rejected) == (4, 1)
     for shard in shards:
-        prepare_shard(shard, recipe, f"{lake_uri}/alone/{shard.shard_id}")
-        staged = staged_uri_of(lake_uri, recipe.recipe_id, shard)
-        alone = [segment for segment, _ in read_segments(f"{lake_uri}/alone/{shard.shard_id}")]
+        prepare_shard(shard, place.recipe, f"{place.lake}/alone/{shard.shard_id}")
+        staged = staged_uri_of(place.lake, place.recipe.recipe_id, shard)
+        alone = [segment for segment, _ in read_segments(f"{place.lake}/alone/{shard.shard_id}")]
         assert [segment for segment, _ in read_segments(staged)] == alone
-    last = read_heartbeat(f"{lake_uri}/heartbeat.json")
+    last = read_heartbeat(f"{place.lake}/heartbeat.json")
     assert (last.line, last.shard_ids, last.num_done > 0) == ("2 shards done", (), True)
 
 
-def test_nothing_is_read_of_a_shard_that_is_committed(shards: list[Shard], recipe: Recipe, lake_uri: str):
-    prepare_shard(shards[1], recipe, f"{lake_uri}/part")
-    rejected = [outcome for outcome in read_outcomes(f"{lake_uri}/part") if outcome.status == "rejected"]
+def test_nothing_is_read_of_a_shard_that_is_committed(shards: list[Shard], place: Place):
+    prepare_shard(shards[1], place.recipe, f"{place.lake}/part")
+    rejected = [outcome for outcome in read_outcomes(f"{place.lake}/part") if outcome.status == "rejected"]
     only = Shard(shard_id="s9", recordings=(rejected[0].recording,))
     now = only.recordings[0].modified_at
-    commit_shard(lake_uri, ShardTranscripts(only, rejected).rows(recipe, "r0", now))
-    prepared = run([only], recipe, lake_uri)
-    assert (prepared.num_shards, prepared.num_held, prepared.num_recordings) == (1, 1, 0)
+    commit_shard(place.lake, ShardTranscripts(only, rejected).rows(place.recipe, "r0", now))
+    prepared = run([only], place)
+    assert (prepared.num_shards, prepared.num_shards_held, prepared.num_recordings) == (1, 1, 0)
 
 
 def test_a_recording_that_ends_its_process_is_rejected_and_its_neighbours_are_not(
-    archive: Path, recipe: Recipe, lake_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(deadly.DEADLY_AUDIO)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/hook{os.pathsep}{ROOT}")
-    (archive / "a.flac").rename(archive / "deadly.flac")
-    found = {Path(r.uri).name: r for r in Listing([str(archive)])}
+    (place.archive / "a.flac").rename(place.archive / "deadly.flac")
+    found = {Path(r.uri).name: r for r in Listing([str(place.archive)])}
     killing = Shard(shard_id="s1", recordings=(found["b.wav"], found["deadly.flac"]))
     neighbour = Shard(shard_id="s2", recordings=(found["cut.wav"],))
-    prepared = run([killing, neighbour], recipe, lake_uri)
+    prepared = run([killing, neighbour], place)
     assert (prepared.num_shards, prepared.num_recordings, prepared.num_rejected) == (2, 3, 1)
-    outcomes = outcomes_of(killing, recipe, lake_uri)
+    outcomes = outcomes_of(killing, place)
     assert outcomes["b.wav"].status == "ok"
     rejected = outcomes["deadly.flac"]
     assert (rejected.status, rejected.reason) == ("rejected", Reason.CRASHES_DECODER)
     assert "each time it was tried alone. Convert it to FLAC" in rejected.message
-    assert outcomes_of(neighbour, recipe, lake_uri)["cut.wav"].status == "partial"
+    assert outcomes_of(neighbour, place)["cut.wav"].status == "partial"
 
 
 def test_a_recording_whose_reading_fails_as_nobody_foresaw_is_rejected_with_the_fault_in_its_message(

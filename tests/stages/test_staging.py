@@ -15,13 +15,7 @@ from dgasr.lake.location import open_lake
 from dgasr.lake.upkeep import KEPT, sweep_staging
 from dgasr.records import AudioReport, Recording, Segment, SegmentFeatures
 from dgasr.stages import staging
-from dgasr.stages.staging import (
-    Outcome,
-    Prefetch,
-    StagedPart,
-    read_outcomes,
-    read_segments,
-)
+from dgasr.stages.staging import Outcome, StagedPart, prefetch, read_outcomes, read_segments
 from dgasr.store import objects
 
 RECORDING = Recording(uri="s3://a/b.wav", etag="e", size_bytes=3, modified_at=datetime(2026, 1, 2, tzinfo=UTC))
@@ -60,22 +54,14 @@ def write_part(uri: str, count: int = 3) -> None:
             part.finish(outcome)
 
 
-def test_features_come_back_to_the_bit(tmp_path: Path):
+def test_features_and_outcomes_come_back_to_the_bit_and_a_silent_segment_has_no_features(tmp_path: Path):
     write_part(f"{tmp_path}/part")
-    for index, (found, found_features) in enumerate(list(read_segments(f"{tmp_path}/part"))[:3]):
+    *spoken, silent = read_segments(f"{tmp_path}/part")
+    assert silent == (segment(3, "silence"), None)
+    for index, (found, found_features) in enumerate(spoken):
         assert found == segment(index)
-        assert found_features.log_mel.dtype == np.float16
+        assert (found_features.log_mel.dtype, found_features.pad_value) == (np.float16, -1.5)
         np.testing.assert_array_equal(found_features.log_mel, features(index).log_mel)
-        assert found_features.pad_value == -1.5
-
-
-def test_a_silent_segment_has_no_features(tmp_path: Path):
-    write_part(f"{tmp_path}/part")
-    assert list(read_segments(f"{tmp_path}/part"))[-1] == (segment(3, "silence"), None)
-
-
-def test_outcomes_come_back(tmp_path: Path):
-    write_part(f"{tmp_path}/part")
     assert read_outcomes(f"{tmp_path}/part") == OUTCOMES
 
 
@@ -84,13 +70,6 @@ def test_equal_segments_give_equal_bytes(tmp_path: Path):
         write_part(f"{tmp_path}/{name}")
     one, two = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "two"))
     assert one == two
-
-
-def test_a_long_part_is_written_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(staging, "CHUNK_BYTES", 2 * 5 * 80 * 2)  # two segments
-    write_part(f"{tmp_path}/part", count=5)
-    assert len(list((tmp_path / "part").glob("*.arrow"))) == 3
-    assert [found.segment_index for found, _ in read_segments(f"{tmp_path}/part")] == list(range(6))
 
 
 def test_a_part_that_was_given_up_is_not_whole(tmp_path: Path):
@@ -104,12 +83,15 @@ def test_a_part_that_was_given_up_is_not_whole(tmp_path: Path):
     assert read_outcomes(f"{tmp_path}/part") is None
 
 
-def test_a_part_written_anew_holds_nothing_of_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(staging, "CHUNK_BYTES", 2 * 80 * 5 * 2)
-    write_part(f"{tmp_path}/part", count=9)
-    (tmp_path / "part" / "outcomes.json").unlink()  # as if killed before the end
-    write_part(f"{tmp_path}/part", count=2)
-    assert [found.segment_index for found, _ in read_segments(f"{tmp_path}/part")] == [0, 1, 2]
+def test_a_long_part_is_written_in_chunks_and_one_written_anew_holds_nothing_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(staging, "CHUNK_BYTES", 2 * 80 * 5 * 2)  # two segments
+    for num_spoken, num_chunks in ((9, 5), (2, 2)):
+        write_part(f"{tmp_path}/part", num_spoken)
+        assert len(list((tmp_path / "part").glob("*.arrow"))) == num_chunks
+        assert [found.segment_index for found, _ in read_segments(f"{tmp_path}/part")] == list(range(num_spoken + 1))
+        (tmp_path / "part" / "outcomes.json").unlink()  # as if killed before the end
 
 
 def age(part: Path, by: timedelta) -> None:
@@ -160,22 +142,18 @@ def test_parts_in_s3_are_swept_away_likewise(s3_endpoint: str):
     assert not [uri for uri in objects.list_uris("s3://sweep/") if not uri.endswith("/")]
 
 
-def test_items_come_in_order_and_end():
-    with Prefetch(range(100), 3) as items:
-        assert list(items) == list(range(100))
-        assert list(items) == []
-
-
-def test_what_the_source_raises_is_raised_after_what_it_gave():
+def test_items_come_in_order_and_what_the_source_raises_after_what_it_gave():
     def source() -> Iterator[int]:
-        yield 1
+        yield from range(100)
         raise ZeroDivisionError
 
-    with Prefetch(source(), 3) as items:
-        assert next(items) == 1
+    with prefetch(range(100), 3) as items:
+        assert list(items) == list(range(100))
+        assert list(items) == []
+    with prefetch(source(), 3) as items:
+        assert [next(items) for _ in range(100)] == list(range(100))
         with pytest.raises(ZeroDivisionError):
             next(items)
-        assert list(items) == []
 
 
 def test_the_thread_is_ahead_by_what_it_may_and_no_further():
@@ -189,13 +167,13 @@ def test_the_thread_is_ahead_by_what_it_may_and_no_further():
                 third_made.set()
             yield number
 
-    with Prefetch(source(), 2):
+    with prefetch(source(), 2):
         assert third_made.wait(20)  # two wait in the queue, the third in hand
     assert made == [0, 1, 2]
 
 
 def test_the_thread_ends_with_the_block_though_the_source_goes_on():
     before = threading.active_count()
-    with Prefetch(count(), 2) as items:
+    with prefetch(count(), 2) as items:
         next(items)
     assert threading.active_count() == before

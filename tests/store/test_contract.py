@@ -83,10 +83,10 @@ def test_of_many_writers_exactly_one_succeeds_and_nothing_else_is_left(place):
     assert list(list_uris(f"{place}/")) == [f"{place}/part"]
 
 
-def test_uris_are_listed_by_prefix_and_deleting_twice_is_as_good_as_once(place):
-    for name in ("lake/part-1", "lake/part-2", "lake/other"):
+def test_uris_of_a_folder_are_listed_and_deleting_twice_is_as_good_as_once(place):
+    for name in ("lake/part-1", "lake/part-2", "lake/other", "lake2/other"):
         write_bytes(f"{place}/{name}", b"rows")
-    assert list(list_uris(f"{place}/lake/part")) == [f"{place}/lake/part-1", f"{place}/lake/part-2"]
+    assert list(list_uris(f"{place}/lake/")) == [f"{place}/lake/{name}" for name in ("other", "part-1", "part-2")]
     assert list(list_uris(f"{place}/nothing/")) == []
     for _ in range(2):
         delete(f"{place}/lake/other")

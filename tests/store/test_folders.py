@@ -6,19 +6,9 @@ import subprocess
 
 import pytest
 
-from dgasr.errors import (
-    ConfigError,
-    NotAFileError,
-    ObjectError,
-    TransientError,
-)
+from dgasr.errors import ConfigError, NotAFileError, ObjectError, TransientError
 from dgasr.records import EPOCH, Recording
-from dgasr.store.objects import (
-    list_objects,
-    open_object,
-    write_bytes,
-    write_if_absent,
-)
+from dgasr.store.objects import list_objects, open_object, write_bytes, write_if_absent
 
 
 def fill(folder, *names):
@@ -26,9 +16,12 @@ def fill(folder, *names):
         write_bytes(str(folder / name), name.encode())
 
 
-def test_hidden_files_are_not_listed(tmp_path):
+def test_a_file_is_listed_with_its_size_and_an_absolute_uri_and_hidden_ones_are_not(tmp_path, monkeypatch):
     fill(tmp_path, ".hidden/a.wav", ".DS_Store", "a.wav")
-    assert [recording.uri for recording in list_objects(str(tmp_path))] == [str(tmp_path / "a.wav")]
+    monkeypatch.chdir(tmp_path)
+    for source in ("a.wav", str(tmp_path)):
+        (recording,) = list_objects(source)
+        assert (recording.uri, recording.size_bytes) == (str(tmp_path / "a.wav"), 5)
 
 
 def test_what_is_left_out_is_named_once(tmp_path, caplog):
@@ -40,21 +33,10 @@ def test_what_is_left_out_is_named_once(tmp_path, caplog):
     assert link == f"{tmp_path}: links to folders in it are left out, {tmp_path}/b/up among them."
 
 
-def test_a_file_is_listed_with_its_size_and_an_absolute_uri(tmp_path, monkeypatch):
-    fill(tmp_path, "a.wav")
-    monkeypatch.chdir(tmp_path)
-    (recording,) = list_objects("a.wav")
-    assert (recording.uri, recording.size_bytes) == (str(tmp_path / "a.wav"), 5)
-
-
-def test_a_missing_folder_is_a_wrong_request(tmp_path):
-    with pytest.raises(ConfigError, match="no such folder"):
-        list(list_objects(f"{tmp_path}/nothing/"))
-
-
-def test_another_scheme_is_a_wrong_request():
-    with pytest.raises(ConfigError, match="gs://"):
-        list(list_objects("gs://bucket/a.wav"))
+@pytest.mark.parametrize(("source", "message"), [("{}/nothing/", "no such folder"), ("gs://bucket/a.wav", "gs://")])
+def test_a_missing_folder_and_another_scheme_are_wrong_requests(tmp_path, source, message):
+    with pytest.raises(ConfigError, match=message):
+        list(list_objects(source.format(tmp_path)))
 
 
 def test_a_name_that_is_no_text_gets_a_uri_that_is_text_and_opens_again(tmp_path):
@@ -66,17 +48,14 @@ def test_a_name_that_is_no_text_gets_a_uri_that_is_text_and_opens_again(tmp_path
     assert open_object(recording).read() == b"audio"
 
 
-def test_a_folder_is_no_recording(tmp_path):
+def test_a_folder_is_no_recording_and_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
     (tmp_path / "folder.wav").mkdir()
-    with pytest.raises(NotAFileError):
-        open_object(Recording(uri=str(tmp_path / "folder.wav"), etag="0", size_bytes=0, modified_at=EPOCH))
-
-
-def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
-    (recording,) = list_objects(str(tmp_path))
-    with pytest.raises(NotAFileError):
-        open_object(recording)
+    (pipe,) = list_objects(str(tmp_path))
+    folder = Recording(uri=str(tmp_path / "folder.wav"), etag="0", size_bytes=0, modified_at=EPOCH)
+    for recording in (pipe, folder):
+        with pytest.raises(NotAFileError):
+            open_object(recording)
 
 
 def test_permission_denied_becomes_an_object_error(tmp_path, monkeypatch):
@@ -131,31 +110,28 @@ def bottomless(tmp_path):
     subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True)
 
 
-def test_folders_nested_deeper_than_python_calls_functions_are_listed(bottomless):
-    folder = bottomless
-    descriptor = os.open(bottomless, os.O_RDONLY)
-    for _ in range(1200):  # one letter each: the path stays below the system's 4,096 bytes
-        os.mkdir("d", dir_fd=descriptor)
-        below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+def nest(folder, name: str, depth: int):
+    """Make folders in each other, deeper than their path may be given to the system; returns the innermost."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=descriptor)
+        below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
         os.close(descriptor)
-        descriptor, folder = below, folder / "d"
+        descriptor, folder = below, folder / name
     os.close(descriptor)
-    (folder / "a.wav").write_bytes(b"audio")
-    (bottomless / "b.wav").write_bytes(b"audio")
-    assert [recording.uri for recording in list_objects(str(bottomless))] == [
-        str(bottomless / "b.wav"),
-        str(folder / "a.wav"),
-    ]
+    return folder
+
+
+def test_folders_nested_deeper_than_python_calls_functions_are_listed(bottomless):
+    folder = nest(bottomless, "d", 1200)  # one letter each: the path stays below the system's 4,096 bytes
+    for place in (folder, bottomless):
+        (place / "b.wav").write_bytes(b"audio")
+    found = [recording.uri for recording in list_objects(str(bottomless))]
+    assert found == [str(bottomless / "b.wav"), str(folder / "b.wav")]
 
 
 def test_a_path_too_long_for_the_system_is_listed_and_says_so_when_opened(bottomless):
-    descriptor = os.open(bottomless, os.O_RDONLY)
-    for _ in range(25):
-        os.mkdir("d" * 200, dir_fd=descriptor)
-        below = os.open("d" * 200, os.O_RDONLY, dir_fd=descriptor)
-        os.close(descriptor)
-        descriptor = below
-    os.close(descriptor)
+    nest(bottomless, "d" * 200, 25)
     (recording,) = list_objects(str(bottomless))
     with pytest.raises(ObjectError, match="too long"):
         open_object(recording)

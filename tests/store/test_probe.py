@@ -4,7 +4,6 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import boto3
 import pytest
 
 from dgasr.errors import ConfigError
@@ -12,22 +11,14 @@ from dgasr.store import objects, s3
 from dgasr.store.objects import probe_store
 
 
-@pytest.fixture
-def bucket(s3_endpoint: str) -> str:
-    name = f"bucket-{uuid.uuid4().hex}"
-    boto3.client("s3").create_bucket(Bucket=name)
-    return name
-
-
-def test_a_bucket_that_is_missing_is_named(s3_endpoint: str):
-    with pytest.raises(ConfigError, match=r"s3://no-such-bucket/lake.*NoSuchBucket"):
-        probe_store("s3://no-such-bucket/lake")
-
-
-def test_a_folder_that_may_not_be_written_is_refused(tmp_path: Path):
+def test_a_bucket_that_is_missing_and_a_folder_that_may_not_be_written_are_refused(s3_endpoint: str, tmp_path: Path):
     (tmp_path / "lake").touch()
-    with pytest.raises(ConfigError, match="no lake can be written there"):
-        probe_store(f"{tmp_path}/lake")
+    for lake, message in (
+        ("s3://no-such-bucket/lake", r"s3://no-such-bucket/lake.*NoSuchBucket"),
+        (f"{tmp_path}/lake", "no lake can be written there"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            probe_store(lake)
 
 
 def test_a_store_that_overwrites_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,27 +8,6 @@ from dgasr.lake.views import connect
 from tests.lake.reading import ask
 
 
-def test_latest_transcripts_join_text_in_order(small):
-    assert small("select uri, status, text, round(confidence, 4), num_flagged, num_words from latest_transcripts") == [
-        ("/a/one.flac", "ok", "One two, two forty two", 0.8575, 1, 5),
-        ("/a/three.txt", "rejected", "", None, 0, 0),
-        ("/a/two.mp3", "partial", "three", 1.0, 0, 1),
-    ]
-
-
-def test_the_latest_of_three_recordings_are_the_three(small):
-    assert small("select uri, recipe_id, status from recordings_latest order by uri") == [
-        ("/a/one.flac", "f00d", "ok"),
-        ("/a/three.txt", "f00d", "rejected"),
-        ("/a/two.mp3", "f00d", "partial"),
-    ]
-    assert small("select uri, segment_index, text from segments_latest where text <> '' order by all") == [
-        ("/a/one.flac", 0, "One two, two"),
-        ("/a/one.flac", 2, "forty two"),
-        ("/a/two.mp3", 0, "three"),
-    ]
-
-
 def test_an_object_that_is_gone_is_listed_with_what_it_said(empty_lake, three_recordings, day):
     commit_shard(empty_lake, three_recordings)
     for number, (event, uris) in enumerate({"deleted": ["/a/two.mp3", "/b"], "returned": ["/b"]}.items()):
@@ -38,16 +17,6 @@ def test_an_object_that_is_gone_is_listed_with_what_it_said(empty_lake, three_re
         )
     assert ask(empty_lake, "select uri, noticed_at, decoded_s, num_words from deleted_objects") == [
         ("/a/two.mp3", day, 2.0, 1)
-    ]
-
-
-def test_words_carry_times_of_the_recording(small):
-    assert small("select word, segment_index, word_index, start_s, end_s from words where uri = '/a/one.flac'") == [
-        ("One", 0, 0, 0.0, 2.0),
-        ("two,", 0, 1, 2.0, 4.0),
-        ("two", 0, 2, 4.0, 6.0),
-        ("forty", 2, 0, 8.0, 9.0),
-        ("two", 2, 1, 9.0, 10.0),
     ]
 
 
@@ -71,11 +40,6 @@ def test_the_newest_version_of_an_object_is_the_latest(empty_lake, make_shard):
     )
     assert ask(empty_lake, "select text from latest_transcripts") == [("new",)]
     assert ask(empty_lake, "select count(*) from recordings") == [(2,)]
-
-
-def test_recipes_say_what_they_transcribed(small):
-    columns = "recipe_id, model, num_recordings, num_latest, audio_h * 3600, num_words"
-    assert small(f"select {columns} from recipes") == [("f00d", None, 3, 3, 12.0, 6)]
 
 
 def test_two_recipes_stand_side_by_side(empty_lake, make_shard):

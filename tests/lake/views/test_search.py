@@ -10,12 +10,49 @@ from dgasr.lake.views import connect
 from tests.lake.reading import ask
 
 
-def test_search_ranks_the_phrase_first_and_gives_neighbours(small):
-    columns = "uri, start_s, end_s, text_before, text, text_after"
-    assert small(f"select {columns} from search('Forty two!')") == [
-        ("/a/one.flac", 8.0, 10.0, "One two, two", "forty two", ""),
-        ("/a/one.flac", 0.0, 6.0, "", "One two, two", "forty two"),
-    ]
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        (  # the phrase first, and neighbours
+            "select uri, start_s, end_s, text_before, text, text_after from search('Forty two!')",
+            [
+                ("/a/one.flac", 8.0, 10.0, "One two, two", "forty two", ""),
+                ("/a/one.flac", 0.0, 6.0, "", "One two, two", "forty two"),
+            ],
+        ),
+        ("select text from search('forty two', max_results := 1)", [("forty two",)]),
+        *((f"from {nothing}", []) for nothing in ("search('fort')", "search('wo')", "search('')", "phrase('')")),
+        ("select uri, start_s, end_s, segment_index from phrase('TWO two')", [("/a/one.flac", 2.0, 6.0, 0)]),
+        ("select start_s, end_s, text from phrase('forty')", [(8.0, 9.0, "forty two")]),
+        ("from phrase('two forty')", []),  # which would go on in the next segment
+        (
+            "select start_s, text, word, word_start_s, word_end_s, text_before, text_after "
+            "from transcript_at('/a/one.flac', 4)",
+            [(0.0, "One two, two", "two", 4.0, 6.0, "", "")],
+        ),
+        ("select kind, word from transcript_at('/a/one.flac', 7.9)", [("silence", None)]),
+        ("from transcript_at('/a/one.flac', 10)", []),
+        (
+            "select terms('L''Élan, 21!'), terms('我说OK'), terms(''), terms('Twenty-one')",
+            [(["l", "élan", "21"], ["我", "说", "ok"], [], ["twenty", "one"])],
+        ),
+    ],
+)
+def test_what_was_said_is_found_where_it_was_said_and_nothing_else(small, query, answer):
+    assert small(query) == answer
+
+
+def test_letters_beyond_ascii_and_parts_of_a_hyphenated_word_are_found(empty_lake, make_shard):
+    commit_shard(empty_lake, make_shard(pieces=[("speech", 0, 2, "L'Élan du café", 1.0, ())]))
+    commit_shard(empty_lake, make_shard("s2", "/a/two.flac", pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
+    with connect(empty_lake) as connection:
+        found = {
+            term: len(connection.execute(f"from search('{term}')").fetchall())
+            for term in ("élan", "lan", "CAFÉ", "caf", "l", "twenty one")
+        }
+        times = connection.execute("select start_s, end_s from phrase('twenty one')").fetchall()
+    assert found == {"élan": 1, "lan": 0, "CAFÉ": 1, "caf": 0, "l": 1, "twenty one": 1}
+    assert times == [(0.0, 2.0)]
 
 
 def test_the_score_is_bm25_and_once_more_the_weights_for_the_phrase(small):
@@ -39,20 +76,12 @@ def test_a_longer_segment_scores_less_against_the_mean_of_all(empty_lake, make_s
     ]
 
 
-def test_search_shows_no_more_than_it_is_asked_for(small):
-    assert small("select text from search('forty two', max_results := 1)") == [("forty two",)]
-
-
 def test_segments_that_score_the_same_stand_in_the_order_of_the_archive(empty_lake, make_shard):
     for number in (2, 1):
         pieces = [("speech", 0, 3, "one six two", 0.5, ()), ("speech", 3, 6, "two six one", 0.9, ())]
         commit_shard(empty_lake, make_shard(shard_id=f"s{number}", uri=f"/a/{number}.flac", pieces=pieces))
     found = ask(empty_lake, "select uri, segment_index from search('one two', max_results := 3)")
     assert found == [("/a/1.flac", 0), ("/a/1.flac", 1), ("/a/2.flac", 0)]
-
-
-def test_search_does_not_take_a_part_for_the_word(small):
-    assert small("from search('fort')") == small("from search('wo')") == []
 
 
 def test_the_case_of_what_was_said_and_asked_makes_no_difference(empty_lake, make_shard):
@@ -78,21 +107,6 @@ def test_neighbours_are_those_of_the_recipe_that_was_found(empty_lake, make_shar
     assert ask(empty_lake, "select text_before, text from search('one')") == [("newer", "one")]
 
 
-def test_search_knows_letters_beyond_ascii(empty_lake, make_shard):
-    commit_shard(empty_lake, make_shard(pieces=[("speech", 0, 2, "L'Élan du café", 1.0, ())]))
-    with connect(empty_lake) as connection:
-        found = {
-            term: len(connection.execute(f"from search('{term}')").fetchall())
-            for term in ("élan", "lan", "CAFÉ", "caf", "l")
-        }
-    assert found == {"élan": 1, "lan": 0, "CAFÉ": 1, "caf": 0, "l": 1}
-
-
-def test_search_finds_the_parts_of_a_hyphenated_word(empty_lake, make_shard):
-    commit_shard(empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
-    assert ask(empty_lake, "select text from search('twenty one')") == [("Twenty-one!",)]
-
-
 @pytest.mark.parametrize(
     ("text", "query", "is_found"),
     [
@@ -112,11 +126,6 @@ def test_a_phrase_is_found_in_the_scripts_of_all_languages(empty_lake, make_shar
     assert len(best) == is_found or len(query) == 2
 
 
-def test_terms_of_a_text_are_lower_case_and_without_punctuation(small):
-    terms = "terms('L''Élan, 21!'), terms('我说OK'), terms(''), terms('Twenty-one')"
-    assert small(f"select {terms}") == [(["l", "élan", "21"], ["我", "说", "ok"], [], ["twenty", "one"])]
-
-
 @pytest.mark.parametrize(
     ("text", "query", "is_said"),
     [
@@ -129,30 +138,3 @@ def test_terms_of_a_text_are_lower_case_and_without_punctuation(small):
 )
 def test_a_text_says_words_that_follow_each_other_in_it(small, text, query, is_said):
     assert small(f"select says('{text}', '{query}')") == [(is_said,)]
-
-
-def test_search_for_nothing_finds_nothing(small):
-    assert small("select * from search('')") == []
-
-
-def test_a_phrase_is_found_with_the_times_of_its_words(small):
-    assert small("select uri, start_s, end_s, segment_index from phrase('TWO two')") == [("/a/one.flac", 2.0, 6.0, 0)]
-    assert small("select start_s, end_s, text from phrase('forty')") == [(8.0, 9.0, "forty two")]
-
-
-def test_a_phrase_does_not_go_on_in_the_next_segment(small):
-    assert small("from phrase('two forty')") == small("from phrase('')") == []
-
-
-def test_a_phrase_is_found_in_a_hyphenated_word(empty_lake, make_shard):
-    commit_shard(empty_lake, make_shard(pieces=[("speech", 0, 2, "Twenty-one!", 1.0, ())]))
-    assert ask(empty_lake, "select start_s, end_s from phrase('twenty one')") == [(0.0, 2.0)]
-
-
-def test_the_transcript_at_a_second_has_the_word_and_what_stands_around(small):
-    columns = "start_s, text, word, word_start_s, word_end_s, text_before, text_after"
-    assert small(f"select {columns} from transcript_at('/a/one.flac', 4)") == [
-        (0.0, "One two, two", "two", 4.0, 6.0, "", "")
-    ]
-    assert small("select kind, word from transcript_at('/a/one.flac', 7.9)") == [("silence", None)]
-    assert small("from transcript_at('/a/one.flac', 10)") == []
