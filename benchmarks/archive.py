@@ -53,22 +53,21 @@ GPU_HOUR_PRICE = 2.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveConfig:
-    """How large a lake to invent; the values are those of a million segments."""
+    """How large a lake to invent; the values are those of a million segments.
+
+    num_days: date partitions. shards_per_day: shards of each, an hour of audio each as they stand here.
+    recordings_per_shard, segments_per_recording: of each, silent segments counted in.
+    words_per_segment: mean number, silent segments counted in.
+    num_types: size of the vocabulary. seed: another seed, other speech.
+    """
 
     num_days: int = 56
-    """Date partitions."""
     shards_per_day: int = 30
-    """Shards of each, an hour of audio each as they stand here."""
     recordings_per_shard: int = 12
-    """Recordings of each."""
     segments_per_recording: int = 50
-    """Segments of each, silent ones counted in."""
     words_per_segment: float = 15.0
-    """Mean number, silent segments counted in."""
     num_types: int = 40_000
-    """Size of the vocabulary."""
     seed: int = 0
-    """Another seed, other speech."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,11 +83,10 @@ class Archive:
     num_phrases: int
     """Segments that begin with `PHRASE`."""
     num_twins: int
-    """Recordings whose audio another recording has too, counted without the first of each."""
+    """Recordings whose audio another one before them has."""
     num_misheard: int
     """Words of the first day in which the two recipes differ."""
     num_samples: int
-    """All of its audio, at `SAMPLE_RATE_HZ`."""
 
 
 def write_archive(lake_uri: str, config: ArchiveConfig) -> Archive:
@@ -184,25 +182,13 @@ def _write_runs(lake_uri: str, day: Day) -> None:
     for number, (worker, share) in enumerate(shares.items()):
         child = {"stage": "decode", "parent_run_id": day.run_id, "worker": worker, "busy_share": share}
         row = run_row(
-            run_id=day.run_id if worker is None else f"{day.run_id}-{number}",
-            recipe_id=day.recipe_id,
-            recipe='{"model": {"name": "invented"}}',
-            versions="{}",
-            source="s3://archive/",
-            device="cuda",
-            started_at=day.midnight + timedelta(days=1, seconds=number),
-            num_recordings=day.num_recordings,
-            num_partial=0,
-            num_rejected=0,
-            num_segments=len(day.speech.is_speech),
-            num_words=len(day.speech.word),
-            audio_s=audio_s * share,
-            wall_s=audio_s * share / DECODE_RTFX,
-            peak_memory_bytes=10**9,
-            num_attempts=1,
-            gpu_hour_price=GPU_HOUR_PRICE,
-            **({} if worker is None else child),
-        )
+            run_id=day.run_id if worker is None else f"{day.run_id}-{number}", recipe_id=day.recipe_id,
+            recipe='{"model": {"name": "invented"}}', versions="{}", source="s3://archive/", device="cuda",
+            started_at=day.midnight + timedelta(days=1, seconds=number), num_recordings=day.num_recordings, num_partial=0,
+            num_rejected=0, num_segments=len(day.speech.is_speech), num_words=len(day.speech.word), audio_s=audio_s * share,
+            wall_s=audio_s * share / DECODE_RTFX, peak_memory_bytes=10**9, num_attempts=1,
+            gpu_hour_price=GPU_HOUR_PRICE, **({} if worker is None else child),
+        )  # fmt: skip
         rows.append(row)
     append_rows(lake_uri, "runs", rows)
 
@@ -229,12 +215,8 @@ def _write_evaluations(lake_uri: str, day: Day) -> None:
             "num_utterances": 100, "num_flagged": 0, "failures": [], "audio_s": 400.0, "wall_s": 2.0, "rtfx": 200.0,
         }  # fmt: skip
         row = evaluation_row(
-            figures,
-            run_id=f"evaluation-{number}",
-            recipe_id=recipe_id,
-            manifest="invented.jsonl",
-            manifest_digest="00",
-            started_at=day.midnight + timedelta(hours=number),
-        )
+            figures, run_id=f"evaluation-{number}", recipe_id=recipe_id, manifest="invented.jsonl",
+            manifest_digest="00", started_at=day.midnight + timedelta(hours=number),
+        )  # fmt: skip
         rows.append(row)
     append_rows(lake_uri, "evaluations", rows)

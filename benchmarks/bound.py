@@ -8,9 +8,10 @@ bandwidth, whichever is longer. Elementwise work counts as free, so no program r
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from benchmarks import print_table
 from benchmarks.machine import Rates
 from dgasr.commands.arguments import positive_int
 from dgasr.model.presets import AsrConfig, full
@@ -136,24 +137,25 @@ def window_flops(config: AsrConfig, canvas: int, steps: float, rescored: float =
     return once + steps * (work["body"] + work["tail"] * (1 - gathered / 2)) + rescored * work["rescore"]
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print the forecast."""
-    parser = argparse.ArgumentParser(prog="benchmarks bound", description=__doc__)
-    parser.add_argument("--steps", type=positive_int, default=8, metavar="N", help="of every canvas (default: 8)")
-    parser.add_argument(
-        "--tflops", type=positive_int, default=460, metavar="N", help="of a GPU, over all (default: 460)"
-    )
-    options = parser.parse_args(arguments)
-    write, config, steps = sys.stdout.write, full(), options.steps
-    named = ", ".join(f"{phase} {part.flops / 1e12:.2f}" for phase, part in window_work(config, 1, 192).items())
-    write(f"full model, window of 30 s, canvas 192, TFLOP (body and tail: of a step): {named}\n")
-    levers = [
-        (f"canvas 192, {steps} steps, every text rescored", window_flops(config, 192, steps)),
-        ("… rescored only where texts differ, 1 in 5", window_flops(config, 192, steps, 0.2)),
-        ("… canvas 128: CTC's 100 tokens and a margin", window_flops(config, 128, steps, 0.2)),
-        ("… soft embeddings gathered at settled positions, half", window_flops(config, 128, steps, 0.2, 0.5)),
-        ("… and two steps fewer, as canvases settle", window_flops(config, 128, max(steps - 2, 1), 0.2, 0.5)),
-    ]
-    for name, flops in levers:
-        rtfx = 30 * options.tflops * 1e12 / flops
-        write(f"{name:<56}{flops / 1e12:>6.1f} TFLOP  RTFx {rtfx:>6,.0f} at {options.tflops} TFLOP/s\n")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add steps, and what a GPU does."""
+    add = parser.add_argument
+    add("--steps", type=positive_int, default=8, metavar="N", help="of every canvas (default: 8)")
+    add("--tflops", type=positive_int, default=460, metavar="N", help="of a GPU, over all (default: 460)")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Forecast a window of the full model, and what each lever takes off."""
+    config, steps = full(), options.steps
+    phases = {phase: round(part.flops / 1e12, 2) for phase, part in window_work(config, 1, 192).items()}
+    levers = {
+        f"canvas 192, {steps} steps, every text rescored": window_flops(config, 192, steps),
+        "… rescored only where texts differ, 1 in 5": window_flops(config, 192, steps, 0.2),
+        "… canvas 128: CTC's 100 tokens and a margin": window_flops(config, 128, steps, 0.2),
+        "… soft embeddings gathered at settled positions, half": window_flops(config, 128, steps, 0.2, 0.5),
+        "… and two steps fewer, as canvases settle": window_flops(config, 128, max(steps - 2, 1), 0.2, 0.5),
+    }
+    sys.stdout.write(f"full model, window of 30 s, canvas 192, TFLOP (body and tail: of a step): {phases}\n")
+    rows = [(name, flops / 1e12, 30 * options.tflops * 1e12 / flops) for name, flops in levers.items()]
+    print_table(("window", "TFLOP", f"RTFx at {options.tflops} TFLOP/s"), rows)
+    return {"phases_tflop": phases, "levers_tflop": {name: round(tflop, 1) for name, tflop, _ in rows}}

@@ -5,25 +5,23 @@ Engines: `ours`, from waveforms to transcripts, and transformers' `generate`, to
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.bound import window_work
 from benchmarks.decode_model import RANDOM_DIGEST, noise_segments
-from benchmarks.machine import PeakMemory, Rates, Stopwatch, busy_share, largest_fitting
+from benchmarks.machine import Rates, Stopwatch, busy_share
 from dgasr.diffusion import sampler
 from dgasr.diffusion.canvas import Canvas
-from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.features import FeatureConfig, pad_features, segment_features
 from dgasr.model.asr import AsrModel
 from dgasr.prompt import build_prompt
-from dgasr.recipe import Recipe
+from dgasr.recipe import Recipe, build_recipe
 from dgasr.records import Segment, SegmentFeatures, seconds
 from dgasr.transcriber import Transcriber, encoding
 from dgasr.transcriber import segments as composition
@@ -36,12 +34,6 @@ Segments = Sequence[tuple[Segment, np.ndarray]]
 
 NEVER_CONFIDENT = 1e-30
 """Nats; `generate` refuses 0."""
-
-LARGEST_TRIED = 4096
-"""Segments; more at once have no use."""
-
-STEPS_AT_THE_PEAK = 2
-"""Steps that take as much memory as any number: the second one holds what the first one left."""
 
 PHASES = (
     "mel", "encoder", "projector", "ctc", "ctc text", "prefill", "admit", "body", "tail", "read out", "rescore", "read",
@@ -95,7 +87,7 @@ def decode_by_transformers(model: AsrModel, recipe: Recipe, segments: Segments, 
     backbone: Any = model.backbone
     backbone.config.canvas_length = canvas
     prompt = build_prompt(model.tokenizer, model.config.prompt, model.config.num_audio_tokens, recipe.language)
-    ids = torch.tensor(prompt.ids, device=model.device)
+    ids = torch.tensor(prompt, device=model.device)
     decode, done = recipe.decode, 0
     from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
 
@@ -138,57 +130,43 @@ def phases_of(model: AsrModel, watch: Stopwatch) -> Iterator[None]:
         (Rescorer, "_rescore", "rescore"),
         (Transcriber, "_read", "read"),
     ]
-    before = [(owner, name, owner.__dict__.get(name)) for owner, name, _ in places]
-    for owner, name, phase in places:
-        setattr(owner, name, watch.timed(phase, getattr(owner, name)))
-    waits_for, composition.waits_for = composition.waits_for, lambda device: False  # nothing beside what is timed
-    try:
+    with ExitStack() as stack:
+        for owner, name, phase in places:
+            stack.enter_context(mock.patch.object(owner, name, watch.timed(phase, getattr(owner, name))))
+        # Nothing beside what is timed.
+        stack.enter_context(mock.patch.object(composition, "waits_for", return_value=False))
         yield
-    finally:
-        composition.waits_for = waits_for
-        for owner, name, plain in before:
-            if plain is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, plain)
 
 
-@contextmanager
-def tokens_per_expert(model: AsrModel, counts: list[Tensor]) -> Iterator[None]:
-    """Collect how many tokens each expert of each decoder layer gets, call by call."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What is measured: an engine on windows of the model's length, and every canvas takes all its steps."""
 
-    def count(router: Any, _: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
-        counts.append(torch.bincount(output[2].flatten(), minlength=router.config.num_experts))
+    engine: str = "ours"
+    batch: int
+    canvas: int
+    steps: int = 8
+    chunk: int = 8192
+    """Vocabulary entries at a time."""
+    is_compiled: bool = False
 
-    layers: Any = model.backbone.model.decoder.layers
-    handles = [layer.router.register_forward_hook(count) for layer in layers]
-    try:
-        # A compiled decoder was traced without the hooks, and would not call them.
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        ways = f"-chunk{self.chunk}" * (self.chunk != Run(batch=1, canvas=1).chunk) + "-compiled" * self.is_compiled
+        return f"{self.engine}-batch{self.batch}-canvas{self.canvas}-steps{self.steps}{ways}"
 
-
-def fixed_steps(recipe: Recipe, steps: int) -> DecodeConfig:
-    """Give settings under which every canvas takes all its steps: random weights never settle, trained ones do."""
-    return replace(recipe.decode, max_steps=steps, confidence_threshold=0.0)
-
-
-def _features(segments: Segments, config: FeatureConfig) -> Iterator[SegmentFeatures]:
-    for segment, waveform in segments:
-        yield segment_features(segment, waveform, config)
+    def recipe(self, model: AsrModel) -> Recipe:
+        """Compose it for a model; random weights never settle, and trained ones must not."""
+        recipe = build_recipe(model.config, model.identity, max_steps=self.steps, segmentation="loudness")
+        decode = replace(recipe.decode, confidence_threshold=0.0, vocabulary_chunk=self.chunk)
+        return replace(recipe, decode=decode)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """One measurement; `null` where the memory did not hold it."""
+    """One measurement; nothing where the memory did not hold it."""
 
-    engine: str
-    clip_s: float
-    batch: int
-    canvas: int
     rtfx: float | None = None
     """Seconds of audio per second."""
     ms_per_step: float | None = None
@@ -196,111 +174,69 @@ class Measured:
     share_of_bound: float | None = None
     """Least time of what the engine does, by the machine's rates / measured time."""
     peak_bytes: int | None = None
-    """Of the device's memory, weights with it; on a CPU of the whole process, where the system counts that."""
+    """Of a GPU's memory, weights with it."""
     busy_share: float | None = None
     """Of one batch's time, in which the device works: its kernels' time, or on a CPU that of torch's operations."""
     phases_s: dict[str, float] | None = None
     """Seconds of one batch by phase, in a run of its own in which each phase waits for the device; `ours` only."""
-    tokens_per_expert: dict[str, float] | None = None
-    """Mean, least and most in one step, and the share of experts with any; `ours` only."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodeCase:
-    """What is measured.
+def measure(model: AsrModel, run: Run, rates: Rates) -> Measured:
+    """Measure one batch after one to warm up, on a model that lies on its device."""
+    if run.is_compiled:
+        model.compile_decoder("inductor" if model.device.type == "cuda" else "eager")
+    try:
+        return _measure(model, run, rates)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # Only here, where the error holds the failed batch's tensors no longer, is their memory free.
+    release_memory()
+    return Measured()
 
-    model: on its device.
-    recipe: of this model, with a fixed number of steps.
-    engine: `ours` or `transformers`.
-    clip_s: length of the clips, at most the model's window.
-    canvas: tokens of every canvas.
-    rounds: batches timed after one to warm up.
-    """
 
-    model: AsrModel
-    recipe: Recipe
-    engine: str
-    clip_s: float
-    canvas: int
-    rounds: int
+def _measure(model: AsrModel, run: Run, rates: Rates) -> Measured:
+    recipe, clip_s = run.recipe(model), seconds(model.config.window_samples)
+    segments = noise_segments(model.config, clip_s, run.batch)
 
-    def largest_batch(self) -> int:
-        """Find how many clips the memory holds at once; 0 where it does not hold one."""
-        recipe = replace(self.recipe, decode=fixed_steps(self.recipe, STEPS_AT_THE_PEAK))
-        return largest_fitting(lambda batch: self._fits(partial(self._decode, recipe, batch, 1)), LARGEST_TRIED)
+    def decode() -> None:
+        ENGINES[run.engine](model, recipe, segments, run.batch, run.canvas)
 
-    def measure(self, rates: Rates, batch: int) -> Measured:
-        """Measure; without figures where the memory does not hold the batch."""
-        found: list[Measured] = []
-        is_held = batch > 0 and self._fits(lambda: found.append(self._measure(rates, batch)))
-        return found[0] if is_held else self._figures(batch)
-
-    def _measure(self, rates: Rates, batch: int) -> Measured:
-        model, steps = self.model, self.recipe.decode.max_steps
-        self._decode(self.recipe, batch, 1)
-        peak, watch = PeakMemory(model.device), Stopwatch(model.device)
+    decode()
+    watch, is_gpu = Stopwatch(model.device), model.device.type == "cuda"
+    if is_gpu:
+        torch.cuda.reset_peak_memory_stats(model.device)
+    started = watch.now()
+    decode()
+    wall_s = watch.now() - started
+    peak_bytes = torch.cuda.max_memory_allocated(model.device) if is_gpu else None
+    busy, phases_s, other_s = busy_share(model.device, decode), None, 0.0
+    if run.engine == "ours":
         started = watch.now()
-        self._decode(self.recipe, batch, self.rounds)
-        wall_s = (watch.now() - started) / self.rounds  # of one batch
-        peak_bytes = peak.bytes()
-        busy = busy_share(model.device, lambda: self._decode(self.recipe, batch, 1))
-        phases_s, other_s, experts = None, 0.0, None
-        if self.engine == "ours":
-            phases_s, experts = self._phases(batch)
-            other_s = sum(part_s for phase, part_s in phases_s.items() if phase not in IN_A_STEP)
-        return self._figures(
-            batch, rtfx=round(batch * self.clip_s / wall_s, 2),
-            ms_per_step=round(1000 * max(wall_s - other_s, 0.0) / steps, 3),
-            share_of_bound=round(self.least_s(rates, batch) / wall_s, 4), peak_bytes=peak_bytes, busy_share=busy,
-            phases_s=phases_s, tokens_per_expert=experts,
-        )  # fmt: skip
-
-    def _figures(self, batch: int, **found: Any) -> Measured:
-        return Measured(engine=self.engine, clip_s=self.clip_s, batch=batch, canvas=self.canvas, **found)
-
-    def least_s(self, rates: Rates, batch: int) -> float:
-        """Least time of a batch by the machine's rates; transformers reads no CTC, and projects once."""
-        is_ours, config = self.engine == "ours", self.model.config
-        work = window_work(config, batch, self.canvas, self.clip_s if is_ours else 0.0)
-        return sum(
-            part.seconds(rates, self.model.head_weight.element_size())
-            * (self.recipe.decode.max_steps if phase in ("body", "tail") else 1)
-            for phase, part in work.items()
-            if is_ours or phase not in ("ctc", "rescore")
-        )
-
-    def _decode(self, recipe: Recipe, batch: int, rounds: int) -> None:
-        ENGINES[self.engine](
-            self.model, recipe, noise_segments(self.model.config, self.clip_s, batch * rounds), batch, self.canvas
-        )
-
-    def _phases(self, batch: int) -> tuple[dict[str, float], dict[str, float]]:
-        """Time one batch by phase, and see how evenly its tokens are routed."""
-        watch, counts = Stopwatch(self.model.device), list[Tensor]()
-        segments = noise_segments(self.model.config, self.clip_s, batch)
-        started = watch.now()
-        with phases_of(self.model, watch):
-            decode_ours(self.model, self.recipe, segments, batch, self.canvas)
+        with phases_of(model, watch):
+            decode()
         whole_s = watch.now() - started
-        phases = {phase: round(watch.seconds[phase], 5) for phase in PHASES[:-1]}
-        phases[PHASES[-1]] = round(whole_s - sum(phases.values()), 5)
-        with tokens_per_expert(self.model, counts):
-            one_step = replace(self.recipe, decode=fixed_steps(self.recipe, 1))
-            decode_ours(self.model, one_step, segments, batch, self.canvas)
-        routed = torch.stack(counts).double()  # [layers, experts]
-        experts = {"mean": float(routed.mean()), "least": float(routed.min()), "most": float(routed.max()),
-                   "used": float((routed > 0).double().mean())}  # fmt: skip
-        return phases, {name: round(value, 3) for name, value in experts.items()}
+        phases_s = {phase: round(watch.seconds[phase], 5) for phase in PHASES[:-1]}
+        phases_s[PHASES[-1]] = round(whole_s - sum(phases_s.values()), 5)
+        other_s = sum(part_s for phase, part_s in phases_s.items() if phase not in IN_A_STEP)
+    return Measured(
+        rtfx=round(run.batch * clip_s / wall_s, 2), ms_per_step=round(1000 * max(wall_s - other_s, 0.0) / run.steps, 3),
+        share_of_bound=round(least_s(model, run, rates) / wall_s, 4), peak_bytes=peak_bytes, busy_share=busy,
+        phases_s=phases_s,
+    )  # fmt: skip
 
-    def _fits(self, work: Callable[[], object]) -> bool:
-        """Do something, and tell whether the memory held it."""
-        is_held = True
-        try:
-            work()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            is_held = False
-        # Only here, where the error holds the failed batch's tensors no longer, is their memory free.
-        release_memory()
-        return is_held
+
+def least_s(model: AsrModel, run: Run, rates: Rates) -> float:
+    """Least time of a batch by the machine's rates, s; transformers reads no CTC, and projects once."""
+    is_ours, config = run.engine == "ours", model.config
+    work = window_work(config, run.batch, run.canvas, seconds(config.window_samples) if is_ours else 0.0)
+    return sum(
+        part.seconds(rates, model.head_weight.element_size()) * (run.steps if phase in ("body", "tail") else 1)
+        for phase, part in work.items()
+        if is_ours or phase not in ("ctc", "rescore")
+    )
+
+
+def _features(segments: Segments, config: FeatureConfig) -> Iterator[SegmentFeatures]:
+    for segment, waveform in segments:
+        yield segment_features(segment, waveform, config)

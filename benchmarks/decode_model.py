@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import WhisperConfig
+from transformers import DiffusionGemmaForBlockDiffusion, WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmarks.bound import PROMPT_TEXT_TOKENS
 from dgasr.model.asr import AsrModel
-from dgasr.model.backbone import backbone_config
+from dgasr.model.backbone import backbone_config, choose_experts, drop_vision_tower
 from dgasr.model.identity import read_config
 from dgasr.model.presets import AsrConfig, ModelIdentity
-from dgasr.model.pretrained import backbone_skeleton, draw_weights, encoder_skeleton
 from dgasr.prompt import Tokenizer
 from dgasr.records import SAMPLE_RATE_HZ, Segment
 
@@ -33,10 +33,19 @@ def random_model(name: str, device: torch.device, dtype: torch.dtype) -> AsrMode
     """
     # At random CTC hears eight long texts that differ, which nobody says; silence costs it what speech does.
     config = replace(read_config(name), blank_bias=DECIDING_BIAS)
-    backbone = backbone_skeleton(backbone_config(config), device)
-    encoder = encoder_skeleton(WhisperConfig(**config.encoder))
-    for part in (encoder, backbone):
-        draw_weights(part, dtype, device, seed=0)
+    torch.manual_seed(0)
+    parts: tuple[tuple[Any, Any], ...] = (
+        (WhisperEncoder, WhisperConfig(**config.encoder)), (DiffusionGemmaForBlockDiffusion, backbone_config(config)),
+    )  # fmt: skip
+    # From no checkpoint: transformers draws all of it where it stays, tied weights once.
+    encoder, backbone = (
+        kind.from_pretrained(None, config=sizes, state_dict={}, dtype=dtype, device_map=device) for kind, sizes in parts
+    )
+    drop_vision_tower(backbone)
+    choose_experts(backbone)
+    for name, buffer in backbone.named_buffers():
+        if name.endswith("layer_scalar"):
+            buffer.fill_(1)
     identity = ModelIdentity(name=f"{config.name} with random weights", digest=RANDOM_DIGEST)
     model = AsrModel(config, prompt_tokenizer(), identity, encoder=encoder, backbone=backbone)
     model.projector.to(device, dtype)

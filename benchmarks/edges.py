@@ -5,17 +5,17 @@ and there is no room noise that a model could have learned to expect. Knows noth
 """
 
 import argparse
-import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
+from benchmarks import print_table
 from dgasr.audio import AudioConfig
-from dgasr.commands.arguments import check_output_file, positive_int
+from dgasr.commands.arguments import positive_int
 from dgasr.errors import ConfigError
 from dgasr.evaluation.interval import drawn_units, statistics_intervals
 from dgasr.evaluation.normalise import basic
@@ -29,24 +29,24 @@ SILENCE_SAMPLES = SAMPLE_RATE_HZ // 2
 """Zeros before and behind."""
 
 
-def main(arguments: Sequence[str]) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is heard, and by which model."""
+    add = parser.add_argument
+    add("--words", type=Path, required=True, metavar="MANIFEST", help="of tools/reference_words.py")
+    add("--model", metavar="NAME|DIR", help="as `dgasr transcribe` takes it (default: base)")
+    add("--limit", type=positive_int, default=0, metavar="N", help="utterances (default: all)")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure what is asked for."""
-    parser = argparse.ArgumentParser(prog="benchmarks edges", description=__doc__)
-    parser.add_argument("--words", type=Path, required=True, metavar="MANIFEST", help="of tools/reference_words.py")
-    parser.add_argument("--model", metavar="NAME|DIR", help="as `dgasr transcribe` takes it (default: base)")
-    parser.add_argument("--limit", type=positive_int, default=0, metavar="N", help="utterances (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    options = parser.parse_args(arguments)
-    check_output_file("--json", options.json)
     utterances = select_utterances(read_manifest(options.words), Selection(limit=options.limit))
     placed = [utterance for utterance in utterances if utterance.words]
     if not placed:
         raise ConfigError(f"{options.words}: no utterance has `words`. tools/reference_words.py places them.")
     figures = measure(load(options.model), placed)
-    text = json.dumps({"benchmark": "edges", "words": str(options.words), **figures})
-    sys.stdout.write(table(figures) + text + "\n")
-    if options.json is not None:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    rows = [[name, *own.values()] for name, own in figures.items()]
+    print_table(["", *next(iter(figures.values()))], rows)
+    return {"words": str(options.words), **figures}
 
 
 def measure(model: AsrModel, utterances: Sequence[Utterance]) -> dict[str, dict[str, object]]:
@@ -91,16 +91,6 @@ def edge_errors(model: AsrModel, utterance: Utterance) -> tuple[float | None, fl
     begin = _ms(found[0].start_sample - SILENCE_SAMPLES) if _is_same(first, found[0]) else None
     end = _ms(found[-1].end_sample - SILENCE_SAMPLES - len(spoken)) if _is_same(last, found[-1]) else None
     return begin, end
-
-
-def table(figures: dict[str, dict[str, object]]) -> str:
-    """Write the figures as lines for people."""
-    lines = [f"{'':<8}{'median, ms':>12}{'95 %':>16}{'bias, ms':>10}{'matched':>9}\n"]
-    for name, own in figures.items():
-        interval = "-" if own["median_95_ms"] is None else "{:.0f} to {:.0f}".format(*own["median_95_ms"])  # type: ignore[misc]
-        median, bias = ("-" if own[key] is None else f"{own[key]:.0f}" for key in ("median_ms", "bias_ms"))
-        lines.append(f"{name:<8}{median:>12}{interval:>16}{bias:>10}{own['matched']:>9}\n")
-    return "".join(lines)
 
 
 def _median_of_absolute(values: np.ndarray) -> list[float]:

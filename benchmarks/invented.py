@@ -62,22 +62,17 @@ READ_RTFX = 400.0
 class Speech:
     """Segments in a row and the words in them. Positions count from the recording's first sample."""
 
+    # [segments]
     is_speech: np.ndarray
-    """[segments]"""
     start_sample: np.ndarray
-    """[segments]"""
     end_sample: np.ndarray
-    """[segments]"""
     num_words: np.ndarray
-    """[segments]"""
+    # [words]
     word: np.ndarray
-    """Index into `spellings`.  [words]"""
+    """Index into `spellings`."""
     word_start_sample: np.ndarray
-    """[words]"""
     word_end_sample: np.ndarray
-    """[words]"""
     confidence: np.ndarray
-    """[words]"""
 
 
 def vocabulary(num_words: int, seed: int) -> list[str]:
@@ -126,15 +121,11 @@ def say(
     ends = np.cumsum(duration.reshape(num_recordings, segments_per_recording), axis=1).reshape(-1)
     shift = np.repeat(ends - duration - bounds[:-1], num_words)
     return Speech(
-        is_speech=is_speech,
-        start_sample=ends - duration,
-        end_sample=ends,
-        num_words=num_words,
-        word=_words(random, total, num_types),
-        word_start_sample=until[:-1] + gap + shift,
+        is_speech=is_speech, start_sample=ends - duration, end_sample=ends, num_words=num_words,
+        word=_words(random, total, num_types), word_start_sample=until[:-1] + gap + shift,
         word_end_sample=until[1:] + shift,
         confidence=np.minimum(random.beta(12.0, 1.0, total), 1.0).astype(np.float32),
-    )
+    )  # fmt: skip
 
 
 def _words(random: np.random.Generator, total: int, num_types: int) -> np.ndarray:
@@ -190,21 +181,12 @@ def recording_row(day: Day, index: int, shard_id: str) -> dict[str, Any]:
     decoded_s, speech_s = (float(n) / SAMPLE_RATE_HZ for n in (samples.sum(), samples[speech.is_speech[own]].sum()))
     twin = index - (index % TWIN_EVERY == 1)
     return _basics(recording, day, shard_id) | {
-        "status": "ok",
-        "container": "FLAC",
-        "codec": "PCM_16",
-        "source_sample_rate_hz": 48_000,
-        "num_channels": 2,
-        "declared_s": decoded_s,
-        "decoded_s": decoded_s,
-        "speech_s": speech_s,
-        "dropped_s": decoded_s - speech_s,
-        "num_segments": day.segments_per_recording,
-        "num_words": int(speech.num_words[own].sum()),
-        "language": "en",
+        "status": "ok", "container": "FLAC", "codec": "PCM_16", "source_sample_rate_hz": 48_000, "num_channels": 2,
+        "declared_s": decoded_s, "decoded_s": decoded_s, "speech_s": speech_s, "dropped_s": decoded_s - speech_s,
+        "num_segments": day.segments_per_recording, "num_words": int(speech.num_words[own].sum()), "language": "en",
         "audio_digest": hashlib.blake2b(f"{day.number} {twin}".encode(), digest_size=16).hexdigest(),
         "read_s": decoded_s / READ_RTFX,
-    }
+    }  # fmt: skip
 
 
 def rejected_row(day: Day, shard: int, shard_id: str) -> dict[str, Any]:
@@ -219,15 +201,10 @@ def rejected_row(day: Day, shard: int, shard_id: str) -> dict[str, Any]:
 def _basics(recording: Recording, day: Day, shard_id: str) -> dict[str, Any]:
     """Make what all rows of recordings have."""
     return {
-        "recording_id": recording.recording_id,
-        "uri": recording.uri,
-        "etag": recording.etag,
-        "size_bytes": recording.size_bytes,
-        "modified_at": recording.modified_at,
-        "shard_id": shard_id,
-        "run_id": day.run_id,
-        "transcribed_at": day.midnight + timedelta(days=1, hours=day.is_latest),
-    }
+        "recording_id": recording.recording_id, "uri": recording.uri, "etag": recording.etag,
+        "size_bytes": recording.size_bytes, "modified_at": recording.modified_at, "shard_id": shard_id,
+        "run_id": day.run_id, "transcribed_at": day.midnight + timedelta(days=1, hours=day.is_latest),
+    }  # fmt: skip
 
 
 def segment_rows(day: Day, spelled: pa.Array) -> pa.Table:

@@ -5,7 +5,6 @@ where a request failed or got another text.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -20,8 +19,9 @@ import httpx
 import numpy as np
 import psutil
 
-from dgasr.commands.arguments import check_output_file, finite_float, positive_int
-from dgasr.errors import IntegrityError, RecordingError
+from benchmarks import print_table
+from dgasr.commands.arguments import finite_float, positive_int
+from dgasr.errors import RecordingError
 from dgasr.samples import SAMPLES
 from dgasr.serving.prepare import Prepared, prepare
 from dgasr.stages.engine import Engine, EngineConfig, start_engine
@@ -32,20 +32,17 @@ SETTLED = 0.25
 """Share of the time after which memory should not grow any more."""
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Start a server, ask it, print a table and JSON.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how many ask how long."""
+    add = parser.add_argument
+    add("--clients", type=positive_int, default=200, metavar="N", help="at once (default: 200)")
+    add("--seconds", type=finite_float, default=60.0, metavar="S", help="for so long (default: 60)")
+    add("--model", default="tiny", metavar="base|tiny|full|DIR", help="default: tiny")
+    add("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
 
-    Raises:
-        IntegrityError: a request failed, or got another text.
-    """
-    parser = argparse.ArgumentParser(prog="benchmarks load", description=__doc__)
-    parser.add_argument("--clients", type=positive_int, default=200, metavar="N", help="at once (default: 200)")
-    parser.add_argument("--seconds", type=finite_float, default=60.0, metavar="S", help="for so long (default: 60)")
-    parser.add_argument("--model", default="tiny", metavar="base|tiny|full|DIR", help="default: tiny")
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    options = parser.parse_args(arguments)
-    check_output_file("--json", options.json)
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Start a server and ask it."""
     engine = start_engine(EngineConfig(model=options.model, device=options.device))
     files, texts, batch_rtfx = _batch_run(engine, options.seconds / 4)
     flags = ("--model", options.model, "--device", options.device, "--max-waiting", str(20 * options.clients))
@@ -56,16 +53,11 @@ def main(arguments: Sequence[str]) -> None:
         server.terminate()
         server.wait()
     figures |= {"batch_rtfx": round(batch_rtfx, 1), "share_of_batch": round(figures["rtfx"] / batch_rtfx, 2)}
-    for name, value in figures.items():
-        sys.stdout.write(f"{name:<18}  {value}\n")
-    text = json.dumps(figures)
-    sys.stdout.write(text + "\n")
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    if set(figures["statuses"]) != {"200"} or figures["wrong_texts"]:
-        raise IntegrityError(
-            f"load: answers {figures['statuses']}, {figures['wrong_texts']} of them with another text."
-        )
+    print_table(("figure", "value"), list(figures.items()))
+    wrong = [f"{count} answers {status}" for status, count in figures["statuses"].items() if status != "200"]
+    if figures["wrong_texts"]:
+        wrong.append(f"{figures['wrong_texts']} answers with another text")
+    return figures | {"failed": wrong}
 
 
 def _batch_run(engine: Engine, duration_s: float) -> tuple[dict[Path, Prepared], dict[Path, str], float]:

@@ -1,21 +1,12 @@
-"""What a machine can do: time by phase, peak memory, its bandwidth and matrix rate. Knows no model."""
+"""What a machine can do: time by phase, its bandwidth and matrix rate. Knows no model."""
 
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-_PEAK_RESIDENT = "5"
-"""What Linux is told in order to count its peak of resident memory anew; see proc(5)."""
-
-GAP = 16
-"""`largest_fitting` is short of the largest by at most its sixteenth."""
 
 
 class Stopwatch:
@@ -49,34 +40,6 @@ class Stopwatch:
             torch.cuda.synchronize(self._device)
             return time.perf_counter()
         return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
-
-
-class PeakMemory:
-    """Counts from the moment it is made; what was in use by then is in it.
-
-    Args:
-        device: whose memory.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._counts = True
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            return
-        try:
-            _CLEAR.write_text(_PEAK_RESIDENT, encoding="ascii")
-        except OSError:
-            self._counts = False
-
-    def bytes(self) -> int | None:
-        """Give the peak so far; `None` where the system does not count it."""
-        if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device)
-        if not self._counts:
-            return None
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
-        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,25 +91,3 @@ def busy_share(device: torch.device, work: Callable[[], object]) -> float:
         wall_s = watch.now() - started
     times = (event.self_device_time_total if is_gpu else event.self_cpu_time_total for event in profile.key_averages())
     return round(min(sum(times) / 1e6 / wall_s, 1.0), 4)
-
-
-def largest_fitting(fits: Callable[[int], bool], limit: int) -> int:
-    """Find the largest number that fits.
-
-    Args:
-        fits: tells of a number whether it does; whatever is below a number that fits, fits.
-        limit: numbers above are not tried.
-
-    Returns:
-        The largest one that was seen to fit, 0 where not even 1 does.
-    """
-    fitting, failing = 0, 1
-    while failing <= limit and fits(failing):
-        fitting, failing = failing, 2 * failing
-    while failing - fitting > max(fitting // GAP, 1):
-        middle = (fitting + failing) // 2
-        if middle <= limit and fits(middle):
-            fitting = middle
-        else:
-            failing = middle
-    return fitting

@@ -9,12 +9,13 @@ import argparse
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks import print_table
 from dgasr.commands.arguments import positive_int
 from dgasr.diffusion.canvas import CanvasJob
 from dgasr.diffusion.decode_config import DecodeConfig
@@ -102,17 +103,17 @@ def measure(length_s: Callable[[random.Random], float], num_rows: int, num_jobs:
     return Occupancy(share=in_use / (num_rows * decoder.num_steps), most_waiting=decoder.most_waiting)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(prog="benchmarks occupancy", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add rows and segments."""
     parser.add_argument("--batch", type=positive_int, default=64, metavar="N", help="rows (default: 64)")
     parser.add_argument("--jobs", type=positive_int, default=300, metavar="N", help="segments a row (default: 300)")
-    options = parser.parse_args(arguments)
-    write = sys.stdout.write
-    write(f"{options.batch} rows, {options.jobs} segments a row, {STEPS[0]} to {STEPS[1]} steps\n")
-    for name, length_s in LENGTHS_S.items():
-        found = measure(length_s, options.batch, options.batch * options.jobs)
-        write(f"{name:<32}{found.share:>7.1%} of rows in use; {found.most_waiting} encoded segments waited at most\n")
-        sys.stdout.flush()
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure every distribution of lengths."""
+    found = {name: measure(own, options.batch, options.batch * options.jobs) for name, own in LENGTHS_S.items()}
+    rows = [(name, own.share, own.most_waiting) for name, own in found.items()]
+    print_table(("segments", "rows in use", "encoded segments that waited at most"), rows)
     held = held_bytes(full(), options.batch, 2)
-    write(f"prompt caches and audio embeddings of the full model: {held / 1e9:.1f} GB at most, beside the weights\n")
+    sys.stdout.write(f"prompt caches and audio embeddings of the full model: {held / 1e9:.1f} GB, beside the weights\n")
+    return {"held_bytes": held} | {name: asdict(own) for name, own in found.items()}

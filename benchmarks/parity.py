@@ -7,8 +7,6 @@ in small; `--device cuda` compares what runs on a GPU.
 """
 
 import argparse
-import json
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from benchmarks import print_table
 from benchmarks.decode_model import noise_segments
 from benchmarks.published import reduced, write_checkpoints
 from dgasr.diffusion.canvas import Canvas, CanvasJob
@@ -27,7 +26,6 @@ from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.noise import SegmentNoise, key_words, segment_key
 from dgasr.diffusion.vocabulary import BLOCK, VocabularyHead, num_chunks
-from dgasr.errors import IntegrityError
 from dgasr.features import segment_features
 from dgasr.model.adapter import add_lora, merge_lora
 from dgasr.model.asr import AsrModel
@@ -108,28 +106,28 @@ class Difference:
 
 
 class TheirDraws:
-    """Stands in for torch's generator inside `generate`: `SegmentNoise` of these keys, one step after the other."""
+    """Stands in for torch's generator inside `generate`: the noise of one segment, one step after the other."""
 
-    def __init__(self, keys: Sequence[int], canvas: int, vocab_size: int, config: DecodeConfig) -> None:
-        self._keys, self._canvas, self._vocab_size, self._chunk = keys, canvas, vocab_size, config.vocabulary_chunk
+    def __init__(self, key: int, vocab_size: int, chunk: int) -> None:
+        self._keys, self._vocab_size, self._chunk = key_words([key], torch.device("cpu")), vocab_size, chunk
         self._num_canvases = self._num_samples = 0
 
     def noise(self, step: int) -> SegmentNoise:
-        """Give the noise of one step of all rows."""
-        return SegmentNoise(key_words(self._keys, torch.device("cpu")), torch.full((len(self._keys),), step))
+        """Give the noise of one step."""
+        return SegmentNoise(self._keys, torch.tensor([step]))
 
     def randint(self, *_: Any, device: Any = None, **named: Any) -> Tensor:
         """Draw the canvas that begins, and then what every step renoises."""
-        assert named.get("size", _[-1] if _ else None) == (len(self._keys), self._canvas)
+        assert named.get("size", _[-1] if _ else None) == (1, CANVAS)
         step, self._num_canvases = self._num_canvases - 1, self._num_canvases + 1
-        size = self._canvas, self._vocab_size
+        size = CANVAS, self._vocab_size
         drawn = self.noise(0).initial_ids(*size) if step < 0 else self.noise(step).renoise_ids(*size)
         return drawn.to(device)
 
     def multinomial(self, probabilities: Tensor, num_samples: int) -> Tensor:
-        """Draw a token for every position of every row."""
+        """Draw a token for every position."""
         chunks = num_chunks(self._vocab_size, self._chunk)
-        uniforms = self.noise(self._num_samples).sample_uniforms(self._canvas, chunks).flatten(0, 1)
+        uniforms = self.noise(self._num_samples).sample_uniforms(CANVAS, chunks)[0]
         self._num_samples += 1
         pairs = zip(probabilities.cpu(), uniforms, strict=True)
         return torch.tensor([sample(*pair, self._chunk) for pair in pairs], device=probabilities.device)[:, None]
@@ -224,7 +222,7 @@ def generate(
     from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
 
     backbone, steps = model.backbone, Steps()
-    draws = TheirDraws([key], CANVAS, model.head_weight.shape[0], config)
+    draws = TheirDraws(key, model.head_weight.shape[0], config.vocabulary_chunk)
     forward = backbone.forward
 
     def noting(**named: Any) -> Any:
@@ -319,33 +317,23 @@ def _model(case: Case, device: torch.device, *, is_ours: bool) -> AsrModel:
     return bare.eval().requires_grad_(False)
 
 
-def report(found: Difference) -> str:
-    """Write a line of the table."""
-    return (
-        f"{found.case:<32}{found.first_logits:>8.1g} in the first step, {found.logits:>7.1g} of {found.tolerance:<5g}"
-        f" in {found.num_steps} steps  "
-        f"{found.num_canvases - found.other_canvases} of {found.num_canvases} canvases equal, {found.other_ends} with "
-        f"another end  {'holds' if found.holds else 'DOES NOT HOLD'}\n"
-    )
+COLUMNS = ("case", "first step", "any step", "tolerance", "steps", "canvases equal", "other ends", "holds")
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print the largest difference of every case.
+def row(found: Difference) -> tuple[object, ...]:
+    """Write a row of the table: largest differences of logits, and what of the canvases is equal."""
+    equal = f"{found.num_canvases - found.other_canvases} of {found.num_canvases}"
+    apart = found.first_logits, found.logits, found.tolerance
+    return found.case, *(f"{value:.1g}" for value in apart), found.num_steps, equal, found.other_ends, found.holds
 
-    Raises:
-        IntegrityError: one is beyond its tolerance.
-    """
-    parser = argparse.ArgumentParser(prog="benchmarks parity", description=__doc__)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where to decode."""
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="default: auto")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    options = parser.parse_args(arguments)
-    found = []
-    for case in CASES:
-        found.append(compare(case, choose_device(options.device)))
-        sys.stdout.write(report(found[-1]))
-        sys.stdout.flush()
-    if options.json:
-        options.json.write_text(json.dumps([asdict(each) for each in found]) + "\n", encoding="utf-8")
-    beyond = [each.case for each in found if not each.holds]
-    if beyond:
-        raise IntegrityError(f"parity: {', '.join(beyond)} beyond tolerance. Find out why before any text is trusted.")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Compare every case."""
+    found = [compare(case, choose_device(options.device)) for case in CASES]
+    print_table(COLUMNS, [row(each) for each in found])
+    return {"cases": [asdict(each) for each in found], "failed": [each.case for each in found if not each.holds]}

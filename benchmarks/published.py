@@ -6,25 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    DiffusionGemmaConfig,
-    DiffusionGemmaForBlockDiffusion,
-    DiffusionGemmaTextConfig,
-    PreTrainedTokenizerFast,
-    WhisperConfig,
-    WhisperModel,
-)
+from transformers import DiffusionGemmaForBlockDiffusion, PreTrainedTokenizerFast, WhisperConfig, WhisperModel
 
-from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, AsrConfig, tiny
+from dgasr.model.backbone import backbone_config
+from dgasr.model.presets import AsrConfig, tiny
 from dgasr.prompt import PromptConfig
 from tools.tiny.fresh import write_word_tokenizer
+from tools.tiny.voices import DIGITS
 
 LANGUAGE_WORDS = ("English", "German")
-
-VISION: dict[str, Any] = {
-    "model_type": "gemma4_vision", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
-    "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "position_embedding_size": 8,
-}  # fmt: skip
 
 
 def write_checkpoints(folder: Path, config: AsrConfig, dtype: torch.dtype, spread: float = 1.0) -> None:
@@ -37,8 +27,7 @@ def write_checkpoints(folder: Path, config: AsrConfig, dtype: torch.dtype, sprea
         spread: what its first weights are multiplied by, embeddings five times that; from 4 on some canvases settle.
     """
     torch.manual_seed(0)
-    text_config = DiffusionGemmaTextConfig(**config.backbone)
-    backbone = DiffusionGemmaForBlockDiffusion(DiffusionGemmaConfig(text_config=text_config, vision_config=VISION))
+    backbone = DiffusionGemmaForBlockDiffusion(backbone_config(config))
     for index, (name, buffer) in enumerate(backbone.named_buffers()):
         if name.endswith("layer_scalar"):
             buffer.fill_(1 + index / 100)  # the encoder's and the decoder's differ, unlike all weights
@@ -54,7 +43,7 @@ def write_checkpoints(folder: Path, config: AsrConfig, dtype: torch.dtype, sprea
         pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3,
     )  # fmt: skip
     WhisperModel(whisper).save_pretrained(folder / "whisper")
-    write_word_tokenizer(folder, TINY_SPECIAL_TOKENS, (*TINY_WORDS, *LANGUAGE_WORDS))
+    write_word_tokenizer(folder, (*DIGITS, *LANGUAGE_WORDS))
     PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), unk_token="<unk>").save_pretrained(
         folder / "backbone"
     )

@@ -20,7 +20,7 @@ from dgasr.features import FeatureConfig, log_mel, whole_windows
 from dgasr.model.asr import AsrModel
 from dgasr.model.head import scan_vocabulary
 from dgasr.model.identity import CALIBRATION
-from dgasr.model.projector_config import Activation
+from dgasr.model.presets import Activation
 
 SCALES = (0.5, 1.0, 2.0, 4.0)
 """What LoRA's update is multiplied by: the ratios of alpha and rank in use."""

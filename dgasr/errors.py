@@ -49,135 +49,97 @@ class RecordingError(DgasrError):
 
     reason: ClassVar[Reason]
 
+    def __init_subclass__(cls, reason: Reason | None = None) -> None:
+        super().__init_subclass__()
+        cls.reason = reason or cls.reason
 
-class AudioError(RecordingError):
+
+class AudioError(RecordingError, reason=Reason.CORRUPT_AUDIO):
     """The bytes are not usable audio; subclasses say why, one for each `Reason`."""
 
-    reason = Reason.CORRUPT_AUDIO
 
-
-class EmptyFileError(AudioError):
+class EmptyFileError(AudioError, reason=Reason.EMPTY_FILE):
     """The object holds no bytes."""
 
-    reason = Reason.EMPTY_FILE
 
-
-class UnknownFormatError(AudioError):
+class UnknownFormatError(AudioError, reason=Reason.UNKNOWN_FORMAT):
     """No decoder knows this container or codec (encrypted audio among them)."""
 
-    reason = Reason.UNKNOWN_FORMAT
 
-
-class NoAudioStreamError(AudioError):
+class NoAudioStreamError(AudioError, reason=Reason.NO_AUDIO_STREAM):
     """The container is readable but holds no audio."""
 
-    reason = Reason.NO_AUDIO_STREAM
 
-
-class InvalidHeaderError(AudioError):
+class InvalidHeaderError(AudioError, reason=Reason.INVALID_HEADER):
     """The header claims what cannot be: 0 Hz, no channels."""
 
-    reason = Reason.INVALID_HEADER
 
-
-class TooManyChannelsError(AudioError):
+class TooManyChannelsError(AudioError, reason=Reason.TOO_MANY_CHANNELS):
     """More channels than the recipe allows."""
 
-    reason = Reason.TOO_MANY_CHANNELS
 
-
-class TooShortError(AudioError):
+class TooShortError(AudioError, reason=Reason.TOO_SHORT):
     """Not enough samples for one analysis window."""
-
-    reason = Reason.TOO_SHORT
 
 
 class LimitError(AudioError):
     """The file takes more than its limits allow; nothing of it is kept."""
 
 
-class TooLongError(LimitError):
+class TooLongError(LimitError, reason=Reason.TOO_LONG):
     """More audio than the limits allow."""
 
-    reason = Reason.TOO_LONG
 
-
-class TooLargeError(LimitError):
+class TooLargeError(LimitError, reason=Reason.TOO_LARGE):
     """More samples than the limits allow, or more than so few bytes can hold."""
 
-    reason = Reason.TOO_LARGE
 
-
-class TooSlowError(LimitError):
+class TooSlowError(LimitError, reason=Reason.TOO_SLOW):
     """Reading takes longer than the limits allow."""
 
-    reason = Reason.TOO_SLOW
 
-
-class NoSuchChannelError(AudioError):
+class NoSuchChannelError(AudioError, reason=Reason.NO_SUCH_CHANNEL):
     """The recording lacks the channel that was asked for."""
 
-    reason = Reason.NO_SUCH_CHANNEL
 
-
-class NoSuchTrackError(AudioError):
+class NoSuchTrackError(AudioError, reason=Reason.NO_SUCH_TRACK):
     """The container lacks the audio track that was asked for."""
 
-    reason = Reason.NO_SUCH_TRACK
 
-
-class SampleRangeError(AudioError):
+class SampleRangeError(AudioError, reason=Reason.SAMPLE_RANGE):
     """Floating-point samples of which nobody can say how loud the loudest is."""
 
-    reason = Reason.SAMPLE_RANGE
 
-
-class NotFiniteError(AudioError):
+class NotFiniteError(AudioError, reason=Reason.NOT_FINITE):
     """Samples that are NaN or infinite."""
 
-    reason = Reason.NOT_FINITE
 
-
-class TruncatedError(AudioError):
+class TruncatedError(AudioError, reason=Reason.TRUNCATED):
     """The audio ends before its header says so; what was decoded is kept as `partial`."""
 
-    reason = Reason.TRUNCATED
 
-
-class DamagedError(TruncatedError):
+class DamagedError(TruncatedError, reason=Reason.CORRUPT_AUDIO):
     """Audio in the middle could not be decoded and is silent in what was; kept as `partial`."""
 
-    reason = Reason.CORRUPT_AUDIO
 
-
-class MisdeclaredError(TruncatedError):
+class MisdeclaredError(TruncatedError, reason=Reason.INVALID_HEADER):
     """There is more audio than the header says; all of it was decoded, and is kept as `partial`."""
 
-    reason = Reason.INVALID_HEADER
 
-
-class ObjectError(RecordingError):
+class ObjectError(RecordingError, reason=Reason.UNREADABLE):
     """The object cannot be read for a reason that retrying will not cure."""
 
-    reason = Reason.UNREADABLE
 
-
-class ObjectMissingError(ObjectError):
+class ObjectMissingError(ObjectError, reason=Reason.OBJECT_MISSING):
     """Nothing lies at this URI."""
 
-    reason = Reason.OBJECT_MISSING
 
-
-class NotAFileError(ObjectError):
+class NotAFileError(ObjectError, reason=Reason.NOT_A_FILE):
     """The URI names a folder or a device."""
 
-    reason = Reason.NOT_A_FILE
 
-
-class ChangedDuringReadError(ObjectError):
+class ChangedDuringReadError(ObjectError, reason=Reason.CHANGED_DURING_READ):
     """The object was replaced while it was being read."""
-
-    reason = Reason.CHANGED_DURING_READ
 
 
 class TransientError(DgasrError):

@@ -39,18 +39,6 @@ class PromptConfig:
     pad_id: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PromptIds:
-    """A prompt's token ids, and where its audio embeddings go.
-
-    ids: the whole prompt, the audio id in every slot.  [prompt]
-    audio_start: position of the first audio slot; the slots follow each other.
-    """
-
-    ids: tuple[int, ...]
-    audio_start: int
-
-
 class Tokenizer:
     """The few things this project asks of a Hugging Face tokenizer.
 
@@ -145,23 +133,22 @@ def _token_at(ends: list[int], position: int) -> int:
     return index if ends[index] == position else index - 1
 
 
-def build_prompt(tokenizer: Tokenizer, config: PromptConfig, num_audio_tokens: int, language: str) -> PromptIds:
+def build_prompt(tokenizer: Tokenizer, config: PromptConfig, num_audio_tokens: int, language: str) -> tuple[int, ...]:
     """Fill a prompt template.
 
     Args:
         tokenizer: turns the text around the audio into ids.
         config: the model's template and ids.
-        num_audio_tokens: number of audio slots.
+        num_audio_tokens: number of audio slots, which follow each other.
         language: ISO 639-1 code.
 
     Returns:
-        The ids and the position of the first slot.
+        The prompt's token ids, the audio id in every slot.  [prompt]
     """
     name = LANGUAGE_NAMES.get(language, language)
     before, after = config.template.format(audio="\0", language=name).split("\0")
-    head = (*tokenizer.encode_template(before), config.begin_audio_id)
-    slots = (config.audio_id,) * num_audio_tokens
-    return PromptIds(ids=(*head, *slots, config.end_audio_id, *tokenizer.encode_template(after)), audio_start=len(head))
+    slots = (config.begin_audio_id, *(config.audio_id,) * num_audio_tokens, config.end_audio_id)
+    return (*tokenizer.encode_template(before), *slots, *tokenizer.encode_template(after))
 
 
 def canvas_ids(text_ids: list[int], canvas_tokens: int, end_id: int, pad_id: int) -> list[int]:

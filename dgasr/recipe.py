@@ -3,10 +3,12 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
+
+from pydantic import TypeAdapter
 
 from dgasr.alignment.words import AlignmentConfig
-from dgasr.audio import AudioConfig, Limits
+from dgasr.audio import AudioConfig
 from dgasr.diffusion.decode_config import DecodeConfig, SeedCanvas
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
@@ -74,10 +76,9 @@ class Recipe:
         try:
             settings = json.loads(text)
             revision = settings.pop("revision")
-            parts = {name: part(**settings.pop(name)) for name, part in _PARTS.items()}
-            recipe = cls(**parts, **settings)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"No recipe of this dgasr: {error!r}. Run one version on all machines.") from error
+            recipe = TypeAdapter(cls).validate_python(settings)
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise ConfigError(f"No recipe of this dgasr: {error}. Run one version on all machines.") from error
         if revision != REVISION:
             raise ConfigError(
                 f"The recipe is of revision {revision}, and this dgasr works by revision {REVISION}: text would "
@@ -89,21 +90,6 @@ class Recipe:
                 "Run one version on all machines."
             )
         return recipe
-
-
-def _audio_config(limits: dict[str, Any], **settings: Any) -> AudioConfig:
-    return AudioConfig(limits=Limits(**limits), **settings)
-
-
-_PARTS: dict[str, Any] = {
-    "model": ModelIdentity,
-    "audio": _audio_config,
-    "segmentation": SegmentationConfig,
-    "features": FeatureConfig,
-    "decode": DecodeConfig,
-    "alignment": AlignmentConfig,
-}
-"""Fields of `Recipe` that are settings of a package."""
 
 
 def build_recipe(

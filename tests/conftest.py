@@ -133,6 +133,17 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """The bundled small model's vocabulary."""
+    from dgasr.prompt import Tokenizer
+    from tools.tiny.fresh import write_word_tokenizer
+
+    folder = tmp_path_factory.mktemp("vocabulary")
+    write_word_tokenizer(folder)
+    return Tokenizer.load(folder)
+
+
+@pytest.fixture(scope="session")
 def random_model():
     """Model of the bundled size with the first weights of a training, frozen; it has no tokenizer."""
     import torch

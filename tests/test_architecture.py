@@ -35,7 +35,7 @@ IMPORTS: dict[str, set[str]] = {
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
     "frontend": {"audio", "errors", "features", "recipe", "records", "segmentation"},
     "corpora": {"audio", "errors", "model", "records", "training"},
-    "training": {"alignment", "audio", "diffusion", "errors", "features", "model", "prompt", "records"},
+    "training": {"audio", "diffusion", "errors", "features", "model", "prompt", "records"},
     "transcriber": {
         "alignment", "audio", "device", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe",
         "records", "word_list",

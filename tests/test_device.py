@@ -13,19 +13,13 @@ def test_kernels_run_on_a_gpu_that_triton_is_installed_for(monkeypatch, device, 
     assert runs_kernels(torch.device(device)) is runs
 
 
-def test_a_gpu_without_triton_is_told_of_once(monkeypatch, caplog):
+@pytest.mark.parametrize(("device", "lines"), [("cuda", 1), ("cpu", 0)])
+def test_a_gpu_without_triton_is_told_of_once(monkeypatch, caplog, device, lines):
     monkeypatch.setattr(devices, "find_spec", lambda name: None)
     warn_without_kernel.cache_clear()
     for _ in range(2):
-        runs_kernels(torch.device("cuda"))
-    assert caplog.text.count("Triton is not installed") == 1
-
-
-def test_a_cpu_is_not_told_of(monkeypatch, caplog):
-    monkeypatch.setattr(devices, "find_spec", lambda name: None)
-    warn_without_kernel.cache_clear()
-    runs_kernels(torch.device("cpu"))
-    assert not caplog.text
+        runs_kernels(torch.device(device))
+    assert caplog.text.count("Triton is not installed") == lines
 
 
 def test_tensors_of_any_kind_are_fetched_together_as_they_are():

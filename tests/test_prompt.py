@@ -1,16 +1,8 @@
 import pytest
 
 from dgasr.errors import ConfigError
-from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, full, tiny
+from dgasr.model.presets import full, tiny
 from dgasr.prompt import Tokenizer, build_prompt, canvas_ids
-from tools.tiny.fresh import write_word_tokenizer
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vocabulary")
-    write_word_tokenizer(folder, TINY_SPECIAL_TOKENS, TINY_WORDS)
-    return Tokenizer.load(folder)
 
 
 class Spelling:
@@ -23,21 +15,11 @@ class Spelling:
         return bytes(ids).decode(errors="replace")
 
 
-def test_text_survives_encoding(tokenizer):
-    assert tokenizer.decode(tokenizer.encode("seven zero nine")) == "seven zero nine"
-
-
-def test_special_tokens_are_no_part_of_a_text(tokenizer):
-    assert tokenizer.decode([0, *tokenizer.encode("one"), 8, 0]) == "one"
-
-
-def test_unknown_words_are_named(tokenizer):
+def test_text_survives_encoding_without_special_tokens_and_every_word_knows_its_tokens(tokenizer):
+    assert tokenizer.decode([0, *tokenizer.encode("seven zero nine"), 8, 0]) == "seven zero nine"
+    assert tokenizer.words(tokenizer.encode("one two two")) == [("one", 0, 1), ("two", 1, 2), ("two", 2, 3)]
     with pytest.raises(ConfigError, match="eleven twelve"):
         tokenizer.encode("one twelve eleven")
-
-
-def test_every_word_knows_its_tokens(tokenizer):
-    assert tokenizer.words(tokenizer.encode("one two two")) == [("one", 0, 1), ("two", 1, 2), ("two", 2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -58,22 +40,19 @@ def test_words_of_tokens_smaller_than_characters(text, words):
 def test_the_prompt_has_a_slot_for_every_audio_token(tokenizer):
     config = tiny()
     prompt = build_prompt(tokenizer, config.prompt, config.num_audio_tokens, "en")
-    slots = [index for index, token in enumerate(prompt.ids) if token == config.prompt.audio_id]
-    assert slots == list(range(prompt.audio_start, prompt.audio_start + 50))
-    assert prompt.ids[prompt.audio_start - 1] == config.prompt.begin_audio_id
-    assert prompt.ids[slots[-1] + 1] == config.prompt.end_audio_id
+    slots = [index for index, token in enumerate(prompt) if token == config.prompt.audio_id]
+    assert slots == list(range(slots[0], slots[0] + 50))
+    assert prompt[slots[0] - 1] == config.prompt.begin_audio_id
+    assert prompt[slots[-1] + 1] == config.prompt.end_audio_id
 
 
 def test_the_language_stands_in_the_full_prompt():
     config = full()
     prompt = build_prompt(Tokenizer(Spelling(), None), config.prompt, 188, "hi")
-    assert "Hindi" in bytes(token for token in prompt.ids if token < 256).decode()
+    assert "Hindi" in bytes(token for token in prompt if token < 256).decode()
 
 
-def test_a_canvas_is_text_then_end_then_pads():
+def test_a_canvas_is_text_then_end_then_pads_if_they_fit():
     assert canvas_ids([9, 10], 5, end_id=8, pad_id=0) == [9, 10, 8, 0, 0]
-
-
-def test_text_without_room_for_its_end_does_not_fit():
     with pytest.raises(ConfigError, match="do not fit"):
         canvas_ids([9, 10], 2, end_id=8, pad_id=0)

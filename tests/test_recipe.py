@@ -11,29 +11,21 @@ from dgasr.recipe import Recipe, build_recipe
 IDENTITY = ModelIdentity(name="tiny", digest="0" * 32)
 
 
-def test_an_unknown_language_is_refused_with_those_there_are():
-    with pytest.raises(ConfigError, match="--language xx: model tiny knows en"):
-        build_recipe(tiny(), IDENTITY, language="xx")
-
-
-def test_the_default_language_is_the_models_first():
-    assert build_recipe(replace(tiny(), languages=("de", "en")), IDENTITY).language == "de"
-
-
-def test_no_steps_are_refused():
-    with pytest.raises(ConfigError, match="max_steps"):
-        build_recipe(tiny(), IDENTITY, max_steps=0)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"language": "xx"}, "--language xx: model tiny knows en"), ({"max_steps": 0}, "max_steps"),
+     ({"seed_canvas": "noise"}, "seed_canvas must be random or ctc"), ({"rescore": "never"}, "--rescore never")],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_by_name(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        build_recipe(tiny(), IDENTITY, **wrong)
 
 
 def test_window_and_timing_of_the_recipe_are_the_models():
     recipe = build_recipe(replace(tiny(), start_offset_ms=-40.0, end_offset_ms=55.0), IDENTITY)
     assert recipe.features.window_samples == 128_000
+    assert build_recipe(replace(tiny(), languages=("de", "en")), IDENTITY).language == "de"
     assert (recipe.alignment.start_offset_ms, recipe.alignment.end_offset_ms) == (-40.0, 55.0)
-
-
-def test_an_unknown_seed_is_refused():
-    with pytest.raises(ConfigError, match="seed_canvas must be random or ctc"):
-        build_recipe(tiny(), IDENTITY, seed_canvas="noise")
 
 
 def test_a_recipe_that_cuts_by_a_speech_model_which_is_missing_is_refused(monkeypatch):
@@ -43,17 +35,14 @@ def test_a_recipe_that_cuts_by_a_speech_model_which_is_missing_is_refused(monkey
         build_recipe(tiny(), IDENTITY, segmentation="speech")
 
 
-def test_seeded_canvases_are_another_recipe():
-    assert build_recipe(tiny(), IDENTITY, seed_canvas="ctc").recipe_id != build_recipe(tiny(), IDENTITY).recipe_id
-    assert build_recipe(tiny(), IDENTITY, seed_canvas="random") == build_recipe(tiny(), IDENTITY)
-
-
 def test_the_recipes_id_changes_with_every_part():
     recipe = build_recipe(tiny(), IDENTITY)
     steps = build_recipe(tiny(), IDENTITY, max_steps=4)
     weights = build_recipe(tiny(), replace(IDENTITY, digest="1" * 32))
     adapter = build_recipe(tiny(), replace(IDENTITY, adapter_digest="1" * 32))
-    recipes = [recipe, steps, weights, adapter, replace(recipe, language="de")]
+    seeded = build_recipe(tiny(), IDENTITY, seed_canvas="ctc")
+    assert build_recipe(tiny(), IDENTITY, seed_canvas="random") == recipe
+    recipes = [recipe, steps, weights, adapter, seeded, replace(recipe, language="de")]
     assert len({each.recipe_id for each in recipes}) == len(recipes)
     assert json.loads(recipe.to_json())["decode"]["max_steps"] == 8
 
@@ -63,20 +52,17 @@ def test_a_recipe_comes_back_from_its_json():
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
-def test_a_recipe_of_another_revision_is_refused():
-    text = build_recipe(tiny(), IDENTITY).to_json().replace('"revision": ', '"revision": 9')
-    with pytest.raises(ConfigError, match="Run one version on all machines"):
-        Recipe.from_json(text)
-
-
-def test_a_recipe_that_lacks_a_setting_of_this_version_is_refused():
-    settings = json.loads(build_recipe(tiny(), IDENTITY).to_json())
-    del settings["decode"]["max_steps"]
-    with pytest.raises(ConfigError, match="settings are missing"):
-        Recipe.from_json(json.dumps(settings, sort_keys=True))
-
-
-def test_a_recipe_with_an_unknown_setting_is_refused():
-    text = build_recipe(tiny(), IDENTITY).to_json().replace('"max_steps"', '"most_steps"')
-    with pytest.raises(ConfigError, match="most_steps"):
-        Recipe.from_json(text)
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"revision": ', '"revision": 9', "Run one version on all machines"),
+        ('"max_steps": 8, ', "", "settings are missing"),
+        ('"max_steps"', '"most_steps"', "most_steps"),
+    ],
+    ids=["another revision", "a setting less", "an unknown setting"],
+)
+def test_a_recipe_of_another_version_is_refused(old, new, message):
+    text = build_recipe(tiny(), IDENTITY).to_json()
+    assert old in text
+    with pytest.raises(ConfigError, match=message):
+        Recipe.from_json(text.replace(old, new))

@@ -140,7 +140,11 @@ def add_model_arguments(
     merged, compiled = "add LoRA into the weights: faster", "let torch compile the decoder: minutes, then faster"
     yes_or_no = argparse.BooleanOptionalAction
     add("--merge-adapter", f"{merged}; said either way, another recipe (default: on CUDA)", action=yes_or_no)
-    add("--compile", f"{compiled}; said either way, another recipe (default: full on CUDA)", action=yes_or_no)
+    add(
+        "--compile",
+        f"{compiled}; said either way, another recipe (default: pretrained, on CUDA)",
+        action=yes_or_no,
+    )
     add("--quantize", "half the memory, another recipe (default: %(default)s)", choices=get_args(KINDS["quantize"]))
     counts = "N" if max_steps is positive_int else "N|N,N,…"
     add(

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     from dgasr.model.identity import BUNDLED, model_folder, read_config
     from dgasr.model.presets import LoraSize
     from dgasr.training.manifests import read_manifest
-    from dgasr.training.run import StartConfig, starting_model, train_run
+    from dgasr.training.run import starting_model, train_run
     from dgasr.training.settings import RunConfig
     from dgasr.training.trainer import is_first_process
     from dgasr.transcriber.loading import choose_device
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     lora = None if options.no_lora or options.adapter else read_config(name).lora
     if options.lora_rank:
         lora = LoraSize(rank=options.lora_rank, alpha=2 * options.lora_rank)
-    model = starting_model(StartConfig(model=name, adapter=options.adapter, lora=lora, device=str(device)))
+    model = starting_model(name, options.adapter, lora, device)
     base = options.base if is_preset else str(Path(name).resolve())
     settings = RunConfig(
         out=out, base=base, checkpoint_steps=options.checkpoint_steps,

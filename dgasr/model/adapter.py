@@ -103,7 +103,9 @@ def load_adapter(model: AsrModel, source: str) -> str:
     files = adapter_files(source)
     config = replace(adapted(model.config, files), projector=stored.layout)
     if config.projector != model.config.projector:
-        _replace_projector(model, stored)
+        weight = model.projector.output.weight
+        layout = Projector(stored.layout, config.encoder["d_model"], config.backbone["hidden_size"])
+        model.projector = layout.to(weight.device, weight.dtype).train(model.training)
     model.config = config
     if stored.found is not None:
         logger.warning(
@@ -129,14 +131,22 @@ def copy_adapter(model: AsrModel, source: str) -> None:
     _copy_tensors(read_adapter(source, model.config, linear_layers(model), model.config.lora.scale), model, source)
 
 
+@torch.no_grad()
 def _copy_tensors(stored: StoredAdapter, model: AsrModel, source: str) -> None:
-    wanted = {
-        name.replace(".default.", "."): parameter
-        for name, parameter in model.backbone.named_parameters()
-        if "lora_" in name
-    }
-    _copy(stored.lora, wanted, source)
-    _copy(stored.projector, model.projector.state_dict(keep_vars=True), source)
+    lora = {name: parameter for name, parameter in model.backbone.named_parameters() if "lora_" in name}
+    wanted: dict[str, Tensor] = {name.replace(".default.", "."): parameter for name, parameter in lora.items()}
+    wanted |= model.projector.state_dict(keep_vars=True)
+    found = stored.lora | stored.projector
+    differing = sorted(found.keys() ^ wanted.keys()) or sorted(
+        name for name in wanted if wanted[name].shape != found[name].shape
+    )
+    if differing:
+        raise ConfigError(
+            f"--adapter {source}: {len(differing)} tensors do not fit this model, among them "
+            f"{', '.join(differing[:4])}. Use the model it was trained on."
+        )
+    for name, tensor in wanted.items():
+        tensor.copy_(found[name])
 
 
 @torch.no_grad()
@@ -157,23 +167,3 @@ def merge_lora(model: AsrModel) -> None:
         merged.bias = plain.bias
         parent, _, attribute = name.rpartition(".")
         setattr(model.backbone.get_submodule(parent), attribute, merged)
-
-
-def _replace_projector(model: AsrModel, stored: StoredAdapter) -> None:
-    weight = model.projector.output.weight
-    model.projector = Projector(stored.layout, model.config.encoder["d_model"], model.config.backbone["hidden_size"])
-    model.projector.to(weight.device, weight.dtype).train(model.training)
-
-
-def _copy(stored: dict[str, Tensor], wanted: dict[str, Any], source: str) -> None:
-    differing = sorted(stored.keys() ^ wanted.keys()) or sorted(
-        name for name in wanted if wanted[name].shape != stored[name].shape
-    )
-    if differing:
-        raise ConfigError(
-            f"--adapter {source}: {len(differing)} tensors do not fit this model, among them "
-            f"{', '.join(differing[:4])}. Use the model it was trained on."
-        )
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(stored[name])

@@ -227,8 +227,8 @@ class AsrModel(nn.Module):
         positions = torch.arange(num_tokens, device=prompt_ids.device).unsqueeze(0)
         if not self.config.audio_distance:
             return positions
-        bias = (self.config.blank_id, self.config.blank_bias)
-        heard, _ = greedy(audio_embeddings, self.head_weight, self.config.softcap, len(self.head_weight), bias)
+        blank = self.config.blank_logit
+        heard, _ = greedy(audio_embeddings, self.head_weight, self.config.softcap, len(self.head_weight), blank)
         begins = (heard != F.pad(heard, (1, 0), value=self.config.blank_id)[:, :-1]) & (heard != self.config.blank_id)
         places = (begins.cumsum(dim=1) - 1).clamp(min=0) + num_tokens - self.config.audio_distance
         slots = (prompt_ids == self.config.prompt.audio_id).expand(len(heard), -1)

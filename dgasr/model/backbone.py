@@ -11,13 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion, DiffusionGemmaTextConfig
 from transformers.integrations.deepgemm import is_deepgemm_loadable
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.integrations.sonicmoe import is_sonicmoe_loadable
 
-from dgasr.model.gemma import become_gemma3
 from dgasr.model.presets import AsrConfig
 
 logger = logging.getLogger(__name__)
@@ -79,6 +78,40 @@ def drop_vision_tower(backbone: DiffusionGemmaForBlockDiffusion) -> None:
     encoder: Any = backbone.model.encoder
     encoder.vision_tower = None
     encoder.embed_vision = None
+
+
+def become_gemma3(backbone: DiffusionGemmaForBlockDiffusion) -> None:
+    """Replace, in place, the modules in which DiffusionGemma differs from Gemma 3.
+
+    Gemma 3 does not normalise values, has its own values in full-attention layers too, and has no experts.
+    """
+    model: Any = backbone.model
+    for encoder_layer, decoder_layer in zip(model.encoder.language_model.layers, model.decoder.layers, strict=True):
+        attention = decoder_layer.self_attn
+        values = attention.v_proj
+        if values is None:
+            values = nn.Linear(attention.k_proj.in_features, attention.k_proj.out_features, bias=False)
+        for layer in (encoder_layer, decoder_layer):
+            layer.self_attn.v_proj = values  # one module in both, as all matrices of the two stacks are
+            layer.self_attn.v_norm = nn.Identity()
+            layer.post_feedforward_layernorm_1 = nn.Identity()
+            layer.pre_feedforward_layernorm_2 = nn.Identity()
+            layer.post_feedforward_layernorm_2 = nn.Identity()
+            layer.router, layer.experts = _NoRouter(), _NoExperts()
+
+
+class _NoRouter(nn.Module):
+    """Stands where DiffusionGemma chooses experts."""
+
+    def forward(self, hidden: Tensor) -> tuple[None, None, None]:
+        return None, None, None
+
+
+class _NoExperts(nn.Module):
+    """Stands where DiffusionGemma runs experts; adds nothing."""
+
+    def forward(self, hidden: Tensor, *_: Any) -> Tensor:
+        return torch.zeros_like(hidden)
 
 
 def choose_experts(backbone: DiffusionGemmaForBlockDiffusion) -> None:

@@ -14,16 +14,10 @@ from torch import Tensor
 
 from dgasr.device import upload
 from dgasr.model.asr import AsrModel
-from dgasr.model.head import Bias, label_logits
-from dgasr.model.presets import AsrConfig
+from dgasr.model.head import label_logits
 
 IMPOSSIBLE = -1e4
 """Log-likelihood that stands for none at all, nats: finite, so that other shifts still have a say."""
-
-
-def blank_bias(config: AsrConfig) -> Bias:
-    """Return the id of the CTC blank, and the constant on its logit."""
-    return config.blank_id, config.blank_bias
 
 
 @torch.no_grad()
@@ -33,7 +27,7 @@ def label_log_probs(model: AsrModel, states: Tensor, log_partition: Tensor, labe
     Args:
         model: gives the head.
         states: audio embeddings.  [frames, hidden]
-        log_partition: of these over the whole vocabulary, with `blank_bias`.  [frames]
+        log_partition: of these over the whole vocabulary, with the blank's constant.  [frames]
         labels: vocabulary ids of a text, without blanks, on the model's device.  [labels]
 
     Returns:
@@ -49,7 +43,7 @@ class TextsToScore(NamedTuple):
     states: Tensor
     """Audio embeddings every 20 ms, whole strides of the projector's grid.  [frames, hidden]"""
     log_partition: Tensor
-    """Of these over the whole vocabulary, with `blank_bias`.  [frames]"""
+    """Of these over the whole vocabulary, with the blank's constant.  [frames]"""
     texts: Sequence[Sequence[int]]
     """Vocabulary ids, without blanks; as many texts as one likes."""
 
@@ -117,5 +111,5 @@ def _filled_up(targets: Sequence[np.ndarray]) -> Tensor:
 
 def _log_probs(model: AsrModel, states: Tensor, log_partition: Tensor, columns: Tensor) -> Tensor:
     """Read a few vocabulary entries off embeddings.  [frames, columns]"""
-    logits = label_logits(states, model.head_weight, columns, model.config.softcap, blank_bias(model.config))
+    logits = label_logits(states, model.head_weight, columns, model.config.softcap, model.config.blank_logit)
     return logits - log_partition.unsqueeze(-1)

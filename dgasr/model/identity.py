@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
+
+from pydantic import TypeAdapter
 
 from dgasr.errors import ConfigError
 from dgasr.model.hub import fetch, is_folder, revision_of
-from dgasr.model.presets import AsrConfig, ModelIdentity, full, tuples
-from dgasr.model.projector_config import ProjectorConfig
+from dgasr.model.presets import AsrConfig, ModelIdentity, ProjectorConfig, full
 from dgasr.prompt import WORD_LIST_FILE
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
@@ -198,9 +199,8 @@ def read_projector_config(folder: Path) -> ProjectorConfig | None:
     if not path.is_file():
         return None
     try:
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return ProjectorConfig(**tuples(fields))
-    except (OSError, ValueError, TypeError) as error:
+        return TypeAdapter(ProjectorConfig).validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a projector's layout ({error}). Write it by `dgasr adapter import`.") from error
 
 

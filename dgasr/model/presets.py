@@ -1,15 +1,16 @@
-"""What a model is made of: sizes, prompt, canvas buckets. Two presets, and the JSON a model folder carries.
+"""What a model is made of: sizes, projector, prompt, canvas buckets: what the `config.json` of a model folder holds.
 
 Knows no tensors: `asr.py` builds from this. Window length, mel bins and frame rates follow from `encoder`.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+from pydantic import TypeAdapter
+
 from dgasr.errors import ConfigError
-from dgasr.model.projector_config import ProjectorConfig
 from dgasr.prompt import PromptConfig
 
 HOP_SAMPLES = 160
@@ -17,6 +18,102 @@ HOP_SAMPLES = 160
 
 ENCODER_STRIDE = 2
 """Mel frames per encoder frame: the stride of Whisper's second convolution."""
+
+
+Activation = Literal["gelu", "relu", "silu"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProjectorConfig:
+    """Layout of a projector; the defaults are the bundled models'.
+
+    channels: output channels of each stride-2 convolution; each halves the number of frames.
+    kernel_size: odd, in frames; padding keeps `ceil(frames / 2)`.
+    stack: frames that are laid side by side before the linear layers; 1 for none.
+    has_hidden: two linear layers with an activation between, or one.
+    hidden_width: outputs of the first of two linear layers; 0 for the backbone's width.
+    blocks: residual blocks after the convolutions: norm, a convolution of `block_kernel` frames, GELU, a linear layer.
+    block_kernel: odd, in frames after the stride-2 convolutions.
+    unbiased: layers without a bias, of `convs.N`, `hidden`, `output`.
+    activation: between layers, of `gelu`, `relu`, `silu`.
+    norm_epsilon: added to the norms' variance; Gemma's.
+    norms: where there is a norm, and which, as `place=layer` or `place=rms`; places are `input`, `stacked`, and after
+        a layer's activation its name, before it `name.linear`; nothing follows `output`'s.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    channels: tuple[int, ...]
+    kernel_size: int = 3
+    stack: int = 1
+    has_hidden: bool = True
+    hidden_width: int = 0
+    blocks: int = 0
+    block_kernel: int = 5
+    unbiased: tuple[str, ...] = ()
+    norms: tuple[str, ...] = ()
+    activation: Activation = "gelu"
+    norm_epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.kernel_size % 2 == 0 or self.stack < 1 or self.subsampling == 1:
+            raise ConfigError(
+                "projector: needs an odd kernel_size and frames to shorten by channels or stack, got kernel_size "
+                f"{self.kernel_size}, channels {self.channels}, stack {self.stack}."
+            )
+        if self.blocks and (self.block_kernel % 2 == 0 or not self.channels):
+            raise ConfigError(
+                f"projector: blocks={self.blocks} need channels and an odd block_kernel, got {self.block_kernel}."
+            )
+        if self.activation not in get_args(Activation) or self.norm_epsilon <= 0:
+            raise ConfigError(
+                f"projector: activation {self.activation!r} is to be one of {', '.join(get_args(Activation))}, "
+                f"norm_epsilon {self.norm_epsilon} above 0."
+            )
+        unknown = sorted({*self.unbiased} - {*self.layers}) + sorted({*self.norm_kinds} - {*self.places})
+        if unknown or {*self.norm_kinds.values()} - {"layer", "rms"}:
+            raise ConfigError(
+                f"projector: no place for {unknown or self.norms}. Layers are {', '.join(self.layers)}; norms are "
+                f"`place=layer` or `place=rms` at {', '.join(self.places)}."
+            )
+
+    @property
+    def subsampling(self) -> int:
+        """Encoder frames per audio embedding."""
+        return int(2 ** len(self.channels)) * self.stack
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers with weights, in order."""
+        hidden = ("hidden",) if self.has_hidden else ()
+        return (*(f"convs.{index}" for index in range(len(self.channels))), *hidden, "output")
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where norms may be, in order."""
+        convs = [place for name in self.layers if name.startswith("convs") for place in (f"{name}.linear", name)]
+        hidden = ("hidden.linear", "hidden") if self.has_hidden else ()
+        return ("input", *convs, "stacked", *hidden, "output")
+
+    @property
+    def norm_kinds(self) -> dict[str, str]:
+        """Place → `layer` or `rms`."""
+        return {place: kind for place, _, kind in (norm.partition("=") for norm in self.norms)}
+
+    def widths(self, encoder_width: int, hidden_size: int) -> dict[str, int]:
+        """Say how wide the values are at each place.
+
+        Args:
+            encoder_width: features per encoder frame.
+            hidden_size: width of the backbone.
+        """
+        before = self.channels[-1] if self.channels else encoder_width
+        hidden = self.hidden_width or hidden_size
+        widths = {"input": encoder_width, "stacked": before * self.stack, "output": hidden_size}
+        widths |= {"hidden": hidden, "hidden.linear": hidden}
+        for index, channels in enumerate(self.channels):
+            widths |= {f"convs.{index}": channels, f"convs.{index}.linear": channels}
+        return widths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +124,8 @@ class CanvasConfig:
     tokens_per_second: upper estimate of the tokens that one second of speech needs.
     margin_tokens: added to the estimate, for the end of text and for short segments.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     buckets: tuple[int, ...]
     tokens_per_second: float
@@ -52,6 +151,8 @@ class LoraSize:
 
     rank: inner width of each adapter. alpha: scale numerator, the update is multiplied by alpha / rank.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     rank: int = 16
     alpha: int = 32
@@ -79,7 +180,7 @@ class ModelIdentity:
 
 
 BackboneFamily = Literal["diffusion_gemma", "gemma3"]
-"""What a backbone's layers compute: as DiffusionGemma's do, or as those of a Gemma 3 turned into one (`gemma.py`)."""
+"""What a backbone's layers compute: as DiffusionGemma's do, or as those of a Gemma 3 made one (`backbone.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +207,8 @@ class AsrConfig:
     max_steps: denoising steps that a canvas gets at most where nobody asks for another number.
     pretrained: Hub ids of frozen parts, `{"encoder": …, "backbone": …}`; empty when weights lie in the model folder.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str
     encoder: dict[str, Any]
@@ -150,6 +253,11 @@ class AsrConfig:
         return ENCODER_STRIDE * HOP_SAMPLES
 
     @property
+    def blank_logit(self) -> tuple[int, float]:
+        """Id of the CTC blank, and the constant on its logit."""
+        return self.blank_id, self.blank_bias
+
+    @property
     def softcap(self) -> float:
         """Bound of the backbone's logits, `softcap * tanh(z / softcap)`."""
         return self.backbone["final_logit_softcapping"]
@@ -174,87 +282,19 @@ class AsrConfig:
             ConfigError: the file is missing, not JSON, or has unknown or missing fields.
         """
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            fields["projector"] = ProjectorConfig(**tuples(fields["projector"]))
-            fields["prompt"] = PromptConfig(**tuples(fields["prompt"]))
-            fields["canvas"] = CanvasConfig(**tuples(fields["canvas"]))
-            fields["lora"] = LoraSize(**fields["lora"])
-            return cls(**{**fields, "languages": tuple(fields["languages"])})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return TypeAdapter(cls).validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"{path}: not a model config ({error}). Give `base`, `tiny`, `full` or a folder of `dgasr train`."
             ) from error
 
 
-def tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """Turn the lists that JSON made of tuples back."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-
-
-TINY_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-"""What the bundled model can say."""
-
-TINY_SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<blank>", "<|audio|>", "<boa>", "<eoa>", "<turn|>")
-"""Ids 0…8 of the bundled model's vocabulary; the words follow."""
+def full() -> AsrConfig:
+    """Size of DiffusionGemma 26B-A4B with whisper-small, as in the reference system (`full/README.md` has sources)."""
+    return AsrConfig.load(Path(__file__).parent / "full" / "config.json")
 
 
 def tiny() -> AsrConfig:
-    """Size of the bundled model: the full model's architecture at 8 s windows and a vocabulary of spoken digits."""
-    return AsrConfig(
-        name="tiny",
-        encoder={
-            "num_mel_bins": 80, "d_model": 96, "encoder_layers": 3, "encoder_attention_heads": 4,
-            "encoder_ffn_dim": 288, "max_source_positions": 400,
-        },
-        backbone={
-            "vocab_size": 24, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "global_head_dim": 32,
-            "num_global_key_value_heads": 2, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 64,
-            "sliding_window": 256, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
-            "final_logit_softcapping": 30.0, "pad_token_id": 0, "eos_token_id": [1, 8], "bos_token_id": 2,
-        },
-        projector=ProjectorConfig(channels=(128, 128, 128)),
-        prompt=PromptConfig(
-            template="<bos>{audio}", begin_audio_id=6, audio_id=5, end_audio_id=7, end_text_ids=(8, 1), pad_id=0
-        ),
-        canvas=CanvasConfig(buckets=(8, 16, 32), tokens_per_second=3.4, margin_tokens=2),
-        blank_id=4,
-        blank_bias=3.0,
-        languages=("en",),
-        lora=LoraSize(rank=4, alpha=8),
-    )  # fmt: skip
-
-
-def full() -> AsrConfig:
-    """Size of DiffusionGemma 26B-A4B with whisper-small, as in the reference system.
-
-    Source:
-        The published configs of google/diffusiongemma-26B-A4B-it and openai/whisper-small; the projector's
-        layout is derived from the reference's parameter count (19,472,896), its prompt's wording is ours.
-    """
-    return AsrConfig(
-        name="full",
-        encoder={
-            "num_mel_bins": 80, "d_model": 768, "encoder_layers": 12, "encoder_attention_heads": 12,
-            "encoder_ffn_dim": 3072, "max_source_positions": 1500,
-        },
-        backbone={
-            "vocab_size": 262_144, "hidden_size": 2816, "intermediate_size": 2112, "num_hidden_layers": 30,
-            "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256, "global_head_dim": 512,
-            "num_global_key_value_heads": 2, "num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704,
-            "sliding_window": 1024, "final_logit_softcapping": 30.0,
-            "pad_token_id": 0, "eos_token_id": [1, 106, 50], "bos_token_id": 2,
-        },
-        projector=ProjectorConfig(channels=(1024, 1024, 1024)),
-        prompt=PromptConfig(
-            template=(
-                "<bos><|turn>user\n{audio}Transcribe this speech in {language}.<turn|>\n"
-                "<|turn>model\n<|channel>thought\n<channel|>"
-            ),
-            begin_audio_id=256_000, audio_id=258_881, end_audio_id=258_883, end_text_ids=(106, 1, 50), pad_id=0,
-        ),
-        canvas=CanvasConfig(buckets=(64, 96, 128, 192, 256), tokens_per_second=5.5, margin_tokens=8),
-        blank_id=4,
-        languages=("en", "de", "fr", "es", "hi", "zh"),
-        pretrained={"encoder": "openai/whisper-small", "backbone": "google/diffusiongemma-26B-A4B-it"},
-    )  # fmt: skip
+    """Size of the bundled small model before it was calibrated: what it and models of tests begin from."""
+    bundled = AsrConfig.load(Path(__file__).parent / "tiny" / "config.json")
+    return replace(bundled, start_offset_ms=0.0, end_offset_ms=0.0, confidence_power=1.0)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from dgasr.model.projector_config import ProjectorConfig
+from dgasr.model.presets import ProjectorConfig
 
 NORM_EPSILON = 1e-6
 """Of residual blocks' norms: Gemma's."""

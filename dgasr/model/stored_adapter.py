@@ -2,7 +2,7 @@
 
 A folder holds `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads by itself onto the backbone,
 `projector.safetensors` and `projector.json`. A `.pt` holds `{"projector": tensors, "lora": tensors}` under names of
-whoever wrote it. Knows shapes of a model, no model.
+its writer. Knows shapes of a model, no model.
 """
 
 import copy
@@ -20,8 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from dgasr.errors import ConfigError
 from dgasr.model.identity import ADAPTER_FILES, PROJECTOR_CONFIG, adapter_files, read_projector_config
-from dgasr.model.presets import AsrConfig
-from dgasr.model.projector_config import ProjectorConfig
+from dgasr.model.presets import AsrConfig, ProjectorConfig
 from dgasr.model.stored_layout import Linears, StoredLora, Tensors, read_lora, read_projector
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROJECTOR_WEIGHTS = ADAPTER_FILES

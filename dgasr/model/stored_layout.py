@@ -15,7 +15,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from dgasr.errors import ConfigError
-from dgasr.model.projector_config import ProjectorConfig
+from dgasr.model.presets import ProjectorConfig
 
 Tensors = dict[str, Tensor]
 Linears = dict[str, tuple[int, int]]
@@ -128,28 +128,22 @@ def _norm_places(
     In a Sequential the numbers tell whether an activation stands between layer and norm; elsewhere the norm is taken to
     follow the activation.
     """
-    places: list[tuple[str, _Module]] = []
-    names, before = iter(config.layers), ""
-    last: _Module | None = None
+    found: dict[str, _Module] = {}
+    names, before, last = iter(config.layers), "", ""
     for module in modules:
         if module.weight.dim() > 1:
-            before, last = next(names), module
+            before, last = next(names), module.name
             continue
-        stated = {f"norms.{place.replace('.', '_')}": place for place in config.places}
-        following = (
-            [stated[module.name]]
-            if module.name in stated
-            else [*_following(config, before, is_adjacent=last is not None and _adjacent(last.name, module.name))]
-        )
-        taken = {place for place, _ in places}
-        free = [place for place in following if place not in taken and widths[place] == module.weight.numel()]
+        stated = [place for place in config.places if module.name == f"norms.{place.replace('.', '_')}"]
+        following = stated or _following(config, before, is_adjacent=_adjacent(last, module.name))
+        free = [place for place in following if place not in found and widths[place] == module.weight.numel()]
         if not free:
             raise ConfigError(
                 f"projector: {module.name}.weight {list(module.weight.shape)} is a norm, and none of its width has a "
                 f"place after {before or 'the input'}. Convert the file, or train an adapter with `dgasr train`."
             )
-        places.append((free[0], module))
-    return sorted(places, key=lambda found: config.places.index(found[0]))
+        found[free[0]] = module
+    return [(place, found[place]) for place in config.places if place in found]
 
 
 def _following(config: ProjectorConfig, before: str, *, is_adjacent: bool) -> list[str]:
@@ -163,10 +157,8 @@ def _following(config: ProjectorConfig, before: str, *, is_adjacent: bool) -> li
 
 def _adjacent(layer: str, norm: str) -> bool:
     """Tell whether a norm's number in a Sequential follows the layer's at once."""
-    first, second = re.fullmatch(r"(.*?)(\d+)", layer), re.fullmatch(r"(.*?)(\d+)", norm)
-    if first is None or second is None or first[1] != second[1]:
-        return False
-    return int(second[2]) == int(first[2]) + 1
+    found = re.fullmatch(r"(.*?)(\d+)", layer)
+    return found is not None and norm == f"{found[1]}{int(found[2]) + 1}"
 
 
 def _renamed(config: ProjectorConfig, modules: Sequence[_Module]) -> Tensors:

@@ -45,7 +45,8 @@ class EngineConfig:
     merge_adapter: bool | None = None
     """Add the adapter's LoRA into the weights: faster, 4 % more of them, rounded otherwise; `None`: on CUDA."""
     compile: bool | None = None
-    """Let torch compile the decoder: minutes, then faster steps, rounded otherwise; `None`: `full` on CUDA."""
+    """Let torch compile the decoder: minutes, then faster steps, rounded otherwise; `None`: on CUDA
+    with Triton, where the frozen parts are pretrained and not quantised."""
     quantize: Quantize = "none"
     """`int8`: the backbone's matrices in 8 bits, half the memory."""
     device: str = "auto"

@@ -35,12 +35,14 @@ class Batch:
     frame_labels: Tensor  # [batch, audio tokens]: id, blank, or IGNORED
     language: str = "en"
     """Of all rows: the prompt names it."""
+    number: int = 0
+    """Of the step."""
 
-    def to(self, device: str) -> "Batch":
+    def to(self, device: torch.device | str) -> "Batch":
         """Copy to a device."""
         return Batch(
             self.log_mel.to(device), self.canvas.to(device), self.text_lengths.to(device),
-            self.frame_labels.to(device), self.language,
+            self.frame_labels.to(device), self.language, self.number,
         )  # fmt: skip
 
 
@@ -135,6 +137,7 @@ class Batches(Dataset[Batch]):
             text_lengths=torch.tensor([len(text) for text in ids]),
             frame_labels=torch.from_numpy(np.stack([self._frame_labels(row) for row in rows])),
             language=language,
+            number=step,
         )
 
     def _drawn(self, step: int, rng: np.random.Generator, strength: float) -> tuple[str, list[Row]]:

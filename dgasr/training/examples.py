@@ -4,12 +4,13 @@ Short utterances of one speaker may be joined into longer ones with silences bet
 Audio is read as transcription reads it, and kept as long as a bounded store has room. Knows no model and no features.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from operator import attrgetter
+from typing import Any, ClassVar
 
 import numpy as np
+from cachetools import LRUCache, cachedmethod
 
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import ConfigError, RecordingError
@@ -68,14 +69,14 @@ class WaveformStore:
     """
 
     def __init__(self, max_bytes: int = STORE_BYTES) -> None:
-        self._max_bytes, self._bytes = max_bytes, 0
-        self._waveforms: OrderedDict[tuple[str, AudioConfig], np.ndarray] = OrderedDict()
+        self._kept: LRUCache[Any, np.ndarray] = LRUCache(max_bytes, getsizeof=attrgetter("nbytes"))
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the waveforms that are kept."""
-        return self._bytes
+        return int(self._kept.currsize)
 
+    @cachedmethod(lambda self: self._kept)
     def read(self, path: str, config: AudioConfig = AudioConfig()) -> np.ndarray:  # noqa: B008
         """Return a file's samples, mono, float32, 16 kHz.  [samples]
 
@@ -86,28 +87,14 @@ class WaveformStore:
         Raises:
             ConfigError: it cannot be read to its end.
         """
-        key = (path, config)
-        known = self._waveforms.get(key)
-        if known is not None:
-            self._waveforms.move_to_end(key)
-            return known
-        waveform = _decode(path, config)
-        self._waveforms[key] = waveform
-        self._bytes += waveform.nbytes
-        while self._bytes > self._max_bytes:
-            _, dropped = self._waveforms.popitem(last=False)
-            self._bytes -= dropped.nbytes
-        return waveform
-
-
-def _decode(path: str, config: AudioConfig) -> np.ndarray:
-    try:
-        with open(path, "rb") as file:
-            return np.concatenate(list(open_audio(file, path, config).blocks()))
-    except (OSError, RecordingError) as error:
-        raise ConfigError(
-            f"{path}: the manifest names it, but it cannot be read to its end ({error}). Leave it out of the manifest."
-        ) from error
+        try:
+            with open(path, "rb") as file:
+                return np.concatenate(list(open_audio(file, path, config).blocks()))
+        except (OSError, RecordingError) as error:
+            raise ConfigError(
+                f"{path}: the manifest names it, but it cannot be read to its end ({error}). Leave it out of the "
+                "manifest."
+            ) from error
 
 
 class Rows:
@@ -205,7 +192,7 @@ class Rows:
 
     def _at_speed(self, utterance: Utterance, speed: float) -> tuple[np.ndarray, float]:
         """Change an utterance's speed, but never so much that it leaves the window; say what the change came to."""
-        waveform = _waveform(utterance, self._waveforms)
+        waveform = read_utterance(utterance, self._waveforms)
         changed = change_speed(waveform, max(speed, waveform.size / self._window_samples))
         return changed[: self._window_samples], waveform.size / changed.size
 
@@ -223,8 +210,12 @@ def _silence(duration_s: float, rng: np.random.Generator) -> np.ndarray:
     return (rng.standard_normal(num_samples(duration_s)) * 1e-5).astype(np.float32)
 
 
-def _waveform(utterance: Utterance, waveforms: WaveformStore) -> np.ndarray:
-    """The utterance's samples, float32 mono 16 kHz.  [samples]"""
+def read_utterance(utterance: Utterance, waveforms: WaveformStore) -> np.ndarray:
+    """Read an utterance's samples, float32 mono 16 kHz.  [samples]
+
+    Raises:
+        ConfigError: its audio cannot be read, or ends before its `offset`.
+    """
     start = num_samples(utterance.offset)
     samples = waveforms.read(utterance.audio_filepath, utterance.audio(AudioConfig()))
     samples = samples[start : start + num_samples(utterance.duration)]

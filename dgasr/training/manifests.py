@@ -8,17 +8,22 @@ utterances may be selected, the same ones every time.
 """
 
 import json
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, Field, ValidationError
 
 from dgasr.audio import AudioConfig
 from dgasr.errors import ConfigError
 from dgasr.records import SAMPLE_RATE_HZ, Word, seconds
+
+Text = Annotated[str, Field(min_length=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,96 +98,71 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     folder = path.resolve().parent
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(_row(utterance, folder), ensure_ascii=False) + "\n" for utterance in utterances)
+        file.writelines(_write_line(utterance, folder) for utterance in utterances)
     os.replace(partial, path)
+
+
+class _Word(BaseModel, extra="ignore", strict=True):
+    """A reference word as a manifest has it."""
+
+    word: Text
+    start_s: Seconds
+    end_s: Seconds
+
+
+class _Row(BaseModel, extra="ignore", strict=True):
+    """A line of a manifest."""
+
+    audio_filepath: Text
+    duration: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    text: str
+    language: Text
+    offset: Seconds = 0.0
+    speaker: Text | None = None
+    set: Text | None = None
+    audio_track: Number | None = None
+    channel: Number | None = None
+    words: list[_Word] | None = None
 
 
 def _read_line(line: str, where: str, folder: Path) -> Utterance:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{where}: not JSON ({error}). A manifest has one JSON object a line.") from error
-    if not isinstance(row, dict):
-        raise ConfigError(f'{where}: a JSON {type(row).__name__}, not an object. Write {{"audio_filepath": …}}.')
-    duration, offset = _time(row, "duration", where), _time(row, "offset", where) if "offset" in row else 0.0
-    if duration == 0.0:
-        raise ConfigError(f"{where}: `duration` is 0. Give the utterance's length in seconds, or leave the line out.")
-    return Utterance(
-        audio_filepath=os.path.abspath(folder / _string(row, "audio_filepath", where)),
-        duration=duration,
-        text=_string(row, "text", where),
-        language=_string(row, "language", where),
-        words=_words(row["words"], where) if row.get("words") is not None else None,
-        speaker=_string(row, "speaker", where) if row.get("speaker") is not None else None,
-        offset=offset,
-        set_name=_string(row, "set", where) if row.get("set") is not None else None,
-        channel=_number(row, "channel", where),
-        audio_track=_number(row, "audio_track", where),
-    )
-
-
-def _words(value: object, where: str) -> tuple[Word, ...]:
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise ConfigError(f"{where}: `words` must be a list of objects with `word`, `start_s` and `end_s`.")
-    words = tuple(
-        Word(
-            word=_string(entry, "word", f"{where}, words[{n}]"),
-            start_sample=num_samples(_time(entry, "start_s", f"{where}, words[{n}]")),
-            end_sample=num_samples(_time(entry, "end_s", f"{where}, words[{n}]")),
-            confidence=1.0,
-        )
-        for n, entry in enumerate(value)
-    )
-    for n, word in enumerate(words):
-        if word.end_sample < word.start_sample:
+        row = _Row.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the line"
+        raise ConfigError(
+            f"{where}: `{field}`: {first['msg']}. A manifest has one JSON object a line; correct this one."
+        ) from error
+    for n, word in enumerate(row.words or ()):
+        if word.end_s < word.start_s:
             raise ConfigError(
-                f"{where}, words[{n}]: `end_s` lies before `start_s`. Correct the times of {word.word!r}."
+                f"{where}: `words.{n}`: `end_s` lies before `start_s`. Correct the times of {word.word!r}."
             )
-    return words
+    return Utterance(
+        audio_filepath=os.path.abspath(folder / row.audio_filepath), set_name=row.set,
+        words=None if row.words is None else tuple(
+            Word(
+                word=own.word, start_sample=num_samples(own.start_s), end_sample=num_samples(own.end_s), confidence=1.0
+            )
+            for own in row.words
+        ),
+        **row.model_dump(exclude={"audio_filepath", "set", "words"}),
+    )  # fmt: skip
 
 
-def _string(row: dict[str, Any], field: str, where: str) -> str:
-    value = row.get(field)
-    if not isinstance(value, str) or (not value and field != "text"):
-        raise ConfigError(f"{where}: `{field}` must be text, not {value!r}. Add it to this line.")
-    return value
-
-
-def _time(row: dict[str, Any], field: str, where: str) -> float:
-    value = row.get(field)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ConfigError(f"{where}: `{field}` must be seconds, 0 or more, not {value!r}. Correct this line.")
-    return float(value)
-
-
-def _number(row: dict[str, Any], field: str, where: str) -> int | None:
-    value = row.get(field)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ConfigError(f"{where}: `{field}` must be a number from 0, not {value!r}. Leave it out for the mix.")
-    return value
-
-
-def _row(utterance: Utterance, folder: Path) -> dict[str, Any]:
+def _write_line(utterance: Utterance, folder: Path) -> str:
     audio = Path(utterance.audio_filepath)
-    row: dict[str, Any] = {
+    same = {name: getattr(utterance, name) for name in _Row.model_fields.keys() & Utterance.__dataclass_fields__.keys()}
+    row = same | {
         "audio_filepath": str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio),
-        "duration": utterance.duration,
-        "text": utterance.text,
-        "language": utterance.language,
-    }
-    if utterance.offset:
-        row["offset"] = utterance.offset
-    if utterance.speaker is not None:
-        row["speaker"] = utterance.speaker
-    if utterance.set_name is not None:
-        row["set"] = utterance.set_name
-    row |= {name: value for name in ("audio_track", "channel") if (value := getattr(utterance, name)) is not None}
-    if utterance.words is not None:
-        row["words"] = [
-            {"word": word.word, "start_s": seconds(word.start_sample), "end_s": seconds(word.end_sample)}
-            for word in utterance.words
-        ]
-    return row
+        "set": utterance.set_name,
+        "words": None if utterance.words is None else [
+            _Word(word=own.word, start_s=seconds(own.start_sample), end_s=seconds(own.end_sample))
+            for own in utterance.words
+        ],
+    }  # fmt: skip
+    return _Row.model_construct(**row).model_dump_json(exclude_defaults=True) + "\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

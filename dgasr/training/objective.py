@@ -15,7 +15,6 @@ from transformers.cache_utils import DynamicCache
 
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
-from dgasr.model.ctc_head import blank_bias
 from dgasr.model.head import Bias, label_logits, log_partition
 from dgasr.training.batches import IGNORED, Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig, noised_canvas
@@ -212,7 +211,7 @@ def _frame(model: AsrModel, audio: Tensor, batch: Batch) -> Tensor:
     labelled = batch.frame_labels != IGNORED
     nll = cross_entropy(
         audio[labelled], model.head_weight, batch.frame_labels[labelled], model.config.softcap, VOCABULARY_CHUNK,
-        blank_bias(model.config),
+        model.config.blank_logit,
     )  # fmt: skip
     return nll.sum() / labelled.sum().clamp(min=1)
 

@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import distributed
+from torch import distributed, nn
+from torch.utils.checkpoint import checkpoint
 
 from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, has_lora, hold_in_float32, load_adapter
@@ -22,61 +24,49 @@ from dgasr.model.presets import LoraSize
 from dgasr.model.pretrained import load_pretrained
 from dgasr.training.batches import Batches
 from dgasr.training.manifests import Utterance
-from dgasr.training.metrics import METRICS_FILE
 from dgasr.training.settings import RunConfig, TrainConfig
 from dgasr.training.trainer import (
+    METRICS_FILE,
     SAMPLES_FILE,
     STATE_FILE,
     AsrTrainer,
     Losses,
-    Numbered,
     Sample,
-    checkpoint_feed_forward,
-    choose_trainable,
     is_first_process,
     last_checkpoint,
     load_trained,
     save_trained,
-    set_dropout,
 )
 
 ADAPTER_PARTS = {"lora", "projector"}
 """Parts that an adapter folder holds."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StartConfig:
-    """First weights of a run.
-
-    model: `full`, or the model folder to go on from.
-    adapter: projector and LoRA to go on from, or `None`.
-    lora: size of the LoRA to put on the backbone, or `None` for none.
-    device: where frozen weights are loaded to.
-    """
-
-    model: str
-    adapter: str | None = None
-    lora: LoraSize | None = None
-    device: str = "cpu"
-
-
-def starting_model(start: StartConfig) -> AsrModel:
+def starting_model(
+    name: str, adapter: str | None = None, lora: LoraSize | None = None, device: torch.device | str = "cpu"
+) -> AsrModel:
     """Load the model that training changes.
+
+    Args:
+        name: `full`, or the model folder to go on from.
+        adapter: projector and LoRA to go on from, or `None`.
+        lora: size of the LoRA to put on the backbone where there is no adapter, or `None` for none.
+        device: where frozen weights are loaded to.
 
     Raises:
         ConfigError: what was asked for is not there, or would train frozen weights.
     """
-    config = read_config(start.model)
-    if config.pretrained and not (start.lora or start.adapter):
+    config = read_config(name)
+    if config.pretrained and not (lora or adapter):
         raise ConfigError(
-            f"--base {start.model}: its encoder and backbone are frozen, and too large to train whole. Leave out "
-            "--no-lora, or give --adapter to go on with one."
+            f"--base {name}: its encoder and backbone are frozen, and too large to train whole. Leave out --no-lora, "
+            "or give --adapter to go on with one."
         )
-    model = load_pretrained(config, device=start.device) if config.pretrained else load_model(Path(start.model))
-    if start.adapter is not None:
-        load_adapter(model, start.adapter)
-    elif start.lora:
-        add_lora(model, start.lora)
+    model = load_pretrained(config, device=device) if config.pretrained else load_model(Path(name))
+    if adapter is not None:
+        load_adapter(model, adapter)
+    elif lora:
+        add_lora(model, lora)
     if has_lora(model):
         hold_in_float32(model)
     return model
@@ -123,10 +113,10 @@ def train_run(
     measured = _validation_batches(model, validation, config)
     finished = _begin(run, config, model, train, must_resume=must_resume)
     model.to(device)
-    choose_trainable(model, config.train)
-    set_dropout(model, config.dropout)
+    _choose_trainable(model, config.train)
+    _set_dropout(model, config.dropout)
     if config.gradient_checkpointing:
-        checkpoint_feed_forward(model)
+        _checkpoint_feed_forward(model)
     resumed = last_checkpoint(run.out)
     done = int(resumed.name.split("-")[1]) if resumed else 0
     if finished:
@@ -140,7 +130,7 @@ def train_run(
         load_trained(model, resumed)
         steps = done
     else:
-        trainer = AsrTrainer(Losses(model, config), config, run, Numbered(batches, spare=1), measured, device, sample)
+        trainer = AsrTrainer(Losses(model, config), config, run, batches, measured, device, sample)
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         steps = int(trainer.state.global_step)
     model.eval()
@@ -154,13 +144,37 @@ def train_run(
     return steps
 
 
-def _validation_batches(model: AsrModel, validation: Sequence[Utterance], config: TrainConfig) -> Numbered | None:
+def _choose_trainable(model: AsrModel, parts: tuple[str, ...]) -> None:
+    """Freeze all but the named parts, in place."""
+    for name, parameter in model.named_parameters():
+        part = "lora" if "lora_" in name else name.split(".", 1)[0]
+        parameter.requires_grad_(part in parts and "embed_positions" not in name)
+
+
+def _set_dropout(model: AsrModel, share: float) -> None:
+    """Set what the audio encoder drops while it learns; transformers' layers read this number at every call."""
+    for module in (model.encoder, *model.encoder.layers):
+        module.dropout = share
+
+
+def _checkpoint_feed_forward(model: AsrModel) -> None:
+    """Let feed-forward layers and experts be computed again in the backward pass, in place.
+
+    transformers' own checkpointing of whole layers drops the cache that the decoder reads.
+    """
+    layers = {getattr(module, name, None) for module in model.backbone.modules() for name in ("mlp", "experts")}
+    for layer in layers:
+        if isinstance(layer, nn.Module):
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def _validation_batches(model: AsrModel, validation: Sequence[Utterance], config: TrainConfig) -> Batches | None:
     if not validation:
         return None
     plain = replace(config.batches, max_join=1, is_by_epoch=True, non_speech_probability=0.0)
     count = Batches.epoch_length(validation, plain.batch_size)
-    return Numbered(
-        Batches(validation, model.config, model.tokenizer, plain, config.augmentation, (0.0, 0.0), count, config.seed)
+    return Batches(
+        validation, model.config, model.tokenizer, plain, config.augmentation, (0.0, 0.0), count, config.seed
     )
 
 

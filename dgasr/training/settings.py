@@ -4,10 +4,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from dgasr.errors import ConfigError
-from dgasr.model.presets import tuples
 from dgasr.training.augmentation import AugmentationConfig
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.examples import BatchConfig
@@ -42,6 +43,8 @@ class TrainConfig:
     gradient_checkpointing: compute the feed-forward layers again in the backward pass: less memory, more time.
     seed: of batches, augmentation, canvas noise, dropout.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     steps: int
     learning_rate: float
@@ -110,11 +113,7 @@ def train_config(fields: dict[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: a field that does not exist, or a value that makes no sense.
     """
-    fields = dict(fields)
-    kinds = {"losses": LossWeights, "noise": CanvasNoiseConfig, "batches": BatchConfig,
-             "augmentation": AugmentationConfig}  # fmt: skip
     try:
-        parts = {name: kind(**tuples(fields.pop(name))) for name, kind in kinds.items() if name in fields}
-        return TrainConfig(**parts, **tuples(fields))
-    except TypeError as error:
+        return TypeAdapter(TrainConfig).validate_python(fields)
+    except ValidationError as error:
         raise ConfigError(f"not settings of a training ({error}).") from error

@@ -8,16 +8,16 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import Dataset, Subset
+from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -34,11 +34,16 @@ from dgasr.model.checkpoint import load_weights, save_model
 from dgasr.model.identity import CHECKPOINTS
 from dgasr.prompt import build_prompt
 from dgasr.training.batches import Batch, Batches
-from dgasr.training.metrics import Metrics
 from dgasr.training.objective import batch_losses
 from dgasr.training.settings import RunConfig, TrainConfig
 
-SAMPLES_FILE = "samples.jsonl"
+METRICS_FILE, SAMPLES_FILE = "metrics.jsonl", "samples.jsonl"
+
+UNLOGGED = ("epoch", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+"""What the library logs and nobody asked for; its epoch is the whole run."""
+
+SHOWN_STEPS = 50
+"""Steps between two lines on standard error, where no bar is drawn."""
 
 STATE_FILE = "trainer_state.json"
 """What the library writes last into a checkpoint."""
@@ -64,14 +69,12 @@ class Losses(nn.Module):
         self.model, self._config = model, config
         self._prompts: dict[str, Tensor] = {}
 
-    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the losses of one batch; a batch's number decides all that is random in it."""
-        number = int(batch["number"])
-        seed = mixed(self._config.seed, number)
+        seed = mixed(self._config.seed, batch.number)
         torch.manual_seed(seed)  # of dropout, which takes no generator
-        own = {name: value for name, value in batch.items() if name != "number"}
         return batch_losses(
-            self.model, Batch(**own), self._prompt_ids(own["language"], own["canvas"].device), self._config.losses,
+            self.model, batch, self._prompt_ids(batch.language, batch.canvas.device), self._config.losses,
             self._config.noise, torch.Generator().manual_seed(seed),
         )  # fmt: skip
 
@@ -80,32 +83,50 @@ class Losses(nn.Module):
         if language not in self._prompts:
             settings = self.model.config
             prompt = build_prompt(self.model.tokenizer, settings.prompt, settings.num_audio_tokens, language)
-            self._prompts[language] = torch.tensor(prompt.ids, device=device)
+            self._prompts[language] = torch.tensor(prompt, device=device)
         return self._prompts[language]
 
 
-class Numbered(Dataset[dict[str, Any]]):
-    """Batches by number, as what the library moves to the device.
+class Metrics(TrainerCallback):
+    """Writes what the library logs, a row a step, and shows it: in a bar, or now and then in a line.
 
     Args:
-        batches: what is numbered.
-        spare: batches beyond them. A loader that is asked for more than it has ends its processes in the middle of the
-            last step, and what goes wrong there ends the run: training has one more than it takes.
+        run: where to, and whether a bar is drawn.
     """
 
-    def __init__(self, batches: Batches, spare: int = 0) -> None:
-        self._batches, self._spare = batches, spare
+    def __init__(self, run: RunConfig) -> None:
+        self._path, self._shows_progress = run.out / METRICS_FILE, run.shows_progress
+        self._bar: tqdm[Any] | None = None
 
-    def __len__(self) -> int:
-        return len(self._batches) + self._spare
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Begin the bar."""
+        if state.is_world_process_zero:
+            self._bar = tqdm(
+                total=state.max_steps, initial=state.global_step, unit=" steps", disable=not self._shows_progress
+            )
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        batch = self._batches[number]
-        return {"number": number} | {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Write a row."""
+        if self._bar is None or not logs or "train_runtime" in logs:
+            return
+        named = {name.replace("eval_", "validation_"): value for name, value in logs.items() if name not in UNLOGGED}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, **named}) + "\n")
+        shown = ", ".join(f"{name} {value:.3g}" for name, value in named.items())
+        if self._shows_progress:
+            self._bar.update(state.global_step - self._bar.n)
+            self._bar.set_postfix_str(shown, refresh=False)
+        elif state.global_step % SHOWN_STEPS == 0 or state.global_step == state.max_steps:
+            sys.stderr.write(f"step {state.global_step} of {state.max_steps}: {shown}\n")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 class AsrTrainer(Trainer):
-    """Trains `Losses` on `Numbered` batches.
+    """Trains `Losses` on batches in the order of their numbers.
 
     Args:
         losses: the model with its losses.
@@ -117,16 +138,20 @@ class AsrTrainer(Trainer):
     """
 
     def __init__(
-        self, losses: Losses, config: TrainConfig, run: RunConfig, train: Numbered, validation: Numbered | None,
+        self, losses: Losses, config: TrainConfig, run: RunConfig, train: Batches, validation: Batches | None,
         device: torch.device, sample: Sample | None,
     ) -> None:  # fmt: skip
         arguments = _arguments(losses.model, config, run, has_validation=validation is not None, device=device)
         callbacks: list[TrainerCallback] = [Metrics(run)]
         if config.patience and validation is not None:
             callbacks.append(EarlyStoppingCallback(config.patience))
+        # A loader that is asked for more than it has ends its processes in the middle of the last step, and what goes
+        # wrong there ends the run: training has one batch more than it takes.
+        numbered: Dataset[Batch] = Subset(train, range(len(train) + 1))
         super().__init__(
-            losses, arguments, data_collator=_only, train_dataset=train, eval_dataset=validation, callbacks=callbacks
-        )
+            losses, arguments, data_collator=_only, train_dataset=numbered,
+            eval_dataset=validation, callbacks=callbacks,
+        )  # fmt: skip
         for chatty in (PrinterCallback, ProgressCallback):
             self.remove_callback(chatty)
         self._run, self._sample, self._model = run, sample, losses.model
@@ -134,13 +159,9 @@ class AsrTrainer(Trainer):
         self._count = 0
         self._started = time.perf_counter()
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
-        assert isinstance(self.train_dataset, Numbered)
-        return SequentialSampler(self.train_dataset)
-
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """Compute the weighted loss of one batch, and add its parts to what is logged next."""
-        losses: dict[str, Tensor] = model(inputs)
+        losses: dict[str, Tensor] = model(inputs["batch"])
         values = {name: loss.item() for name, loss in losses.items()}
         if not math.isfinite(values["total"]):
             raise self._diverged("loss")
@@ -154,7 +175,7 @@ class AsrTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
     ) -> tuple[Tensor, None, None]:
         """Measure the losses of a validation batch."""
-        return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+        return self.compute_loss(model, inputs).detach(), None, None
 
     def evaluate(self, *arguments: Any, **keywords: Any) -> dict[str, float]:
         """Measure the validation losses, and let a person see what the model hears by now."""
@@ -248,34 +269,10 @@ def mixed(*numbers: int) -> int:
     return result
 
 
-def choose_trainable(model: AsrModel, parts: tuple[str, ...]) -> None:
-    """Freeze all but the named parts, in place."""
-    for name, parameter in model.named_parameters():
-        part = "lora" if "lora_" in name else name.split(".", 1)[0]
-        parameter.requires_grad_(part in parts and "embed_positions" not in name)
-
-
-def set_dropout(model: AsrModel, share: float) -> None:
-    """Set what the audio encoder drops while it learns; transformers' layers read this number at every call."""
-    for module in (model.encoder, *model.encoder.layers):
-        module.dropout = share
-
-
-def checkpoint_feed_forward(model: AsrModel) -> None:
-    """Let feed-forward layers and experts be computed again in the backward pass, in place.
-
-    transformers' own checkpointing of whole layers drops the cache that the decoder reads.
-    """
-    layers = {getattr(module, name, None) for module in model.backbone.modules() for name in ("mlp", "experts")}
-    for layer in layers:
-        if isinstance(layer, nn.Module):
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-
-
-def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
+def _only(items: list[Batch]) -> dict[str, Batch]:
     """Pass a batch on: the dataset's items are batches."""
     (batch,) = items
-    return batch
+    return {"batch": batch}
 
 
 def _arguments(
@@ -316,9 +313,13 @@ def _arguments(
         dataloader_prefetch_factor=4 if run.workers else None,
         dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,
+        train_sampling_strategy="sequential",
         report_to="tensorboard",
         disable_tqdm=not run.shows_progress,
         use_cpu=device.type == "cpu",
+        # With both losses every weight that learns has a gradient; without one the encoder's last layer or
+        # self-conditioning has none.
+        ddp_find_unused_parameters=not (config.losses.diffusion and config.losses.autoregressive),
         ddp_backend="gloo" if device.type == "cpu" and "LOCAL_RANK" in os.environ else None,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one GPU: several are torchrun's

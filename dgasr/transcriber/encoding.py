@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicCache
 from dgasr.device import fetch, upload
 from dgasr.features import pad_features
 from dgasr.model.asr import AsrModel, keys_values
-from dgasr.model.ctc_head import TextsToScore, blank_bias, label_log_probs, text_log_likelihoods
+from dgasr.model.ctc_head import TextsToScore, label_log_probs, text_log_likelihoods
 from dgasr.model.head import VocabularyScan, scan_vocabulary
 from dgasr.model.presets import AsrConfig
 from dgasr.prompt import build_prompt
@@ -113,7 +113,7 @@ class SegmentEncoder:
         self.batch_size = model.rows_at_once or min(batch_size, ENCODED_AT_ONCE)
         config = model.config
         prompt = build_prompt(model.tokenizer, config.prompt, config.num_audio_tokens, recipe.language)
-        self.prompt_ids = torch.tensor(prompt.ids, device=model.device)
+        self.prompt_ids = torch.tensor(prompt, device=model.device)
 
     def encode(self, features: Iterable[SegmentFeatures]) -> Iterator[EncodedSegment]:
         """Encode segments, pulled a batch ahead.
@@ -196,7 +196,7 @@ class SegmentEncoder:
     def _scan(self, fine: Tensor) -> VocabularyScan:
         """Read the vocabulary at every embedding."""
         chunk, softcap = self._recipe.decode.vocabulary_chunk, self._model.config.softcap
-        return scan_vocabulary(fine, self._model.head_weight, softcap, chunk, blank_bias(self._model.config))
+        return scan_vocabulary(fine, self._model.head_weight, softcap, chunk, self._model.config.blank_logit)
 
 
 class _Audible(NamedTuple):

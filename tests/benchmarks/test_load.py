@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from benchmarks.load import main
+from benchmarks.__main__ import run
 
 
 @pytest.mark.slow
 def test_every_client_gets_the_text_of_a_batch_run(capsys, tmp_path):
-    main(["--clients", "3", "--seconds", "1", "--device", "cpu", "--json", str(tmp_path / "load.json")])
+    run("load", ["--clients", "3", "--seconds", "1", "--device", "cpu", "--json", str(tmp_path / "load.json")])
     figures = json.loads((tmp_path / "load.json").read_text())
     assert figures["statuses"].keys() == {"200"}
     assert figures["requests"] >= 3

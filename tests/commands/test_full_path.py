@@ -86,5 +86,5 @@ def test_rows_of_a_language_are_trained_under_the_prompt_that_transcribes_it(pub
         read_manifest(manifest), config, tokenizer, BatchConfig(batch_size=2), AugmentationConfig(), (0.0, 0.0), 40, 0
     )
     assert {batches[step].language for step in range(40)} == {"en", "de"}
-    prompts = {language: build_prompt(tokenizer, config.prompt, 50, language).ids for language in ("en", "de")}
+    prompts = {language: build_prompt(tokenizer, config.prompt, 50, language) for language in ("en", "de")}
     assert prompts["en"] != prompts["de"]

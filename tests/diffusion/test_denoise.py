@@ -60,29 +60,17 @@ def test_every_job_gives_one_canvas_with_its_text():
     assert texts(canvases) == sorted(said)
 
 
-def test_the_text_ends_before_the_first_end_token():
-    _, canvases = run([job([5, 6])])
-    canvas = next(canvases)
-    assert canvas.num_tokens == 2
-    assert canvas.ids.tolist() == [5, 6, END, PAD, PAD, PAD, PAD, PAD]
-
-
-def test_an_empty_text_is_a_canvas_of_no_tokens():
-    _, canvases = run([job([])])
-    canvas = next(canvases)
-    assert (canvas.num_tokens, canvas.is_overflowed) == (0, False)
-
-
-def test_a_sure_canvas_settles_at_its_second_step():
-    _, canvases = run([job([5])])
-    canvas = next(canvases)
-    assert (canvas.num_steps, canvas.is_settled) == (2, True)
-    assert canvas.log_probabilities.min() > -0.01
+def test_the_text_ends_before_the_first_end_token_and_a_sure_canvas_settles_at_its_second_step():
+    for text in ([5, 6], []):
+        (canvas,) = run([job(text)])[1]
+        assert canvas.num_tokens == len(text)
+        assert canvas.ids.tolist() == [*text, END, *[PAD] * (7 - len(text))]
+        assert (canvas.num_steps, canvas.is_settled, canvas.is_overflowed) == (2, True, False)
+        assert canvas.log_probabilities.min() > -0.01
 
 
 def test_an_unsure_canvas_leaves_after_max_steps():
-    _, canvases = run([job([5], unsure_steps=5)])
-    canvas = next(canvases)
+    (canvas,) = run([job([5], unsure_steps=5)])[1]
     assert (canvas.num_steps, canvas.is_settled) == (CONFIG.max_steps, False)
 
 
@@ -93,15 +81,10 @@ def test_a_freed_row_goes_to_the_next_job_while_the_others_go_on():
     assert len(decoder.shapes) == 6
 
 
-def test_the_batch_keeps_its_shape_with_one_job():
-    decoder, canvases = run([job([2])], num_rows=4)
-    list(canvases)
-    assert set(decoder.shapes) == {(4, 8)}
-
-
-def test_idle_rows_begin_as_copies():
+def test_the_batch_keeps_its_shape_with_few_jobs_and_idle_rows_begin_as_copies():
     decoder, canvases = run([job([2]), job([3])], num_rows=4)
-    list(canvases)
+    assert len(list(canvases)) == 2
+    assert set(decoder.shapes) == {(4, 8)}
     assert decoder.admissions == [([0, 1, 2, 3], [[2], [3], [2], [2]])]
 
 
@@ -121,28 +104,14 @@ def test_one_canvas_length_is_denoised_at_a_time():
     assert lengths == sorted(lengths)
 
 
-def test_a_text_that_does_not_fit_is_done_again_on_the_next_larger_canvas():
-    long = [2, 3, 4, 5, 6, 7, 8, 9, 10]
-    _, canvases = run([job(long)])
-    canvas = next(canvases)
-    assert canvas.ids[: canvas.num_tokens].tolist() == long
-    assert (canvas.job.canvas_tokens, canvas.is_overflowed) == (16, False)
-    assert canvas.num_steps == 4  # two on the small canvas, two on the large one
-
-
-def test_a_job_keeps_its_seed_on_a_larger_canvas():
+def test_a_text_that_does_not_fit_is_done_again_on_the_next_larger_canvas_or_marked():
+    for text, steps in (([2, 3, 4, 5, 6, 7, 8, 9, 10], 4), ([2] * 20, 4)):  # two on the small canvas, two on the large
+        (canvas,) = run([job(text)])[1]
+        assert canvas.ids[: canvas.num_tokens].tolist() == text[:16]
+        assert (canvas.job.canvas_tokens, canvas.is_overflowed, canvas.num_steps) == (16, len(text) > 15, steps)
     seed = CanvasSeed(ids=(2, END), probabilities=(0.9, 0.9), pad_id=PAD)
     small = CanvasJob(noise_key=1, canvas_tokens=8, payload=None, seed=seed)
     assert small.enlarged((8, 16), 3).seed is seed
-
-
-def test_a_text_longer_than_the_largest_canvas_is_marked():
-    long = [2] * 20
-    _, canvases = run([job(long)])
-    (canvas,) = canvases
-    assert canvas.is_overflowed
-    assert canvas.ids.tolist() == long[:16]
-    assert canvas.num_tokens == 16
 
 
 def test_a_rare_length_goes_first_once_it_has_waited_long_however_full_the_others_are():

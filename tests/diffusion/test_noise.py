@@ -44,21 +44,15 @@ def test_philox_equals_unbounded_integers_where_products_overflow_int64():
     assert philox(columns[:4], columns[4:]).tolist() == expected
 
 
-def test_the_key_of_a_segment_never_changes():
+def test_the_key_of_a_segment_never_changes_and_those_of_neighbours_differ():
     assert segment_key("0123456789abcdef0123456789abcdef", 7) == 0xD0766CAE5AA21306
-
-
-def test_keys_of_neighbours_differ():
     assert len({segment_key(recording, index) for recording in ("a", "b") for index in range(100)}) == 200
 
 
-def test_a_rows_noise_does_not_depend_on_its_batch():
+def test_noise_depends_neither_on_the_batch_nor_on_the_canvas_length():
     alone, together = noise_of(2, steps=[3]), noise_of(9, 2, 4, steps=[0, 3, 7])
     assert torch.equal(alone.renoise_ids(5, 100)[0], together.renoise_ids(5, 100)[1])
     assert torch.equal(alone.sample_uniforms(5, 3)[0], together.sample_uniforms(5, 3)[1])
-
-
-def test_a_positions_noise_does_not_depend_on_the_canvas_length():
     assert torch.equal(noise_of(1).initial_ids(8, 100)[0], noise_of(1).initial_ids(32, 100)[0, :8])
 
 
@@ -80,17 +74,11 @@ def test_token_ids_are_uniform_over_the_vocabulary():
     assert chi_square < 49.7  # 23 degrees of freedom: exceeded once in a thousand
 
 
-def test_uniforms_never_reach_their_ends():
-    lowest, highest = to_uniforms(torch.tensor([0, 2**32 - 1])).tolist()
-    assert lowest > 0
-    assert highest < 1
-
-
-def test_the_highest_word_is_the_highest_token_id():
-    assert to_token_ids(torch.tensor([0, 2**32 - 1]), 262_144).tolist() == [0, 262_143]
-
-
-def test_uniforms_have_the_mean_and_spread_of_uniforms():
+def test_uniforms_never_reach_their_ends_and_the_highest_word_is_the_highest_token_id():
+    ends = torch.tensor([0, 2**32 - 1])
+    lowest, highest = to_uniforms(ends).tolist()
+    assert 0 < lowest < highest < 1
+    assert to_token_ids(ends, 262_144).tolist() == [0, 262_143]
     uniforms = noise_of(*range(32)).sample_uniforms(128, 4)
     assert abs(float(uniforms.mean()) - 0.5) < 0.005
     assert abs(float(uniforms.var()) - 1 / 12) < 0.002

@@ -11,14 +11,10 @@ from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.diffusion.sampler import accept_positions, is_settled, temperature_at
 
 
-def test_the_first_step_is_the_hottest_and_the_last_stays_above_t_min():
-    config = DecodeConfig(max_steps=4, t_max=0.8, t_min=0.4)
-    assert temperature_at(torch.arange(4), config).tolist() == pytest.approx([0.8, 0.7, 0.6, 0.5])
-
-
-def test_a_seeded_canvas_begins_at_a_lower_temperature():
-    config = DecodeConfig(max_steps=4, t_max=0.8, t_min=0.4, seed_progress=0.5, seed_canvas="ctc")
-    assert temperature_at(torch.arange(4), config).tolist() == pytest.approx([0.6, 0.55, 0.5, 0.45])
+@pytest.mark.parametrize(("start", "temperatures"), [("random", [0.8, 0.7, 0.6, 0.5]), ("ctc", [0.6, 0.55, 0.5, 0.45])])
+def test_the_first_step_is_the_hottest_a_seeded_one_less_and_the_last_stays_above_t_min(start, temperatures):
+    config = DecodeConfig(max_steps=4, t_max=0.8, t_min=0.4, seed_progress=0.5, seed_canvas=start)
+    assert temperature_at(torch.arange(4), config).tolist() == pytest.approx(temperatures)
 
 
 def test_temperature_equals_transformers():
@@ -29,21 +25,16 @@ def test_temperature_equals_transformers():
         assert float(temperature_at(torch.tensor([step]), config)) == pytest.approx(float(theirs), rel=1e-6)
 
 
-def test_positions_are_accepted_surest_first_up_to_the_bound():
-    entropy = torch.tensor([[0.5, 0.01, 0.06, 0.05]])
-    assert accept_positions(entropy, 0.1).tolist() == [[False, True, True, True]]
-
-
-def test_the_position_that_crosses_the_bound_is_still_accepted():
-    assert accept_positions(torch.tensor([[0.08, 0.3, 0.4]]), 0.1).tolist() == [[True, True, False]]
-
-
-def test_at_least_one_position_is_accepted():
-    assert accept_positions(torch.full((2, 3), 4.0), 0.1).sum(dim=1).tolist() == [1, 1]
-
-
-def test_of_equal_entropies_the_earlier_position_is_accepted():
-    assert accept_positions(torch.tensor([[0.2, 0.2, 0.2]]), 0.1).tolist() == [[True, False, False]]
+@pytest.mark.parametrize(
+    ("entropy", "accepted"),
+    [
+        ([0.5, 0.01, 0.06, 0.05], [False, True, True, True]), ([0.08, 0.3, 0.4], [True, True, False]),
+        ([4.0, 4.0, 4.0], [True, False, False]), ([0.2, 0.2, 0.2], [True, False, False]),
+    ],
+    ids=["surest first", "the one that crosses the bound too", "at least one", "of equals the earlier"],
+)  # fmt: skip
+def test_positions_are_accepted_up_to_the_bound(entropy, accepted):
+    assert accept_positions(torch.tensor([entropy]), 0.1).tolist() == [accepted]
 
 
 @pytest.mark.parametrize("scale", [0.5, 5.0, 20.0])
@@ -75,12 +66,8 @@ def test_settling_equals_transformers(stability):
     assert seen == {True, False}
 
 
-def test_a_canvas_is_never_settled_at_its_first_step():
-    history = torch.full((1, 1, 3), -1)
-    assert not is_settled(torch.zeros(1, 3, dtype=torch.long), history, torch.zeros(1, 3), DecodeConfig()).item()
-
-
-def test_a_threshold_of_zero_settles_nothing():
-    history = torch.zeros(1, 1, 3, dtype=torch.long)
+def test_nothing_settles_at_its_first_step_or_under_a_threshold_of_zero():
+    ids = torch.zeros(1, 3, dtype=torch.long)
+    assert not is_settled(ids, torch.full((1, 1, 3), -1), torch.zeros(1, 3), DecodeConfig()).item()
     config = DecodeConfig(confidence_threshold=0.0)
-    assert not is_settled(history[:, 0], history, torch.zeros(1, 3), config).item()
+    assert not is_settled(ids, ids[:, None], torch.zeros(1, 3), config).item()

@@ -38,38 +38,21 @@ CHUNKS = [pytest.param(1000, id="one"), pytest.param(250, id="equal"), pytest.pa
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("spread", [0.01, 0.3, 3.0])
-class TestAgainstWholeLogits:
-    @pytest.fixture
-    def case(self, chunk, spread):
-        hidden, head = make(spread=spread)
-        statistics, uniforms = read(hidden, head, TEMPERATURES, chunk)
-        plain = plain_logits(hidden, head)
-        return head, statistics, uniforms, plain, plain / torch.tensor(TEMPERATURES).double()[:, None, None]
-
-    def test_argmax(self, case):
-        _, statistics, _, plain, _ = case
-        assert torch.equal(statistics.argmax_ids, plain.argmax(-1))
-
-    def test_log_probability_at_temperature_1(self, case):
-        _, statistics, _, plain, _ = case
-        expected = plain.log_softmax(-1).amax(-1)
-        torch.testing.assert_close(statistics.argmax_log_probability.double(), expected, atol=2e-5, rtol=1e-5)
-
-    def test_entropy(self, case):
-        _, statistics, _, _, tempered = case
-        expected = torch.distributions.Categorical(logits=tempered).entropy()
-        torch.testing.assert_close(statistics.entropy.double(), expected, atol=2e-5, rtol=1e-5)
-
-    def test_soft_embedding(self, case):
-        head, statistics, _, _, tempered = case
-        expected = tempered.softmax(-1) @ head.weight.double() * head.embed_scale
-        torch.testing.assert_close(statistics.soft_embeddings.double(), expected, atol=1e-4, rtol=1e-4)
-
-    def test_sample_given_the_same_uniforms(self, case, chunk):
-        _, statistics, uniforms, _, tempered = case
-        probabilities = tempered.softmax(-1).flatten(0, 1)
-        expected = [sample(row, draws, chunk) for row, draws in zip(probabilities, uniforms.flatten(0, 1), strict=True)]
-        assert statistics.sampled_ids.flatten().tolist() == expected
+def test_every_statistic_is_that_of_the_whole_logits(chunk, spread):
+    hidden, head = make(spread=spread)
+    statistics, uniforms = read(hidden, head, TEMPERATURES, chunk)
+    plain = plain_logits(hidden, head)
+    tempered = plain / torch.tensor(TEMPERATURES).double()[:, None, None]
+    assert torch.equal(statistics.argmax_ids, plain.argmax(-1))
+    expected = plain.log_softmax(-1).amax(-1)
+    torch.testing.assert_close(statistics.argmax_log_probability.double(), expected, atol=2e-5, rtol=1e-5)
+    expected = torch.distributions.Categorical(logits=tempered).entropy()
+    torch.testing.assert_close(statistics.entropy.double(), expected, atol=2e-5, rtol=1e-5)
+    expected = tempered.softmax(-1) @ head.weight.double() * head.embed_scale
+    torch.testing.assert_close(statistics.soft_embeddings.double(), expected, atol=1e-4, rtol=1e-4)
+    probabilities = tempered.softmax(-1).flatten(0, 1)
+    sampled = [sample(row, draws, chunk) for row, draws in zip(probabilities, uniforms.flatten(0, 1), strict=True)]
+    assert statistics.sampled_ids.flatten().tolist() == sampled
 
 
 @pytest.mark.parametrize(("vocab", "chunk"), [(24, 8192), (24, 7), (300, 150)])
@@ -91,12 +74,9 @@ def test_samples_follow_the_distribution(vocab, chunk):
 def test_the_entropy_of_a_sure_position_keeps_its_digits():
     head = VocabularyHead(weight=torch.tensor([[25.0], [9.0], [8.9]]), softcap=1000.0, embed_scale=1.0)
     statistics, _ = read(torch.ones(1, 1, 1), head, [1.0], 2)
-    expected = torch.distributions.Categorical(logits=plain_exact(head)).entropy()
+    exact = (head.softcap * torch.tanh(head.weight.double() / head.softcap)).flatten()
+    expected = torch.distributions.Categorical(logits=exact).entropy()
     torch.testing.assert_close(statistics.entropy[0, 0].double(), expected, rtol=0, atol=1e-7)
-
-
-def plain_exact(head):
-    return (head.softcap * torch.tanh(head.weight.double() / head.softcap)).flatten()
 
 
 def test_a_temperature_far_below_the_schedule_does_not_overflow():
@@ -143,11 +123,8 @@ def test_no_tensor_is_as_wide_as_the_vocabulary():
     assert Widest.numel == 15 * 256
 
 
-def test_on_the_cpu_the_vocabulary_is_read_by_torchs_operations():
+def test_the_vocabulary_is_read_by_torchs_operations_on_the_cpu_and_on_a_gpu_without_triton(monkeypatch):
     assert choose_reader(make()[1], 0.4) is read_chunk
-
-
-def test_a_gpu_without_triton_reads_the_plain_way(monkeypatch):
     weight = type("OnGpu", (), {"device": torch.device("cuda"), "dtype": torch.bfloat16})
     monkeypatch.setattr(devices, "find_spec", lambda name: None)
     assert choose_reader(VocabularyHead(weight=weight, softcap=SOFTCAP, embed_scale=1.0), 0.4) is read_chunk

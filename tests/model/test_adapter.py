@@ -10,8 +10,7 @@ from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, has_lora, linear_layers, load_adapter, merge_lora, save_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.backbone import build_backbone
-from dgasr.model.presets import LoraSize, tiny
-from dgasr.model.projector_config import ProjectorConfig
+from dgasr.model.presets import LoraSize, ProjectorConfig, tiny
 from dgasr.model.stored_adapter import read_adapter, write_file, write_folder
 
 
@@ -25,30 +24,38 @@ def answer(model):
     return model.decode(torch.arange(8).unsqueeze(0), None, cache)
 
 
-@pytest.fixture
-def adapted(tmp_path):
-    model = make_model()
-    add_lora(model, LoraSize(rank=2, alpha=4))
+def add_trained_lora(model, size):
+    """LoRA whose numbers matter."""
+    add_lora(model, size)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
+
+
+@pytest.fixture
+def adapted(tmp_path):
+    model = make_model()
+    add_trained_lora(model, LoraSize(rank=2, alpha=4))
     torch.nn.init.normal_(model.projector.output.bias)
     save_adapter(model, tmp_path)
     return model
 
 
-def test_fresh_lora_changes_nothing():
+def test_fresh_lora_changes_nothing_and_is_put_on_once():
     model, plain = make_model(), make_model()
     add_lora(model, LoraSize(rank=2))
     assert has_lora(model)
     assert torch.equal(answer(model), answer(plain))
+    with pytest.raises(ConfigError, match="already"):
+        add_lora(model, LoraSize())
 
 
-def test_a_saved_adapter_makes_another_copy_answer_alike(adapted, tmp_path):
-    model = make_model()
-    digest = load_adapter(model, str(tmp_path))
-    assert len(digest) == 32
-    assert torch.equal(answer(model), answer(adapted))
+def test_a_saved_adapter_makes_another_copy_answer_alike_from_a_published_file_too(adapted, tmp_path):
+    torch.save(as_published(tmp_path), tmp_path / "adapter.pt")
+    for source in (tmp_path, tmp_path / "adapter.pt"):
+        model = make_model()
+        assert len(load_adapter(model, str(source))) == 32
+        assert torch.equal(answer(model), answer(adapted))
     assert not torch.allclose(answer(model), answer(make_model()), atol=1e-3)
 
 
@@ -75,26 +82,14 @@ def test_an_incomplete_folder_is_refused(adapted, tmp_path, missing):
         load_adapter(make_model(), str(tmp_path))
 
 
-def test_lora_is_put_on_once():
-    model = make_model()
-    add_lora(model, LoraSize())
-    with pytest.raises(ConfigError, match="already"):
-        add_lora(model, LoraSize())
-
-
-def test_a_merged_adapter_answers_as_it_did_with_two_copies_of_attention(adapted):
+def test_a_merged_adapter_answers_as_it_did_with_two_copies_of_attention_and_one_of_the_rest(adapted):
     before = answer(adapted)
     merge_lora(adapted)
     assert not has_lora(adapted)
     assert torch.allclose(answer(adapted), before, atol=1e-4)
-    encoder, decoder = (side.layers[0].self_attn.q_proj.weight for side in sides(adapted))
-    assert not torch.equal(encoder, decoder)
-
-
-def test_merging_leaves_what_has_no_lora_shared(adapted):
-    merge_lora(adapted)
-    encoder, decoder = (side.layers[0].mlp.gate_proj.weight for side in sides(adapted))
-    assert encoder is decoder
+    encoder, decoder = (side.layers[0] for side in sides(adapted))
+    assert not torch.equal(encoder.self_attn.q_proj.weight, decoder.self_attn.q_proj.weight)
+    assert encoder.mlp.gate_proj.weight is decoder.mlp.gate_proj.weight
 
 
 def sides(model):
@@ -113,44 +108,29 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=LAYOUTS)
-def other_layout(request):
-    """A model whose projector is built otherwise, with LoRA whose numbers matter."""
-    torch.manual_seed(1)
-    model = AsrModel(replace(tiny(), projector=LAYOUTS[request.param])).eval().requires_grad_(False)
-    add_lora(model, LoraSize(rank=2, alpha=3))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter)
-    model.backbone.load_state_dict(make_model().backbone.state_dict(), strict=False)
-    return model
-
-
-@pytest.fixture
-def frozen():
+def frozen_part(model):
     """The same encoder and backbone under a projector of the bundled layout."""
-
-    def build(model):
-        plain = make_model()
-        plain.encoder.load_state_dict(model.encoder.state_dict())
-        weights = {name.replace(".base_layer", ""): t for name, t in model.backbone.state_dict().items()}
-        plain.backbone.load_state_dict({name: t for name, t in weights.items() if "lora_" not in name})
-        return plain
-
-    return build
+    plain = make_model()
+    plain.encoder.load_state_dict(model.encoder.state_dict())
+    weights = {name.replace(".base_layer", ""): t for name, t in model.backbone.state_dict().items()}
+    plain.backbone.load_state_dict({name: t for name, t in weights.items() if "lora_" not in name})
+    return plain
 
 
-def test_any_layout_goes_through_folder_and_published_file_and_answers_alike(other_layout, frozen, tmp_path):
-    save_adapter(other_layout, tmp_path / "ours")
-    linears = linear_layers(frozen(other_layout))
-    first = read_adapter(str(tmp_path / "ours"), tiny(), linears, scale=2.0)
-    write_file(first, tmp_path / "published.pt")
-    again = read_adapter(str(tmp_path / "published.pt"), tiny(), linears, scale=2.0)
-    write_folder(again, tmp_path / "again")
-    model = frozen(other_layout)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_goes_through_folder_and_published_file_and_answers_alike(layout, tmp_path):
+    torch.manual_seed(1)
+    trained = AsrModel(replace(tiny(), projector=LAYOUTS[layout])).eval().requires_grad_(False)
+    add_trained_lora(trained, LoraSize(rank=2, alpha=3))
+    trained.backbone.load_state_dict(make_model().backbone.state_dict(), strict=False)
+    save_adapter(trained, tmp_path / "ours")
+    model = frozen_part(trained)
+    linears = linear_layers(model)
+    write_file(read_adapter(str(tmp_path / "ours"), tiny(), linears, scale=2.0), tmp_path / "published.pt")
+    write_folder(read_adapter(str(tmp_path / "published.pt"), tiny(), linears, scale=2.0), tmp_path / "again")
     load_adapter(model, str(tmp_path / "again"))
-    assert model.config == other_layout.config
-    assert torch.equal(answer(model), answer(other_layout))
+    assert model.config == trained.config
+    assert torch.equal(answer(model), answer(trained))
 
 
 def as_published(folder):
@@ -158,25 +138,19 @@ def as_published(folder):
     return {"projector": load_file(folder / "projector.safetensors"), "lora": lora}
 
 
-def test_a_published_file_of_projector_and_lora_answers_as_its_folder_does(adapted, tmp_path):
-    torch.save(as_published(tmp_path), tmp_path / "adapter.pt")
-    model = make_model()
-    load_adapter(model, str(tmp_path / "adapter.pt"))
-    assert torch.equal(answer(model), answer(adapted))
-
-
-def test_a_file_with_a_tensor_too_many_is_refused_by_name(adapted, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda stored: stored["projector"].update({"norm.weight": torch.ones(4)}), r"norm\.weight"),
+        (lambda stored: stored.update(optimizer=3), "optimizer in the file is neither"),
+        (lambda stored: stored.update(step=3), "step in the file is neither"),
+    ],
+)
+def test_what_is_neither_projector_nor_lora_is_refused_by_name(adapted, tmp_path, change, message):
     stored = as_published(tmp_path)
-    stored["projector"]["norm.weight"] = torch.ones(4)
+    change(stored)
     torch.save(stored, tmp_path / "adapter.pt")
-    with pytest.raises(ConfigError, match=r"norm\.weight"):
-        load_adapter(make_model(), str(tmp_path / "adapter.pt"))
-
-
-@pytest.mark.parametrize("extra", ["optimizer", "step"])
-def test_anything_beside_projector_and_lora_is_refused(adapted, tmp_path, extra):
-    torch.save({**as_published(tmp_path), extra: 3}, tmp_path / "adapter.pt")
-    with pytest.raises(ConfigError, match=f"{extra} in the file is neither"):
+    with pytest.raises(ConfigError, match=message):
         load_adapter(make_model(), str(tmp_path / "adapter.pt"))
 
 

@@ -1,9 +1,10 @@
 from dataclasses import replace
 
+import pytest
 import torch
 from transformers.cache_utils import DynamicCache
 
-from dgasr.model.asr import keys_values
+from dgasr.model.asr import CanvasCache, keys_values
 
 
 def prompt(model):
@@ -16,19 +17,12 @@ def prefilled(model, batch=2):
     return model.prefill(model.prompt_embeddings(prompt(model), model.projector(frames)))
 
 
-def test_audio_embeddings_lie_in_the_audio_slots_and_nowhere_else(random_model):
+def test_audio_embeddings_of_each_row_lie_in_its_audio_slots_and_nowhere_else(random_model):
     audio = torch.randn(2, 50, 128)
     embeddings = random_model.prompt_embeddings(prompt(random_model), audio)
     text = random_model.backbone.model.encoder.get_input_embeddings()(prompt(random_model))
     assert torch.equal(embeddings[:, 2:52], audio)
     assert torch.equal(embeddings[0, [0, 1, 52]], text[[0, 1, 52]])
-
-
-def test_rows_of_a_batch_get_their_own_audio(random_model):
-    audio = torch.stack([torch.zeros(50, 128), torch.ones(50, 128)])
-    embeddings = random_model.prompt_embeddings(prompt(random_model), audio)
-    assert embeddings[0, 2:52].abs().max() == 0
-    assert torch.equal(embeddings[1, 2:52], torch.ones(50, 128))
 
 
 def test_prefill_by_embeddings_equals_transformers_prefill_by_ids(random_model):
@@ -52,24 +46,14 @@ def test_soft_embeddings_equal_transformers_self_conditioning_logits(random_mode
     assert torch.allclose(ours, wanted, atol=1e-5)
 
 
-def test_zero_soft_embeddings_are_transformers_first_step(random_model):
-    _, cache = prefilled(random_model)
-    canvas = torch.zeros(2, 8, dtype=torch.long)
-    with_zeros = random_model.decode(canvas, torch.zeros(2, 8, 128), cache)
-    assert torch.equal(with_zeros, random_model.decode(canvas, None, cache))
-
-
-def test_decoding_leaves_the_cache_as_it_was(random_model):
+def test_zero_soft_embeddings_are_the_first_step_and_decoding_hears_the_audio_and_leaves_the_cache(random_model):
     _, cache = prefilled(random_model)
     before = [keys.clone() for keys, _ in keys_values(cache)]
-    random_model.decode(torch.zeros(2, 8, dtype=torch.long), None, cache)
-    assert all(torch.equal(old, new) for old, (new, _) in zip(before, keys_values(cache), strict=True))
-
-
-def test_the_decoder_hears_the_audio(random_model):
-    _, cache = prefilled(random_model)
-    states = random_model.decode(torch.zeros(2, 8, dtype=torch.long), None, cache)
+    canvas = torch.zeros(2, 8, dtype=torch.long)
+    states = random_model.decode(canvas, None, cache)
+    assert torch.equal(random_model.decode(canvas, torch.zeros(2, 8, 128), cache), states)
     assert not torch.allclose(states[0], states[1], atol=1e-3)
+    assert all(torch.equal(old, new) for old, (new, _) in zip(before, keys_values(cache), strict=True))
 
 
 def test_cropping_a_longer_prefill_gives_the_prompts_own_cache(random_model):
@@ -124,3 +108,32 @@ def test_text_behind_numbered_audio_is_the_same_in_one_run_and_in_two(random_mod
     assert torch.allclose(random_model.prefill(text, cache)[0], together[:, len(ids) :], atol=1e-4)
     other = random_model.prefill(torch.cat([embeddings, text], dim=1))[0]
     assert not torch.allclose(other, together, atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def prompts(random_model):
+    """Transformers' cache of three prompts, and each of them alone."""
+    _, cache = random_model.prefill(torch.randn(3, 7, 128))
+    return cache, [[(keys[row], values[row]) for keys, values in keys_values(cache)] for row in range(3)]
+
+
+@pytest.mark.parametrize("canvas_tokens", [8, 32])
+def test_a_step_is_the_one_that_transformers_cache_gives(random_model, prompts, canvas_tokens):
+    plain, alone = prompts
+    cache = CanvasCache(alone[0], 3, 32)
+    cache.put(torch.arange(3), alone)
+    canvas, soft = torch.randint(0, 24, (3, canvas_tokens)), torch.randn(3, canvas_tokens, 128)
+    wanted = random_model.decode(canvas, soft, plain)
+    assert torch.equal(random_model.decode(canvas, soft, cache), wanted)
+    assert torch.equal(random_model.decode(canvas, soft, cache), wanted)
+
+
+def test_a_row_that_changes_its_prompt_forgets_the_one_before(random_model, prompts):
+    plain, alone = prompts
+    cache = CanvasCache(alone[0], 3, 8)
+    cache.put(torch.arange(3), [alone[2], alone[2], alone[0]])
+    random_model.decode(torch.zeros(3, 8, dtype=torch.int64), None, cache)
+    cache.put(torch.tensor([2, 0]), [alone[2], alone[0]])
+    cache.put(torch.tensor([1]), [alone[1]])
+    canvas = torch.arange(8).expand(3, 8)
+    assert torch.equal(random_model.decode(canvas, None, cache), random_model.decode(canvas, None, plain))

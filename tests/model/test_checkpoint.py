@@ -18,23 +18,19 @@ def stored(random_model, tmp_path):
     return tmp_path
 
 
-def test_a_model_survives_its_folder_to_the_bit(stored, random_model):
+@pytest.mark.parametrize("by_part", [False, True])
+def test_a_model_survives_its_folder_to_the_bit_with_tied_tensors_stored_once(random_model, tmp_path, by_part):
+    save_model(random_model, tmp_path, by_part=by_part)
+    files = set(PART_FILES.values()) if by_part else {WEIGHTS_FILE}
+    assert {path.name for path in tmp_path.glob("*.safetensors")} == files
     model = AsrModel(tiny())
-    load_weights(model, stored)
+    load_weights(model, tmp_path)
     for (name, tensor), other in zip(random_model.state_dict().items(), model.state_dict().values(), strict=True):
         assert torch.equal(tensor, other), name
-
-
-def test_tied_tensors_are_stored_once(stored, random_model):
-    parameters = sum(parameter.numel() for parameter in random_model.parameters())
-    stored_numbers = sum(tensor.numel() for tensor in load_file(stored / WEIGHTS_FILE).values())
-    assert parameters <= stored_numbers <= parameters + 100  # the layers' scalars are buffers
-
-
-def test_loading_keeps_encoder_and_decoder_tied(stored):
-    model = AsrModel(tiny())
-    load_weights(model, stored)
     assert model.head_weight is model.backbone.model.encoder.language_model.embed_tokens.weight
+    parameters = sum(parameter.numel() for parameter in random_model.parameters())
+    stored_numbers = sum(tensor.numel() for name in files for tensor in load_file(tmp_path / name).values())
+    assert parameters <= stored_numbers <= parameters + 100  # the layers' scalars are buffers
 
 
 @pytest.mark.parametrize("fault", ["missing", "unused", "shape"])
@@ -54,10 +50,16 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_copied(stored, rando
     assert torch.equal(before, unique_tensors(model)["projector.hidden.weight"])
 
 
-def test_a_file_that_is_not_safetensors_is_refused(stored):
+def test_a_file_that_is_not_safetensors_is_refused_and_a_part_that_is_missing_named(random_model, stored):
     (stored / WEIGHTS_FILE).write_bytes(b"\x80\x04pickle")
     with pytest.raises(ConfigError, match="no readable weights"):
         load_weights(AsrModel(tiny()), stored)
+    save_model(random_model, stored, by_part=True)
+    (stored / "tokenizer.json").write_text("{}")
+    (stored / PART_FILES["projector"]).unlink()
+    for look in (lambda: load_weights(AsrModel(tiny()), stored), lambda: folder_digest(stored)):
+        with pytest.raises(ConfigError, match=r"projector\.safetensors"):
+            look()
 
 
 def test_the_digest_changes_with_any_file(stored):
@@ -65,24 +67,6 @@ def test_the_digest_changes_with_any_file(stored):
     first = folder_digest(stored)
     (stored / "tokenizer.json").write_text("{ }")
     assert folder_digest(stored) != first
-
-
-def test_a_file_for_each_part_holds_the_same(random_model, tmp_path):
-    save_model(random_model, tmp_path, by_part=True)
-    assert {path.name for path in tmp_path.glob("*.safetensors")} == set(PART_FILES.values())
-    model = AsrModel(tiny())
-    load_weights(model, tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), random_model.parameters(), strict=True))
-
-
-def test_a_part_that_is_missing_is_named(random_model, tmp_path):
-    save_model(random_model, tmp_path, by_part=True)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    (tmp_path / PART_FILES["projector"]).unlink()
-    with pytest.raises(ConfigError, match=r"projector\.safetensors"):
-        load_weights(AsrModel(tiny()), tmp_path)
-    with pytest.raises(ConfigError, match=r"projector\.safetensors"):
-        folder_digest(tmp_path)
 
 
 @pytest.mark.parametrize(("coarse", "levels"), [((), 127), (("encoder.", "projector.", "backbone."), 63)])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dgasr.model.asr import AsrModel
-from dgasr.model.ctc_head import IMPOSSIBLE, TextsToScore, blank_bias, label_log_probs, text_log_likelihoods
+from dgasr.model.ctc_head import IMPOSSIBLE, TextsToScore, label_log_probs, text_log_likelihoods
 from dgasr.model.head import log_partition
 from dgasr.model.presets import tiny
 from dgasr.training.objective import ctc
@@ -23,7 +23,7 @@ def test_labels_are_as_probable_as_softmax_over_all_ids_says(model):
     logits = config.softcap * torch.tanh(states @ weight.T / config.softcap)
     logits[:, config.blank_id] += config.blank_bias
     assert config.blank_bias
-    total = log_partition(states, weight, config.softcap, 7, blank_bias(config))
+    total = log_partition(states, weight, config.softcap, 7, config.blank_logit)
     ours = label_log_probs(model, states, total, torch.tensor([9, 10, 9]))
     expected = torch.log_softmax(logits.double(), dim=-1)[:, [config.blank_id, 9, 10, 9]]
     torch.testing.assert_close(ours.double(), expected, atol=1e-5, rtol=1e-5)
@@ -33,7 +33,7 @@ def test_labels_are_as_probable_as_softmax_over_all_ids_says(model):
 def heard(model):
     """States of 4 audio embeddings at 8 shifts, loud enough for labels to differ, and their log-partition."""
     states = torch.randn(32, model.head_weight.shape[1], generator=torch.Generator().manual_seed(2)) * 10
-    total = log_partition(states, model.head_weight.detach(), model.config.softcap, 7, blank_bias(model.config))
+    total = log_partition(states, model.head_weight.detach(), model.config.softcap, 7, model.config.blank_logit)
     return states, total
 
 

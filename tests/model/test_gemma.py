@@ -1,15 +1,17 @@
 """A Gemma 3 with random weights, and the same one as a DiffusionGemma."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
-from dgasr.model.gemma import gemma3_backbone_fields, load_gemma3
-from dgasr.model.presets import AsrConfig, CanvasConfig
-from dgasr.model.projector_config import ProjectorConfig
+from dgasr.model.checkpoint import load_weights, save_model
+from dgasr.model.presets import AsrConfig, CanvasConfig, ProjectorConfig
 from dgasr.prompt import PromptConfig
+from tools.gemma import gemma3_backbone_fields, load_gemma3
 
 ROWS = [5, 7, 1, 90, 33, 12, 60, 61, 62, 63, 64, 65]
 
@@ -65,9 +67,6 @@ def test_causal_encoder_computes_what_gemma_3_computes(model, gemma):
     states, _ = model.prefill(embeddings)
     expected = gemma.model(input_ids=torch.tensor(ROWS)[ids]).last_hidden_state
     assert torch.allclose(states, expected, atol=1e-5 * float(expected.abs().max()))
-
-
-def test_head_is_gemmas_rows(model, gemma):
     assert torch.equal(model.head_weight, gemma.lm_head.weight[torch.tensor(ROWS)])
 
 
@@ -91,8 +90,6 @@ def test_decoder_sees_the_whole_canvas_and_starts_without_self_conditioning(mode
 
 
 def test_weights_survive_a_model_folder(model, config, tmp_path):
-    from dgasr.model.checkpoint import load_weights, save_model
-
     save_model(model, tmp_path)
     other = AsrModel(AsrConfig.load(tmp_path / "config.json")).eval()
     load_weights(other, tmp_path)
@@ -101,7 +98,5 @@ def test_weights_survive_a_model_folder(model, config, tmp_path):
 
 
 def test_unknown_family_is_refused(config):
-    from dataclasses import replace
-
     with pytest.raises(ConfigError, match="backbone_family 'gemma4'"):
         replace(config, backbone_family="gemma4")

@@ -58,17 +58,12 @@ def test_log_partition_gradient_agrees_with_finite_differences():
     assert ((forth - back) / (2 * step)).item() == pytest.approx((gradient * direction).sum().item(), rel=1e-4)
 
 
-def test_a_frozen_weight_receives_no_gradient():
-    hidden, weight = example()
-    log_partition(hidden.requires_grad_(), weight, SOFTCAP, 10).sum().backward()
-    assert weight.grad is None
-
-
-def test_a_trained_weight_needs_no_gradient_of_hidden():
-    hidden, weight = example()
-    log_partition(hidden, weight.requires_grad_(), SOFTCAP, 10).sum().backward()
-    assert weight.grad is not None
-    assert hidden.grad is None
+@pytest.mark.parametrize("learns", ["hidden", "weight"])
+def test_what_does_not_learn_receives_no_gradient(learns):
+    tensors = dict(zip(("hidden", "weight"), example(), strict=True))
+    tensors[learns].requires_grad_()
+    log_partition(*tensors.values(), SOFTCAP, 10).sum().backward()
+    assert [name for name, tensor in tensors.items() if tensor.grad is not None] == [learns]
 
 
 def test_bfloat16_inputs_are_summed_in_float32():
@@ -123,12 +118,8 @@ def test_no_tensor_of_the_vocabularys_width_is_made():
     assert largest <= 8 * 50 * 256 * 4  # an operator holds a few tensors of [rows, chunk]; all logits are 78 of them
 
 
-def test_on_the_cpu_the_vocabulary_is_scanned_by_torchs_operations():
+def test_the_vocabulary_is_scanned_by_torchs_operations_on_the_cpu_and_on_a_gpu_without_triton(monkeypatch):
     assert head._choose_scan(torch.device("cpu")) is head.scan_plain
-
-
-def test_a_gpu_without_triton_scans_by_torchs_operations(monkeypatch):
-    monkeypatch.setattr(devices, "find_spec", lambda name: None)
-    assert head._choose_scan(torch.device("cuda")) is head.scan_plain
-    monkeypatch.setattr(devices, "find_spec", lambda name: object())
-    assert head._choose_scan(torch.device("cuda")) is head.scan_fused
+    for found, scan in ((None, head.scan_plain), (object(), head.scan_fused)):
+        monkeypatch.setattr(devices, "find_spec", lambda name, found=found: found)
+        assert head._choose_scan(torch.device("cuda")) is scan

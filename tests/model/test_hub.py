@@ -88,12 +88,8 @@ def test_a_repository_that_holds_only_a_published_file_is_an_adapter(endpoint, t
 def test_gated_weights_say_which_licence_to_accept_and_how_to_log_in(endpoint, tmp_path):
     for name in ADAPTER_FILES:
         (tmp_path / name).write_text(name)
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": endpoint,
-        "HF_HUB_CACHE": str(tmp_path / "cache"),
-        "HF_HUB_OFFLINE": "0",
-    }
+    where = {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    environment = {**os.environ, **where}
     asked = subprocess.run(
         [sys.executable, "-c", ASK, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     )

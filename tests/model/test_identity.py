@@ -51,50 +51,38 @@ def test_naming_a_model_loads_no_torch(adapter):
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_the_bundled_model_is_named_by_its_files():
+def test_models_are_named_by_their_files_or_by_the_revisions_in_the_cache(hub_cache, adapter):
     config, identity = identify("tiny")
     assert config.name == identity.name == "tiny"
-    assert len(identity.digest) == 32
-    assert identity.adapter_digest == ""
-
-
-def test_the_full_model_is_named_by_the_revisions_in_the_cache(hub_cache, adapter):
+    assert (len(identity.digest), identity.adapter_digest) == (32, "")
     config, identity = identify("full", str(adapter))
     assert config == full()
     assert identity.digest == f"{ENCODER_REVISION}+{BACKBONE_REVISION}"
     assert len(identity.adapter_digest) == 32
 
 
-def test_full_needs_an_adapter():
+def test_full_needs_an_adapter_and_absent_weights_say_how_to_get_them(tmp_path, monkeypatch, adapter):
     with pytest.raises(ConfigError, match="--model full needs --adapter"):
         identify("full")
-
-
-def test_absent_weights_say_where_the_licence_is_and_how_to_log_in(tmp_path, monkeypatch, adapter):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"Accept the licence .*whisper-small.*hf auth login"):
         identify("full", str(adapter))
 
 
-def test_an_adapter_is_named_by_every_one_of_its_files(adapter):
-    digests = {identify("tiny", str(adapter))[1].adapter_digest}
+def test_an_adapter_is_named_by_every_one_of_its_files_and_an_incomplete_one_refused(adapter, tmp_path):
+    (tmp_path / "adapter.pt").write_bytes(b"tensors")
+    digests = {identify("tiny", str(source))[1].adapter_digest for source in (adapter, tmp_path / "adapter.pt")}
     for name in ADAPTER_FILES:
         (adapter / name).write_text("other")
         digests.add(identify("tiny", str(adapter))[1].adapter_digest)
-    assert len(digests) == 1 + len(ADAPTER_FILES)
-
-
-def test_a_file_is_an_adapter_too(tmp_path):
-    (tmp_path / "adapter.pt").write_bytes(b"tensors")
-    assert len(identify("tiny", str(tmp_path / "adapter.pt"))[1].adapter_digest) == 32
-
-
-@pytest.mark.parametrize("missing", ADAPTER_FILES)
-def test_an_incomplete_adapter_is_refused_by_what_is_missing(adapter, missing):
-    (adapter / missing).unlink()
-    with pytest.raises(ConfigError, match=f"not an adapter \\({missing} missing"):
-        identify("tiny", str(adapter))
+    assert len(digests) == 2 + len(ADAPTER_FILES)
+    assert {len(digest) for digest in digests} == {32}
+    for name in ADAPTER_FILES:
+        (adapter / name).rename(tmp_path / name)
+        with pytest.raises(ConfigError, match=f"not an adapter \\({name} missing"):
+            identify("tiny", str(adapter))
+        (tmp_path / name).rename(adapter / name)
 
 
 def test_a_folder_may_name_frozen_weights_beside_itself(tmp_path, adapter):
@@ -122,13 +110,10 @@ def test_samples_of_a_large_file_tell_versions_apart(tmp_path, monkeypatch):
     assert len(revisions | {revision_of(str(tmp_path))}) == 3
 
 
-def test_a_decoder_that_is_compiled_or_narrowed_is_another_recipe():
+def test_a_decoder_that_is_compiled_or_narrowed_is_another_recipe_and_both_together_are_refused():
     ways = ({}, {"compiled": True}, {"quantize": "int8"})
     digests = [identify("tiny", **way)[1].digest for way in ways]
     assert digests == [digests[0], f"{digests[0]}+compiled", f"{digests[0]}+int8"]
-
-
-def test_compiling_narrowed_weights_and_unknown_ways_are_refused():
     for way in ({"compiled": True, "quantize": "int8"}, {"quantize": "fp8"}):
         with pytest.raises(ConfigError, match="--quantize"):
             identify("tiny", **way)

@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS
-from dgasr.prompt import Tokenizer
 from dgasr.records import SAMPLE_RATE_HZ, Word
 from dgasr.training.manifests import Utterance
 from dgasr.training.run import train_run
 from dgasr.training.settings import RunConfig
 from tests.training.runs import CONFIG, rows_in
-from tools.tiny.fresh import write_word_tokenizer
 
 TONES_HZ = {"zero": 400.0, "one": 1_000.0, "two": 2_500.0}
 
@@ -32,18 +29,6 @@ def make_utterance(path, words, *, gap_samples=4_000, speaker="a", duration_samp
         audio_filepath=str(path), duration=waveform.size / SAMPLE_RATE_HZ, text=" ".join(words), language="en",
         words=tuple(spoken), speaker=speaker,
     )  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def tokenizer_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vocabulary")
-    write_word_tokenizer(folder, TINY_SPECIAL_TOKENS, TINY_WORDS)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tokenizer(tokenizer_folder):
-    return Tokenizer.load(tokenizer_folder)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import torch
 from dgasr.model.checkpoint import unique_tensors
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.examples import BatchConfig
-from dgasr.training.metrics import METRICS_FILE
 from dgasr.training.settings import TrainConfig
+from dgasr.training.trainer import METRICS_FILE
 
 CONFIG = TrainConfig(
     steps=2, learning_rate=1e-3, warmup_steps=1, train=("encoder", "projector", "backbone"),

@@ -6,12 +6,13 @@ import torch
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
-from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, tiny
+from dgasr.model.presets import tiny
 from dgasr.prompt import Tokenizer
 from dgasr.training.examples import BatchConfig
 from dgasr.training.settings import RunConfig
-from tools.tiny.fresh import POSITION_SCALE, fresh_model, initialise, main, write_word_tokenizer
+from tools.tiny.fresh import POSITION_SCALE, SPECIAL_TOKENS, fresh_model, initialise, main, write_word_tokenizer
 from tools.tiny.phases import read_phases, train_phases
+from tools.tiny.voices import DIGITS
 
 
 @pytest.fixture
@@ -55,24 +56,16 @@ def test_the_seed_alone_decides_every_weight(model, log_mel):
     other = make_model(log_mel, torch_seed=9)
     for (name, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two), name
-
-
-def test_another_seed_gives_other_weights(model, log_mel):
     assert not torch.equal(model.head_weight, make_model(log_mel, seed=1).head_weight)
 
 
 @torch.no_grad()
-def test_audio_embeddings_of_the_batch_have_mean_zero_and_deviation_one(model, log_mel):
+def test_audio_embeddings_of_the_batch_have_mean_zero_and_deviation_one_as_the_head_wants_them(model, log_mel):
     embeddings = model.projector(model.encode_audio(log_mel)).flatten(0, 1)
     assert embeddings.mean(dim=0).abs().max() < 1e-3
     assert (embeddings.std(dim=0) - 1).abs().max() < 1e-2
-
-
-def test_positions_do_not_drown_the_convolutions(model):
+    # Positions do not drown the convolutions.
     assert model.encoder.embed_positions.weight.abs().max().item() == pytest.approx(POSITION_SCALE)
-
-
-def test_embeddings_have_the_length_of_the_soft_capped_heads_inputs(model):
     lengths = model.head_weight.norm(dim=1)
     assert lengths.mean().item() == pytest.approx(1, abs=0.1)
     assert lengths[0] > 0.5  # the pad's, which transformers leaves at zero
@@ -83,33 +76,27 @@ def test_no_hook_stays_behind(model, log_mel):
 
 
 def test_ids_follow_the_order_of_special_tokens_then_words(tokenizer):
-    assert tokenizer.encode(" ".join(TINY_WORDS)) == list(range(9, 19))
-    assert tokenizer.encode_template("".join(TINY_SPECIAL_TOKENS)) == list(range(9))
+    assert tokenizer.encode(" ".join(DIGITS)) == list(range(9, 19))
+    assert tokenizer.encode_template("".join(SPECIAL_TOKENS)) == list(range(9))
 
 
 def test_the_bundled_models_ids_are_those_of_its_vocabulary():
-    config, names = tiny(), TINY_SPECIAL_TOKENS
+    config, names = tiny(), SPECIAL_TOKENS
     ids = config.prompt
     assert [names[ids.pad_id], names[config.blank_id], names[ids.audio_id]] == ["<pad>", "<blank>", "<|audio|>"]
     assert [names[ids.begin_audio_id], names[ids.end_audio_id]] == ["<boa>", "<eoa>"]
     assert [names[end] for end in ids.end_text_ids] == ["<turn|>", "<eos>"]
-    assert len(names) + len(TINY_WORDS) <= config.backbone["vocab_size"]
+    assert len(names) + len(DIGITS) <= config.backbone["vocab_size"]
 
 
-def test_parts_of_words_are_unknown(tmp_path):
-    write_word_tokenizer(tmp_path / "new" / "folder", ("<unk>", "<pad>"), ("seven", "seventy"))
+def test_parts_of_words_are_unknown_in_a_saved_copy_too(tmp_path):
+    write_word_tokenizer(tmp_path / "new" / "folder", ("seven", "seventy"), ("<unk>", "<pad>"))
     tokenizer = Tokenizer.load(tmp_path / "new" / "folder")
-    assert tokenizer.encode("seventy seven") == [3, 2]
-    with pytest.raises(ConfigError, match="seve"):
-        tokenizer.encode("seve")
-
-
-def test_a_saved_copy_reads_alike(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
-    copy = Tokenizer.load(tmp_path)
-    assert copy.encode("three nine") == tokenizer.encode("three nine")
-    with pytest.raises(ConfigError, match="eleven"):
-        copy.encode("eleven")
+    for own in (tokenizer, Tokenizer.load(tmp_path)):
+        assert own.encode("seventy seven") == [3, 2]
+        with pytest.raises(ConfigError, match="seve"):
+            own.encode("seve")
 
 
 def test_the_phases_of_the_bundled_model_follow_each_other_and_survive_a_second_start(begin, tones, tmp_path):

@@ -26,7 +26,7 @@ KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 import torch
-import dgasr.training.metrics as metrics
+import dgasr.training.trainer as trainer
 from dgasr.model.checkpoint import load_model
 from dgasr.training.manifests import read_manifest
 from dgasr.training.run import train_run
@@ -35,14 +35,14 @@ from tests.training.runs import WHOLE
 
 torch.set_num_threads(1)
 folder, killed_at = Path(sys.argv[1]), int(sys.argv[2])
-plain = metrics.Metrics.on_log
+plain = trainer.Metrics.on_log
 
 def on_log(self, args, state, *arguments, **keywords):
     plain(self, args, state, *arguments, **keywords)
     if state.global_step == killed_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-metrics.Metrics.on_log = on_log
+trainer.Metrics.on_log = on_log
 train_run(load_model(folder / "start"), read_manifest(folder / "train.jsonl"), [], WHOLE,
           RunConfig(out=folder / "run", checkpoint_steps=2, workers=0))
 """

@@ -36,7 +36,7 @@ def batch(tones, tokenizer):
 
 @pytest.fixture(scope="module")
 def prompt_ids(tokenizer):
-    return torch.tensor(build_prompt(tokenizer, tiny().prompt, tiny().num_audio_tokens, "en").ids)
+    return torch.tensor(build_prompt(tokenizer, tiny().prompt, tiny().num_audio_tokens, "en"))
 
 
 @pytest.fixture
@@ -72,23 +72,15 @@ def canvases(batch, num_draws):
     return ids, torch.randn(*ids.shape, 128, generator=generator)
 
 
-def test_ctc_is_the_mean_over_rows_of_nats_per_token(random_model, batch, losses_of, audio):
-    by_time = log_probs(random_model, audio, random_model.config.blank_bias).transpose(0, 1)
+def test_ctc_and_frame_losses_are_means_over_rows_of_nats_per_token_and_over_labelled_frames(
+    random_model, batch, losses_of, audio
+):
+    said, found = log_probs(random_model, audio, random_model.config.blank_bias), losses_of(ALL)
     frames = torch.full((3,), audio.shape[1])
-    nll = F.ctc_loss(by_time, batch.canvas[:, :-1], frames, batch.text_lengths, blank=4, reduction="none")
-    wanted = (nll / batch.text_lengths.clamp(min=1)).mean()
-    torch.testing.assert_close(losses_of(ALL)["ctc"], wanted, rtol=1e-5, atol=1e-5)
-
-
-def test_the_frame_loss_is_the_mean_over_labelled_frames(random_model, batch, losses_of, audio):
-    nll = F.nll_loss(
-        log_probs(random_model, audio, random_model.config.blank_bias).flatten(0, 1), batch.frame_labels.flatten(),
-        ignore_index=IGNORED,
-    )  # fmt: skip
-    torch.testing.assert_close(losses_of(ALL)["frame"], nll, rtol=1e-5, atol=1e-5)
-
-
-def test_a_batch_without_frame_labels_costs_nothing(batch, losses_of):
+    nll = F.ctc_loss(said.transpose(0, 1), batch.canvas[:, :-1], frames, batch.text_lengths, blank=4, reduction="none")
+    torch.testing.assert_close(found["ctc"], (nll / batch.text_lengths.clamp(min=1)).mean(), rtol=1e-5, atol=1e-5)
+    nll = F.nll_loss(said.flatten(0, 1), batch.frame_labels.flatten(), ignore_index=IGNORED)
+    torch.testing.assert_close(found["frame"], nll, rtol=1e-5, atol=1e-5)
     unlabelled = replace(batch, frame_labels=torch.full_like(batch.frame_labels, IGNORED))
     assert losses_of(replace(ALL, frame=1.0), batch=unlabelled)["frame"] == 0
 
@@ -137,29 +129,21 @@ def test_noise_draws_see_the_clean_text_of_their_own_row(batch, losses_of, monke
     assert torch.equal(seen[0], batch.canvas[[0, 0, 1, 1, 2, 2]])
 
 
-def test_the_total_is_the_weighted_sum(losses_of):
-    losses = losses_of(ALL)
-    wanted = losses["diffusion"] + 0.5 * losses["autoregressive"] + 2 * losses["ctc"] + 0.25 * losses["frame"]
-    torch.testing.assert_close(losses["total"], wanted)
-
-
 @pytest.mark.parametrize("name", ["diffusion", "autoregressive", "ctc", "frame"])
-def test_a_loss_of_weight_zero_is_not_computed_and_changes_no_other(losses_of, name):
-    losses = losses_of(replace(ALL, **{name: 0}))
-    others = losses_of(ALL)
+def test_the_total_is_the_weighted_sum_and_a_loss_of_weight_zero_changes_no_other(losses_of, name):
+    losses, others = losses_of(replace(ALL, **{name: 0})), losses_of(ALL)
     assert name not in losses
     for other in losses.keys() - {"total"}:
         torch.testing.assert_close(losses[other], others[other], rtol=1e-5, atol=1e-5)
+    wanted = others["diffusion"] + 0.5 * others["autoregressive"] + 2 * others["ctc"] + 0.25 * others["frame"]
+    torch.testing.assert_close(others["total"], wanted)
 
 
-def test_without_backbone_losses_the_backbone_does_not_run(random_model, losses_of, monkeypatch):
-    monkeypatch.setattr(random_model, "prefill", lambda *_: pytest.fail("the backbone ran"))
-    assert losses_of(replace(ALL, diffusion=0, autoregressive=0)).keys() == {"ctc", "frame", "total"}
-
-
-def test_without_the_diffusion_loss_the_decoder_does_not_run(random_model, losses_of, monkeypatch):
+def test_what_no_loss_needs_does_not_run(random_model, losses_of, monkeypatch):
     monkeypatch.setattr(random_model, "decode", lambda *_: pytest.fail("the decoder ran"))
     assert "autoregressive" in losses_of(replace(ALL, diffusion=0))
+    monkeypatch.setattr(random_model, "prefill", lambda *_: pytest.fail("the backbone ran"))
+    assert losses_of(replace(ALL, diffusion=0, autoregressive=0)).keys() == {"ctc", "frame", "total"}
 
 
 def test_canvas_noise_comes_from_the_generator(losses_of):

@@ -9,7 +9,7 @@ import torch
 from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.features import segment_features
 from dgasr.model.asr import AsrModel
-from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, ModelIdentity, tiny
+from dgasr.model.presets import ModelIdentity, tiny
 from dgasr.prompt import Tokenizer
 from dgasr.recipe import build_recipe
 from dgasr.records import Segment
@@ -19,7 +19,7 @@ from tools.tiny.fresh import initialise, write_word_tokenizer
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vocabulary")
-    write_word_tokenizer(folder, TINY_SPECIAL_TOKENS, TINY_WORDS)
+    write_word_tokenizer(folder)
     torch.manual_seed(0)
     model = AsrModel(tiny(), Tokenizer.load(folder), ModelIdentity(name="random", digest="0" * 32))
     initialise(model, torch.randn(2, 80, 800), seed=0)

@@ -27,7 +27,7 @@ def next_log_probs(model, recipe, encoded, text):
     prompt = build_prompt(model.tokenizer, config.prompt, config.num_audio_tokens, recipe.language)
     audio = model.projector(model.encode_audio(torch.from_numpy(pad_features([encoded.features], recipe.features))))
     said = model.backbone.model.encoder.get_input_embeddings()(torch.tensor([text], dtype=torch.long))
-    states = model.prefill(torch.cat([model.prompt_embeddings(torch.tensor(prompt.ids), audio), said], dim=1))[0]
+    states = model.prefill(torch.cat([model.prompt_embeddings(torch.tensor(prompt), audio), said], dim=1))[0]
     logits = config.softcap * torch.tanh(states[0, -1] @ model.head_weight.T / config.softcap)
     return logits.double().log_softmax(-1).numpy()
 

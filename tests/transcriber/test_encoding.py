@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dgasr.model.ctc_head import TextsToScore, blank_bias, text_log_likelihoods
+from dgasr.model.ctc_head import TextsToScore, text_log_likelihoods
 from dgasr.model.head import VocabularyScan, scan_vocabulary
 from dgasr.transcriber import encoding
 from dgasr.transcriber.encoding import SegmentEncoder, read_ctc
@@ -64,7 +64,7 @@ def test_one_text_of_all_shifts_is_not_scored(model, recipe, segments):
 
 
 def test_ctc_reads_the_likeliest_of_the_plain_collapsed_argmaxes(model, recipe, segments):
-    bias, num_chosen = blank_bias(model.config), set()
+    bias, num_chosen = model.config.blank_logit, set()
     for encoded in SegmentEncoder(model, recipe, 4).encode(segments):
         scan = scan_vocabulary(encoded.states, model.head_weight, model.config.softcap, 8192, bias)
         texts = []

@@ -90,7 +90,7 @@ def greedy_without_a_cache(model, recipe, features):
     """Take token after token, all that came before it run again each time."""
     config = model.config
     prompt = build_prompt(model.tokenizer, config.prompt, config.num_audio_tokens, "en")
-    embeddings = model.prompt_embeddings(torch.tensor(prompt.ids), audio_embeddings(model, recipe, features))
+    embeddings = model.prompt_embeddings(torch.tensor(prompt), audio_embeddings(model, recipe, features))
     ids = []
     while len(ids) < config.canvas.buckets[-1]:
         text = model.backbone.model.encoder.get_input_embeddings()(torch.tensor([ids], dtype=torch.long))

@@ -29,7 +29,7 @@ def log_probs_without_a_cache(model, recipe, features, text):
     audio = model.projector(model.encode_audio(torch.from_numpy(pad_features([features], recipe.features))))
     ids = [*text, config.prompt.end_text_ids[0]]
     said = model.backbone.model.encoder.get_input_embeddings()(torch.tensor([ids[:-1]], dtype=torch.long))
-    prefix = model.prompt_embeddings(torch.tensor(prompt.ids), audio)
+    prefix = model.prompt_embeddings(torch.tensor(prompt), audio)
     states = model.prefill(torch.cat([prefix, said], dim=1))[0][0, prefix.shape[1] - 1 :]
     logits = config.softcap * torch.tanh(states @ model.head_weight.T / config.softcap)
     return logits.double().log_softmax(-1)[range(len(ids)), ids].tolist()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import CONFIG_FILE
-from dgasr.training.calibration import fit_word_offsets
 from dgasr.training.manifests import read_manifest
 from tools.base.vocabulary import is_spoken_form, plain
+from tools.calibration import fit_word_offsets
 
 
 def main() -> None:

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, WhisperConfig
 
-from dgasr.model.gemma import gemma3_backbone_fields
-from dgasr.model.presets import AsrConfig, CanvasConfig
-from dgasr.model.projector_config import ProjectorConfig
+from dgasr.model.presets import AsrConfig, CanvasConfig, ProjectorConfig
 from dgasr.prompt import PromptConfig
 from dgasr.records import SAMPLE_RATE_HZ
+from tools.gemma import gemma3_backbone_fields
 
 BLANK_ID = 4
 """`<blank>` in `vocabulary.SPECIAL_TOKENS`."""

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from transformers import WhisperConfig
 
 from dgasr.model.asr import AsrModel
-from dgasr.model.gemma import load_gemma3
 from dgasr.prompt import Tokenizer as PromptTokenizer
 from dgasr.prompt import build_prompt, canvas_ids
 from dgasr.training.batches import Batch
@@ -33,6 +32,7 @@ from tools.base.fast import Masters, cast_parameters, compile_elementwise
 from tools.base.optimizer import rate_share
 from tools.base.sizes import BLANK_ID, base_config, load_gemma
 from tools.base.vocabulary import SPECIAL_TOKENS, is_spoken_form, plain
+from tools.gemma import load_gemma3
 
 AUDIO_RMS = 1.2
 """Size of the audio embeddings' values at the end of the ear's training; the simulated ones have it too."""
@@ -195,7 +195,7 @@ class SimulatedEar:
         canvas = torch.tensor([canvas_ids(text, bucket, end, pad) for text in texts])
         batch = Batch(torch.empty(0), canvas, torch.tensor([len(text) for text in texts]), torch.empty(0))
         weights = LossWeights(ctc=0.0, pad=0.2)
-        return backbone_losses(model, audio, batch, torch.tensor(prompt.ids), weights, noise, generator)
+        return backbone_losses(model, audio, batch, torch.tensor(prompt), weights, noise, generator)
 
     def _texts(self, rng: random.Random) -> tuple[int, list[list[int]]]:
         """Draw a canvas length, and sentences joined until they fill a good part of it."""

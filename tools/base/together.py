@@ -21,7 +21,6 @@ from transformers import WhisperConfig
 
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import save_model
-from dgasr.model.gemma import load_gemma3
 from dgasr.prompt import WORD_LIST_FILE, build_prompt, canvas_ids
 from dgasr.prompt import Tokenizer as PromptTokenizer
 from dgasr.training.batches import Batch
@@ -33,6 +32,7 @@ from tools.base.optimizer import PartsOptimizer, rate_share
 from tools.base.sizes import WINDOW_FRAMES, WINDOW_S, base_config, load_gemma, num_frozen
 from tools.base.speech import AUGMENTATION, PackedWindows, Speech
 from tools.base.text import SimulatedEar, backbone_weights, load_backbone, read_sentences
+from tools.gemma import load_gemma3
 
 
 def compose(
@@ -164,7 +164,7 @@ def main() -> None:
     )  # fmt: skip
     sentences = SimulatedEar(model, tokenizer, read_sentences(options.text)[options.held_out :], 1200, options.seed + 7)
     prompt = build_prompt(model.tokenizer, model.config.prompt, model.config.num_audio_tokens, "en")
-    prompt_ids = torch.tensor(prompt.ids)
+    prompt_ids = torch.tensor(prompt)
     weights = LossWeights(diffusion=1.0, autoregressive=1.0, ctc=0.5, frame=0.05, pad=0.2)
     if options.frozen_ear:
         weights = replace(weights, ctc=0.0, frame=0.0)

@@ -17,12 +17,16 @@ from dgasr.errors import DgasrError
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import save_model
 from dgasr.model.identity import TOKENIZER_FILE
-from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, tiny
+from dgasr.model.presets import tiny
 from dgasr.prompt import Tokenizer
 from dgasr.training.batches import Batches
 from dgasr.training.manifests import Utterance, read_manifest
 from dgasr.training.settings import TrainConfig
 from tools.tiny.phases import read_phases
+from tools.tiny.voices import DIGITS
+
+SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<blank>", "<|audio|>", "<boa>", "<eoa>", "<turn|>")
+"""First ids of the bundled model's vocabulary; the words that it can say follow."""
 
 POSITION_SCALE = 0.1
 """Whisper's sinusoids have amplitude 1 and would drown fresh convolutions."""
@@ -38,7 +42,7 @@ def fresh_model(folder: Path, first: TrainConfig, utterances: list[Utterance], s
         seed: of the weights.
     """
     config = tiny()
-    write_word_tokenizer(folder, TINY_SPECIAL_TOKENS, TINY_WORDS)
+    write_word_tokenizer(folder)
     tokenizer = Tokenizer.load(folder)
     torch.manual_seed(seed)
     model = AsrModel(config, tokenizer)
@@ -48,13 +52,15 @@ def fresh_model(folder: Path, first: TrainConfig, utterances: list[Utterance], s
     return model
 
 
-def write_word_tokenizer(folder: Path, special_tokens: Sequence[str], words: Sequence[str]) -> None:
+def write_word_tokenizer(
+    folder: Path, words: Sequence[str] = DIGITS, special_tokens: Sequence[str] = SPECIAL_TOKENS
+) -> None:
     """Write `tokenizer.json`: special tokens get the first ids, words the next.
 
     Args:
         folder: created if missing.
-        special_tokens: never part of a text; `<unk>` must be among them.
         words: what texts are made of.
+        special_tokens: never part of a text; `<unk>` must be among them.
     """
     ids = {token: index for index, token in enumerate([*special_tokens, *words])}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="<unk>"))

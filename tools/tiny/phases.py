@@ -16,10 +16,10 @@ import torch
 from dgasr.errors import DgasrError
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import CONFIG_FILE
-from dgasr.training.calibration import fit_word_offsets
 from dgasr.training.manifests import Utterance, read_manifest
 from dgasr.training.run import train_run
 from dgasr.training.settings import RunConfig, TrainConfig, train_config
+from tools.calibration import fit_word_offsets
 
 PLAN = Path(__file__).parent / "plan.json"
 """The phases that the bundled model is trained in."""

@@ -59,48 +59,28 @@ def test_a_left_out_speaker_is_not_trained_on(fsdd, tmp_path):
     assert (heard, {utterance.speaker for utterance in alone}) == ({"boris"}, {"anna"})
 
 
-def test_words_lie_where_the_sound_is(fsdd, tmp_path):
-    for utterance in connected_digits(fsdd, tmp_path / "out", CONFIG):
-        waveform, _ = soundfile.read(utterance.audio_filepath)
+def test_connected_digits_are_words_where_the_sound_is_with_pauses_that_are_no_digital_silence(fsdd, tmp_path):
+    utterances = connected_digits(fsdd, tmp_path / "out", CONFIG)
+    assert read_manifest(tmp_path / "out" / "manifest.jsonl") == utterances
+    assert [utterance.speaker for utterance in utterances] == ["anna", "boris"] * 6
+    for utterance in utterances:
+        waveform, rate_hz = soundfile.read(utterance.audio_filepath)
+        assert (rate_hz, len(waveform) / rate_hz) == (16_000, utterance.duration)
         is_word = np.zeros(len(waveform), dtype=bool)
         for word in utterance.words:
             is_word[word.start_sample : word.end_sample] = True
             assert np.abs(waveform[word.start_sample : word.end_sample]).max() > 0.3
-        assert np.abs(waveform[~is_word]).max() < 0.01
-
-
-def test_no_pause_is_digital_silence(fsdd, tmp_path):
-    utterance = connected_digits(fsdd, tmp_path / "out", CONFIG)[0]
-    waveform, _ = soundfile.read(utterance.audio_filepath)
-    assert waveform[: utterance.words[0].start_sample].std() > 0
-
-
-def test_audio_is_as_long_as_the_manifest_says(fsdd, tmp_path):
-    connected_digits(fsdd, tmp_path / "out", CONFIG)
-    for utterance in read_manifest(tmp_path / "out" / "manifest.jsonl"):
-        info = soundfile.info(utterance.audio_filepath)
-        assert (info.samplerate, info.frames / info.samplerate) == (16_000, utterance.duration)
-
-
-def test_words_keep_the_gaps_asked_for(fsdd, tmp_path):
-    for utterance in connected_digits(fsdd, tmp_path / "out", CONFIG):
+        assert 0 < np.abs(waveform[~is_word]).max() < 0.01
         for before, after in zip(utterance.words, utterance.words[1:], strict=False):
             assert 0.05 * 16_000 - 1 <= after.start_sample - before.end_sample <= 0.3 * 16_000 + 1
 
 
-def test_equal_seeds_give_equal_files(fsdd, tmp_path):
+def test_equal_seeds_give_equal_files_of_the_wanted_speakers(fsdd, tmp_path):
     for name in ("one", "two"):
-        connected_digits(fsdd, tmp_path / name, CONFIG)
-    files = [sorted((tmp_path / name).iterdir()) for name in ("one", "two")]
+        found = connected_digits(fsdd, tmp_path / name, CONFIG, speakers=["boris"])
+        assert {utterance.speaker for utterance in found} == {"boris"}
+    files = [sorted(path for path in (tmp_path / name).iterdir() if path.suffix == ".flac") for name in ("one", "two")]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
-
-
-def test_speakers_take_turns(fsdd, tmp_path):
-    assert [u.speaker for u in connected_digits(fsdd, tmp_path / "out", CONFIG)] == ["anna", "boris"] * 6
-
-
-def test_an_utterance_is_spoken_by_the_wanted_speaker_only(fsdd, tmp_path):
-    assert {u.speaker for u in connected_digits(fsdd, tmp_path / "out", CONFIG, speakers=["boris"])} == {"boris"}
 
 
 @pytest.mark.parametrize("fields", [{"min_digits": 0}, {"min_gap_s": 0.5}, {"num_utterances": 0}, {"min_edge_s": -1.0}])
@@ -109,48 +89,27 @@ def test_impossible_ranges_are_refused(fields):
         ConnectedDigitsConfig(**fields)
 
 
-def test_train_and_validation_takes_do_not_meet():
-    assert not set(TRAIN_INDICES) & set(VALIDATION_INDICES)
-
-
-def test_speakers_are_found(fsdd):
+def test_only_the_wanted_takes_and_speakers_are_listed_and_each_word_spans_its_recording(fsdd, tmp_path):
     assert speakers_in(fsdd) == ("anna", "boris")
-
-
-def test_only_the_wanted_takes_and_speakers_are_listed(fsdd, tmp_path):
+    assert not set(TRAIN_INDICES) & set(VALIDATION_INDICES)
     utterances = digits_manifest(fsdd, tmp_path / "m.jsonl", speakers=["anna"], indices=VALIDATION_INDICES)
-    assert {(u.speaker, u.audio_filepath.rsplit("_", 1)[1]) for u in utterances} == {
-        ("anna", "0.wav"),
-        ("anna", "4.wav"),
-    }
-
-
-def test_the_word_spans_the_recording(fsdd, tmp_path):
-    utterance = digits_manifest(fsdd, tmp_path / "m.jsonl")[0]
+    found = {(utterance.speaker, utterance.audio_filepath.rsplit("_", 1)[1]) for utterance in utterances}
+    assert found == {("anna", "0.wav"), ("anna", "4.wav")}
+    utterance, *others = digits_manifest(fsdd / "recordings", tmp_path / "m.jsonl")  # the folder itself is taken too
     assert (utterance.text, utterance.words[0].start_sample, utterance.words[0].end_sample) == ("zero", 0, 2 * 1005)
+    assert [utterance, *others] == read_manifest(tmp_path / "m.jsonl")
+    assert len(others) == 19
 
 
-def test_the_manifest_holds_what_was_returned(fsdd, tmp_path):
-    assert digits_manifest(fsdd, tmp_path / "m.jsonl") == read_manifest(tmp_path / "m.jsonl")
-
-
-def test_the_recordings_folder_itself_is_taken_too(fsdd, tmp_path):
-    assert len(digits_manifest(fsdd / "recordings", tmp_path / "m.jsonl")) == 20
-
-
-def test_an_unknown_speaker_is_refused(fsdd, tmp_path):
-    with pytest.raises(ConfigError, match=r"no speaker 'carl'. Known: anna, boris"):
-        digits_manifest(fsdd, tmp_path / "m.jsonl", speakers=["carl"])
-
-
-def test_takes_that_do_not_exist_are_refused(fsdd, tmp_path):
-    with pytest.raises(ConfigError, match="no recording with an index of"):
-        digits_manifest(fsdd, tmp_path / "m.jsonl", indices=[77])
-
-
-def test_a_folder_without_recordings_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no recordings named DIGIT_SPEAKER_INDEX"):
-        digits_manifest(tmp_path, tmp_path / "m.jsonl")
+@pytest.mark.parametrize(
+    ("folder", "choice", "message"),
+    [("fsdd", {"speakers": ["carl"]}, r"no speaker 'carl'. Known: anna, boris"),
+     ("fsdd", {"indices": [77]}, "no recording with an index of"),
+     ("", {}, "no recordings named DIGIT_SPEAKER_INDEX")],
+)  # fmt: skip
+def test_what_the_data_set_does_not_hold_is_refused(fsdd, tmp_path, folder, choice, message):
+    with pytest.raises(ConfigError, match=message):
+        digits_manifest(tmp_path / folder, tmp_path / "m.jsonl", **choice)
 
 
 def test_the_command_refuses_a_file_in_a_folders_place_and_a_missing_data_set(tmp_path, capsys):

@@ -47,13 +47,10 @@ def test_a_missing_program_is_named_with_its_package(tmp_path, monkeypatch):
         synthetic_voices(tmp_path, CONFIG)
 
 
-def test_silence_is_trimmed_and_speech_is_not():
+def test_silence_is_trimmed_and_neither_speech_nor_digital_silence_alone_is():
     speech = np.full(1600, 0.1, dtype=np.float32)
     padded = np.concatenate([np.zeros(800, np.float32), speech, np.zeros(480, np.float32)])
     assert np.array_equal(trim_silence(padded, 40.0), speech)
-
-
-def test_digital_silence_is_left_as_it_is():
     assert len(trim_silence(np.zeros(1600, np.float32), 40.0)) == 1600
 
 

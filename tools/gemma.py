@@ -1,19 +1,18 @@
-"""Gemma 3 as a small DiffusionGemma: the same classes, with the few modules replaced in which the two families differ.
+"""Gemma 3's sizes and weights, brought into a small DiffusionGemma, which `dgasr.model.backbone.become_gemma3` changes.
 
 DiffusionGemma exists in one size, 26B. A backbone that a laptop runs is made of Gemma 3 270M, which shares vocabulary
 and layout with it: the causal encoder then computes exactly what Gemma 3 computes, and the bidirectional decoder starts
-from the same weights. Knows no audio.
+from the same weights (tests/model/test_gemma.py, on a miniature with random weights).
 
 Source:
-    transformers' `modeling_gemma3` and `modeling_diffusion_gemma`; that these replacements suffice was checked on a
-    miniature with random weights (tests/model/test_gemma.py).
+    transformers' `modeling_gemma3` and `modeling_diffusion_gemma`.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import DiffusionGemmaForBlockDiffusion, Gemma3ForCausalLM, Gemma3TextConfig
 
 NO_SOFTCAP = 1e4
@@ -48,26 +47,6 @@ def gemma3_backbone_fields(config: Gemma3TextConfig, vocab_size: int) -> dict[st
     }  # fmt: skip
 
 
-def become_gemma3(backbone: DiffusionGemmaForBlockDiffusion) -> None:
-    """Replace, in place, the modules in which DiffusionGemma differs from Gemma 3.
-
-    Gemma 3 does not normalise values, has its own values in full-attention layers too, and has no experts.
-    """
-    model: Any = backbone.model
-    for encoder_layer, decoder_layer in zip(model.encoder.language_model.layers, model.decoder.layers, strict=True):
-        attention = decoder_layer.self_attn
-        values = attention.v_proj
-        if values is None:
-            values = nn.Linear(attention.k_proj.in_features, attention.k_proj.out_features, bias=False)
-        for layer in (encoder_layer, decoder_layer):
-            layer.self_attn.v_proj = values  # one module in both, as all matrices of the two stacks are
-            layer.self_attn.v_norm = nn.Identity()
-            layer.post_feedforward_layernorm_1 = nn.Identity()
-            layer.pre_feedforward_layernorm_2 = nn.Identity()
-            layer.post_feedforward_layernorm_2 = nn.Identity()
-            layer.router, layer.experts = _NoRouter(), _NoExperts()
-
-
 def load_gemma3(backbone: DiffusionGemmaForBlockDiffusion, gemma: Gemma3ForCausalLM, rows: Sequence[int]) -> None:
     """Copy a Gemma 3 checkpoint into a backbone that `become_gemma3` has changed.
 
@@ -94,17 +73,3 @@ def load_gemma3(backbone: DiffusionGemmaForBlockDiffusion, gemma: Gemma3ForCausa
 
 def _copy_norm(own: nn.Module, theirs: nn.Module, factor: float = 1.0) -> None:
     own.get_parameter("weight").copy_((1.0 + theirs.get_parameter("weight")) * factor)  # Gemma 3 stores w - 1
-
-
-class _NoRouter(nn.Module):
-    """Stands where DiffusionGemma chooses experts."""
-
-    def forward(self, hidden: Tensor) -> tuple[None, None, None]:
-        return None, None, None
-
-
-class _NoExperts(nn.Module):
-    """Stands where DiffusionGemma runs experts; adds nothing."""
-
-    def forward(self, hidden: Tensor, *_: Any) -> Tensor:
-        return torch.zeros_like(hidden)

@@ -7,13 +7,13 @@ import torch
 
 from dgasr.alignment.ctc import forced_alignment, min_frames
 from dgasr.alignment.words import AlignmentConfig, WordTokens, raw_edges
-from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig, log_mel, whole_windows
 from dgasr.model.asr import AsrModel
-from dgasr.model.ctc_head import blank_bias, label_log_probs
+from dgasr.model.ctc_head import label_log_probs
 from dgasr.model.head import log_partition
 from dgasr.records import SAMPLE_RATE_HZ
+from dgasr.training.examples import WaveformStore, read_utterance
 from dgasr.training.manifests import Utterance, num_samples
 from dgasr.training.objective import VOCABULARY_CHUNK
 
@@ -54,7 +54,7 @@ def _missing(model: AsrModel, utterance: Utterance) -> np.ndarray:
         ids = model.tokenizer.encode(word.word)
         words.append(WordTokens(word.word, len(labels), len(labels) + len(ids), 1.0))
         labels += ids
-    log_probs = _log_probs(model, _waveform(utterance), labels)
+    log_probs = _log_probs(model, read_utterance(utterance, WaveformStore()), labels)
     if min_frames(labels) > len(log_probs):
         return np.empty((0, 2))
     config = AlignmentConfig(frame_samples=model.config.frame_samples)
@@ -71,12 +71,5 @@ def _log_probs(model: AsrModel, waveform: np.ndarray, labels: Sequence[int]) -> 
     frames = model.encode_audio(torch.from_numpy(window).to(model.device))
     states = model.projector.forward_shifted(frames[0], model.projector(frames)[0])  # [frames, hidden]
     states = states[: -(-waveform.size // config.frame_samples)]
-    total = log_partition(states, model.head_weight, config.softcap, VOCABULARY_CHUNK, blank_bias(config))
+    total = log_partition(states, model.head_weight, config.softcap, VOCABULARY_CHUNK, config.blank_logit)
     return label_log_probs(model, states, total, torch.tensor(labels, device=model.device)).cpu().numpy()
-
-
-def _waveform(utterance: Utterance) -> np.ndarray:
-    start = num_samples(utterance.offset)
-    with open(utterance.audio_filepath, "rb") as file:
-        blocks = list(open_audio(file, utterance.audio_filepath, utterance.audio(AudioConfig())).blocks())
-    return np.concatenate(blocks)[start : start + num_samples(utterance.duration)]

@@ -7,24 +7,17 @@ import torch
 
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
-from dgasr.model.presets import TINY_SPECIAL_TOKENS, TINY_WORDS, tiny
+from dgasr.model.presets import tiny
 from dgasr.records import Word
-from dgasr.training import calibration
-from dgasr.training.calibration import fit_word_offsets
 from dgasr.training.manifests import Utterance
-
-
-class DigitTokenizer:
-    """One id per digit, as the bundled model has it."""
-
-    def encode(self, text):
-        return [len(TINY_SPECIAL_TOKENS) + TINY_WORDS.index(word) for word in text.split()]
+from tools import calibration
+from tools.calibration import fit_word_offsets
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(tokenizer):
     torch.manual_seed(0)
-    return AsrModel(tiny(), DigitTokenizer()).eval()
+    return AsrModel(tiny(), tokenizer).eval()
 
 
 @pytest.fixture
