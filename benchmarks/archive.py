@@ -184,9 +184,9 @@ def _write_runs(lake_uri: str, day: Day) -> None:
         row = run_row(
             run_id=day.run_id if worker is None else f"{day.run_id}-{number}", recipe_id=day.recipe_id,
             recipe='{"model": {"name": "invented"}}', versions="{}", source="s3://archive/", device="cuda",
-            started_at=day.midnight + timedelta(days=1, seconds=number), num_recordings=day.num_recordings, num_partial=0,
-            num_rejected=0, num_segments=len(day.speech.is_speech), num_words=len(day.speech.word), audio_s=audio_s * share,
-            wall_s=audio_s * share / DECODE_RTFX, peak_memory_bytes=10**9, num_attempts=1,
+            started_at=day.midnight + timedelta(days=1, seconds=number), num_recordings=day.num_recordings,
+            num_partial=0, num_rejected=0, num_segments=len(day.speech.is_speech), num_words=len(day.speech.word),
+            audio_s=audio_s * share, wall_s=audio_s * share / DECODE_RTFX, peak_memory_bytes=10**9, num_attempts=1,
             gpu_hour_price=GPU_HOUR_PRICE, **({} if worker is None else child),
         )  # fmt: skip
         rows.append(row)
