@@ -168,6 +168,8 @@ class Downmix:
     def _is_echo(self, pair: np.ndarray) -> bool:
         """Say whether two channels hold the same sound at different times; [frames, 2]."""
         step, lag = self._echo_step, self._longest_echo
+        if len(pair) < step:
+            return False  # a recording's last chunk may be a few samples
         slow = pair[: len(pair) // step * step].reshape(-1, step, 2).mean(axis=1, dtype=np.float64)
         slow -= slow.mean(axis=0)
         spectra = np.fft.rfft(slow, len(slow) + lag, axis=0)

@@ -73,7 +73,7 @@ def split_joined(source: Source) -> list[Source]:
 def _riff_starts(source: Source) -> Iterator[int]:
     """Follow the sizes of RIFF headers, up to where something else than a recording follows, or one of another kind."""
     start = 0
-    while True:
+    while start < source.num_bytes:  # sizes of 64 bits may be more than a file can be asked for
         head = source.bytes_at(start, LONGEST_START_BYTES)
         if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:12] != b"WAVE":
             if start and (STARTS.match(head) or BARE_FRAME.match(head)):

@@ -24,6 +24,19 @@ def not_numbers():
     return file.getvalue()
 
 
+def stereo(num_frames, kind="WAV"):
+    file = io.BytesIO()
+    noise = np.random.default_rng(1).uniform(-0.3, 0.3, (num_frames, 2))
+    soundfile.write(file, noise, 44_100, format=kind)
+    return file.getvalue()
+
+
+def longer_than_a_file_can_be():
+    data = stereo(44_100, "RF64")
+    at = data.index(b"ds64") + 8
+    return data[:at] + b"\xff" * 8 + data[at + 8 :]
+
+
 def chained_without_beginning():
     """Join two Ogg files, and take from the first page of the first its mark that it begins a stream."""
     first, second = (make_file(Kind("ogg", codec), NOISE) for codec in ("flac", "libopus"))
@@ -47,6 +60,7 @@ def stream_that_comes_later():
     ("make", "outcome"),
     [
         (not_numbers, "rejected not_finite"), (chained_without_beginning, "rejected"), (stream_that_comes_later, ""),
+        (longer_than_a_file_can_be, ""), (lambda: stereo(44_105), "ok"),
         (lambda: bytes.fromhex("464f524d000204fa41494646434f4d4d00000012004200005622"), "rejected"),
     ],
 )  # fmt: skip
