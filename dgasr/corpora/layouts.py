@@ -225,7 +225,7 @@ class Corpus:
     """A kind of corpus: how it is read, and which parts it has.
 
     read: subset in, clips out.
-    subsets: names of its parts; empty where whoever made it names them.
+    subsets: names of its parts; empty where its maker names them.
     language: the one it is in, `None` where there are several.
     """
 

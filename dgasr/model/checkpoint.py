@@ -41,7 +41,7 @@ def save_model(
     by_part: bool = False,
     coarse: tuple[str, ...] = (),
 ) -> None:
-    """Write config and weights; the tokenizer is copied by whoever has it.
+    """Write config and weights; copying the tokenizer is the caller's work.
 
     Args:
         model: what to store.

@@ -103,7 +103,7 @@ async def _get(url: str, host: str, address: str, path: Path, max_bytes: int) ->
     headers = {"Host": urlsplit(url).netloc, "Accept-Encoding": "identity", "User-Agent": "dgasr"}
     try:
         async with (
-            httpx.AsyncClient(timeout=None, trust_env=False) as client,  # whoever calls bounds the time
+            httpx.AsyncClient(timeout=None, trust_env=False) as client,  # the caller bounds the time
             client.stream("GET", pinned, headers=headers, extensions={"sni_hostname": host}) as response,
         ):
             if response.is_redirect:

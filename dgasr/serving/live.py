@@ -1,6 +1,6 @@
 """Segments of many requests transcribed in one changing batch: they enter as they come and leave as they finish.
 
-A thread of its own runs the transcriber; whoever asks waits for futures. What a segment becomes depends on it alone, so
+A thread of its own runs the transcriber; requests wait for futures. What a segment becomes depends on it alone, so
 that a request's text is that of a batch run, whatever else is asked for at the same time.
 """
 
@@ -132,7 +132,7 @@ class LiveTranscriber:
             try:
                 for transcript in self._transcriber_of(way, self).transcribe(self._source(way)):
                     self._deliver(transcript)
-            except Exception as error:  # whoever waits must hear of it, and the next request must find a thread
+            except Exception as error:  # waiting requests must get it, and the next one must find a thread
                 logger.exception("transcribing failed")
                 self._fail(error)
 

@@ -83,7 +83,7 @@ class EncodedSegment:
             scores: `scores`, fetched from the device.
 
         Returns:
-            The text, with the scores of all, for whoever compares with another text.
+            The text, with the scores of all, for a later comparison with another text.
 
         Source:
             Ours; several views of one audio that vote, as test-time augmentation does.
