@@ -89,7 +89,7 @@ class ProcessGroup:
         """Count how often a text stands in all logs."""
         return sum(log.read_text(errors="replace").count(text) for log in self._folder.glob("*.log"))
 
-    def wait_until(self, is_true: Callable[[], bool], what: str, name: str, timeout_s: float = 120.0) -> None:
+    def wait_until(self, is_true: Callable[[], bool], what: str, name: str, timeout_s: float = 400.0) -> None:
         """Wait for something, as long as the process that should bring it lives.
 
         Raises:
