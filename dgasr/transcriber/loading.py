@@ -11,6 +11,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.backbone import choose_fused_experts
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import Quantize, default_model, identify, model_folder
+from dgasr.model.integers import multiplies_integers, multiply_integers
 from dgasr.model.pretrained import load_pretrained
 from dgasr.model.quantize import quantize as narrow_weights
 
@@ -40,7 +41,7 @@ def load(
 
     Returns:
         The model, in evaluation mode; what was put on frozen weights has their type. A model with `rows_at_once`, large
-        for a CPU, computes in bfloat16 where the processor has products of it.
+        for a CPU, computes in bfloat16 where the processor has products of it, else in integers of 8 bits.
 
     Raises:
         ConfigError: no such model, adapter or device.
@@ -53,7 +54,8 @@ def load(
     if adapter is not None:
         load_adapter(loaded, adapter)
     loaded.identity = identity
-    if config.rows_at_once and where.type == "cpu" and multiplies_bfloat16():
+    is_large_for_a_cpu = bool(config.rows_at_once) and where.type == "cpu"
+    if is_large_for_a_cpu and multiplies_bfloat16():
         _cast(loaded, torch.bfloat16)
     if config.pretrained:
         _cast(loaded, loaded.head_weight.dtype)
@@ -63,6 +65,9 @@ def load(
         narrow_weights(loaded.backbone)
     elif where.type == "cuda":
         choose_fused_experts(loaded.to(where).backbone)
+    elif is_large_for_a_cpu and not multiplies_bfloat16() and multiplies_integers():
+        multiply_integers(loaded.encoder)
+        multiply_integers(loaded.backbone.model)
     wanted = is_fast_way(where) and quantize == "none" and bool(config.pretrained)
     if wanted if compiled is None else compiled:
         loaded.compile_decoder(may_fall_back=compiled is None)

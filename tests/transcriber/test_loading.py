@@ -9,6 +9,7 @@ from dgasr.model.adapter import add_lora, has_lora, save_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import save_model
 from dgasr.model.identity import identify, read_config
+from dgasr.model.integers import IntegerLinear, multiplies_integers
 from dgasr.model.presets import LoraSize, tiny
 from dgasr.model.pretrained import load_pretrained
 from dgasr.transcriber import load, loading
@@ -38,6 +39,20 @@ def test_a_model_folder_is_loaded_for_inference(folder, model):
     assert torch.equal(loaded.head_weight, model.head_weight)
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_a_large_model_multiplies_what_the_processor_is_quick_at(model, tmp_path, monkeypatch, has_bfloat16):
+    monkeypatch.setattr(model, "config", replace(model.config, rows_at_once=4))
+    save_model(model, tmp_path)
+    model.tokenizer.save(tmp_path)
+    monkeypatch.setattr(loading, "multiplies_bfloat16", lambda: has_bfloat16)
+    loaded = load(str(tmp_path), device="cpu")
+    narrow = [name for name, layer in loaded.named_modules() if isinstance(layer, IntegerLinear)]
+    assert loaded.head_weight.dtype == (torch.bfloat16 if has_bfloat16 else torch.float32)
+    assert {name.split(".")[0] for name in narrow} == (
+        {"encoder", "backbone"} if multiplies_integers() and not has_bfloat16 else set()
+    )
 
 
 def test_an_adapter_goes_on_top_and_into_the_recipe(folder, adapter):
