@@ -5,8 +5,8 @@ stretch of audio, which CTC's prefix scores forbid. Knows nothing of canvases.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,13 +62,24 @@ def greedy_texts(
     return texts
 
 
+class CausalText(NamedTuple):
+    """A text that the causal encoder says, with CTC's help."""
+
+    ids: list[int]
+    """As many as the largest canvas has places where no end was found."""
+    probabilities: list[float]
+    """Of each token by the causal encoder, given the word list, in [0, 1]."""
+    log_prob: float
+    """Of all tokens and the end, if there is one, by the causal encoder alone, nats."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Text:
     """A text in the making.
 
     ids: its tokens.
     probabilities: of each, by the causal encoder, given the word list.
-    log_prob: of all of them by the causal encoder, nats.
+    log_prob: of all of them by the causal encoder, nats; of an ended text with its end.
     spelling: its words.
     """
 
@@ -79,7 +90,7 @@ class _Text:
 
 
 @torch.no_grad()
-def joint_texts(model: AsrModel, batch: Sequence[EncodedSegment]) -> list[tuple[list[int], list[float]]]:
+def joint_texts(model: AsrModel, batch: Sequence[EncodedSegment]) -> list[CausalText]:
     """Say the texts that causal encoder and CTC together find likeliest, by a beam search.
 
     Args:
@@ -87,8 +98,7 @@ def joint_texts(model: AsrModel, batch: Sequence[EncodedSegment]) -> list[tuple[
         batch: segments; the number of rows decides how products round, so it has to be the same always.
 
     Returns:
-        Ids, and the causal encoder's probability of each, given the word list, of each segment; as many as the largest
-        canvas has places where no end was found.
+        One text for each segment.
 
     Source:
         One-pass joint decoding of Watanabe et al. 2017, section III.C. The mean over the projector's shifts and the
@@ -107,11 +117,13 @@ def joint_texts(model: AsrModel, batch: Sequence[EncodedSegment]) -> list[tuple[
         ids = ids.astype(np.int64)  # they were fetched as floats
         by_ctc = heard.log_probs(ids, behind=-np.inf)
         begun = CTC_SHARE * _mean_of_views(scores.extended(ids, by_ctc))  # [rows, candidates]
-        ends = end_log_probs + CTC_SHARE * _mean_of_views(scores.whole())  # [rows]
+        whole = CTC_SHARE * _mean_of_views(scores.whole())  # [rows]
         rows, picks = np.arange(len(ids)) // BEAM * BEAM, np.zeros(len(ids), dtype=np.int64)
         for index, beam in enumerate(beams):
             own = slice(index * BEAM, (index + 1) * BEAM)
-            for place, (row, pick) in enumerate(beam.grow(ids[own], values[own], begun[own], ends[own])):
+            for place, (row, pick) in enumerate(
+                beam.grow(ids[own], values[own], begun[own], end_log_probs[own], whole[own])
+            ):
                 rows[own][place], picks[own][place] = own.start + row, pick
         if not any(beam.texts for beam in beams):
             break
@@ -120,7 +132,8 @@ def joint_texts(model: AsrModel, batch: Sequence[EncodedSegment]) -> list[tuple[
         scores.extend(tokens, by_ctc[rows, :, picks])
         said.select(rows)
         said.append(upload(torch.from_numpy(tokens), model.device))
-    return [(list(text.ids), list(text.probabilities)) for text in (beam.likeliest for beam in beams)]
+    texts = [beam.likeliest for beam in beams]
+    return [CausalText(list(text.ids), list(text.probabilities), text.log_prob) for text in texts]
 
 
 class _Beam:
@@ -137,23 +150,27 @@ class _Beam:
         """The text to take: an ended one, if there was one in time."""
         return self.texts[0] if self.texts else self._ended
 
-    def grow(self, ids: Array, log_probs: Array, begun: Array, ends: Array) -> list[tuple[int, int]]:
+    def grow(
+        self, ids: Array, log_probs: Array, begun: Array, end_log_probs: Array, whole: Array
+    ) -> list[tuple[int, int]]:
         """Continue each text by its likeliest tokens, and keep the likeliest of all.
 
         Args:
             ids: candidates for the next token of each text.  [texts, candidates]
             log_probs: of these, by the causal encoder.  [texts, candidates]
             begun: what CTC adds for a text that goes on so.  [texts, candidates]
-            ends: log-probability of the end behind each text, CTC's part included.  [texts]
+            end_log_probs: of the end behind each text, by the causal encoder.  [texts]
+            whole: what CTC adds for a text that ends there.  [texts]
 
         Returns:
             Of each text that was kept, which one it continues, by which candidate.
         """
         longer: list[tuple[float, int, int, _Text]] = []
         for row, text in enumerate(self.texts):
-            score = text.log_prob + ends[row] - self._speller.cost(text.spelling, is_whole=True)
+            ended = replace(text, log_prob=text.log_prob + float(end_log_probs[row]))
+            score = ended.log_prob + whole[row] - self._speller.cost(text.spelling, is_whole=True)
             if score > self._ended_score:
-                self._ended, self._ended_score = text, score
+                self._ended, self._ended_score = ended, score
             spellings = [self._speller.extended(text.spelling, token) for token in ids[row].tolist()]
             costs = np.array([self._speller.cost(spelling, is_whole=False) for spelling in spellings])
             sure = _with_costs(log_probs[row], costs - self._speller.cost(text.spelling, is_whole=False))

@@ -9,8 +9,8 @@ A model whose decoder is young may ask for a third text, the causal encoder's ow
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class Choice:
     probabilities: of each of them, by the decoder or, for CTC's text, by the causal encoder, in [0, 1].
     log_probs: of the blank and of each of them by CTC, natural logarithms.  [frames, 1 + tokens]
     alternative: the other text, CTC's before the choice.
+    causal_log_probs: of whole texts and their ends by the causal encoder, as far as they are known, nats.
     is_cut: no canvas held the text's end.
     is_refuted: the decoder's text cannot be all that was said: no canvas held its end, or CTC has too few frames.
     """
@@ -49,6 +50,7 @@ class Choice:
     probabilities: Sequence[float]
     log_probs: np.ndarray
     alternative: CtcText
+    causal_log_probs: Mapping[tuple[int, ...], float] = field(default_factory=dict)
     is_cut: bool = False
     is_refuted: bool = False
 
@@ -99,7 +101,7 @@ def decoded(canvas: Canvas) -> Choice:
 def _beside_decoder(choice: Choice) -> Choice:
     """Put what has been chosen so far beside the decoder's text."""
     text = replace(choice.alternative, ids=tuple(choice.ids), probabilities=tuple(choice.probabilities))
-    return replace(decoded(choice.canvas), alternative=text)
+    return replace(decoded(choice.canvas), alternative=text, causal_log_probs=choice.causal_log_probs)
 
 
 class Rescorer:
@@ -159,15 +161,16 @@ class Rescorer:
         log_probs = fetch(
             [
                 aligned_log_probs(self._model, encoded, upload(torch.tensor(ids).long(), self._model.device))
-                for encoded, (ids, _) in zip(batch, texts, strict=True)
+                for encoded, (ids, *_) in zip(batch, texts, strict=True)
             ]
         )
         return [
             replace(
-                choice, ids=ids, probabilities=probabilities, log_probs=own,
-                is_cut=len(ids) == self._model.config.canvas.buckets[-1],
+                choice, ids=text.ids, probabilities=text.probabilities, log_probs=own,
+                causal_log_probs={tuple(text.ids): text.log_prob},
+                is_cut=len(text.ids) == self._model.config.canvas.buckets[-1],
             )
-            for choice, (ids, probabilities), own in zip(choices, texts, log_probs, strict=True)
+            for choice, text, own in zip(choices, texts, log_probs, strict=True)
         ]  # fmt: skip
 
     def _settle(self, choices: Iterable[Choice], finish: Callable[[Choice], Choice]) -> Iterator[Choice]:
@@ -216,30 +219,41 @@ class Rescorer:
     def _rescore(self, choices: Sequence[Choice], num_tokens: int) -> list[Choice]:
         model = self._model
         batch = [choice.encoded for choice in [*choices, *[choices[-1]] * (self._num_rows - len(choices))]]
-        texts = [choice.ids for choice in choices], [choice.alternative.ids for choice in choices]
+        pairs = [(tuple(choice.ids), choice.alternative.ids) for choice in choices]
         by_ctc, missing = _ctc_log_likelihoods(model, choices)
         log_probs = [
             aligned_log_probs(model, choice.encoded, upload(torch.tensor(choice.alternative.ids).long(), model.device))
             for choice in choices
         ]
-        causal = causal_log_probs(model, self._recipe, batch, texts, num_tokens)
-        ours, theirs, scores, *read = fetch([*causal, torch.cat([*missing]), *log_probs])
-        new, made = iter(scores.tolist()), []
-        for index, choice in enumerate(choices):
-            ctc = [next(new) if known is None else known for known in by_ctc[index]]
+        asked = [
+            which for which in (0, 1)
+            if any(pair[which] not in choice.causal_log_probs for choice, pair in zip(choices, pairs, strict=True))
+        ]  # fmt: skip
+        texts = [[pair[which] for pair in pairs] for which in asked]
+        causal = causal_log_probs(model, self._recipe, batch, texts, num_tokens) if texts else []
+        scores, *read = fetch([torch.cat([*missing]), *log_probs, *causal])
+        new, found = iter(scores.tolist()), dict(zip(asked, read[len(choices) :], strict=True))
+        made = []
+        for index, (choice, pair) in enumerate(zip(choices, pairs, strict=True)):
+            known = {
+                **{pair[which]: float(own[index, : len(pair[which]) + 1].sum()) for which, own in found.items()},
+                **choice.causal_log_probs,  # the same, whatever is scored in the batch
+            }
+            ctc = [next(new) if likelihood is None else likelihood for likelihood in by_ctc[index]]
             likelihoods = [
-                causal[index, : len(text) + 1].sum() + by_ctc_alone - unknown_words_cost(model, text)
-                for causal, by_ctc_alone, text in zip(
-                    (ours, theirs), ctc, (choice.ids, choice.alternative.ids), strict=True
-                )
+                known[text] + by_ctc_alone - unknown_words_cost(model, text)
+                for text, by_ctc_alone in zip(pair, ctc, strict=True)
             ]
             if choice.is_refuted or likelihoods[1] > likelihoods[0]:
+                is_new = pair[1] not in choice.causal_log_probs
                 choice = Choice(
-                    canvas=choice.canvas, ids=choice.alternative.ids, log_probs=read[index],
-                    probabilities=np.exp(theirs[index, : len(choice.alternative.ids)]).tolist(),
-                    alternative=replace(choice.alternative, ids=tuple(choice.ids)),
+                    canvas=choice.canvas, ids=pair[1], log_probs=read[index],
+                    probabilities=(
+                        np.exp(found[1][index, : len(pair[1])]).tolist() if is_new else choice.alternative.probabilities
+                    ),
+                    alternative=replace(choice.alternative, ids=pair[0]),
                 )  # fmt: skip
-            made.append(choice)
+            made.append(replace(choice, causal_log_probs=known))
         return made
 
 

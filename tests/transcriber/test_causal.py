@@ -13,6 +13,7 @@ from dgasr.prompt import build_prompt
 from dgasr.transcriber import causal
 from dgasr.transcriber.causal import BEAM, CANDIDATES, CTC_SHARE, greedy_texts, joint_texts
 from dgasr.transcriber.encoding import SegmentEncoder
+from dgasr.transcriber.rescoring import causal_log_probs
 from dgasr.word_list import WordList
 
 
@@ -91,7 +92,7 @@ def chosen_slowly(model, recipe, encoded, words=None):
 
 
 def test_texts_equal_those_of_whole_runs_and_sums_over_paths(model, recipe, encoded):
-    found = [ids for ids, _ in joint_texts(model, encoded[:3])]
+    found = [ids for ids, *_ in joint_texts(model, encoded[:3])]
     assert found == [chosen_slowly(model, recipe, item) for item in encoded[:3]]
     assert any(found)
 
@@ -99,20 +100,27 @@ def test_texts_equal_those_of_whole_runs_and_sums_over_paths(model, recipe, enco
 def test_words_that_are_not_on_the_list_cost(model, recipe, encoded, monkeypatch):
     pieces = [" " * (token % 2) + chr(ord("a") + token) for token in range(len(model.head_weight))]
     monkeypatch.setattr(model.tokenizer, "pieces", lambda: pieces)
-    free = [ids for ids, _ in joint_texts(model, encoded[:3])]
+    free = [ids for ids, *_ in joint_texts(model, encoded[:3])]
     spelled = ["".join(pieces[token] for token in ids).split() for ids in free]
     known = {word for text in spelled for word in text} - {text[-1] for text in spelled if text}
     monkeypatch.setattr(model.tokenizer, "word_list", WordList(known))
     monkeypatch.setattr(causal, "WORD_PENALTY", 60.0)
-    found = [ids for ids, _ in joint_texts(model, encoded[:3])]
+    found = [ids for ids, *_ in joint_texts(model, encoded[:3])]
     assert found == [chosen_slowly(model, recipe, item, known) for item in encoded[:3]]
     assert found != free
 
 
 def test_probabilities_are_the_causal_encoder_s(model, recipe, encoded):
-    ((ids, probabilities),) = joint_texts(model, encoded[1:2])
+    ((ids, probabilities, _),) = joint_texts(model, encoded[1:2])
     wanted = [math.exp(next_log_probs(model, recipe, encoded[1], ids[:end])[token]) for end, token in enumerate(ids)]
     assert probabilities == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_text_is_as_likely_as_scoring_it_as_a_whole_says(model, recipe, encoded):
+    texts = joint_texts(model, encoded[:3])
+    found = causal_log_probs(model, recipe, encoded[:3], [[text.ids for text in texts]], 40)[0]
+    wanted = [float(row[: len(text.ids) + 1].sum()) for row, text in zip(found, texts, strict=True)]
+    assert [text.log_prob for text in texts] == pytest.approx(wanted, rel=1e-3)
 
 
 def test_the_same_text_whatever_else_is_in_the_batch(model, encoded):
@@ -131,7 +139,7 @@ def test_ctc_keeps_the_causal_encoder_from_saying_a_word_for_ever(model, recipe,
         return log_probs
 
     monkeypatch.setattr(causal, "vocabulary_log_probs", obsessed)
-    ((ids, _),) = joint_texts(model, encoded[:1])
+    ((ids, *_),) = joint_texts(model, encoded[:1])
     runs = [len(list(run)) for _, run in groupby(ids)]
     assert len(ids) < model.config.canvas.buckets[-1]
     assert max(runs, default=0) <= 2
@@ -146,7 +154,7 @@ def test_a_text_that_does_not_end_is_as_long_as_the_largest_canvas(model, recipe
         return log_probs
 
     monkeypatch.setattr(causal, "vocabulary_log_probs", endless)
-    ((ids, _),) = joint_texts(model, encoded[:1])
+    ((ids, *_),) = joint_texts(model, encoded[:1])
     assert len(ids) == model.config.canvas.buckets[-1]
 
 

@@ -10,6 +10,7 @@ from dgasr.features import pad_features
 from dgasr.model.ctc_head import TextsToScore, text_log_likelihoods
 from dgasr.prompt import build_prompt
 from dgasr.transcriber import rescoring
+from dgasr.transcriber.causal import CausalText
 from dgasr.transcriber.encoding import CtcText, SegmentEncoder, aligned_log_probs, prompt_cache
 from dgasr.transcriber.reading import transcribe_autoregressively
 from dgasr.transcriber.rescoring import Rescorer, causal_log_probs, read_out
@@ -166,15 +167,18 @@ CAUSAL = (11, 9, 10, 9)
 def test_of_three_texts_the_likeliest_is_taken(model, recipe, encoded, canvas, monkeypatch, taken):
     texts = {"decoder": OURS, "ctc": THEIRS, "causal": CAUSAL}
     nats = {text: -1.0 if name == taken else -5.0 for name, text in texts.items()}
+    scored = []
 
     def say(model, recipe, batch, rows, num_tokens):
+        scored.extend(tuple(text) for own in rows for text in own)
         said = [[[0.0] * len(text) + [nats[tuple(text)]] for text in own] for own in rows]
         return [torch.tensor([row + [7.0] * (num_tokens - len(row)) for row in own]) for own in said]
 
     monkeypatch.setattr(rescoring, "causal_log_probs", say)
     monkeypatch.setattr(
-        rescoring, "joint_texts", lambda model, batch: [([*CAUSAL], [0.5] * len(CAUSAL)) for _ in batch]
-    )
+        rescoring, "joint_texts",
+        lambda model, batch: [CausalText([*CAUSAL], [0.5] * len(CAUSAL), nats[CAUSAL]) for _ in batch],
+    )  # fmt: skip
     monkeypatch.setattr(
         rescoring, "text_log_likelihoods",
         lambda model, asked: [torch.tensor([0.0 for _ in own.texts]) for own in asked],
@@ -182,7 +186,8 @@ def test_of_three_texts_the_likeliest_is_taken(model, recipe, encoded, canvas, m
     monkeypatch.setattr(model, "config", replace(model.config, reads_causally=True))
     (choice,) = Rescorer(model, recipe, 1).choose([canvas(encoded[0])])
     assert tuple(choice.ids) == texts[taken]
-    assert len(choice.probabilities) == len(choice.ids)
+    assert list(choice.probabilities) == [{"decoder": 0.25, "ctc": 1.0, "causal": 0.5}[taken]] * len(choice.ids)
+    assert scored == [THEIRS, OURS]  # each text once; the causal encoder's own was scored when it was said
     wanted = aligned_log_probs(model, encoded[0], torch.tensor(texts[taken])).numpy()
     np.testing.assert_allclose(choice.log_probs, wanted, atol=1e-5)
     assert choice.canvas.encoded is None
