@@ -14,11 +14,9 @@ from dgasr.hypotheses import Transcribe, time_utterances, transcribe_utterances
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import (
     RESCORE,
-    SEED_CANVAS,
     SEGMENTATION,
     Recipe,
     Rescore,
-    SeedCanvas,
     SegmentationMethod,
     build_recipe,
 )
@@ -42,7 +40,6 @@ class EvaluationConfig:
     max_steps: denoising steps allowed a canvas, or `None` for the model's own number.
     language: code for every utterance, or `None` for the one in its manifest row.
     path: how the text is found, one of `PATHS`.
-    seed_canvas: what a canvas starts from, `random` tokens or `ctc`'s text; counts for the path `diffusion`.
     rescore: whether CTC may overrule the decoder, `joint` or `none`; counts for the path `diffusion`.
     segmentation: what tells pauses, a `speech` model or `loudness` alone.
     selection: which utterances of the manifest are scored.
@@ -56,7 +53,6 @@ class EvaluationConfig:
     max_steps: int | None
     language: str | None = None
     path: str = "diffusion"
-    seed_canvas: SeedCanvas = SEED_CANVAS
     rescore: Rescore = RESCORE
     segmentation: SegmentationMethod = SEGMENTATION
     selection: Selection = EVERYTHING
@@ -93,7 +89,7 @@ def evaluate(
 
     def decoder(code: str) -> tuple[Recipe, Transcribe]:
         recipe = build_recipe(
-            model.config, model.identity, max_steps=config.max_steps, language=code, seed_canvas=config.seed_canvas,
+            model.config, model.identity, max_steps=config.max_steps, language=code,
             rescore=config.rescore, segmentation=config.segmentation,
         )  # fmt: skip
         num_rows = batch_size or fitting_batch_size(model, recipe)
@@ -143,6 +139,6 @@ def score_manifest(
     is_diffusion = config.path == "diffusion"
     return Evaluation(
         utterances=tuple(scored[n] for n in sorted(scored)), normalizer=config.normalizer, metric=config.metric,
-        max_steps=config.max_steps or 0, path=config.path, seed_canvas=config.seed_canvas if is_diffusion else None,
+        max_steps=config.max_steps or 0, path=config.path,
         rescore=config.rescore if is_diffusion else None, wall_s=wall_s, timed=tuple(timed),
     )  # fmt: skip

@@ -9,25 +9,22 @@ from pydantic import TypeAdapter
 
 from dgasr.alignment.words import AlignmentConfig
 from dgasr.audio import AudioConfig
-from dgasr.diffusion.decode_config import DecodeConfig, SeedCanvas
+from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.segmentation import SegmentationConfig, SegmentationMethod
 from dgasr.segmentation.speech import weights_path
 
-REVISION = 6
+REVISION = 7
 """Raised whenever code changes text or times under equal settings, so that old and new rows stay apart."""
 
 Rescore = Literal["joint", "none"]
 
 RESCORE: Rescore = "joint"
 
-SEED_CANVAS: SeedCanvas = DecodeConfig().seed_canvas
-"""For those who pass it on and do not know the decoder."""
-
 SEGMENTATION: SegmentationMethod = SegmentationConfig().method
-"""Likewise, for those who do not know how audio is cut."""
+"""For those who pass it on and do not know how audio is cut."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +95,6 @@ def build_recipe(
     *,
     max_steps: int | None = None,
     language: str | None = None,
-    seed_canvas: SeedCanvas = SEED_CANVAS,
     rescore: Rescore = RESCORE,
     segmentation: SegmentationMethod = SEGMENTATION,
     audio: AudioConfig = AudioConfig(),  # noqa: B008
@@ -110,7 +106,6 @@ def build_recipe(
         identity: which weights; with `config` from `model.identity.identify`, or of a loaded model.
         max_steps: denoising steps a canvas gets at most; the model's own number when `None`.
         language: ISO 639-1 code; the model's first language when `None`.
-        seed_canvas: what canvases start from, `random` tokens or `ctc`'s text.
         rescore: `joint` or `none`, see `Recipe`; always `none` where the model's blank is unknown.
         segmentation: what tells pauses, a `speech` model or `loudness` alone.
         audio: which tracks and channels are read, and limits.
@@ -123,8 +118,6 @@ def build_recipe(
         raise ConfigError(
             f"--language {language}: model {config.name} knows {', '.join(config.languages)}. Choose one of them."
         )
-    if seed_canvas == "ctc" and not config.has_blank:
-        raise ConfigError("--seed-canvas ctc: the adapter's CTC blank is unknown, so CTC reads no text. Leave it out.")
     if segmentation == "speech":
         weights_path()  # refused now, and not when the first recording is cut
     return Recipe(
@@ -134,7 +127,7 @@ def build_recipe(
         audio=audio,
         segmentation=SegmentationConfig(method=segmentation),
         features=FeatureConfig(window_samples=config.window_samples, num_mel_bins=config.encoder["num_mel_bins"]),
-        decode=DecodeConfig(max_steps=config.max_steps if max_steps is None else max_steps, seed_canvas=seed_canvas),
+        decode=DecodeConfig(max_steps=config.max_steps if max_steps is None else max_steps),
         alignment=AlignmentConfig(
             frame_samples=config.frame_samples,
             start_offset_ms=config.start_offset_ms,

@@ -73,7 +73,7 @@ def score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, norm
     started_at = datetime.now(UTC)
     config = EvaluationConfig(
         normalizer=normalizer, metric="wer", max_steps=engine.max_steps, language=engine.language,
-        seed_canvas=engine.seed_canvas, rescore=engine.rescore, segmentation=engine.segmentation,
+        rescore=engine.rescore, segmentation=engine.segmentation,
     )  # fmt: skip
     evaluation = evaluate_model(manifest, load_model(engine), config, engine.batch_size)
     row = evaluation_row(

@@ -59,12 +59,6 @@ def test_a_manifest_is_scored(manifest):
     assert (figures["wer"], figures["path"], figures["mean_steps"], figures["audio_s"]) == (0.25, "ctc", 4.0, 2.0)
 
 
-def test_what_canvases_started_from_is_among_the_figures(manifest):
-    for path, seed in (("diffusion", "ctc"), ("ctc", None)):
-        config = replace(CONFIG, path=path, seed_canvas="ctc")
-        assert score_manifest(manifest(("one", "en")), says_one_two([]), config).to_json()["seed_canvas"] == seed
-
-
 def test_each_language_is_decoded_as_itself(manifest):
     languages = []
     score_manifest(manifest(("one", "en-US"), ("eins", "de"), ("two", "en")), says_one_two(languages), CONFIG)

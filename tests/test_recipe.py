@@ -14,7 +14,7 @@ IDENTITY = ModelIdentity(name="tiny", digest="0" * 32)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"language": "xx"}, "--language xx: model tiny knows en"), ({"max_steps": 0}, "max_steps"),
-     ({"seed_canvas": "noise"}, "seed_canvas must be random or ctc"), ({"rescore": "never"}, "--rescore never")],
+     ({"rescore": "never"}, "--rescore never")],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_by_name(wrong, message):
     with pytest.raises(ConfigError, match=message):
@@ -40,9 +40,7 @@ def test_the_recipes_id_changes_with_every_part():
     steps = build_recipe(tiny(), IDENTITY, max_steps=4)
     weights = build_recipe(tiny(), replace(IDENTITY, digest="1" * 32))
     adapter = build_recipe(tiny(), replace(IDENTITY, adapter_digest="1" * 32))
-    seeded = build_recipe(tiny(), IDENTITY, seed_canvas="ctc")
-    assert build_recipe(tiny(), IDENTITY, seed_canvas="random") == recipe
-    recipes = [recipe, steps, weights, adapter, seeded, replace(recipe, language="de")]
+    recipes = [recipe, steps, weights, adapter, replace(recipe, language="de")]
     assert len({each.recipe_id for each in recipes}) == len(recipes)
     assert json.loads(recipe.to_json())["decode"]["max_steps"] == 8
 

@@ -153,8 +153,6 @@ def add_model_arguments(
         metavar=counts,
         type=max_steps,
     )
-    start = "what denoising starts from: noise, or CTC's text (default: %(default)s)"
-    add("--seed-canvas", start, choices=get_args(KINDS["seed_canvas"]))
     choice = "joint: take CTC's text where two likelihoods prefer it; none: never (default: %(default)s)"
     add("--rescore", choice, choices=get_args(KINDS["rescore"]))
     pauses = "what tells pauses: a speech model, or loudness alone (default: %(default)s)"

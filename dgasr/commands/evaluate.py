@@ -176,7 +176,7 @@ def _by_steps(options: argparse.Namespace, selection: "Selection") -> "list[Eval
     model = load_model(engine_config(options))
     config = EvaluationConfig(
         normalizer=options.normalizer, metric=options.metric, max_steps=options.max_steps, language=options.language,
-        path=options.path, seed_canvas=options.seed_canvas, rescore=options.rescore,
+        path=options.path, rescore=options.rescore,
         segmentation=options.segmentation, selection=selection, num_timed=options.latency,
     )  # fmt: skip
     found = []

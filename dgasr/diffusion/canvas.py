@@ -6,31 +6,6 @@ from typing import Any
 import numpy as np
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CanvasSeed:
-    """A guess at the text, to start from instead of noise.
-
-    ids: tokens of the text and its end.
-    probabilities: of each of them, in [0, 1]; a token is kept with it, else there is noise in its place.
-    pad_id: what follows the end.
-    """
-
-    ids: tuple[int, ...]
-    probabilities: tuple[float, ...]
-    pad_id: int
-
-    def lay_out(self, canvas_tokens: int) -> tuple[list[int], list[float]]:
-        """Fill a canvas: where the text ends is as doubtful as its most doubtful token, and so is every pad.
-
-        Returns:
-            Token ids and their probabilities.  [canvas] each
-        """
-        num_pads = max(canvas_tokens - len(self.ids), 0)
-        ids = [*self.ids, *[self.pad_id] * num_pads]
-        probabilities = [*self.probabilities, *[min(self.probabilities)] * num_pads]
-        return ids[:canvas_tokens], probabilities[:canvas_tokens]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CanvasJob:
     """A canvas to be denoised.
@@ -39,14 +14,12 @@ class CanvasJob:
     canvas_tokens: length of the canvas, one of the buckets.
     payload: what the decoder encodes before it takes the job in; the denoiser only hands it on.
     spent_steps: steps that smaller canvases, which the text did not fit, have cost already.
-    seed: what to start from; noise alone when `None`.
     """
 
     noise_key: int
     canvas_tokens: int
     payload: Any
     spent_steps: int = 0
-    seed: CanvasSeed | None = None
 
     def enlarged(self, buckets: tuple[int, ...], num_steps: int) -> "CanvasJob | None":
         """Return this job on the next larger canvas, or `None` when there is none.

@@ -27,7 +27,6 @@ class Purpose(IntEnum):
     INITIAL = 0
     SAMPLE = 1
     RENOISE = 2
-    SEED = 3
 
 
 def segment_key(recording_id: str, segment_index: int) -> int:
@@ -100,10 +99,6 @@ class SegmentNoise:
     def renoise_ids(self, canvas_tokens: int, vocab_size: int) -> Tensor:
         """Draw tokens for the positions that this step does not accept; int64 [rows, canvas]."""
         return to_token_ids(self._words(Purpose.RENOISE, canvas_tokens)[:, :, 0, 0], vocab_size)
-
-    def seed_uniforms(self, canvas_tokens: int) -> Tensor:
-        """Draw what decides which tokens of a seed are kept; float64 [rows, canvas]."""
-        return to_uniforms(self._words(Purpose.SEED, canvas_tokens)[:, :, 0, 0])
 
     def sample_uniforms(self, canvas_tokens: int, num_chunks: int) -> Tensor:
         """Draw what sampling from `num_chunks` chunks of the vocabulary needs.

@@ -34,13 +34,13 @@ def temperature_at(steps: Tensor, config: DecodeConfig) -> Tensor:
         config: schedule.
 
     Returns:
-        Temperatures, falling linearly from `first_temperature` towards `t_min`.  [rows] float32
+        Temperatures, falling linearly from `t_max` towards `t_min`.  [rows] float32
 
     Source:
         transformers' LinearTemperatureScheduleLogitsProcessor, whose step counts down.
     """
     remaining = (config.max_steps - steps) / config.max_steps  # [rows]
-    return config.t_min + (config.first_temperature - config.t_min) * remaining
+    return config.t_min + (config.t_max - config.t_min) * remaining
 
 
 def accept_positions(entropy: Tensor, entropy_bound: float) -> Tensor:
@@ -111,27 +111,15 @@ class CanvasRows:
 
         Args:
             rows: which rows.
-            jobs: the job of each of them; its noise key and its seed count.
+            jobs: the job of each of them; its noise key counts.
         """
         chosen = upload(torch.tensor(rows), self.keys.device)
         self.keys[chosen] = key_words([job.noise_key for job in jobs], self.keys.device)
         self.steps[chosen] = 0
         noise = SegmentNoise(self.keys[chosen], self.steps[chosen])
-        ids = noise.initial_ids(self.canvas_tokens, self.head.vocab_size)
-        if any(job.seed is not None for job in jobs):
-            seeds, probabilities = self._seeds(jobs)
-            ids = torch.where(noise.seed_uniforms(self.canvas_tokens) < probabilities, seeds, ids)
-        self.ids[chosen] = ids
+        self.ids[chosen] = noise.initial_ids(self.canvas_tokens, self.head.vocab_size)
         self.soft_embeddings[chosen] = 0
         self.history[chosen] = -1
-
-    def _seeds(self, jobs: Sequence[CanvasJob]) -> tuple[Tensor, Tensor]:
-        """Lay the seeds out; probability 0 for jobs without.  [rows, canvas] int64, [rows, canvas] float64"""
-        nothing = [0] * self.canvas_tokens, [0.0] * self.canvas_tokens
-        laid_out = [nothing if job.seed is None else job.seed.lay_out(self.canvas_tokens) for job in jobs]
-        ids, probabilities = zip(*laid_out, strict=True)
-        device = self.ids.device
-        return upload(torch.tensor(ids), device), upload(torch.tensor(probabilities, dtype=torch.float64), device)
 
     def step(self, denoiser: Denoiser) -> Tensor:
         """Take one step in every row; `statistics` are this step's until the next one.

@@ -35,7 +35,6 @@ class Evaluation:
     max_steps: denoising steps allowed a canvas.
     path: how the text was found: `diffusion`, `ctc` or `ar`; or the name of another system.
     wall_s: time from the first byte of audio to the last word, after warm-up, s.
-    seed_canvas: what a canvas started from, `random` tokens or `ctc`'s text; `None` for other paths than diffusion.
     rescore: whether CTC could overrule the decoder, `joint` or `none`; `None` for other paths than diffusion.
     timed: length and time from first byte to last word of utterances that were transcribed alone, s.
     """
@@ -46,7 +45,6 @@ class Evaluation:
     max_steps: int
     path: str
     wall_s: float
-    seed_canvas: str | None = None
     rescore: str | None = None
     timed: tuple[tuple[float, float], ...] = ()
 
@@ -73,7 +71,6 @@ class Evaluation:
             "steps": self.max_steps,
             "mean_steps": sum(steps) / len(steps) if steps else None,
             "path": self.path,
-            "seed_canvas": self.seed_canvas,
             "rescore": self.rescore,
             "normalizer": normalizer,
             "metric": self.metric,
@@ -124,7 +121,7 @@ def read_run(path: Path, utterances: Sequence[tuple[str, str]]) -> Evaluation:
     Raises:
         ConfigError: no such file, or it is of other utterances: a paired bootstrap needs the same ones.
     """
-    same = ("normalizer", "metric", "path", "wall_s", "seed_canvas", "rescore")
+    same = ("normalizer", "metric", "path", "wall_s", "rescore")
     try:
         figures = json.loads(path.read_text(encoding="utf-8"))
         found = tuple(ScoredUtterance(**row) for row in figures["utterances"])

@@ -100,9 +100,8 @@ def _decoder(figures: dict[str, Any]) -> str:
     if figures["path"] != "diffusion":
         return str(figures["path"])
     spent = "" if figures["mean_steps"] is None else f", {figures['mean_steps']:.1f} a segment"
-    seeded = " seeded by CTC" if figures["seed_canvas"] == "ctc" else ""
     rescored = ", rescored" if figures["rescore"] == "joint" else ""
-    return f"diffusion{seeded}{rescored}, at most {figures['steps']} steps a canvas{spent}"
+    return f"diffusion{rescored}, at most {figures['steps']} steps a canvas{spent}"
 
 
 def _speed(figures: dict[str, Any]) -> str:

@@ -14,11 +14,9 @@ from dgasr.model.identity import Quantize, default_model, identify
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.recipe import (
     RESCORE,
-    SEED_CANVAS,
     SEGMENTATION,
     Recipe,
     Rescore,
-    SeedCanvas,
     SegmentationMethod,
     build_recipe,
 )
@@ -57,8 +55,6 @@ class EngineConfig:
     """Segments decoded at once; 0 for as many as the device's free memory holds."""
     language: str | None = None
     """Language that is spoken, or `None` for the model's own."""
-    seed_canvas: SeedCanvas = SEED_CANVAS
-    """What canvases start from, `random` tokens or what `ctc` hears."""
     rescore: Rescore = RESCORE
     """`joint` takes CTC's text where two likelihoods prefer it to the decoder's; `none` never."""
     segmentation: SegmentationMethod = SEGMENTATION
@@ -152,6 +148,6 @@ def recipe_for(model: "AsrModel", config: EngineConfig) -> Recipe:
 
 def _recipe(model: AsrConfig, identity: ModelIdentity, config: EngineConfig) -> Recipe:
     return build_recipe(
-        model, identity, max_steps=config.max_steps, language=config.language, seed_canvas=config.seed_canvas,
+        model, identity, max_steps=config.max_steps, language=config.language,
         rescore=config.rescore, segmentation=config.segmentation, audio=config.audio,
     )  # fmt: skip

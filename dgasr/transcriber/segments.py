@@ -12,15 +12,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from dgasr.device import fetch, upload
-from dgasr.diffusion.canvas import Canvas, CanvasJob, CanvasSeed
+from dgasr.device import upload
+from dgasr.diffusion.canvas import Canvas, CanvasJob
 from dgasr.diffusion.denoise import Decoder, Watch, denoise
 from dgasr.diffusion.noise import segment_key
 from dgasr.diffusion.vocabulary import VocabularyHead
@@ -28,7 +27,7 @@ from dgasr.errors import ConfigError, TransientError
 from dgasr.model.asr import AsrModel, CanvasCache
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, seconds
-from dgasr.transcriber.encoding import CtcText, EncodedSegment, SegmentEncoder
+from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
 from dgasr.transcriber.memory import is_out_of_memory, release_memory
 from dgasr.transcriber.reading import read_transcript
 from dgasr.transcriber.rescoring import Choice, Rescorer, read_out
@@ -212,24 +211,8 @@ class CachedDecoder(Decoder):
         self._cache: CanvasCache | None = None
 
     def encode(self, jobs: Sequence[CanvasJob]) -> list[tuple[CanvasJob, EncodedSegment]]:
-        """Run the encoders over segments' features; a seed may need a larger canvas."""
-        encoded = self._encoder.encode_batch([job.payload for job in jobs])
-        if self._recipe.decode.seed_canvas == "ctc":
-            scores = fetch([own.scores for own in encoded])
-            texts = [own.likeliest(found) for own, found in zip(encoded, scores, strict=True)]
-            jobs = [self._seeded(job, text) for job, text in zip(jobs, texts, strict=True)]
-        return list(zip(jobs, encoded, strict=True))
-
-    def _seeded(self, job: CanvasJob, text: CtcText) -> CanvasJob:
-        """Let a canvas start from what CTC reads, and hold it."""
-        prompt, canvas = self._model.config.prompt, self._model.config.canvas
-        seed = CanvasSeed(
-            ids=(*text.ids, prompt.end_text_ids[0]),
-            probabilities=(*text.probabilities, text.end_probability),
-            pad_id=prompt.pad_id,
-        )
-        needed = canvas.bucket_holding(max(job.canvas_tokens, len(seed.ids))) or canvas.buckets[-1]
-        return replace(job, seed=seed, canvas_tokens=needed)
+        """Run the encoders over segments' features."""
+        return list(zip(jobs, self._encoder.encode_batch([job.payload for job in jobs]), strict=True))
 
     def admit(self, rows: Sequence[int], encoded: Sequence[EncodedSegment]) -> None:
         """Copy segments' prompt caches into rows; what was copied is let go."""

@@ -18,13 +18,13 @@ OWN_STEPS = 8
 """Denoising steps of a model that nobody asks for another number."""
 
 
-def evaluation(path: str, max_steps: int, seed_canvas: str, rescore: str) -> Evaluation:
+def evaluation(path: str, max_steps: int, rescore: str) -> Evaluation:
     utterance = ScoredUtterance(
         audio_filepath="one.wav", language="en", audio_s=2.0, reference="one", hypothesis="one", num_steps=(max_steps,)
     )  # fmt: skip
     return Evaluation(
         utterances=(utterance,), normalizer="basic", metric="wer", max_steps=max_steps, path=path, wall_s=1.0,
-        seed_canvas=seed_canvas, rescore=rescore,
+        rescore=rescore,
     )  # fmt: skip
 
 
@@ -35,9 +35,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         evaluator,
         "evaluate",
-        lambda manifest, model, config, *_: evaluation(
-            config.path, config.max_steps or OWN_STEPS, config.seed_canvas, config.rescore
-        ),
+        lambda manifest, model, config, *_: evaluation(config.path, config.max_steps or OWN_STEPS, config.rescore),
     )
 
 
@@ -52,8 +50,8 @@ def manifest(archive: Path, tmp_path: Path) -> Path:
 def test_the_diffusion_path_is_scored_unless_another_is_named(dgasr, manifest: Path):
     assert "decoder   diffusion, rescored, at most 8 steps" in dgasr("evaluate", manifest)[1]
     assert "decoder   ar; " in dgasr("evaluate", manifest, "--path", "ar")[1]
-    _, out, _ = dgasr("evaluate", manifest, "--seed-canvas", "ctc", "--rescore", "none")
-    assert "decoder   diffusion seeded by CTC, at most 8 steps" in out
+    _, out, _ = dgasr("evaluate", manifest, "--rescore", "none")
+    assert "decoder   diffusion, at most 8 steps" in out
 
 
 def test_figures_are_written_as_json(dgasr, manifest: Path, tmp_path: Path):

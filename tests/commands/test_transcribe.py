@@ -65,7 +65,7 @@ def test_subtitles_of_one_recording_are_a_valid_file(dgasr, archive: Path, tmp_p
 @pytest.mark.parametrize(
     "wrong",
     ["--max-steps 0", "--batch-size x", "--batch-size 1000000", "--merge-adapter", "--format doc", "--device tpu",
-     "--seed-canvas noise", "--colour red"],
+     "--rescore never", "--colour red"],
 )  # fmt: skip
 def test_a_wrong_flag_is_exit_code_2_before_any_work(dgasr, archive: Path, tmp_path: Path, wrong: str):
     code, _, err = dgasr("transcribe", archive, "--lake", tmp_path / "lake", *wrong.split())
@@ -73,14 +73,14 @@ def test_a_wrong_flag_is_exit_code_2_before_any_work(dgasr, archive: Path, tmp_p
     assert not (tmp_path / "lake").exists()
 
 
-def test_what_canvases_start_from_reaches_the_engine(
+def test_what_is_asked_of_the_decoder_reaches_the_engine(
     dgasr, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked, start = [], engine.start_engine
-    monkeypatch.setattr(engine, "start_engine", lambda config: asked.append(config.seed_canvas) or start(config))
+    monkeypatch.setattr(engine, "start_engine", lambda config: asked.append(config.rescore) or start(config))
     dgasr("transcribe", archive, "--lake", tmp_path / "lake")
-    dgasr("transcribe", archive, "--lake", tmp_path / "other", "--seed-canvas", "ctc")
-    assert list(dict.fromkeys(asked)) == ["random", "ctc"]
+    dgasr("transcribe", archive, "--lake", tmp_path / "other", "--rescore", "none")
+    assert list(dict.fromkeys(asked)) == ["joint", "none"]
 
 
 def test_a_lake_in_the_folder_of_recordings_is_not_transcribed(dgasr, archive: Path):

@@ -15,8 +15,6 @@ from dgasr.errors import ConfigError
         {"t_min": 0.9},
         {"t_min": -0.1},
         {"vocabulary_chunk": 0},
-        {"seed_canvas": "noise"},
-        {"seed_progress": 1.1},
     ],
 )
 def test_a_wrong_value_is_refused_by_name(wrong):

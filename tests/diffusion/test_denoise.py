@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dgasr.diffusion.canvas import CanvasJob, CanvasSeed
+from dgasr.diffusion.canvas import CanvasJob
 from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.diffusion.denoise import MOST_LOOK_AHEAD, Decoder, denoise
 from dgasr.diffusion.vocabulary import VocabularyHead
@@ -109,9 +109,6 @@ def test_a_text_that_does_not_fit_is_done_again_on_the_next_larger_canvas_or_mar
         (canvas,) = run([job(text)])[1]
         assert canvas.ids[: canvas.num_tokens].tolist() == text[:16]
         assert (canvas.job.canvas_tokens, canvas.is_overflowed, canvas.num_steps) == (16, len(text) > 15, steps)
-    seed = CanvasSeed(ids=(2, END), probabilities=(0.9, 0.9), pad_id=PAD)
-    small = CanvasJob(noise_key=1, canvas_tokens=8, payload=None, seed=seed)
-    assert small.enlarged((8, 16), 3).seed is seed
 
 
 def test_a_rare_length_goes_first_once_it_has_waited_long_however_full_the_others_are():

@@ -21,7 +21,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 def test_steps_language_and_seed_reach_the_recipe(asked: dict[str, object]):
-    settings = {"max_steps": 3, "language": "de", "seed_canvas": "ctc", "rescore": "none", "segmentation": "speech"}
+    settings = {"max_steps": 3, "language": "de", "rescore": "none", "segmentation": "speech"}
     reading = {"channels": "each", "track": 1, "limits": Limits(max_duration_s=60)}
     start_engine.__wrapped__(EngineConfig(**settings, **reading))
     assert asked == settings | {"audio": AudioConfig(**reading)}
