@@ -5,7 +5,7 @@ one chunk of the vocabulary at a time, so memory does not grow with the vocabula
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -82,14 +82,11 @@ class VocabularyHead:
     weight: one row per vocabulary entry.  [vocab, hidden]
     softcap: logits are `softcap * tanh(x / softcap)`.
     embed_scale: what an embedding is multiplied by before it enters the network.
-    rows_at_once: canvases that are read together, whatever the batch: of another number the products round otherwise;
-        0: all.
     """
 
     weight: Tensor
     softcap: float
     embed_scale: float
-    rows_at_once: int = 0
 
     @property
     def vocab_size(self) -> int:
@@ -167,12 +164,6 @@ def read_vocabulary(
         Weighted reservoir sampling of one item, Chao 1982; the rest ours. Equals the plain formulas on whole logits.
     """
     rows, canvas, width = hidden.shape
-    at_once = head.rows_at_once or rows
-    if rows > at_once:
-        groups = zip(*(values.split(at_once) for values in (hidden, temperature, uniforms)), strict=True)
-        read = [read_vocabulary(own, head, cold, draws, chunk, reader) for own, cold, draws in groups]
-        names = [field.name for field in fields(CanvasStatistics)]
-        return CanvasStatistics(**{name: torch.cat([getattr(part, name) for part in read]) for name in names})
     states = hidden.reshape(-1, width).to(head.weight.dtype)  # [positions, hidden]
     temperatures = temperature.repeat_interleave(canvas)[:, None]  # [positions, 1]
     draws = uniforms.flatten(0, 1)  # [positions, chunks, …]

@@ -4,7 +4,6 @@ In: log-mel features. Out: a prompt cache for the decoder, hidden states of canv
 Knows nothing of sampling, losses, files or batches that change.
 """
 
-import copy
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -62,12 +61,6 @@ class CanvasCache:
         for index, layer in enumerate(self._layers):
             for kind, buffer in enumerate(layer):
                 buffer[rows, :, : self._prompt_tokens] = torch.stack([prompt[index][kind] for prompt in prompts])
-
-    def group(self, rows: slice) -> "CanvasCache":
-        """Show some rows as a cache of their own, on the same memory."""
-        part = copy.copy(self)
-        part._layers = [tuple(buffer[rows] for buffer in pair) for pair in self._layers]
-        return part
 
     def prompt(self, row: int) -> list[tuple[Tensor, Tensor]]:
         """Show the prompt in a row, as it is until another one is put there.  [heads, prompt, head_dim] each"""
@@ -261,24 +254,11 @@ class AsrModel(nn.Module):
             canvas: token ids.  [batch, canvas]
             soft_embeddings: expected embeddings of the step before, already scaled by `embed_scale`; zeros where a row
                 has none, `None` when no row has.  [batch, canvas, hidden]
-            cache: of the prompts, all of one length; it is only read. With a `CanvasCache`, `batch` is a multiple
-                of `rows_at_once`.
+            cache: of the prompts, all of one length; it is only read.
 
         Returns:
             Hidden states for the language head.  [batch, canvas, hidden]
         """
-        at_once = self.rows_at_once
-        if at_once and len(canvas) > at_once and isinstance(cache, CanvasCache):  # training has transformers' own
-            assert len(canvas) % at_once == 0
-            groups = [slice(start, start + at_once) for start in range(0, len(canvas), at_once)]
-            return torch.cat(
-                [
-                    self.decode(
-                        canvas[rows], None if soft_embeddings is None else soft_embeddings[rows], cache.group(rows)
-                    )
-                    for rows in groups
-                ]
-            )
         try:
             return self._run_decoder(canvas, soft_embeddings, cache)
         except torch._dynamo.exc.TorchDynamoException as error:

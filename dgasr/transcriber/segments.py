@@ -44,7 +44,7 @@ class Transcriber:
     Args:
         model: in evaluation mode.
         recipe: from `build_recipe` of this model.
-        batch_size: rows of every batch, whether in use or not; rounded up to the model's `rows_at_once`.
+        batch_size: rows of every batch, whether in use or not; where the model has `rows_at_once`, those.
         is_live: hold no segment back until a batch of those to be rescored is full: somebody waits for it.
         watch: shown canvases after each step.
 
@@ -63,7 +63,6 @@ class Transcriber:
             weight=model.head_weight,
             softcap=model.config.softcap,
             embed_scale=model.embed_scale,
-            rows_at_once=model.rows_at_once,
         )
 
     def transcribe(self, features: Iterable[SegmentFeatures | None]) -> Iterator[SegmentTranscript]:
@@ -119,8 +118,7 @@ class Transcriber:
 
     def _denoise(self, features: Iterator[SegmentFeatures | None]) -> Iterator[Canvas]:
         canvas = self._model.config.canvas
-        at_once = self._model.rows_at_once or 1
-        num_rows = -(-self.batch_size // at_once) * at_once
+        num_rows = self._model.rows_at_once or self.batch_size
         jobs = (None if item is None else self._job(item) for item in features)
         return denoise(
             CachedDecoder(self._model, self._recipe, num_rows),
