@@ -5,17 +5,18 @@ channels or tracks were transcribed each by itself, all say of which one each te
 """
 
 import json
-import textwrap
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dgasr.records import join_words
+from dgasr.tables import text_width
 
 SegmentRow = Mapping[str, Any]
 
 LINE_CHARACTERS = 42
-"""Longest line of a subtitle, as broadcasters use it."""
+"""Longest line of a subtitle, as broadcasters use it; wide characters (Han, Kana, Hangul) count as two."""
 
 CUE_LINES = 2
 """Most lines of a subtitle."""
@@ -27,7 +28,8 @@ SHORTEST_CUE_MS = 833
 """Shortest time that a subtitle stands where the next one leaves it. Source: Netflix's style guide, 5/6 s."""
 
 READING_SPEED = 20
-"""Most characters a second that a subtitle asks to be read, where the next one leaves it the time. Source: as above."""
+"""Most characters a second that a subtitle asks to be read, where the next one leaves it the time; wide ones count as
+two. Source: as above."""
 
 PAUSE_MS = 1500
 """A pause between words after which a new subtitle begins, so that no text stands through a silence."""
@@ -189,13 +191,13 @@ def _place(speaker: str, row: SegmentRow) -> dict[str, Any]:
 def _pieces(segments: Iterable[SegmentRow]) -> Iterator[tuple[str, int, int]]:
     """Yield words as (text, start, end in ms), what is longer than a line in several pieces of even speed.
 
-    Text without words (`timing_source` none) counts as one long word. No two pieces start at the same millisecond, so
+    Text without words (`timing_source` none) is parted at its spaces. No two pieces start at the same millisecond, so
     that no cue is empty.
     """
     last_start = -1
     for row in segments:
         for word in row["words"] or [{**row, "word": row["text"]}]:
-            texts = textwrap.wrap(str(word["word"]), LINE_CHARACTERS)
+            texts = [piece for part in str(word["word"]).split() for piece in _cut(part)]
             start, end = word["start_s"] * 1000, word["end_s"] * 1000
             done, total = 0, sum(map(len, texts))
             for text in texts:
@@ -203,6 +205,16 @@ def _pieces(segments: Iterable[SegmentRow]) -> Iterator[tuple[str, int, int]]:
                 done += len(text)
                 yield text, piece_start, max(round(start + (end - start) * done / total), piece_start)
                 last_start = piece_start
+
+
+def _cut(word: str) -> list[str]:
+    """Cut a word into pieces that fit a line; a mark stays with what is before it."""
+    pieces = [""]
+    for character in word:
+        if text_width(pieces[-1] + character) > LINE_CHARACTERS and unicodedata.category(character) != "Mc":
+            pieces.append("")
+        pieces[-1] += character
+    return pieces
 
 
 def _fits(head: Sequence[str], pending: Sequence[tuple[str, int, int]], piece: tuple[str, int, int]) -> bool:
@@ -217,7 +229,7 @@ def _lines(texts: Iterable[str]) -> tuple[str, ...]:
     lines: list[str] = []
     for text in texts:
         longer = join_words([*lines[-1:], text])
-        if lines and len(longer) <= LINE_CHARACTERS:
+        if lines and text_width(longer) <= LINE_CHARACTERS:
             lines[-1] = longer
         else:
             lines.append(text)
@@ -227,7 +239,7 @@ def _lines(texts: Iterable[str]) -> tuple[str, ...]:
 def _cue(head: Sequence[str], pieces: Sequence[tuple[str, int, int]], next_start_ms: int | None, speaker: str) -> Cue:
     """Make a cue of pieces that fit; it stays for as long as it takes to read it, but never into the next one."""
     start_ms, lines = pieces[0][1], _lines([*head, *(piece[0] for piece in pieces)])
-    readable_ms = max(SHORTEST_CUE_MS, 1000 * sum(map(len, lines)) // READING_SPEED)
+    readable_ms = max(SHORTEST_CUE_MS, 1000 * sum(map(text_width, lines)) // READING_SPEED)
     end_ms = min(max(pieces[-1][2], start_ms + readable_ms), start_ms + CUE_MS)
     end_ms = end_ms if next_start_ms is None else min(end_ms, next_start_ms)
     return Cue(start_ms=start_ms, end_ms=end_ms, lines=lines, speaker=speaker)

@@ -1,10 +1,11 @@
 """Text to token ids and back, and the prompt with its audio slots. Knows a tokenizer and ids, no model."""
 
-import re
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import regex
 
 from dgasr.errors import ConfigError
 from dgasr.records import UNSPACED
@@ -18,7 +19,8 @@ LANGUAGE_NAMES = {
 }  # fmt: skip
 """English names of the languages of the reference system, for the prompt."""
 
-_WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
+_WORD = regex.compile(f"(?!\\s)[{UNSPACED}][\\p{{M}}\\p{{Cf}}]*|[^\\s{UNSPACED}]+")
+"""A character of a writing without spaces with its marks and what nobody sees behind it; else all up to white space."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +100,8 @@ class Tokenizer:
     def words(self, ids: list[int]) -> list[tuple[str, int, int]]:
         """Split a transcript into words and say which tokens spell each.
 
-        A word ends at white space; Han, Kana and Thai characters, written without spaces, are words of their own.
+        A word ends at white space; Han, Kana and Thai characters, written without spaces, are words of their own with
+        their marks.
 
         Args:
             ids: tokens of a transcript.

@@ -4,6 +4,7 @@ Positions are integer samples at `SAMPLE_RATE_HZ`; `seconds` is the one way out.
 """
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,12 +28,12 @@ words are spread over the segment by their lengths. `even`: spread likewise, sin
 `none`: no words, so no times."""
 
 UNSPACED = (
-    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\u2e80-\u2fdf"
-    "\u3000-\u312f\u31f0-\u4dbf\u4e00-\u9fff\ua980-\ua9df\uaa60-\uaa7f\uf900-\ufaff\uff01-\uff0f\uff1a-\uff20"
-    "\uff5f-\uff9f\U00020000-\U0003ffff"
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\u2e80-\u2fff"
+    "\u3000-\u312f\u3190-\u4dbf\u4e00-\u9fff\ua980-\ua9ff\uaa60-\uaadf\uf900-\ufaff\uff01-\uff0f\uff1a-\uff20"
+    "\uff5f-\uff9f\U0001aff0-\U0001b16f\U00020000-\U0003ffff"
 )
 """Thai, Lao, Tibetan, Myanmar, Khmer, Tai, Balinese, Javanese, Kana, Han, and the punctuation of these; for a class of
-a regular expression."""
+a regular expression. `sql/unspaced.sql` has the same ones."""
 
 _RANGES = [(first, last) for first, last in zip(UNSPACED[::3], UNSPACED[2::3], strict=True)]
 
@@ -185,10 +186,13 @@ def join_words(texts: Iterable[str]) -> str:
     Args:
         texts: pieces in order; empty ones are left out.
     """
-    joined = ""
+    joined, last = "", ""
     for text in texts:
+        # Marks and characters that nobody sees (between words of Khmer, behind a Han character) belong to no writing.
+        shown = [character for character in text if unicodedata.category(character) not in ("Mn", "Me", "Cf")] or text
         if text:
-            joined += text if not joined or is_unspaced(joined[-1]) or is_unspaced(text[0]) else f" {text}"
+            joined += text if not joined or is_unspaced(last) or is_unspaced(shown[0]) else f" {text}"
+            last = shown[-1]
     return joined
 
 

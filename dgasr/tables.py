@@ -31,6 +31,7 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[object]], width
     The widest columns are cut with an ellipsis until a line fits; where they would become too narrow to read, each row
     gets lines of its own, and nothing of it is cut.
     """
+    columns = list(map(printable, columns))
     cells = [[cell(value) for value in row] for row in rows]
     widths = _fit(columns, cells, width)
     if widths is None:
@@ -76,13 +77,13 @@ def cell(value: object) -> str:
         return "[" + ", ".join(map(cell, value)) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {cell(item)}" for key, item in value.items()) + "}"
-    return printable(" ".join(str(value).split()))
+    return printable(str(value))
 
 
 def _fit(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int] | None:
     """Return the columns' widths, the widest narrowed until all fit; `None` where there are rows that cannot fit."""
-    natural = [max(map(_width, column)) for column in zip(columns, *cells, strict=True)]
-    least = [min(w, max(MIN_WIDTH, _width(name))) for w, name in zip(natural, columns, strict=True)]
+    natural = [max(map(text_width, column)) for column in zip(columns, *cells, strict=True)]
+    least = [min(w, max(MIN_WIDTH, text_width(name))) for w, name in zip(natural, columns, strict=True)]
     available = width - len(GAP) * (len(columns) - 1)
     if sum(least) > available:
         return None if cells else natural
@@ -102,18 +103,24 @@ def _record(number: int, columns: Sequence[str], cells: Sequence[str], width: in
     return "\n".join(lines) + "\n"
 
 
-def _width(text: str) -> int:
-    """Return how many character cells a terminal shows a text in."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+def text_width(text: str) -> int:
+    """Return how many character cells a terminal or a subtitle shows a text in: none for marks and what nobody sees."""
+    return len(text) if text.isascii() else sum(map(_cells, text))
+
+
+def _cells(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _pad(text: str, width: int, is_right: bool) -> str:
     """Bring a cell to its width; sentences lose their end, URIs and ids their middle."""
-    if _width(text) > width:
+    if text_width(text) > width:
         kept_end = "" if " " in text else text[-(width // 2) :]
         text = text[: 4 * width]  # hours of speech are one cell; what follows cannot show, even after combining marks
-        while _width(text) + _width(kept_end) > width - 1:
+        while text_width(text) + text_width(kept_end) > width - 1:
             text = text[:-1]
         text += "…" + kept_end
-    space = " " * (width - _width(text))
+    space = " " * (width - text_width(text))
     return space + text if is_right else text + space

@@ -1,6 +1,6 @@
 -- Two recipes side by side: `from compare_recipes('5a0e…', '77b1…')`.
 -- grain: one row per recording (version of an object) that both transcribed, the most different first
--- sources: recordings, segments, word_differences
+-- sources: recordings, segments, word_differences, joined
 -- units: num_different words, as `word_differences` lists them; different_share of the first recipe's words, null where it
 --        has none
 -- cost: a full scan of the words of both recipes
@@ -16,7 +16,7 @@ with shared as (
 texts as (
     select
         recipe_id, recording_id,
-        string_agg(text, ' ' order by segment_index) filter (where text <> '') as text
+        joined(list(text order by segment_index) filter (where text <> '')) as text
     from segments
     semi join shared using (recording_id)
     where recipe_id in (first_recipe, second_recipe)

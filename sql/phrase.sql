@@ -1,7 +1,7 @@
 -- The exact time of words that follow each other: `from phrase('forty two')`.
 -- grain: one row per place where a segment of the newest transcripts has these words, whatever stands between them that is
 --        no part of a word; not across the end of a segment
--- sources: segments_latest, terms, says
+-- sources: segments_latest, terms, says, spaced
 -- units: *_s seconds from the recording's first sample, of the phrase's first and last word, end exclusive; confidence in
 --        [0, 1], of its least sure word
 -- cost: a full scan of the text, and of the words where many segments have the phrase
@@ -12,7 +12,7 @@ with held as materialized (
     from segments_latest
     where
         -- leaves out most segments before the others' text is looked at closely
-        contains(nfc_normalize(lower(text)), terms(query)[1])
+        contains(spaced(nfc_normalize(lower(text))), terms(query)[1])
         and says(text, query)
 ),
 heard as (

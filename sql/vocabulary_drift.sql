@@ -1,6 +1,6 @@
 -- Which words became more or less frequent from a date on: `from vocabulary_drift(date '2026-07-01')`.
 -- grain: one row per word of the newest transcripts, the surest change first
--- sources: segments_latest
+-- sources: segments_latest, spaced
 -- units: per_million words before the date (of modified_at) and since; log_ratio: logarithm to base 2 of since / before, with
 --        half a word added to both counts; surprise: log-likelihood ratio G², above 10.8 one word in a thousand is by chance
 --        (Dunning 1993)
@@ -14,7 +14,7 @@ with written as (
         count(*) filter (where is_since) as num_since
     from (
         select
-            unnest(string_split(text, ' ')) as spelling,
+            unnest(string_split(spaced(text), ' ')) as spelling,
             "date" >= since::date as is_since
         from segments_latest
         where text <> ''
@@ -23,7 +23,7 @@ with written as (
 ),
 said as (
     select
-        lower(regexp_replace(spelling, '[^\p{L}\p{N}'']+', '', 'g')) as word,
+        lower(regexp_replace(spelling, '[^\p{L}\p{M}\p{N}'']+', '', 'g')) as word,
         sum(num_before)::bigint as num_before,
         sum(num_since)::bigint as num_since
     from written

@@ -28,7 +28,7 @@ heard as (
 spelled as (
     select
         recipe_id, recording_id, place, segment_index, word_index, said.word as word,
-        regexp_replace(lower(said.word), '[^\p{L}\p{N}]+', '', 'g') as term,
+        regexp_replace(lower(said.word), '[^\p{L}\p{M}\p{N}]+', '', 'g') as term,
         said.start_s as start_s, said.end_s as end_s,
         (said.start_s + said.end_s) / 2 as middle_s,
         said.confidence as confidence

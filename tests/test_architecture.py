@@ -30,7 +30,7 @@ IMPORTS: dict[str, set[str]] = {
     "lake": {"errors", "records", "tables"},
     "evaluation": {"errors", "records", "tables"},
     "samples": set(),
-    "exports": {"records"},
+    "exports": {"records", "tables"},
     # compositions
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
     "frontend": {"audio", "errors", "features", "recipe", "records", "segmentation"},

@@ -2,11 +2,13 @@
 
 import json
 import re
+import unicodedata
 from itertools import pairwise
 
 import pytest
 
 from dgasr.exports import cues, export_ctm, export_json, export_manifest, export_srt, export_txt, export_vtt
+from dgasr.tables import text_width
 
 SRT_BLOCK = re.compile(r"(\d+)\n(\d\d):(\d\d):(\d\d),(\d{3}) --> (\d\d):(\d\d):(\d\d),(\d{3})\n((?:.+\n){1,2})")
 
@@ -215,3 +217,11 @@ def test_tracks_are_named_where_there_are_several():
 def test_one_channel_alone_is_not_named():
     assert "channel" not in export_txt(CALL[2:]) + export_srt(CALL[2:]) + export_json(CALL[2:], "en")
     assert export_ctm(CALL[2:], "a") == "a 2 1.000 1.500 four 0.500\na 2 2.500 1.500 five 0.500\n"
+
+
+@pytest.mark.parametrize("syllable", ["ที่นี่", "ကြောင်", "한국어를잘", "漢字"])
+def test_a_text_without_spaces_and_times_is_cut_into_lines_that_fit_but_never_before_a_mark(syllable):
+    lines = [line for cue in cues([row(0, 0, 40, 60 * syllable) | {"words": []}]) for line in cue.lines]
+    assert "".join(lines) == 60 * syllable
+    assert not [line for line in lines if unicodedata.category(line[0])[0] == "M"]
+    assert max(map(text_width, lines)) <= 42 + 3  # marks that take room, in Myanmar

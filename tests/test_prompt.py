@@ -29,6 +29,8 @@ def test_text_survives_encoding_without_special_tokens_and_every_word_knows_its_
         ("so it", [("so", 0, 2), ("it", 3, 5)]),
         ("für uns", [("für", 0, 4), ("uns", 5, 8)]),
         ("你好", [("你", 0, 3), ("好", 3, 6)]),
+        ("ดี", [("ดี", 0, 6)]),  # a letter with its vowel
+        ("你\u3000好", [("你", 0, 3), ("好", 6, 9)]),
         ("", []),
     ],
 )

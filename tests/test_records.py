@@ -13,6 +13,10 @@ from dgasr.records import join_words
         (["안녕", "하세요"], "안녕 하세요"),
         (["ｱﾘ", "ｶﾞﾄ"], "ｱﾘｶﾞﾄ"),
         (["𠮷", "野家"], "𠮷野家"),
+        (["葛\U000e0100", "飾"], "葛\U000e0100飾"),  # which of its shapes a character has
+        (["ខ្ញុំ\u200b", "ភាសា"], "ខ្ញុំ\u200bភាសា"),  # where a line may end
+        (["hi", "👩\u200d👧", "there"], "hi 👩\u200d👧 there"),
+        (["ꧠ", "ꧡ"], "ꧠꧡ"),  # Myanmar Extended-B
         ([], ""),
     ],
 )

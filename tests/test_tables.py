@@ -19,7 +19,13 @@ def lines(columns: list[str], rows: list[tuple], width: int = 80) -> list[str]:
         ("ab", [("to be " * 9, "short")], 25, ["to be to be to be…  short"]),  # the widest is cut first
         ("u", [("s3://archive/2026/interviews/first.flac",)], 24, ["s3://archiv…s/first.flac"]),  # in the middle
         ("ab", [("音声", "x"), ("abcd", "y")], 80, ["音声  x", "abcd  y"]),  # two cells each
-        ("a", [("one\n two",)], 80, ["one two"]),
+        ("a", [("one\n  two",)], 80, ["one\\n  two"]),  # names may differ in that alone
+        (
+            "ab",
+            [("ที่นี่", "x"), ("नमस्ते", "y"), ("क\u200dष", "z")],
+            80,
+            ["ที่นี่    x", "नमस्ते  y", "क\u200dष    z"],
+        ),  # marks take none
         ("w", [([{"word": "one", "end_s": 0.5}],)], 80, ["[{word: one, end_s: 0.500}]"]),
         ("abc", [(None, AT, True)], 80, ["   2026-01-02 03:04:05  true"]),
         ("p", [(1.5e-7,), (0.25,)], 80, ["1.5e-07", "  0.250"]),

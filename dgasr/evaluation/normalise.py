@@ -23,6 +23,12 @@ Normalizer = Literal["whisper", "basic", "leaderboard"]
 SPELLED_LETTERS = re.compile(r"\b[a-z](?:\.[a-z])+\b\.?|\b(?:[a-z]\.\s)+[a-z]\.")
 """`u.s.` and `a. b. c.`, which the leaderboard reads as one word each."""
 
+UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""What nobody sees beside format characters (Cf): fillers, and what chooses a variant of the character before it.
+
+Source: Unicode 15, Default_Ignorable_Code_Point.
+"""
+
 LANGUAGES_WITHOUT_SPACES = frozenset({"zh", "cmn", "yue", "ja", "th", "lo", "my"})
 """Languages whose words are not separated: characters are compared instead. Source: Radford et al. 2022, appendix C."""
 
@@ -53,7 +59,8 @@ def normalise(text: str, language: str, normalizer: str) -> tuple[str, ...]:
         ConfigError: an unknown normaliser.
     """
     check_normalizer(normalizer)
-    shown = "".join(c for c in text if unicodedata.category(c) != "Cf")  # marks of direction and joining say nothing
+    # marks of direction, of joining and of variants say nothing
+    shown = "".join(c for c in UNSEEN.sub("", text) if unicodedata.category(c) != "Cf")
     if normalizer == "leaderboard":
         shown = SPELLED_LETTERS.sub(_joined, re.sub(r"\.{3,}|…", " ", shown.lower()))
     words = (basic if normalizer == "basic" else _whisper(base_language(language)))(shown).split()

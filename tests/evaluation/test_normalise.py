@@ -28,6 +28,8 @@ def no_model_in_the_cache(monkeypatch):
         # Marks that nobody sees are no words.
         ("one \u200b t\u200dwo \u202ethree\u202c", "de", "whisper", "one two three"),
         ("one \u200b t\u200dwo \u202ethree\u202c", "de", "basic", "one two three"),
+        ("I ❤\ufe0f you \u3164", "en", "basic", "i you"),
+        ("葛\U000e0100飾", "ja", "basic", "葛 飾"),
         # The plain way keeps Devanagari's vowel signs, Whisper's takes them out.
         ("हिन्दी में।", "hi", "basic", "हिन्दी में"),
         ("हिन्दी", "hi", "whisper", "ह न द"),

@@ -66,3 +66,13 @@ def test_a_recording_that_was_asked_for_again_is_seen_as_it_was_redone(empty_lak
     commit_shard(empty_lake, again)
     commit_shard(empty_lake, make_shard())
     assert ask(empty_lake, "select text from segments") == [("redone",)]
+
+
+def test_a_chinese_text_has_no_spaces_between_its_segments(empty_lake, make_shard):
+    commit_shard(empty_lake, make_shard(pieces=[("speech", n, n + 1, "好", 1.0, ()) for n in range(2)]))
+    assert ask(empty_lake, "select text from latest_transcripts") == [("好好",)]
+
+
+def test_vowel_signs_are_part_of_words(empty_lake, make_shard):
+    commit_shard(empty_lake, make_shard(pieces=[("speech", 0, 1, "हिन्दी ❤\ufe0f ดี", 1.0, ())]))
+    assert ask(empty_lake, "select word from vocabulary") == [("हिन्दी",), ("ดี",)]

@@ -1,12 +1,14 @@
 """What is found of what was said: `search`, `phrase` and `transcript_at`, with answers computed by hand."""
 
 import math
+import re
 from datetime import timedelta
 
 import pytest
 
 from dgasr.lake.commit import commit_shard
 from dgasr.lake.views import connect
+from dgasr.records import UNSPACED, join_words
 from tests.lake.reading import ask
 
 
@@ -138,3 +140,31 @@ def test_a_phrase_is_found_in_the_scripts_of_all_languages(empty_lake, make_shar
 )
 def test_a_text_says_words_that_follow_each_other_in_it(small, text, query, is_said):
     assert small(f"select says('{text}', '{query}')") == [(is_said,)]
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "is_found"),
+    [
+        ("どうもありがとうございます", "ありがとう", True),
+        ("コーヒーを飲む", "コーヒー", True),
+        ("สวัสดีครับ", "ครับ", True),
+        ("สวัสดีครับ", "ด", False),  # which has a vowel there
+        ("ខ្ញុំ\u200bស្រឡាញ់", "ស្រឡាញ់", True),
+        ("葛\U000e0100飾区", "葛飾", True),
+        ("hy\u00adphen", "hyphen", True),
+        ("क्\u200dष", "क्ष", True),
+    ],
+)
+def test_words_without_spaces_are_found_and_what_nobody_sees_is_no_matter(small, text, query, is_found):
+    assert small(f"select says('{text}', '{query}')") == [(is_found,)]
+
+
+def test_texts_are_joined_as_their_writing_has_it(small):
+    for texts in (["今天", "很好", "ok", "then"], ["ខ្ញុំ\u200b", "ភាសា"], ["葛\U000e0100", "飾"], ["a", "é"], ["a", "b"]):
+        assert small("select joined(['" + "', '".join(texts) + "'])") == [(join_words(texts),)]
+
+
+def test_sql_and_python_take_the_same_writings_for_such_without_spaces(small):
+    ranges = re.findall(r"(.)-(.)", UNSPACED)
+    spelled = "".join(rf"\x{{{ord(first):04X}}}-\x{{{ord(last):04X}}}" for first, last in ranges)
+    assert small("select unspaced()") == [(f"[{spelled}]",)]
