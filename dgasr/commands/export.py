@@ -3,9 +3,9 @@
 import argparse
 import hashlib
 import json
+import re
 import sys
 import unicodedata
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 LONGEST_NAME_BYTES = 240
 """File systems take 255; what is written beside a file while it is not whole has a longer name."""
+
+LONGEST_FOLDERS_BYTES = 1024
+"""Of all folders of a recording: no key in S3 is longer, systems take paths of 4,096, and Python nests no deeper."""
+
+UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\\ud800-\udfff]|[. ]+$')
+"""What a name may not hold, or end in, on some file system (Windows' are the strictest)."""
+
+RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
+"""Names of Windows' devices, whatever their ending."""
 
 RENAMED_FILE = "renamed.jsonl"
 """Which recording lies in which file, for those whose names had to change."""
@@ -89,16 +98,19 @@ def _export(chosen: "ChosenTranscripts", format: str, out: str | None) -> int:
 class FileNames:
     """Gives recordings files of their own in a folder, on file systems of any kind.
 
-    Each step of a URI's end is a folder's or the file's name. A name that would be longer than `LONGEST_NAME_BYTES`, or
-    that is taken by another (whatever its case and accents) or by a folder, is cut and gets a hash of the URI so far.
+    Each step of a URI's end is a folder's or the file's name, with `_` for what does not fit. A name that would be
+    longer than `LONGEST_NAME_BYTES`, or that is taken by another (whatever its case and accents), by a folder or by a
+    file of ours, is cut and gets a hash of the URI so far. Folders nested too deep are one, named by their hash.
     """
 
     def __init__(self) -> None:
-        self._taken: dict[str, str] = {}
+        self._taken = {_folded(f"/{RENAMED_FILE}"): RENAMED_FILE}
 
     def place(self, relative: str, extension: str, uri: str) -> tuple[str, bool]:
         """Return the path for a recording, with `/` between its steps, and whether it is what its URI says."""
-        steps = _steps(relative)
+        folders, _, name = relative.rpartition("/")
+        is_deep = len(folders.encode("utf-8", "surrogateescape")) > LONGEST_FOLDERS_BYTES
+        steps = [f"~{_digest(folders)}", _fitting(name)] if is_deep else list(map(_fitting, relative.split("/")))
         placed: list[str] = []
         for index, step in enumerate(steps):
             is_file = index == len(steps) - 1
@@ -108,17 +120,19 @@ class FileNames:
 
     def _free(self, parent: str, step: str, ending: str, owner: str) -> str:
         """Return a name in a folder that is nobody's or this owner's."""
-        digest = hashlib.blake2b(owner.encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
-        name = step + ending
-        if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME_BYTES or not self._is_free(parent, name, owner):
-            room = LONGEST_NAME_BYTES - len(f"~{digest}{ending}")
-            kept = step.encode("utf-8", "surrogateescape")[:room].decode("utf-8", "ignore")
-            name = f"{kept}~{digest}{ending}"
+        name, hashed = step + ending, owner
+        while len(name.encode()) > LONGEST_NAME_BYTES or not self._is_free(parent, name, owner):
+            end = f"~{_digest(hashed)}{ending}"
+            name = step.encode()[: LONGEST_NAME_BYTES - len(end)].decode("utf-8", "ignore") + end
+            hashed = name  # where that is taken, too
         self._taken[_folded(f"{parent}/{name}")] = owner
         return name
 
     def _is_free(self, parent: str, name: str, owner: str) -> bool:
-        return self._taken.get(_folded(f"{parent}/{name}"), owner) == owner
+        from dgasr.commands.output import UNFINISHED
+
+        is_half_written = name.casefold().endswith(UNFINISHED)
+        return not is_half_written and self._taken.get(_folded(f"{parent}/{name}"), owner) == owner
 
 
 def _folded(path: str) -> str:
@@ -137,7 +151,10 @@ def _write_one(transcript: "RecordingTranscript", format: str, out: TextIO) -> N
         write_transcripts([transcript], format, False, out)
 
 
-def _steps(relative: str) -> Sequence[str]:
-    """Split a URI's end into names of folders and a file that lead nowhere else."""
-    steps = [step.replace("\0", "_") for step in relative.split("/")]
-    return [step if step not in ("", ".", "..") else "_" for step in steps]
+def _fitting(step: str) -> str:
+    """Return a step of a URI as a name that any file system takes, and that leads nowhere else."""
+    return RESERVED.sub(r"\1_", UNFIT.sub("_", step)) or "_"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()

@@ -10,6 +10,7 @@ from typing import Any, TextIO, TypeVar
 from tqdm import tqdm
 
 from dgasr.commands.arguments import progress
+from dgasr.errors import printable
 from dgasr.exports import by_channel, export_ctm, export_json, export_manifest, export_srt, export_txt, export_vtt
 from dgasr.lake.query import write_json_array
 from dgasr.lake.transcripts import RecordingTranscript, common_folder
@@ -22,6 +23,9 @@ Result = TypeVar("Result")
 
 TABLE_ROWS = 200
 """Recordings that a table shows; the lake holds all of them."""
+
+UNFINISHED = ".part"
+"""How the name of a file ends while it is written."""
 
 COLUMNS = ("recording", "status", "audio_s", "words", "confidence", "flagged", "text")
 
@@ -56,7 +60,7 @@ def write_transcripts(transcripts: Iterable[RecordingTranscript], format: str, h
     else:
         export = {"txt": export_txt, "srt": export_srt, "vtt": export_vtt}[format]
         for transcript in counted():
-            heading = f"# {transcript.recording['uri']}\n" if has_many else ""
+            heading = f"# {printable(transcript.recording['uri'])}\n" if has_many else ""
             out.write(heading + export(transcript.segments) + ("\n" if has_many else ""))
     return count
 
@@ -103,7 +107,7 @@ def _document(transcript: RecordingTranscript) -> dict[str, Any]:
 
 def write_whole(path: Path, write: Callable[[TextIO], Result]) -> Result:
     """Write a file that is there whole or not at all, and return what its writer returns."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(path.name + UNFINISHED)
     try:
         with part.open("w", encoding="utf-8", newline="") as file:
             result = write(file)

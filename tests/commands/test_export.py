@@ -134,3 +134,28 @@ def test_a_changed_name_is_written_down(dgasr, archive: Path, tmp_path: Path):
     (line,) = map(json.loads, (out / "renamed.jsonl").read_text().splitlines())
     assert line["uri"].endswith("one.wav")
     assert (out / line["file"]).is_file()
+
+
+def test_names_that_are_ours_or_no_file_systems_are_changed_too():
+    names = FileNames()
+    keys = ("x.wav", "x.wav.txt.part/y", "renamed.jsonl/z", "aux.wav", "dir./a", "a:b?.wav", "a\nb", "a_b")
+    placed = [re.sub("~[0-9a-f]{12}", "~#", names.place(key, "txt", key)[0]) for key in keys]
+    assert placed == [
+        "x.wav.txt", "x.wav.txt.part~#/y.txt", "renamed.jsonl~#/z.txt", "aux_.wav.txt", "dir_/a.txt", "a_b_.wav.txt",
+        "a_b.txt", "a_b~#.txt",
+    ]  # fmt: skip
+
+
+def test_folders_nested_too_deep_become_one():
+    names = FileNames()
+    below, beside, other = (names.place(f"{'d/' * depth}{name}", "txt", name)[0] for depth, name in
+                            ((1200, "a"), (1200, "b"), (1300, "a")))  # fmt: skip
+    assert re.fullmatch(r"~[0-9a-f]{12}/a\.txt", below)
+    assert beside == below.replace("a.txt", "b.txt") != other.replace("a.txt", "b.txt")
+
+
+def test_a_hash_that_is_taken_is_hashed_again():
+    names = FileNames()
+    taken, _ = FileNames().place("é" * 200, "txt", "u")
+    assert names.place(taken.removesuffix(".txt"), "txt", "v")[0] == taken
+    assert names.place("é" * 200, "txt", "u")[0] != taken
