@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dgasr.errors import ConfigError, DgasrError, printable
+from dgasr.errors import ConfigError, DgasrError, printable_lines
 
 COMMANDS = (
     "transcribe", "lake", "export", "serve", "evaluate", "corpora", "train", "model", "adapter",
@@ -86,14 +86,23 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Terminal(io.TextIOWrapper):
+    """Standard output that a person looks at: what is stored as it is, such as a CSV cell, steers no terminal."""
+
+    def write(self, text: str) -> int:
+        return super().write(printable_lines(text))
+
+
 def _open_streams() -> None:
-    """Let output be UTF-8 whatever the locale, as it is in files, and let it go nowhere where it was closed."""
+    """Let output be UTF-8 whatever the locale, and go nowhere where it was closed; on a terminal it is escaped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")
+            if name == "stdout" and stream.isatty():
+                sys.stdout = _Terminal(stream.detach(), encoding="utf-8", line_buffering=True)
 
 
 def _give_up_output() -> None:
@@ -102,7 +111,7 @@ def _give_up_output() -> None:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    sys.stderr.write("dgasr: " + "\n".join(map(printable, message.splitlines())) + "\n")
+    sys.stderr.write(f"dgasr: {printable_lines(message)}\n")
     return exit_code
 
 

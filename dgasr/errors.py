@@ -7,8 +7,10 @@ import re
 from enum import StrEnum
 from typing import ClassVar
 
-_STEERING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]")
-"""Control characters, line and paragraph separators, embeddings and isolates of direction."""
+_STEERING = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+"""Control characters, line and paragraph separators, all marks of direction, and halves of characters."""
 
 
 class Reason(StrEnum):
@@ -157,9 +159,15 @@ def printable(text: str) -> str:
         text: a name or message as it is stored.
 
     Returns:
-        The text with control characters (line ends and tabs too) and marks of direction written as Python writes them.
+        The text with control characters (line ends and tabs too), marks of direction and halves of characters, which
+        no file can hold, written as Python writes them.
     """
     return "".join(_escaped(character) if _STEERING.match(character) else character for character in text)
+
+
+def printable_lines(text: str) -> str:
+    """Escape likewise within each line; line ends stay."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _escaped(character: str) -> str:

@@ -10,6 +10,7 @@ from dgasr.errors import printable
         ("a\x1b[31mred.wav", "a\\x1b[31mred.wav"),
         ("two\nlines\tand\rmore", "two\\nlines\\tand\\rmore"),
         ("evil\u202egpj.wav", "evil\\u202egpj.wav"),
+        ("\u200emark\u061c \udcff", "\\u200emark\\u061c \\udcff"),
         ("\u0915\u094d\u200d\u0937", "\u0915\u094d\u200d\u0937"),  # joiners are spelling
     ],
 )

@@ -21,7 +21,7 @@ from dgasr.commands.arguments import (
     positive_ints,
     progress,
 )
-from dgasr.errors import ConfigError
+from dgasr.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from dgasr.evaluation.report import Evaluation
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     if missing and not options.skip_missing:
         raise ConfigError(
             f"{options.manifest}: {len(missing)} audio files are not there. Bring them, or score the rest with "
-            "--skip-missing:\n" + "\n".join(missing)
+            "--skip-missing:\n" + "\n".join(map(printable, missing))
         )
     if missing:
         sys.stderr.write(f"left out, since they are not there: {len(missing)} audio files\n")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dgasr.errors import ConfigError
+from dgasr.errors import ConfigError, printable
 from dgasr.evaluation.normalise import normalise
 from dgasr.evaluation.scores import ScoredUtterance, group_normalizer, word_edits
 from dgasr.evaluation.tables import figures_lines, group_name, groups_cells, non_speech_cells, steps_cells
@@ -51,7 +51,8 @@ def evaluation_page(
     spoken = [row for row in figures["groups"] if row["rate"] is not None]
     by_steps, histogram = figures.get("by_steps", ()), figures["timing"]["histogram"]
     bins = figures["calibration"]["bins"]
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text("utf-8"))
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
+    page = environment.from_string(TEMPLATE.read_text("utf-8"))
     with mpl.rc_context(STYLE):
         plots = {
             "groups_plot": _plot_rates(spoken) if spoken else "",
@@ -108,6 +109,11 @@ def worst_utterances(
     return sorted(rows, key=lambda row: (-row["counts"].errors, row["counts"].reference_words))[:limit]
 
 
+def _shown(value: Any) -> Any:
+    """Escape what would steer a reader's eye in a name or a text; what is HTML already (`Markup`) stays."""
+    return printable(value) if type(value) is str else value
+
+
 def _data_uri(mp3: bytes | None) -> str:
     return f"data:audio/mpeg;base64,{base64.b64encode(mp3).decode()}" if mp3 else ""
 
@@ -124,7 +130,7 @@ def _plot_rates(rows: Sequence[dict[str, Any]]) -> str:
         axes.errorbar(rates, places, xerr=bars, fmt="o", color=colour, capsize=3, label=label)
     if is_beside:
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-    axes.set_yticks(range(len(rows)), list(map(group_name, rows)))
+    axes.set_yticks(range(len(rows)), [printable(group_name(row)) for row in rows])
     axes.set_xlim(left=0)
     axes.set_ylim(len(rows) - 0.3, -0.5)
     axes.set_xlabel("word errors, % (characters where a language has no spaces); bars: 95 % intervals")

@@ -2,11 +2,13 @@
 
 import contextlib
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from dgasr.errors import printable
 from dgasr.lake import connect
 from dgasr.records import Recording
 from dgasr.serving.page import FOLLOW, transcript_html
@@ -47,26 +49,28 @@ class LakeTab:
         recording = gr.Dropdown(label="Recording", choices=self.recordings(), value=None, elem_id="recording")
         shown = gr.HTML(js_on_load=FOLLOW, elem_id="transcript")
         view = gr.Radio(list(VIEWS), value=VIEWS[0], label="View", elem_id="view")
-        table = gr.Dataframe(**self._table(f"from {VIEWS[0]} limit {MAX_ROWS}"), elem_id="rows", wrap=True)
+        table = gr.Dataframe(**_table(*self._ask(f"from {VIEWS[0]} limit {MAX_ROWS}")), elem_id="rows", wrap=True)
         words.submit(self.search, words, [found, recording])
         recording.change(self.transcript, recording, shown)
         view.change(self.view, view, table)
 
     def search(self, words: str) -> tuple[gr.Dataframe, gr.Dropdown]:
         """Find where words were said, and offer these recordings; all of them where nothing is asked for."""
-        found = self._table(f"select text, start_s, end_s, uri, score from search(?, max_results := {MAX_ROWS})", words)
-        uris = list(dict.fromkeys(row[3] for row in found["value"]["data"])) if words.strip() else self.recordings()
-        chosen = uris[0] if uris and words.strip() else None
-        return gr.Dataframe(**found), gr.Dropdown(choices=uris, value=chosen)
+        found = self._ask(f"select text, start_s, end_s, uri, score from search(?, max_results := {MAX_ROWS})", words)
+        choices = _choices(row[3] for row in found[1]) if words.strip() else self.recordings()
+        chosen = choices[0][1] if choices and words.strip() else None
+        return gr.Dataframe(**_table(*found)), gr.Dropdown(choices=choices, value=chosen)
 
-    def recordings(self) -> list[str]:
-        """List recordings of the lake."""
-        return [uri for (uri,) in self._ask(f"select uri from recordings_latest order by uri limit {MAX_ROWS}")[1]]
+    def recordings(self) -> list[tuple[str, str]]:
+        """List recordings of the lake, each as it is shown and as it is."""
+        return _choices(
+            uri for (uri,) in self._ask(f"select uri from recordings_latest order by uri limit {MAX_ROWS}")[1]
+        )
 
     def view(self, name: str) -> gr.Dataframe:
         """Show a view."""
         assert name in VIEWS, "it stands in a question as it is"
-        return gr.Dataframe(**self._table(f"from {name} limit {MAX_ROWS}"))
+        return gr.Dataframe(**_table(*self._ask(f"from {name} limit {MAX_ROWS}")))
 
     def transcript(self, uri: str | None) -> str:
         """Show what a recording says, with its player."""
@@ -82,7 +86,7 @@ class LakeTab:
             audio = self._fetch(recording)
         except Exception as error:  # whatever a store raises, the text is still there to be read
             audio, message = None, f"{message or ''} Its audio cannot be fetched ({error}).".strip()
-        return transcript_html(segments, audio, self._prefix, message)
+        return transcript_html(segments, audio, self._prefix, printable(message or ""))
 
     def _fetch(self, recording: Recording) -> str | None:
         """Copy a recording to where the browser may ask for it; the oldest copies make room."""
@@ -97,16 +101,21 @@ class LakeTab:
             old.unlink(missing_ok=True)
         return str(path)
 
-    def _table(self, sql: str, *values: Any) -> dict[str, Any]:
-        """Give what Gradio shows of an answer: on a telephone a table is wider than the page, and scrolls."""
-        names, rows = self._ask(sql, *values)
-        data = [[cell(value) for value in row] for row in rows]
-        longest = [max(map(len, (name, *(row[n] for row in data)))) for n, name in enumerate(names)]
-        widths = [min(WIDEST_PX, PADDING_PX + CHARACTER_PX * length) for length in longest]
-        return {"value": {"headers": names, "data": data}, "column_widths": widths}
-
     def _ask(self, sql: str, *values: Any) -> tuple[list[str], list[Any]]:
         """Ask the lake as it is now."""
         with contextlib.closing(connect(self._lake_uri)) as lake:
             answer = lake.execute(sql, list(values))
             return [column[0] for column in answer.description], answer.fetchall()
+
+
+def _choices(uris: Iterable[str]) -> list[tuple[str, str]]:
+    """List recordings, each once, as they are shown and as they are."""
+    return [(printable(uri), uri) for uri in dict.fromkeys(uris)]
+
+
+def _table(names: list[str], rows: list[Any]) -> dict[str, Any]:
+    """Give what Gradio shows of an answer: on a telephone a table is wider than the page, and scrolls."""
+    data = [[cell(value) for value in row] for row in rows]
+    longest = [max(map(len, (name, *(row[n] for row in data)))) for n, name in enumerate(names)]
+    widths = [min(WIDEST_PX, PADDING_PX + CHARACTER_PX * length) for length in longest]
+    return {"value": {"headers": names, "data": data}, "column_widths": widths}

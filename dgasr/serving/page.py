@@ -12,6 +12,7 @@ from contextlib import aclosing
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 import httpx
@@ -115,7 +116,7 @@ def _history(frames: Sequence[str]) -> str:
 
 def transcript_html(segments: Sequence[dict[str, Any]], path: str | None, prefix: str, message: str | None) -> str:
     """Write words that can be clicked, below a player of their audio; a paragraph for each segment."""
-    player = f"<audio class='player' controls src='{prefix}/gradio_api/file={escape(path)}'></audio>" if path else ""
+    player = f"<audio class='player' controls src='{prefix}/gradio_api/file={quote(path)}'></audio>" if path else ""
     note = f"<p class='note' role='alert'>{escape(message)}</p>" if message else ""
     spoken = [segment for segment in segments if segment["text"]]
     paragraphs = "".join(f"<p class='words'>{''.join(map(_word, segment['words']))}</p>" for segment in spoken)

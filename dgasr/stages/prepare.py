@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from dgasr.audio import open_audio
 from dgasr.audio.waveform import WaveformDigest
-from dgasr.errors import DgasrError, Reason, RecordingError, TruncatedError
+from dgasr.errors import DgasrError, Reason, RecordingError, TruncatedError, printable
 from dgasr.frontend import cut_channels, until_truncation
 from dgasr.lake.ledger import committed_shards
 from dgasr.recipe import Recipe
@@ -152,12 +152,12 @@ def _read(recording: Recording, recipe: Recipe, stage: Stage) -> Outcome:
                 num_segments += 1
             report = stream.report()
     except RecordingError as error:
-        logger.debug("rejected: %s", error)
+        logger.debug("rejected: %s", printable(str(error)))
         return _rejected(recording, error.reason, str(error), time.monotonic() - started)
     except (DgasrError, MemoryError):
         raise
     except Exception as error:
-        logger.exception("%s: reading it fails in a way that nobody foresaw", recording.uri)
+        logger.exception("%s: reading it fails in a way that nobody foresaw", printable(recording.uri))
         message = (
             f"{recording.uri}: reading it fails in a way that nobody foresaw ({error!r}). "
             "Convert it to FLAC and transcribe that, and report the fault with the worker's log."

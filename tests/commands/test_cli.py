@@ -1,4 +1,5 @@
 import os
+import pty
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 from dgasr.cli import COMMANDS, main
 from dgasr.commands import doctor
 from dgasr.errors import ConfigError, IntegrityError, TransientError
+from dgasr.lake.commit import commit_shard
+from tests.lake.conftest import shard_of
 
 
 def test_help_lists_every_command_and_none_at_all_is_a_wrong_request(dgasr):
@@ -104,3 +107,19 @@ def test_sql_leaves_a_whole_answer_in_the_file_or_none(dgasr, archive, tmp_path)
     assert dgasr("sql", "select nonsense", *ask)[0] == 2
     assert out.read_text() == "text\nhello\nhello\n"
     assert sorted(path.name for path in tmp_path.glob("answer*")) == ["answer.csv"]
+
+
+@pytest.fixture
+def small_lake_of_strange_names(tmp_path):
+    commit_shard(str(tmp_path), shard_of(uri="/a/\x1b[31mred\u202e.wav"))
+    return str(tmp_path)
+
+
+def test_what_is_stored_steers_no_terminal_and_goes_into_a_pipe_as_it_is(small_lake_of_strange_names):
+    command = [sys.executable, "-m", "dgasr.cli", "sql", "select uri from recordings", "--format", "csv", "--lake"]
+    ours, its = pty.openpty()
+    shown = subprocess.run([*command, small_lake_of_strange_names], stdout=its, check=True)
+    assert shown.returncode == 0
+    assert os.read(ours, 1000) == b"uri\r\n/a/\\x1b[31mred\\u202e.wav\r\n"
+    piped = subprocess.run([*command, small_lake_of_strange_names], capture_output=True, check=True).stdout
+    assert piped.decode() == "uri\n/a/\x1b[31mred\u202e.wav\n"

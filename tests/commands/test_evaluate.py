@@ -153,3 +153,10 @@ def test_missing_files_are_named_in_one_message_and_left_out_on_request(dgasr, t
     assert (code, "left out, since they are not there: 2" in err) == (0, True)
     kept = select_utterances(read_manifest(manifest), Selection(skip_missing=True))
     assert [utterance.text for utterance in kept] == [row["text"] for row in rows[2:]]
+
+
+def test_a_missing_name_takes_one_line_of_the_message(dgasr, tmp_path):
+    (tmp_path / "manifest.jsonl").write_text(
+        '{"audio_filepath": "a\\u001b\\nb", "duration": 1.0, "text": "", "language": "en"}'
+    )
+    assert dgasr("evaluate", tmp_path / "manifest.jsonl")[2].splitlines()[1:] == [f"{tmp_path}/a\\x1b\\nb"]

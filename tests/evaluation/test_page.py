@@ -104,3 +104,11 @@ def test_the_most_errors_come_first_then_the_higher_rate():
 def test_words_are_compared_as_they_are_scored_beside_another_systems_text():
     [row] = worst_utterances([said("Mr. One two", "mister Two")], "whisper", 1, [said("", "mister too")])
     assert (row["pieces"], row["baseline"]) == ([("mister", "mister"), ("12", "2")], "mister too")
+
+
+def test_a_name_turns_nothing_around():
+    named = replace(UTTERANCES[1], audio_filepath="a\u202egpj.wav", set_name="set\x1b")
+    ours = replace(scored(), utterances=(named,))
+    page = evaluation_page(ours.to_json(), worst_utterances(ours.utterances, "basic", 5), {}, "\u2066title", "test")
+    assert "a\\u202egpj.wav" in page
+    assert not re.search("[\u202e\u2066\x1b]", page)
