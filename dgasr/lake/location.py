@@ -23,8 +23,8 @@ OLD_FOLDERS = frozenset({"commits", "manifests", "claims"})
 """What stood at the top of a lake before Delta Lake, and does not now."""
 
 
-UNFIT = re.compile(r"[\[\]^|\\\x00-\x1f\x7f]")
-"""What no Delta table's path may hold, whether encoded or not: deltalake panics at it."""
+UNFIT = re.compile(r"[\[\]^|\\\x00-\x1f\x7f]|/_delta_log(?=/|$)")
+"""What no Delta table's path may hold, whether encoded or not: deltalake panics at it, or takes it for its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -129,6 +129,10 @@ class _LocalFile(io.FileIO):
         with _errors(local_uri(str(self.name))):
             return super().readinto(buffer)  # type: ignore[arg-type]
 
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with _errors(local_uri(str(self.name))):  # files of /proc have no end to go to
+            return super().seek(offset, whence)
+
 
 def _walk(folder: str, left_out: dict[str, str]) -> Iterator[str]:
     """Yield the files under a folder in the order in which S3 lists them.
@@ -190,7 +194,7 @@ def _check_access(path: str, label: str) -> None:
 def _write_beside(path: str, data: bytes) -> str:
     """Write a hidden file next to its final place, so that it can be moved there in one step."""
     folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
+    _make_folders(folder)
     temporary = os.path.join(folder, f".{name[:100]}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "xb") as file:
@@ -202,6 +206,17 @@ def _write_beside(path: str, data: bytes) -> str:
             os.unlink(temporary)  # on a full disk, half of it would take the room that is needed
         raise
     return temporary
+
+
+def _make_folders(folder: str) -> None:
+    """Make a folder and those above it, however many: `os.makedirs` calls itself for each."""
+    missing = []
+    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for one in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(one)
 
 
 @contextmanager

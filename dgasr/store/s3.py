@@ -42,8 +42,8 @@ BODY_ATTEMPTS = 5
 BROKEN_BODY = (botocore.exceptions.ResponseStreamingError, botocore.exceptions.IncompleteReadError, HTTPError)
 """What reading a body raises; `HTTPError` where it is the body of an error."""
 
-S3_ERRORS = (boto_errors.BotoCoreError, boto_errors.ClientError, HTTPError)
-"""Everything that a call may raise; `HTTPError` comes from reading a body."""
+S3_ERRORS = (boto_errors.BotoCoreError, boto_errors.ClientError, HTTPError, RecursionError)
+"""Everything that a call may raise; `HTTPError` comes from reading a body, `RecursionError` from redirects."""
 
 CONFIG_CODES = (
     "NoSuchBucket", "InvalidBucketName", "PermanentRedirect", "AuthorizationHeaderMalformed", "NotImplemented",
@@ -55,9 +55,14 @@ REMEDIES = {
     "NotImplemented": "The lake needs a store that knows conditional PUT, such as Amazon S3, MinIO or Ceph.",
     "RequestTimeTooSkewed": "Set this machine's clock, for example with chrony.",
     "ExpiredToken": "Renew the credentials, or use a role that renews them, and run again.",
-    "PermanentRedirect": "Set AWS_DEFAULT_REGION to the bucket's region.",
+    **dict.fromkeys(
+        ("PermanentRedirect", "AuthorizationHeaderMalformed"), "Set AWS_DEFAULT_REGION to the bucket's region."
+    ),
 }
 """What to do, by code, where the bucket's name and the credentials are not to blame."""
+
+PAYS = "whether its bucket asks that the reader pays (Requester Pays: copy it into a bucket of yours)"
+"""What may be behind a refusal; nobody is made to pay unasked."""
 
 MISSING_CODES = ("NoSuchKey", "404", "NotFound")
 CHANGED_CODES = ("PreconditionFailed", "412", "InvalidRange", "416")
@@ -201,7 +206,9 @@ def _pages(prefix: str) -> Iterator[dict[str, Any]]:
             yield from page.get("Contents", [])
     except S3_ERRORS as error:
         if error_code(error) in DENIED_CODES:
-            raise ConfigError(f"{prefix}: may not be listed with these credentials. Allow s3:ListBucket.") from error
+            raise ConfigError(
+                f"{prefix}: may not be listed with these credentials. Allow s3:ListBucket, and look {PAYS}."
+            ) from error
         raise_translated(error, prefix)
 
 
@@ -256,6 +263,8 @@ def raise_translated(error: Exception, uri: str) -> NoReturn:
     """Raise an error of boto3 as one that says who acts."""
     if isinstance(error, boto_errors.ClientError):
         raise _of_response(error, uri) from error
+    if isinstance(error, RecursionError):
+        raise ConfigError(f"{uri}: S3 redirects without end. Check AWS_ENDPOINT_URL and AWS_DEFAULT_REGION.") from error
     text = SECRET_IN_URL.sub("//", str(error))
     if isinstance(error, boto_errors.ParamValidationError):
         raise ConfigError(f"{uri}: cannot be the name of an object in S3. Write s3://bucket/prefix.") from error
@@ -279,16 +288,18 @@ def _of_response(error: boto_errors.ClientError, uri: str) -> Exception:
     if code in MISSING_CODES:
         return ObjectMissingError(f"{uri}: there is no such object. Check the key, or list the prefix again.")
     if code == "InvalidObjectState":
-        storage_class = error.response["Error"].get("StorageClass", "archived")
+        places = [error.response["Error"].get(name) for name in ("StorageClass", "AccessTier")]
         return ObjectError(
-            f"{uri}: lies in the storage class {storage_class}, from which nothing can be read. Restore it (`aws s3api "
-            "restore-object`, hours), then run `dgasr backfill --reason unreadable`."
+            f"{uri}: lies in the storage class {', '.join(filter(None, places)) or 'archived'}, from which nothing can "
+            "be read. Restore it (`aws s3api restore-object`), which takes hours, also where it has begun; then run "
+            "`dgasr backfill --reason unreadable`."
         )
     if code in CHANGED_CODES:
         return ChangedDuringReadError(f"{uri}: was replaced while it was read. Run again: it is a new version.")
     if status >= 500 or status in PASSING_STATUS or code in PASSING_CODES:
         return TransientError(f"{uri}: S3 is busy or failing ({code}, status {status}). Try again later.")
+    said = " ".join(str(error.response["Error"].get("Message") or "no reason is given").split()).rstrip(".")
     return ObjectError(
-        f"{uri}: S3 does not give it ({code}, status {status}). Check the permissions of this object, and whether its "
-        "bucket asks that the reader pays (Requester Pays: copy it into a bucket of yours)."
+        f"{uri}: S3 does not give it ({code}, status {status}: {said}). Check the permissions of this object, the key "
+        f"that it is encrypted with, and {PAYS}."
     )

@@ -58,6 +58,12 @@ def test_a_folder_is_no_recording_and_a_pipe_is_refused_without_waiting_for_a_wr
             open_object(recording)
 
 
+def test_a_file_without_an_end_is_refused_and_not_taken_for_a_fault_of_ours():
+    (recording,) = list_objects("/proc/self/mem")
+    with pytest.raises(ObjectError, match="cannot be used"):
+        open_object(recording).seek(0, os.SEEK_END)
+
+
 def test_permission_denied_becomes_an_object_error(tmp_path, monkeypatch):
     fill(tmp_path, "a.wav")
     (recording,) = list_objects(str(tmp_path))
@@ -128,6 +134,13 @@ def test_folders_nested_deeper_than_python_calls_functions_are_listed(bottomless
         (place / "b.wav").write_bytes(b"audio")
     found = [recording.uri for recording in list_objects(str(bottomless))]
     assert found == [str(bottomless / "b.wav"), str(folder / "b.wav")]
+
+
+def test_a_file_is_written_however_deep(bottomless):
+    path = f"{bottomless}{'/d' * 1200}/a"
+    assert write_if_absent(path, b"1")
+    with open(path, "rb") as file:
+        assert file.read() == b"1"
 
 
 def test_a_path_too_long_for_the_system_is_listed_and_says_so_when_opened(bottomless):

@@ -1,11 +1,14 @@
 """S3 keeps the store's promises, over real HTTP."""
 
+import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import boto3
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from dgasr.errors import ChangedDuringReadError, ConfigError, ObjectError, TransientError
 from dgasr.records import EPOCH, Recording
@@ -101,6 +104,22 @@ def test_errors_of_the_service_say_who_acts(s3_endpoint, monkeypatch, code, stat
         open_object(recording).read()
 
 
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"Code": "InvalidObjectState", "StorageClass": "INTELLIGENT_TIERING", "AccessTier": "ARCHIVE_ACCESS"},
+         "INTELLIGENT_TIERING, ARCHIVE_ACCESS.*restore-object"),
+        ({"Code": "InvalidRequest", "Message": "Stored using Server\nSide Encryption."},
+         r"status 400: Stored using Server Side Encryption\).*the key that it is encrypted with"),
+        ({"Code": "AccessDenied"}, "no reason is given.*Requester Pays"),
+    ],
+)  # fmt: skip
+def test_what_the_service_says_of_an_object_stands_in_its_message(s3_endpoint, answer, message):
+    error = ClientError({"Error": answer, "ResponseMetadata": {"HTTPStatusCode": 400}}, "GetObject")
+    with pytest.raises(ObjectError, match=message):
+        s3.raise_translated(error, "s3://b/a")
+
+
 def test_servers_are_sent_no_checksums_that_only_amazon_knows(bucket, monkeypatch):
     for name in ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"):
         monkeypatch.delenv(name, raising=False)
@@ -117,3 +136,23 @@ def test_a_large_object_is_written_in_parts(bucket, monkeypatch):
     (recording,) = list_objects(f"s3://{bucket}/large")
     assert recording.etag.endswith("-2")
     assert open_object(recording).read(len(data)) == data
+
+
+def test_a_web_console_in_the_place_of_s3_is_a_wrong_request(s3_endpoint, monkeypatch):
+    class Console(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Console) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setattr(s3, "_client", lambda: client)
+        with pytest.raises(ConfigError, match="redirects without end"):
+            read_bytes("s3://bucket/a")
+        server.shutdown()
