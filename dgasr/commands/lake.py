@@ -7,11 +7,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dgasr.commands.arguments import finite_float, given_uri
-from dgasr.errors import ConfigError
+from dgasr.errors import ConfigError, printable
 
 FORMATS = ("table", "csv", "json", "parquet", "md")
 """Of answers, as `dgasr.lake.query` knows them."""
@@ -28,6 +29,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     sql.add_argument("--format", choices=FORMATS, default="table", help="default: table")
     sql.add_argument("--out", metavar="FILE", help="write the answer there")
     sql.add_argument("--recipe", default="", metavar="ID", help="prefer this recipe's transcripts to newer ones")
+    allowed = "let it reach other files and the network: copy … to, attach, install; never the lake's own files"
+    sql.add_argument("--allow-writes", action="store_true", help=allowed)
     about = "check, compact or vacuum a lake, list its files, or attach it to another DuckDB"
     parser = commands.add_parser("lake", help=about)
     own = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -73,11 +76,13 @@ def _sql(options: argparse.Namespace) -> int:
             f"`dgasr lake attach --lake {options.lake} > lake.sql; duckdb -init lake.sql`."
         )
     question = sys.stdin.read() if options.query is None else options.query
+    where = question, options.lake, options.format
+    answer = partial(run_sql, *where, preferred_recipe=options.recipe, allow_writes=options.allow_writes)
     if options.out is None:
-        run_sql(question, options.lake, options.format, sys.stdout, options.recipe)
+        answer(sys.stdout)
         return 0
     try:
-        write_whole(Path(options.out), lambda out: run_sql(question, options.lake, options.format, out, options.recipe))
+        write_whole(Path(options.out), answer)
     except OSError as error:
         raise ConfigError(f"--out {options.out}: cannot be written ({error}). Give another file.") from error
     return 0
@@ -148,6 +153,6 @@ def _forget(options: argparse.Namespace) -> int:
 
 def _write_some(lines: list[str], limit: int) -> None:
     """Write the first lines, and how many more there are."""
-    sys.stdout.writelines(line + "\n" for line in lines[:limit])
+    sys.stdout.writelines(f"{printable(line)}\n" for line in lines[:limit])
     if len(lines) > limit:
         sys.stdout.write(f"… and {len(lines) - limit} more\n")

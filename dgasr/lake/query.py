@@ -44,8 +44,8 @@ class Questions:
     blocks the next question.
     """
 
-    def __init__(self, lake_uri: str, preferred_recipe: str = "") -> None:
-        self._connection, self._files = open_questions(lake_uri, preferred_recipe)
+    def __init__(self, lake_uri: str, preferred_recipe: str = "", *, allow_writes: bool = False) -> None:
+        self._connection, self._files = open_questions(lake_uri, preferred_recipe, allow_writes=allow_writes)
 
     def __enter__(self) -> "Questions":
         return self
@@ -134,20 +134,23 @@ class Questions:
         text = str(error).strip()
         if isinstance(error, duckdb.PermissionException) or "PermissionError" in text:
             return ConfigError(
-                f"sql: {text.splitlines()[-1]}\nA question reads the lake and nothing else: use --out FILE."
+                f"sql: {text.splitlines()[-1]}\nA question reads the lake and nothing else: use --out FILE for its "
+                "answer, or --allow-writes for other files and the network."
             )
         if isinstance(error, duckdb.CatalogException):
             text += f"\nTables and views: {', '.join(self._names())}."
         return ConfigError(f"sql: {text}")
 
 
-def run_sql(question: str, lake_uri: str, format: str, out: TextIO, preferred_recipe: str = "") -> None:
+def run_sql(
+    question: str, lake_uri: str, format: str, out: TextIO, preferred_recipe: str = "", *, allow_writes: bool = False
+) -> None:
     """Open a lake and answer a question: SQL, a file of SQL (its name ends in `.sql`), or the name of a view.
 
     Raises as `Questions` does, and ConfigError where the file is wrong.
     """
     sql = read_question(question)
-    with Questions(lake_uri, preferred_recipe) as questions:
+    with Questions(lake_uri, preferred_recipe, allow_writes=allow_writes) as questions:
         questions.answer(sql, format, out)
 
 

@@ -38,7 +38,10 @@ SETTINGS = (
 LOCKS = (
     "set python_enable_replacements = false",
     "set enable_progress_bar = false",
-    # A question reads the lake; it can neither read nor write any other file.
+)
+
+READ_ONLY_LOCKS = (
+    # A question reads the lake; it can neither read nor write any other file, nor reach the network.
     f"set allowed_directories = ['{PROTOCOL}://']",
     "set enable_external_access = false",
     "set lock_configuration = true",
@@ -80,11 +83,16 @@ def ask(connection: duckdb.DuckDBPyConnection, query: str, **values: Any) -> lis
     return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
-def open_questions(lake_uri: str, preferred_recipe: str) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
-    """Open a lake as `connect` does; what it reads through comes too, and knows what DuckDB's errors mean."""
+def open_questions(
+    lake_uri: str, preferred_recipe: str, *, allow_writes: bool = False
+) -> tuple[duckdb.DuckDBPyConnection, LakeFiles]:
+    """Open a lake as `connect` does; what it reads through comes too, and knows what DuckDB's errors mean.
+
+    With `allow_writes` questions may also reach other files and the network; the lake's own files stay as they are.
+    """
     lake = open_existing_lake(lake_uri)
     connection, files = open_tables(lake, files_of_tables(lake), view_statements().values())
-    for lock in LOCKS:
+    for lock in LOCKS if allow_writes else (*LOCKS, *READ_ONLY_LOCKS):
         connection.execute(lock)
     connection.execute("set variable preferred_recipe = ?", [preferred_recipe])
     return connection, files

@@ -102,6 +102,13 @@ def test_nothing_can_be_written_beside_the_parts(small_lake):
     assert sorted(Path(small_lake).rglob("*")) == before
 
 
+def test_other_files_are_written_where_that_is_allowed_and_the_lakes_own_never(small_lake, tmp_path):
+    run_sql(f"copy (select 1 as a) to '{tmp_path}/a.csv'", small_lake, "csv", io.StringIO(), allow_writes=True)
+    assert (tmp_path / "a.csv").read_text() == "a\n1\n"
+    with pytest.raises(ConfigError, match="never writes"):
+        run_sql("copy (select 1) to 'lake://runs/a.csv'", small_lake, "csv", io.StringIO(), allow_writes=True)
+
+
 def test_several_questions_are_answered_one_after_the_other(small_lake):
     sql = "set variable a = 1; select getvariable('a') as a; select 2 as b"
     assert answer(small_lake, sql, "md") == "| a |\n| --- |\n| 1 |\n| b |\n| --- |\n| 2 |\n"
