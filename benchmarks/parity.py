@@ -75,8 +75,9 @@ CASES = (
     Case(name="rows refilled from 7 segments", num_rows=2),
     Case(name="LoRA unmerged", lora="unmerged"),
     Case(name="LoRA merged", lora="merged"),
-    Case(name="bfloat16", dtype="bfloat16", num_rows=3),
+    Case(name="bfloat16", dtype="bfloat16", num_rows=1),
 )
+"""In bfloat16 one row at a time, as `generate` has it: a GPU's products of another number of rows round otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

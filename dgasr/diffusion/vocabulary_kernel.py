@@ -61,10 +61,11 @@ def _sum_blocks(logits: Tensor, softcap: float, temperatures: Tensor) -> tuple[T
     best = torch.empty(positions, num_blocks, dtype=torch.int32, device=logits.device)
     weights = torch.empty_like(logits)
     grid = (positions, triton.cdiv(num_blocks, BLOCKS_PER_PROGRAM))
-    _sum_blocks_kernel[grid](
-        logits, temperatures.contiguous(), weights, sums, best, chunk, num_blocks, positions * num_blocks, softcap,
-        BLOCK=BLOCK, BLOCKS=BLOCKS_PER_PROGRAM,
-    )  # fmt: skip
+    with torch.cuda.device_of(logits):  # Triton launches on the thread's current device
+        _sum_blocks_kernel[grid](
+            logits, temperatures.contiguous(), weights, sums, best, chunk, num_blocks, positions * num_blocks, softcap,
+            BLOCK=BLOCK, BLOCKS=BLOCKS_PER_PROGRAM,
+        )  # fmt: skip
     return sums, best, weights
 
 

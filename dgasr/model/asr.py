@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from dgasr.model.backbone import build_backbone
-from dgasr.model.head import greedy
+from dgasr.model.head import scan_vocabulary
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.model.projector import Projector
 from dgasr.prompt import Tokenizer
@@ -220,8 +220,8 @@ class AsrModel(nn.Module):
         positions = torch.arange(num_tokens, device=prompt_ids.device).unsqueeze(0)
         if not self.config.audio_distance:
             return positions
-        blank = self.config.blank_logit
-        heard, _ = greedy(audio_embeddings, self.head_weight, self.config.softcap, len(self.head_weight), blank)
+        weight, config = self.head_weight, self.config
+        heard = scan_vocabulary(audio_embeddings, weight, config.softcap, len(weight), config.blank_logit).ids
         begins = (heard != F.pad(heard, (1, 0), value=self.config.blank_id)[:, :-1]) & (heard != self.config.blank_id)
         places = (begins.cumsum(dim=1) - 1).clamp(min=0) + num_tokens - self.config.audio_distance
         slots = (prompt_ids == self.config.prompt.audio_id).expand(len(heard), -1)

@@ -87,18 +87,6 @@ def scan_vocabulary(
     return VocabularyScan(ids, top_logit, total)
 
 
-def greedy(
-    hidden: Tensor, weight: Tensor, softcap: float, chunk: int, bias: Bias | None = None
-) -> tuple[Tensor, Tensor]:
-    """Find the likeliest id of every row and its log-probability; arguments as in `log_partition`.
-
-    Returns:
-        Ids [...] and natural log-probabilities, float32 [...].
-    """
-    scan = scan_vocabulary(hidden, weight, softcap, chunk, bias)
-    return scan.ids, scan.top_logit - scan.log_partition
-
-
 @torch.no_grad()
 def vocabulary_log_probs(hidden: Tensor, weight: Tensor, softcap: float) -> Tensor:
     """Compute the log-probabilities of the whole vocabulary, for the few rows where that may be held.

@@ -34,9 +34,10 @@ def scan_chunk_fused(products: Tensor, softcap: float, favoured: int, constant: 
     num_parts = triton.cdiv(chunk, COLUMNS)
     peaks = torch.empty(rows, num_parts, dtype=torch.float32, device=products.device)
     totals, columns = torch.empty_like(peaks), torch.empty_like(peaks, dtype=torch.int32)
-    _scan_kernel[(rows, num_parts)](
-        products, peaks, totals, columns, chunk, num_parts, softcap, favoured, constant, COLUMNS=COLUMNS
-    )
+    with torch.cuda.device_of(products):  # Triton launches on the thread's current device
+        _scan_kernel[(rows, num_parts)](
+            products, peaks, totals, columns, chunk, num_parts, softcap, favoured, constant, COLUMNS=COLUMNS
+        )
     top = peaks.amax(dim=-1)
     # Of equal peaks torch may choose any on a GPU.
     best = torch.where(peaks == top[:, None], columns, chunk).amin(dim=-1)

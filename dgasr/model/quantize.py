@@ -8,6 +8,7 @@ from collections import defaultdict
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
@@ -23,11 +24,12 @@ WIDENED = "_widened"
 """After the name of an implementation of experts: the one that widens them first."""
 
 
-def quantize(backbone: Any) -> None:
+def quantize(backbone: Any, device: torch.device) -> None:
     """Keep the matrices of attention, dense layers and experts in 8 bits, in place; tied ones stay tied.
 
     Args:
-        backbone: DiffusionGemma, frozen.
+        backbone: DiffusionGemma, frozen, on the host.
+        device: where each matrix goes first, and stays; the rest stays where it is.
 
     Raises:
         ConfigError: torchao is not installed.
@@ -44,7 +46,7 @@ def quantize(backbone: Any) -> None:
             tied[id(weight)].append(name)
     for names in tied.values():
         # Nothing else holds a weight by now, so each goes as its narrow one comes.
-        weight = backbone.get_parameter(names[0]).detach()
+        weight = backbone.get_parameter(names[0]).detach().to(device)
         narrow = torchao.Int8Tensor.from_hp(weight, granularity=torchao.PerRow())
         parameter = nn.Parameter(narrow, requires_grad=False)
         for name in names:

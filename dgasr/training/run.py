@@ -16,7 +16,7 @@ from torch import distributed, nn
 from torch.utils.checkpoint import checkpoint
 
 from dgasr.errors import ConfigError
-from dgasr.model.adapter import add_lora, has_lora, hold_in_float32, load_adapter
+from dgasr.model.adapter import add_lora, has_lora, load_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import CHECKPOINTS, RUN_FILE, read_config
@@ -67,8 +67,6 @@ def starting_model(
         load_adapter(model, adapter)
     elif lora:
         add_lora(model, lora)
-    if has_lora(model):
-        hold_in_float32(model)
     return model
 
 

@@ -4,9 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
-
-from pydantic import TypeAdapter, ValidationError
+from typing import ClassVar, Literal
 
 from dgasr.errors import ConfigError
 from dgasr.training.augmentation import AugmentationConfig
@@ -105,15 +103,3 @@ class RunConfig:
     workers: int = 1
     is_half: bool = True
     shows_progress: bool = False
-
-
-def train_config(fields: dict[str, Any]) -> TrainConfig:
-    """Read settings from JSON's types.
-
-    Raises:
-        ConfigError: a field that does not exist, or a value that makes no sense.
-    """
-    try:
-        return TypeAdapter(TrainConfig).validate_python(fields)
-    except ValidationError as error:
-        raise ConfigError(f"not settings of a training ({error}).") from error

@@ -311,7 +311,7 @@ def _arguments(
         seed=config.seed,
         dataloader_num_workers=run.workers,
         dataloader_prefetch_factor=4 if run.workers else None,
-        dataloader_pin_memory=device.type == "cuda",
+        dataloader_pin_memory=False,  # a `Batch` is small, and not pinned by the library
         remove_unused_columns=False,
         train_sampling_strategy="sequential",
         report_to="tensorboard",
@@ -323,4 +323,7 @@ def _arguments(
         ddp_backend="gloo" if device.type == "cpu" and "LOCAL_RANK" in os.environ else None,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one GPU: several are torchrun's
+    if device.index is not None and "LOCAL_RANK" not in os.environ:
+        torch.cuda.set_device(device)  # the library has chosen the first GPU, whichever was asked for
+        arguments._setup_devices = device
     return arguments

@@ -18,7 +18,7 @@ from dgasr.alignment.prefix import PrefixScores
 from dgasr.device import fetch, upload
 from dgasr.model.asr import AsrModel, keys_values
 from dgasr.model.ctc_head import IMPOSSIBLE, label_log_probs
-from dgasr.model.head import greedy, vocabulary_log_probs
+from dgasr.model.head import scan_vocabulary, vocabulary_log_probs
 from dgasr.recipe import Recipe
 from dgasr.transcriber.encoding import EncodedSegment, prompt_cache
 from dgasr.word_list import Spelling
@@ -43,12 +43,12 @@ def greedy_texts(
     model: AsrModel, recipe: Recipe, batch: Sequence[EncodedSegment]
 ) -> list[tuple[list[int], list[float]]]:
     """Say texts, the token that the causal encoder finds likeliest each time; ids and probabilities of each segment."""
-    said = _Said(model, batch)
+    said, softcap, chunk = _Said(model, batch), model.config.softcap, recipe.decode.vocabulary_chunk
     texts: list[tuple[list[int], list[float]]] = [([], []) for _ in batch]
     unfinished = set(range(len(batch)))
     for _ in range(model.config.canvas.buckets[-1]):
-        ids, log_probs = greedy(said.states, model.head_weight, model.config.softcap, recipe.decode.vocabulary_chunk)
-        found, sure = fetch([ids, log_probs.exp()])
+        scan = scan_vocabulary(said.states, model.head_weight, softcap, chunk)
+        found, sure = fetch([scan.ids, (scan.top_logit - scan.log_partition).exp()])
         for row in sorted(unfinished):
             token = int(found[row])
             if token in model.config.prompt.end_text_ids:
@@ -58,7 +58,7 @@ def greedy_texts(
                 texts[row][1].append(float(sure[row]))
         if not unfinished:
             break
-        said.append(ids)
+        said.append(scan.ids)
     return texts
 
 

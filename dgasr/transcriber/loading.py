@@ -36,8 +36,8 @@ def load(
             CUDA.
         compiled: let torch compile the decoder: minutes once for every canvas length, then faster steps; `None`: on
             CUDA with Triton, that of pretrained parts which are not quantised.
-        quantize: `int8` keeps the backbone's matrices in 8 bits: half the memory on the device, slower. The
-            weights then go through the host's memory, which has to hold them all.
+        quantize: `int8` keeps the backbone's matrices in 8 bits: half the memory on the device, slower. Each goes
+            from its file to the device and is narrowed there: the host maps the files, and holds no copy.
 
     Returns:
         The model, in evaluation mode; what was put on frozen weights has their type. A model with `rows_at_once`, large
@@ -54,29 +54,24 @@ def load(
     if adapter is not None:
         load_adapter(loaded, adapter)
     loaded.identity = identity
+    if adapter is not None and (runs_kernels(where) if merge_adapter is None else merge_adapter):
+        merge_lora(loaded)  # of LoRA as it was trained, in float32
     is_large_for_a_cpu = bool(config.rows_at_once) and where.type == "cpu"
     if is_large_for_a_cpu and multiplies_bfloat16():
         _cast(loaded, torch.bfloat16)
     if config.pretrained:
         _cast(loaded, loaded.head_weight.dtype)
-    if adapter is not None and (is_fast_way(where) if merge_adapter is None else merge_adapter):
-        merge_lora(loaded)
     if quantize != "none":
-        narrow_weights(loaded.backbone)
+        narrow_weights(loaded.backbone, where)
     elif where.type == "cuda":
         choose_fused_experts(loaded.to(where).backbone)
     elif is_large_for_a_cpu and not multiplies_bfloat16() and multiplies_integers():
         multiply_integers(loaded.encoder)
         multiply_integers(loaded.backbone.model)
-    wanted = is_fast_way(where) and quantize == "none" and bool(config.pretrained)
+    wanted = runs_kernels(where) and quantize == "none" and bool(config.pretrained)
     if wanted if compiled is None else compiled:
         loaded.compile_decoder(may_fall_back=compiled is None)
     return loaded.to(where).eval().requires_grad_(False)
-
-
-def is_fast_way(device: torch.device) -> bool:
-    """Tell whether a model is merged and compiled there unless somebody says otherwise."""
-    return runs_kernels(device)
 
 
 def choose_device(name: str) -> torch.device:

@@ -63,10 +63,10 @@ def peak_bytes(config: AsrConfig, recipe: Recipe, num_rows: int, width: int) -> 
         width: bytes of a weight.
     """
     sizes, chunk, canvas = config.backbone, recipe.decode.vocabulary_chunk, config.canvas.buckets[-1]
-    hidden, inner = sizes["hidden_size"], sizes["moe_intermediate_size"]
-    # Tokens sorted by expert and what experts make of them in the weights' type, then weighed and sorted back in
-    # float32: 75 MB a row at the full model's 256 tokens of canvas.
-    experts = sizes["top_k_experts"] * (hidden * (width + 4) + 3 * inner * width)
+    hidden = sizes["hidden_size"]
+    # Alive at once: tokens sorted by expert and what experts make of them in the weights' type, that weighed, and
+    # sorted back, in float32: 69 MB a row at the full model's 256 tokens of canvas.
+    experts = sizes["top_k_experts"] * hidden * 2 * (width + 4)
     body = canvas * (experts + (8 * hidden + 3 * sizes["intermediate_size"]) * width)
     tail = canvas * (min(chunk, sizes["vocab_size"]) * TEMPORARIES + 2 * hidden) * 4
     frames = config.num_audio_tokens * config.projector.subsampling

@@ -75,6 +75,20 @@ def test_an_adapter_of_another_size_is_refused_with_what_does_not_fit(adapted, t
         load_adapter(other, str(tmp_path))
 
 
+def test_what_learns_is_float32_on_frozen_bfloat16_to_the_last_bit_of_what_was_saved(adapted, tmp_path):
+    fresh, loaded = make_model().to(torch.bfloat16), make_model().to(torch.bfloat16)
+    add_lora(fresh, LoraSize(rank=2))
+    load_adapter(loaded, str(tmp_path))
+    for model in (fresh, loaded):
+        kinds = {
+            ("lora_" in name or name.startswith("projector."), own.dtype) for name, own in model.named_parameters()
+        }
+        assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+    saved = {name: own for name, own in adapted.named_parameters() if "lora_" in name}
+    assert saved
+    assert all(torch.equal(loaded.get_parameter(name), own) for name, own in saved.items())
+
+
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors", "projector.safetensors"])
 def test_an_incomplete_folder_is_refused(adapted, tmp_path, missing):
     (tmp_path / missing).unlink()

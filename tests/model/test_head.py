@@ -5,7 +5,7 @@ import torch
 
 from dgasr import device as devices
 from dgasr.model import head
-from dgasr.model.head import greedy, label_logits, log_partition, scan_vocabulary
+from dgasr.model.head import label_logits, log_partition, scan_vocabulary
 
 SOFTCAP = 30.0
 BLANK = (4, 3.0)
@@ -93,12 +93,12 @@ def test_label_logits_are_columns_of_all_logits():
 
 
 @pytest.mark.parametrize("chunk", [1, 10, 100])
-def test_greedy_finds_the_argmax_and_its_log_probability(chunk):
+def test_a_scan_finds_the_argmax_and_its_log_probability(chunk):
     hidden, weight = example()
     expected, ids = plain_logits(hidden, weight).log_softmax(-1).max(-1)
-    found, log_prob = greedy(hidden, weight, SOFTCAP, chunk, BLANK)
-    assert torch.equal(found, ids)
-    torch.testing.assert_close(log_prob.double(), expected, rtol=1e-5, atol=1e-5)
+    found = scan_vocabulary(hidden, weight, SOFTCAP, chunk, BLANK)
+    assert torch.equal(found.ids, ids)
+    torch.testing.assert_close((found.top_logit - found.log_partition).double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_lowest_of_equal_ids_wins_whatever_the_chunk():

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
 from dgasr.model.presets import tiny
 from dgasr.model.quantize import quantize
+from dgasr.transcriber import load, loading
 
 
 def weight_bytes(module):
@@ -28,14 +30,24 @@ def models(request):
     narrow.load_state_dict(plain.state_dict())
     for model in (plain, narrow):
         model.requires_grad_(False)
-    quantize(narrow.backbone)
+    quantize(narrow.backbone, torch.device("cpu"))
     return plain, narrow
 
 
 def test_without_torchao_the_way_to_get_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(ConfigError, match=r"--quantize int8 .*pip install 'dgasr\[int8\]'"):
-        quantize(None)
+        quantize(None, torch.device("cpu"))
+
+
+def test_each_matrix_is_on_the_device_before_it_is_narrowed(monkeypatch):
+    narrowed = []
+    kind = SimpleNamespace(from_hp=lambda weight, granularity: narrowed.append(weight.device.type) or weight)
+    monkeypatch.setitem(sys.modules, "torchao.quantization", SimpleNamespace(Int8Tensor=kind, PerRow=lambda: None))
+    monkeypatch.setattr(loading, "choose_device", torch.device)
+    load("tiny", device="meta", quantize="int8")
+    assert len(narrowed) > 10
+    assert set(narrowed) == {"meta"}
 
 
 def test_matrices_take_a_quarter_of_float32_and_stay_tied(models):

@@ -137,12 +137,13 @@ import torch
 from dgasr.model.checkpoint import load_model
 from dgasr.training.manifests import read_manifest
 from dgasr.training.run import train_run
-from dgasr.training.settings import RunConfig, train_config
+from dgasr.training.examples import BatchConfig
+from dgasr.training.settings import RunConfig, TrainConfig
 
 torch.set_num_threads(1)
 folder, name = Path(sys.argv[1]), sys.argv[2]
-config = train_config({"steps": 3, "learning_rate": 1e-3, "warmup_steps": 1, "grad_accumulation": 2,
-                       "train": ["encoder", "projector", "backbone"], "batches": {"batch_size": 2}})
+config = TrainConfig(steps=3, learning_rate=1e-3, warmup_steps=1, grad_accumulation=2,
+                     train=("encoder", "projector", "backbone"), batches=BatchConfig(batch_size=2))
 train_run(load_model(folder / "start"), read_manifest(folder / "train.jsonl"), [], config,
           RunConfig(out=folder / name, workers=0, is_half=False))
 """

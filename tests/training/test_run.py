@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, load_adapter, save_adapter
@@ -13,8 +14,8 @@ from dgasr.model.presets import LoraSize
 from dgasr.training.examples import BatchConfig
 from dgasr.training.objective import LossWeights
 from dgasr.training.run import starting_model
-from dgasr.training.settings import TrainConfig, train_config
-from dgasr.training.trainer import DivergedError
+from dgasr.training.settings import RunConfig, TrainConfig
+from dgasr.training.trainer import DivergedError, _arguments
 from tests.training.runs import CONFIG, equal, forget_the_end, rows_in, weights
 
 CTC = LossWeights(diffusion=0, autoregressive=0, frame=1.0)
@@ -143,10 +144,10 @@ def test_under_lora_a_run_whose_learning_would_be_lost_is_refused(train, fresh_m
      {"noise": {"learning_rte": 1}}, {"batches": {"learning_rte": 1}}, {"augmentation": {"learning_rte": 1}}],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(fields):
-    plain = {"steps": 3, "learning_rate": 1e-3}
-    assert train_config(plain) == TrainConfig(**plain)
-    with pytest.raises(ConfigError):
-        train_config(plain | fields)
+    plain, read = {"steps": 3, "learning_rate": 1e-3}, TypeAdapter(TrainConfig).validate_python
+    assert read(plain) == TrainConfig(**plain)
+    with pytest.raises((ConfigError, ValidationError)):
+        read(plain | fields)
 
 
 def test_a_run_begins_from_a_folder_with_lora_or_an_adapter(fresh_model, tmp_path):
@@ -164,3 +165,11 @@ def test_a_run_begins_from_a_folder_with_lora_or_an_adapter(fresh_model, tmp_pat
         again = starting_model(str(folder), adapter=str(tmp_path / "adapter"), lora=lora)
         assert bool((again.projector.output.bias == 1).all())
         assert {p.shape[0] for name, p in again.named_parameters() if "lora_A" in name} == {3}
+
+
+def test_the_gpu_that_was_named_is_trained_on_and_not_the_first_one(fresh_model, tmp_path, monkeypatch):
+    current, asked = [], torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    arguments = _arguments(fresh_model(), CONFIG, RunConfig(out=tmp_path), has_validation=False, device=asked)
+    assert arguments.device == asked
+    assert current[-1] == asked

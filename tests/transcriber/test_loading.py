@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.published import reduced, write_checkpoints
 from dgasr.errors import ConfigError
-from dgasr.model.adapter import add_lora, has_lora, save_adapter
+from dgasr.model.adapter import add_lora, has_lora, load_adapter, save_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import save_model
 from dgasr.model.identity import identify, read_config
@@ -116,21 +116,43 @@ def test_a_merged_adapter_is_another_recipe_without_lora(folder, adapter):
     assert merged.identity != identify(str(folder), str(adapter))[1]
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Checkpoints in the published format with a trained adapter, in bfloat16."""
+    where = tmp_path_factory.mktemp("published")
+    write_checkpoints(where, reduced(), torch.bfloat16)
+    model = load_pretrained(read_config(str(where)))
+    add_lora(model, LoraSize(rank=2))
+    torch.manual_seed(5)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_adapter(model, where / "adapter")
+    return where
+
+
+def test_an_adapter_is_merged_as_it_was_trained_and_rounded_once(published):
+    trained = load_pretrained(read_config(str(published)))
+    load_adapter(trained, str(published / "adapter"))
+    merged = load(str(published), adapter=str(published / "adapter"), device="cpu", merge_adapter=True)
+    assert {parameter.dtype for parameter in merged.parameters()} == {torch.bfloat16}
+    layer = trained.backbone.model.decoder.layers[5].self_attn.q_proj
+    wanted = layer.weight.float() + layer.get_delta_weight("default")
+    found = merged.backbone.model.decoder.layers[5].self_attn.q_proj.weight
+    assert torch.equal(found, wanted.to(torch.bfloat16))
+
+
 @pytest.mark.parametrize("is_gpu", [True, False])
 def test_on_a_gpu_adapters_are_merged_and_pretrained_decoders_compiled_unless_told(
-    folder, adapter, tmp_path, monkeypatch, is_gpu
+    folder, adapter, published, monkeypatch, is_gpu
 ):
     compiled = []
-    monkeypatch.setattr(loading, "is_fast_way", lambda device: is_gpu)
+    monkeypatch.setattr(loading, "runs_kernels", lambda device: is_gpu)
     monkeypatch.setattr(AsrModel, "compile_decoder", lambda self, **_: compiled.append(self))
     assert has_lora(load(str(folder), adapter=str(adapter), device="cpu")) is not is_gpu
     assert has_lora(load(str(folder), adapter=str(adapter), device="cpu", merge_adapter=False))
     assert not compiled  # a small model is done before it would be compiled
-    write_checkpoints(tmp_path, reduced(), torch.bfloat16)
-    model = load_pretrained(read_config(str(tmp_path)))
-    add_lora(model, LoraSize(rank=2))
-    save_adapter(model, tmp_path / "adapter")
-    ask = {"model": str(tmp_path), "adapter": str(tmp_path / "adapter"), "device": "cpu"}
+    ask = {"model": str(published), "adapter": str(published / "adapter"), "device": "cpu"}
     load(**ask)
     assert bool(compiled) is is_gpu
     load(**ask, compiled=False)

@@ -4,6 +4,12 @@ import gc
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+from transformers import DiffusionGemmaTextConfig
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+from transformers.models.diffusion_gemma.modeling_diffusion_gemma import DiffusionGemmaTextExperts
 
 from dgasr.diffusion.denoise import LOOK_AHEAD_BATCHES
 from dgasr.errors import TransientError
@@ -117,6 +123,38 @@ def test_the_batch_is_the_largest_power_of_two_that_the_free_memory_holds(model,
 def test_full_sized_prompts_take_at_most_12_gb_at_64_rows():
     assert held_bytes(full(), 1, 2) > 2 * 220 * 225_000  # its own, and that of the batch it is in
     assert 9e9 < held_bytes(full(), 64, 2) < 12e9
+
+
+class Living(TorchDispatchMode):
+    """Counts the bytes of tensors made while it lasts, as long as they live; those of `known` ones do not count."""
+
+    def __init__(self, known):
+        super().__init__()
+        self._storages, self.most = WeakIdKeyDictionary({own.untyped_storage(): 0 for own in known}), 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, torch.Tensor):
+                self._storages.setdefault(tensor.untyped_storage(), tensor.untyped_storage().nbytes())
+        self.most = max(self.most, sum(self._storages.values()))
+        return found
+
+
+@torch.no_grad()
+def test_a_row_takes_what_its_experts_make_of_its_tokens(recipe):
+    config = full()
+    sizes = DiffusionGemmaTextConfig(**{**config.backbone, "num_experts": 16})
+    tokens, chosen = config.canvas.buckets[-1], sizes.top_k_experts
+    with torch.device("meta"):
+        experts = DiffusionGemmaTextExperts(sizes).to(torch.bfloat16)
+        hidden, shares = torch.empty(tokens, sizes.hidden_size, dtype=torch.bfloat16), torch.empty(tokens, chosen)
+        ids = torch.empty(tokens, chosen, dtype=torch.int64)
+    with Living(experts.parameters()) as living:
+        ALL_EXPERTS_FUNCTIONS["grouped_mm"](experts, hidden, ids, shares)
+    counted = peak_bytes(config, recipe, 2, 2) - peak_bytes(config, recipe, 1, 2)
+    counted -= held_bytes(config, 2, 2) - held_bytes(config, 1, 2)
+    assert 65e6 < living.most < counted < 1.3 * living.most
 
 
 class Census:

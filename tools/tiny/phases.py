@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 
 from dgasr.errors import DgasrError
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import CONFIG_FILE
 from dgasr.training.manifests import Utterance, read_manifest
 from dgasr.training.run import train_run
-from dgasr.training.settings import RunConfig, TrainConfig, train_config
+from dgasr.training.settings import RunConfig, TrainConfig
 from tools.calibration import fit_word_offsets
 
 PLAN = Path(__file__).parent / "plan.json"
@@ -28,7 +29,7 @@ PLAN = Path(__file__).parent / "plan.json"
 def read_phases(path: Path = PLAN, share: float = 1.0) -> list[TrainConfig]:
     """Read the settings of each phase, with a share of its steps."""
     plan = json.loads(path.read_text(encoding="utf-8"))
-    phases = [train_config({**plan["all"], **phase}) for phase in plan["phases"]]
+    phases = TypeAdapter(list[TrainConfig]).validate_python([{**plan["all"], **phase} for phase in plan["phases"]])
     return [replace(phase, steps=max(1, round(phase.steps * share))) for phase in phases]
 
 
