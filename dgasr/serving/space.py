@@ -18,8 +18,9 @@ OWN_REQUIREMENTS = (
 )  # fmt: skip
 """All that reading, transcribing and the page import."""
 
-CPU_WHEELS = "--extra-index-url https://download.pytorch.org/whl/cpu"
-"""Where torch's small build for CPUs lies, which the package index does not have."""
+CPU_WHEELS = "--index-url https://download.pytorch.org/whl/cpu"
+"""Where torch's small build for CPUs lies, which the package index does not have. Named in the file that a Space
+installs first, for torch alone: in requirements.txt every package would be looked for there too."""
 
 SILERO = ("silero_vad/data/silero_vad_16k_op15.onnx", "licenses/LICENSE")
 """Of silero-vad's wheel, what is used, by the ends of their names: its own code would need torchaudio."""
@@ -132,8 +133,10 @@ def _write(folder: Path, app: str, work: str, packages: tuple[str, ...]) -> None
         raise ConfigError(f"--out {folder}: is there already. Name another folder, or remove it.")
     folder.mkdir(parents=True)
     pinned = {name: metadata.version(name).partition("+") for name in packages}
-    lines = [CPU_WHEELS] if any(build == "cpu" for _, _, build in pinned.values()) else []
-    lines += [f"{name}=={version}" for name, (version, _, _) in pinned.items()]
+    lines = [f"{name}=={version}" for name, (version, _, _) in pinned.items()]
+    first = [f"{name}=={version}+cpu" for name, (version, _, build) in pinned.items() if build == "cpu"]
     (folder / "app.py").write_text(app, encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if first:
+        (folder / "pre-requirements.txt").write_text("\n".join([CPU_WHEELS, *first]) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(CARD.format(work=work), encoding="utf-8")
