@@ -189,8 +189,7 @@ def test_a_space_runs_with_what_it_requires_and_asks_its_endpoint(browser, url, 
 
 def needed(requirements: Path) -> set[str]:
     """Name the distributions that a requirements file brings, those that they need among them."""
-    lines = [line for line in requirements.read_text().splitlines() if not line.startswith("--")]
-    found, waiting = set(), [Requirement(line).name for line in lines]
+    found, waiting = set(), [Requirement(line).name for line in requirements.read_text().splitlines()]
     while waiting:
         name = canonicalize_name(waiting.pop())
         if name not in found:
@@ -225,6 +224,8 @@ def test_a_space_holds_the_folder_of_its_model_and_its_adapter(tmp_path):
     space = tmp_path / "space"
     asked = ["--model", str(tmp_path / "own"), "--adapter", str(tmp_path / "lora"), "--out", str(space)]
     assert main(["model", "space", *asked]) == 0
+    assert "--" not in (space / "requirements.txt").read_text()  # a second index would be asked for every package
+    assert (space / "pre-requirements.txt").is_file() is ("+cpu" in torch.__version__)
     app = (space / "app.py").read_text()
     assert "model=str(FOLDER / \"model\"), adapter=str(FOLDER / 'lora')" in app
     assert (space / "model/config.json").is_file()
