@@ -75,7 +75,7 @@ class Questions:
         """
         with self._errors():
             statements = self._connection.extract_statements(sql)
-            asking = [s for s in statements if s.type in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)]
+            asking = list(filter(_is_asking, statements))
             if not statements:
                 raise ConfigError("sql: holds no question. Write a `select …`, or name a view.")
             if len(asking) > 1 and format not in SHOWN_ONE_BY_ONE:
@@ -140,6 +140,14 @@ class Questions:
         if isinstance(error, duckdb.CatalogException):
             text += f"\nTables and views: {', '.join(self._names())}."
         return ConfigError(f"sql: {text}")
+
+
+def _is_asking(statement: duckdb.Statement) -> bool:
+    """Say whether a statement has an answer to be shown."""
+    try:
+        return statement.type in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+    except ValueError:  # a kind that DuckDB's Python has no name for, such as `update extensions`
+        return False
 
 
 def run_sql(

@@ -86,6 +86,7 @@ def test_a_table_fits_into_a_line_and_says_that_it_stops(empty_lake, monkeypatch
         ("copy words to '/tmp/words.csv'", "reads the lake and nothing else"),
         ("set enable_external_access = true", "sql: "),
         ("insert into runs values (1)", "sql: "),
+        ("update extensions", "reads the lake and nothing else"),
         ("", "holds no question"),
         ("nowhere.sql", "nowhere.sql: the file cannot be read"),
     ],
