@@ -211,7 +211,8 @@ class _Sounding:
 
     def add(self, samples: np.ndarray, sample_rate_hz: int) -> None:
         """Listen to what comes next; [frames, channels]."""
-        for part in np.array_split(samples, max(1, len(samples) * 20 // sample_rate_hz)):
+        # Parts are empty in a frame without samples and at rates below 20 Hz; numpy would warn of them on a terminal.
+        for part in filter(len, np.array_split(samples, max(1, len(samples) * 20 // sample_rate_hz))):
             power, duration_s = float(np.mean(np.square(part, dtype=np.float64))), len(part) / sample_rate_hz
             self.sounding_s += duration_s * (power > AUDIBLE_POWER)
             self._least, self._most = min(self._least, power), max(self._most, power)

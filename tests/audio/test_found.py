@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from dgasr.audio import AudioConfig
+from dgasr.audio.libav import _Sounding
 from dgasr.errors import DamagedError
 from tests.audio.containers import Kind, make_file
 from tests.audio.test_timeline import RATE_HZ, frame, timeline
@@ -81,3 +82,10 @@ def test_a_frame_that_cannot_be_brought_to_the_streams_rate_is_damage(monkeypatc
     blocks = timeline().align([frame(0), frame(1000, rate_hz=2 * RATE_HZ), frame(2000)])
     with pytest.raises(DamagedError, match="1 packets, the first of them: Invalid argument"):
         list(blocks)
+
+
+def test_frames_without_samples_and_a_rate_of_2_hz_on_one_of_several_tracks_print_nothing(recwarn):
+    heard = _Sounding()
+    for num_frames, rate_hz in ((0, 16_000), (16_000, 16_000), (4, 2)):
+        heard.add(np.full((num_frames, 1), 0.1, np.float32), rate_hz)
+    assert (round(heard.sounding_s), list(recwarn)) == (3, [])
