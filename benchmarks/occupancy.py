@@ -57,11 +57,11 @@ class ScriptedDecoder(Decoder):
         self._unsure_steps = torch.zeros(num_rows, dtype=torch.int64)
         self.num_steps, self.most_waiting, self._waiting = 0, 0, 0
 
-    def encode(self, jobs: Sequence[CanvasJob]) -> list[tuple[CanvasJob, Any]]:
+    def encode(self, jobs: Sequence[CanvasJob]) -> Sequence[Any]:
         """Count; nothing is made of a job."""
         self._waiting += len(jobs)
         self.most_waiting = max(self.most_waiting, self._waiting)
-        return [(job, job.payload) for job in jobs]
+        return [job.payload for job in jobs]
 
     def admit(self, rows: Sequence[int], encoded: Sequence[Any]) -> None:
         """Take down how long rows stay unsure; copies that fill a batch up at first are none that waited."""

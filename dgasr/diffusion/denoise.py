@@ -39,14 +39,13 @@ class Decoder(Protocol):
     encoded_at_once: int = 32
     """Jobs that `encode` is handed at once, at most."""
 
-    def encode(self, jobs: Sequence[CanvasJob]) -> list[tuple[CanvasJob, Any]]:
+    def encode(self, jobs: Sequence[CanvasJob]) -> Sequence[Any]:
         """Prepare jobs of one canvas length, shortly before rows are free for them.
 
         Returns:
-            Each job and what `admit` takes of it. A job that turns out to need another canvas length comes back with
-            that, and is encoded again when its turn comes.
+            What `admit` takes of each.
         """
-        return [(job, job.payload) for job in jobs]
+        return [job.payload for job in jobs]
 
     def admit(self, rows: Sequence[int], encoded: Sequence[Any]) -> None:
         """Load encoded jobs into rows, before these rows' first step.
@@ -230,11 +229,7 @@ class _EncodedJobs:
     def take(self, count: int) -> list[_RowInUse]:
         """Take up to `count` jobs, of an encoded batch's rest if there is any; none when none wait."""
         while not self._ready and (jobs := self._waiting.take(self._canvas_tokens, self._decoder.encoded_at_once)):
-            for job, encoded in self._decoder.encode(jobs):
-                if job.canvas_tokens == self._canvas_tokens:
-                    self._ready.append(_RowInUse(job, encoded))
-                else:
-                    self._waiting.add(job)
+            self._ready += map(_RowInUse, jobs, self._decoder.encode(jobs))
         return [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
 
 

@@ -208,9 +208,9 @@ class CachedDecoder(Decoder):
         self.encoded_at_once = self._encoder.batch_size
         self._cache: CanvasCache | None = None
 
-    def encode(self, jobs: Sequence[CanvasJob]) -> list[tuple[CanvasJob, EncodedSegment]]:
+    def encode(self, jobs: Sequence[CanvasJob]) -> Sequence[EncodedSegment]:
         """Run the encoders over segments' features."""
-        return list(zip(jobs, self._encoder.encode_batch([job.payload for job in jobs]), strict=True))
+        return self._encoder.encode_batch([job.payload for job in jobs])
 
     def admit(self, rows: Sequence[int], encoded: Sequence[EncodedSegment]) -> None:
         """Copy segments' prompt caches into rows; what was copied is let go."""

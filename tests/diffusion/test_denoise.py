@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -146,14 +144,13 @@ def test_hidden_states_that_are_not_numbers_stop_the_run():
 
 
 class EncodingDecoder(ScriptedDecoder):
-    """Encodes two jobs at once; a text of five tokens needs the longer canvas, which only then is known."""
+    """Encodes two jobs at once."""
 
     encoded_at_once = 2
 
     def encode(self, jobs):
         self.admissions.append(("encode", [job.payload[0] for job in jobs]))
-        needed = [16 if len(job.payload[0]) == 5 else job.canvas_tokens for job in jobs]
-        return [(replace(job, canvas_tokens=one), job.payload) for job, one in zip(jobs, needed, strict=True)]
+        return [job.payload for job in jobs]
 
     def read_out(self, encoded, ids):
         return [ids[row, : len(text)] * 0.5 for row, (text, _) in enumerate(encoded)]
@@ -168,14 +165,11 @@ def test_jobs_are_encoded_a_batch_at_a_time_shortly_before_they_are_admitted():
     ]  # fmt: skip
 
 
-def test_a_job_that_turns_out_to_need_a_longer_canvas_waits_for_its_turn():
-    long = [2, 3, 4, 5, 6]
-    _, canvases = run([job([2]), job(long), job([3])], 2, decoder=EncodingDecoder(2))
-    found = {tuple(canvas.job.payload[0]): canvas for canvas in canvases}
-    assert {text: canvas.job.canvas_tokens for text, canvas in found.items()} == {(2,): 8, (3,): 8, tuple(long): 16}
-    assert {text: canvas.read_out.tolist() for text, canvas in found.items()} == {
-        text: [0.5 * token for token in text] for text in found
-    }
+def test_what_is_read_out_is_of_each_job_s_own_canvas():
+    texts = [2], [2, 3, 4, 5, 6], [3]
+    _, canvases = run([job(text) for text in texts], 2, decoder=EncodingDecoder(2))
+    found = {tuple(canvas.job.payload[0]): canvas.read_out.tolist() for canvas in canvases}
+    assert found == {tuple(text): [0.5 * token for token in text] for text in texts}
 
 
 def test_canvases_come_without_gradients():
