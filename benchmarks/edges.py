@@ -19,7 +19,7 @@ from dgasr.commands.arguments import positive_int
 from dgasr.errors import ConfigError
 from dgasr.evaluation.interval import drawn_units, statistics_intervals
 from dgasr.evaluation.normalise import basic
-from dgasr.hypotheses import read_waveform
+from dgasr.evaluator import read_waveform
 from dgasr.model.asr import AsrModel
 from dgasr.records import SAMPLE_RATE_HZ, Word, seconds
 from dgasr.training.manifests import Selection, Utterance, read_manifest, select_utterances

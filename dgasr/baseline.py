@@ -19,7 +19,7 @@ from dgasr.errors import ConfigError, RecordingError
 from dgasr.evaluation.normalise import base_language
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
-from dgasr.hypotheses import read_waveform
+from dgasr.evaluator import read_waveform
 from dgasr.records import SAMPLE_RATE_HZ, join_words, seconds
 from dgasr.training.manifests import Utterance
 

@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 from dgasr.errors import ConfigError
 from dgasr.evaluation.normalise import normalise
-from dgasr.evaluation.wer import EditCounts, count_edits
+from dgasr.evaluation.scores import EditCounts, count_edits
 from dgasr.lake.views import ask, connect
 from dgasr.samples import PEOPLE
 

@@ -40,10 +40,11 @@ IMPORTS: dict[str, set[str]] = {
         "alignment", "audio", "device", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe",
         "records", "word_list",
     },
-    "hypotheses": {"audio", "errors", "evaluation", "frontend", "recipe", "records", "training"},
     "calibrator": {"errors", "evaluator", "features", "model"},
-    "evaluator": {"errors", "evaluation", "hypotheses", "model", "recipe", "training", "transcriber"},
-    "baseline": {"audio", "errors", "evaluation", "hypotheses", "records", "training"},
+    "evaluator": {
+        "audio", "errors", "evaluation", "frontend", "model", "recipe", "records", "training", "transcriber",
+    },
+    "baseline": {"audio", "errors", "evaluation", "evaluator", "records", "training"},
     "publishing": {"errors", "evaluation", "model", "prompt", "tables"},
     "serving": {
         "audio", "diffusion", "errors", "exports", "frontend", "lake", "recipe", "records", "store", "tables",
@@ -55,7 +56,7 @@ IMPORTS: dict[str, set[str]] = {
     # whoever asks
     "__init__": {"transcriber"},
     "commands": {
-        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "hypotheses", "lake",
+        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "lake",
         "model", "publishing", "recipe", "records", "samples", "segmentation", "serving", "stages", "store", "tables",
         "training", "transcriber",
     },

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from dgasr.evaluation.normalise import normalise
-from dgasr.evaluation.wer import EditCounts, count_edits
+from dgasr.evaluation.scores import EditCounts, count_edits
 from dgasr.model.identity import PART_FILES, model_folder
 from dgasr.samples import PEOPLE
 

@@ -27,7 +27,7 @@ from transformers.models.whisper.generation_whisper import _dynamic_time_warping
 from dgasr.audio import AudioConfig
 from dgasr.errors import ConfigError, RecordingError
 from dgasr.evaluation.normalise import base_language, basic, has_no_spaces
-from dgasr.hypotheses import read_waveform
+from dgasr.evaluator import read_waveform
 from dgasr.records import SAMPLE_RATE_HZ, Word
 from dgasr.training.manifests import Selection, Utterance, read_manifest, select_utterances, write_manifest
 

@@ -211,7 +211,7 @@ def _write_page(
     utterances: "list[Utterance]",
 ) -> None:  # fmt: skip
     from dgasr.evaluation.page import evaluation_page, worst_utterances
-    from dgasr.hypotheses import clip_mp3
+    from dgasr.evaluator import clip_mp3
 
     beside = other.utterances if other else None
     worst = worst_utterances(evaluation.utterances, options.normalizer, options.worst, beside)

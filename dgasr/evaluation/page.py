@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dgasr.errors import ConfigError, printable
 from dgasr.evaluation.normalise import normalise
-from dgasr.evaluation.scores import ScoredUtterance, group_normalizer, word_edits
+from dgasr.evaluation.scores import ScoredUtterance, align, group_normalizer, word_edits
 from dgasr.evaluation.tables import figures_lines, group_name, groups_cells, non_speech_cells, steps_cells
-from dgasr.evaluation.wer import align
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

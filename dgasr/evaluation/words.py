@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 
 from dgasr.evaluation.interval import statistics_intervals
 from dgasr.evaluation.normalise import basic, normalise
-from dgasr.evaluation.wer import align
+from dgasr.evaluation.scores import align
 from dgasr.records import Word, seconds
 
 NUM_BINS = 10

@@ -5,7 +5,7 @@ import random
 import jiwer
 import pytest
 
-from dgasr.evaluation.wer import EditCounts, align, count_edits
+from dgasr.evaluation.scores import EditCounts, align, count_edits
 
 
 def random_words(generator, longest=12):

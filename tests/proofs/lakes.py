@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dgasr.evaluation.wer import EditCounts, count_edits
+from dgasr.evaluation.scores import EditCounts, count_edits
 from dgasr.lake.views import connect
 from tests.proofs.archive import Entry
 
