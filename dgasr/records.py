@@ -189,11 +189,16 @@ def join_words(texts: Iterable[str]) -> str:
     joined, last = "", ""
     for text in texts:
         # Marks and characters that nobody sees (between words of Khmer, behind a Han character) belong to no writing.
-        shown = [character for character in text if unicodedata.category(character) not in ("Mn", "Me", "Cf")] or text
+        shown = [character for character in text if not has_no_width(character)] or text
         if text:
             joined += text if not joined or is_unspaced(last) or is_unspaced(shown[0]) else f" {text}"
             last = shown[-1]
     return joined
+
+
+def has_no_width(character: str) -> bool:
+    """Say whether a character takes no place of its own: a mark on the one before it, or what nobody sees."""
+    return unicodedata.category(character) in ("Mn", "Me", "Cf")
 
 
 def is_unspaced(character: str) -> bool:

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import TextIO
 
 from dgasr.errors import printable
+from dgasr.records import has_no_width
 
 GAP = "  "
 """Between two columns."""
@@ -109,7 +110,7 @@ def text_width(text: str) -> int:
 
 
 def _cells(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+    if has_no_width(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 

@@ -26,7 +26,7 @@ IMPORTS: dict[str, set[str]] = {
     "diffusion": {"device", "errors"},
     "alignment": {"errors", "records"},
     "store": {"errors", "records"},
-    "tables": {"errors"},
+    "tables": {"errors", "records"},
     "lake": {"errors", "records", "tables"},
     "evaluation": {"errors", "records", "tables"},
     "samples": set(),
