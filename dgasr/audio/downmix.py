@@ -1,7 +1,4 @@
-"""What is made of a track's channels: their mix, second by second, or one of them.
-
-A mix is one in which what is said on any channel stays audible.
-"""
+"""A track's channels in, their mix out, second by second: one in which what is said on any channel stays audible."""
 
 from collections.abc import Iterator
 
@@ -37,28 +34,6 @@ ECHO_RATE_HZ = 4000
 
 DIFFERING_SHARE = 0.3
 """Channels differ where they do so for this share of the time with sound."""
-
-
-class OneChannel:
-    """Leaves out all channels of a recording but one.
-
-    Args:
-        channel: which one, from 0.
-    """
-
-    cancelled_s = 0.0
-    channels_differ = None
-
-    def __init__(self, channel: int) -> None:
-        self._channel = channel
-
-    def mix(self, block: np.ndarray) -> Iterator[np.ndarray]:
-        """Pass the channel on; [frames, channels] → [frames]."""
-        yield np.ascontiguousarray(block[:, self._channel])
-
-    def finish(self) -> Iterator[np.ndarray]:
-        """Yield nothing: nothing waits."""
-        return iter(())
 
 
 class Downmix:

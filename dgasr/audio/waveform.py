@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import soxr
 
-from dgasr.audio.downmix import Downmix, OneChannel
+from dgasr.audio.downmix import Downmix
 from dgasr.audio.source import Decoded
 from dgasr.errors import MisdeclaredError, NotFiniteError, TruncatedError
 from dgasr.records import SAMPLE_RATE_HZ, Gap, seconds
@@ -83,7 +83,7 @@ class Waveform:
         decoded, channel = self._decoded, self._channel
         num_in = num_out = 0
         damage: TruncatedError | None = None
-        downmix = Downmix(decoded.num_channels, decoded.sample_rate_hz) if channel is None else OneChannel(channel)
+        downmix = Downmix(decoded.num_channels if channel is None else 1, decoded.sample_rate_hz)
         resampler = _resampler(decoded.sample_rate_hz)
         blocks = self._blocks()
         while True:
@@ -92,7 +92,10 @@ class Waveform:
             except TruncatedError as error:
                 damage, block = error, None
             is_end = block is None or isinstance(block, Gap)
-            mixed = list(downmix.finish() if isinstance(block, Gap) or block is None else downmix.mix(block))
+            if isinstance(block, np.ndarray):
+                mixed = list(downmix.mix(block if channel is None else block[:, channel : channel + 1]))
+            else:
+                mixed = list(downmix.finish())
             for index, mono in enumerate(mixed or ([np.zeros(0, np.float32)] if is_end else [])):
                 self._check_finite(mono)
                 num_in += mono.size
@@ -109,7 +112,8 @@ class Waveform:
                 resampler = _resampler(decoded.sample_rate_hz)
             if block is None:
                 break
-        self.cancelled_s, self.channels_differ = downmix.cancelled_s, downmix.channels_differ
+        if channel is None:
+            self.cancelled_s, self.channels_differ = downmix.cancelled_s, downmix.channels_differ
         if damage is not None:
             raise damage
 
