@@ -47,7 +47,6 @@ class FeatureConfig:
     fft_samples: int = 400
 
     def __post_init__(self) -> None:
-        """Refuse sizes that no encoder can have."""
         if min(self.num_mel_bins, self.hop_samples, self.fft_samples) < 1 or self.fft_samples % 2:
             raise ConfigError(
                 f"FeatureConfig: num_mel_bins={self.num_mel_bins}, hop_samples={self.hop_samples} and fft_samples="
@@ -104,33 +103,13 @@ def log_mel(waveform: np.ndarray, config: FeatureConfig) -> tuple[np.ndarray, fl
 
 
 def segment_features(segment: Segment, waveform: np.ndarray, config: FeatureConfig) -> SegmentFeatures:
-    """Compute what the encoder needs of one segment, in half precision.
-
-    Args:
-        segment: the segment that the samples belong to.
-        waveform: exactly its samples.  [samples]
-        config: window, hop and number of mel bands.
-
-    Returns:
-        The segment with its features.
-
-    Raises:
-        TooShortError, ConfigError: as `log_mel` does.
-    """
+    """Compute what the encoder needs of a segment's samples [samples], in half precision; errors as `log_mel`'s."""
     features, pad_value = log_mel(waveform, config)
     return SegmentFeatures(segment=segment, log_mel=features.astype(np.float16), pad_value=pad_value)
 
 
 def pad_features(features: Sequence[SegmentFeatures], config: FeatureConfig) -> np.ndarray:
-    """Stack segments into the whole windows that the encoder takes, silence after each.
-
-    Args:
-        features: segments of one batch.
-        config: the config that the features were computed with.
-
-    Returns:
-        Features, float32.  [batch, mels, window frames]
-    """
+    """Stack segments of one batch as `whole_windows` does; [batch, mels, window frames], float32."""
     return whole_windows([(item.log_mel, item.pad_value) for item in features], config)
 
 

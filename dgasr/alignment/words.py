@@ -62,7 +62,6 @@ class AlignmentConfig:
     """Segment confidence below which the text is more likely wrong than right somewhere important."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
         if self.frame_samples < 1:
             raise ConfigError(f"alignment.frame_samples is {self.frame_samples}: give the samples per CTC frame, ≥ 1.")
         if min(self.max_snap_ms, self.quiet_margin_db, self.min_quiet_ms) < 0:

@@ -53,12 +53,8 @@ def log_partition(hidden: Tensor, weight: Tensor, softcap: float, chunk: int, bi
 def label_logits(hidden: Tensor, weight: Tensor, ids: Tensor, softcap: float, bias: Bias | None = None) -> Tensor:
     """Compute the capped logits of a few ids only.
 
-    Args:
-        hidden: states before the head.  [..., frames, hidden]
-        weight: output embedding.  [vocab, hidden]
-        ids: the vocabulary ids wanted, the same for all frames of a row.  [..., labels]
-        softcap: bound of the logits' absolute value, > 0.
-        bias: id and constant added to its logit after the cap.
+    Of `hidden` [..., frames, hidden]; `ids` [..., labels] are the same for all frames of a row. The other arguments are
+    as in `log_partition`.
 
     Returns:
         The logits, float32.  [..., frames, labels]
@@ -89,16 +85,7 @@ def scan_vocabulary(
 
 @torch.no_grad()
 def vocabulary_log_probs(hidden: Tensor, weight: Tensor, softcap: float) -> Tensor:
-    """Compute the log-probabilities of the whole vocabulary, for the few rows where that may be held.
-
-    Args:
-        hidden: states before the head.  [..., hidden]
-        weight: output embedding.  [vocab, hidden]
-        softcap: bound of the logits' absolute value, > 0.
-
-    Returns:
-        Natural logarithms, float32.  [..., vocab]
-    """
+    """Compute the natural logarithms of all probabilities, for the few rows where `[..., vocab]` float32 may be."""
     return _logits(hidden, weight, softcap, 0, None).log_softmax(dim=-1)
 
 

@@ -49,7 +49,6 @@ class SegmentationConfig:
     sure_silence_s: float = 6.0
 
     def __post_init__(self) -> None:
-        """Refuse unknown methods, and settings that contradict each other."""
         if self.method not in get_args(SegmentationMethod):
             raise ConfigError(f"--segmentation {self.method}: choose {' or '.join(get_args(SegmentationMethod))}.")
         positive = (self.min_pause_s, self.good_pause_s, self.min_segment_s, self.context_s, self.sure_silence_s)

@@ -74,15 +74,7 @@ def pause_threshold_dbfs(levels: np.ndarray, pause_share: float) -> float:
 
 
 def find_pauses(levels: np.ndarray, threshold_dbfs: float) -> list[tuple[int, int]]:
-    """Find the runs of frames that are not louder than the threshold; clicks do not interrupt them.
-
-    Args:
-        levels: smoothed levels.  [frames]
-        threshold_dbfs: level of `pause_threshold_dbfs`.
-
-    Returns:
-        Half-open intervals of frames, in order.
-    """
+    """Find the half-open runs of frames that are not louder than the threshold; clicks do not interrupt them."""
     is_sound = levels > threshold_dbfs
     for start, end in runs(is_sound):
         # A run at either end may go on outside.

@@ -143,16 +143,7 @@ class Rows:
         return Row(augment(row.waveform, self._augmentation, strength, rng), row.text, row.words)
 
     def row_of(self, utterance: Utterance, rng: np.random.Generator, strength: float) -> Row:
-        """Make a row of one utterance alone.
-
-        Args:
-            utterance: which.
-            rng: source of all choices.
-            strength: of the augmentation, in [0, 1].
-
-        Raises:
-            ConfigError: its audio cannot be read, or ends before its `offset`.
-        """
+        """Make a row of one utterance alone; arguments and errors as in `draw`."""
         waveform, speed = self._at_speed(utterance, self._draw_speed(rng, strength))
         changed = augment(waveform, self._augmentation, strength, rng)
         return Row(changed, utterance.text, _moved(utterance, 0, speed))

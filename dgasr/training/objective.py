@@ -35,18 +35,9 @@ class CtcLoss(NamedTuple):
 def cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float, chunk: int, bias: Bias | None = None
 ) -> Tensor:
-    """Compute the negative log-likelihood of one target id per row.
+    """Compute the negative log-likelihood of one target id per row, nats, float32.  [n]
 
-    Args:
-        hidden: states before the head.  [n, hidden]
-        weight: output embedding.  [vocab, hidden]
-        targets: vocabulary ids.  [n]
-        softcap: bound of the logits' absolute value.
-        chunk: vocabulary rows that are held at a time.
-        bias: id and constant added to its logit, where the targets are CTC labels.
-
-    Returns:
-        Nats, float32.  [n]
+    Of `hidden` [n, hidden] and `targets` [n]; the other arguments are as in `log_partition`.
     """
     logits = label_logits(hidden.unsqueeze(1), weight, targets.unsqueeze(1), softcap, bias)  # [n, 1, 1]
     return log_partition(hidden, weight, softcap, chunk, bias) - logits[:, 0, 0]
@@ -229,14 +220,7 @@ def backbone_losses(
 
     One encoder pass over prompt and target serves both: causal, so cropping the cache gives back the prompt's.
 
-    Args:
-        model: in train or eval mode.
-        audio: audio embeddings.  [batch, audio tokens, hidden]
-        batch: its canvases and text lengths.
-        prompt_ids: the prompt with its audio slots.  [prompt]
-        weights: which losses to compute.
-        noise: what the diffusion loss denoises.
-        generator: source of canvas noise, on the CPU.
+    `audio` are [batch, audio tokens, hidden]; the other arguments are as in `batch_losses`.
 
     Returns:
         The computed losses by their names in `LossWeights`.

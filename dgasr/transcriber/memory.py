@@ -79,12 +79,7 @@ def held_bytes(config: AsrConfig, num_rows: int, width: int) -> int:
 
     In rows: prompts with room for the largest canvas. Waiting for a row: the rest of one encoded batch. Waiting to be
     scored: fewer than another batch. Beside those one batch's cache, while it is encoded and copied to its rows, or
-    while its two texts are scored behind it.
-
-    Args:
-        config: sizes of the model.
-        num_rows: rows of the batch.
-        width: bytes of a weight.
+    while its two texts are scored behind it. Arguments as in `peak_bytes`.
     """
     sizes = config.backbone
     kinds = {
