@@ -24,6 +24,7 @@ from dgasr.evaluation.normalise import normalise
 from dgasr.evaluation.scores import EditCounts, count_edits
 from dgasr.lake.views import ask, connect
 from dgasr.samples import PEOPLE
+from pipelines import EVERYWHERE
 
 BUCKET = "archive"
 MARK = ".made-by-dgasr-demo"
@@ -84,9 +85,7 @@ def _surroundings() -> Iterator[str]:
                 "PREFECT_HOME": home,
                 "PREFECT_PROFILES_PATH": f"{home}/profiles.toml",
                 "PREFECT_LOGGING_LEVEL": "WARNING",
-                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                "DO_NOT_TRACK": "1",
-            }
+            } | EVERYWHERE
             with patch.dict(os.environ, settings):
                 os.environ.pop("PREFECT_API_URL", None)
                 yield settings["AWS_ENDPOINT_URL"]

@@ -20,12 +20,11 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 
 from dgasr.errors import ConfigError
+from dgasr.stages.discover import whole_uri
 from dgasr.stages.engine import EngineConfig
 from dgasr.stages.forecast import Forecast, forecast
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection, find_backlog
-from dgasr.store.folders import local_path, local_uri
-from dgasr.store.s3 import is_s3
 from dgasr.tables import markdown_table
 from pipelines.request import PoolsConfig, RunRequest, new_request
 from pipelines.run import carry_out
@@ -104,8 +103,8 @@ def submit(selection: Selection, lake_uri: str, engine: EngineConfig | None) -> 
         raise ConfigError("--pools: PREFECT_API_URL names no server. Set it, for example http://127.0.0.1:4200/api.")
     selection = replace(
         selection,
-        sources=tuple(map(_whole_uri, selection.sources)),
-        uri_list=None if selection.uri_list is None else _whole_uri(selection.uri_list),
+        sources=tuple(map(whole_uri, selection.sources)),
+        uri_list=None if selection.uri_list is None else whole_uri(selection.uri_list),
     )
     parameters = {"selection": selection, "lake": lake_uri} | ({} if engine is None else {"engine": engine})
     try:
@@ -119,11 +118,6 @@ def submit(selection: Selection, lake_uri: str, engine: EngineConfig | None) -> 
         f"engine: {started.parameters.get('engine')}\n"
         f"stop it: prefect flow-run cancel {started.id}\n"
     )
-
-
-def _whole_uri(source: str) -> str:
-    """Write a path as it is found from any working directory."""
-    return source if is_s3(source) else local_uri(local_path(source))
 
 
 def _forecast(request: RunRequest) -> Forecast:

@@ -62,7 +62,7 @@ IMPORTS: dict[str, set[str]] = {
     },
     "cli": {"errors"},
     "pipelines": {
-        "errors", "evaluation", "evaluator", "lake", "recipe", "samples", "stages", "store", "tables", "training",
+        "errors", "evaluation", "evaluator", "lake", "recipe", "samples", "stages", "tables", "training",
     },
 }  # fmt: skip
 """Package (or module of `dgasr`) → packages it may import, inside functions too."""

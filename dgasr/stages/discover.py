@@ -70,7 +70,7 @@ class Listing:
 
     def __init__(self, sources: Sequence[str], uris: Sequence[str] = (), *, lake_uri: str = "") -> None:
         self._sources, self._lake_uri = sources, lake_uri
-        self._uris = tuple(dict.fromkeys(map(_whole_uri, uris)))
+        self._uris = tuple(dict.fromkeys(map(whole_uri, uris)))
         self._names = set(self._uris)
         self._prefixes: set[str] = set()
         self.is_complete = False
@@ -110,7 +110,7 @@ class Listing:
 
     def _list_source(self, source: str) -> Iterator[Recording]:
         """List a source, and note whether it was an object's name or what many names begin with."""
-        whole = _whole_uri(source)
+        whole = whole_uri(source)
         if not is_s3(source) and isdir(local_path(source)):
             self._prefixes |= {name.rstrip("/") + "/" for name in _spellings(source)}
             yield from list_objects(source)
@@ -145,12 +145,12 @@ def _named(uri: str) -> Recording:
 def _spellings(source: str) -> tuple[str, ...]:
     """Write a source in both ways that its recordings' URIs may begin: file names that are no text are encoded."""
     if is_s3(source):
-        return (_whole_uri(source),)
-    return _whole_uri(source), FILE_SCHEME + quote_from_bytes(fsencode(local_path(source)))
+        return (whole_uri(source),)
+    return whole_uri(source), FILE_SCHEME + quote_from_bytes(fsencode(local_path(source)))
 
 
-def _whole_uri(source: str) -> str:
-    """Write a URI as the store's listing does."""
+def whole_uri(source: str) -> str:
+    """Write a URI as the store's listing does, and as it is found from any working directory."""
     if is_s3(source):
         return source if "/" in source.removeprefix("s3://") else f"{source}/"
     return local_uri(local_path(source))
