@@ -61,6 +61,7 @@ class Waveform:
             for block in self._decoded.blocks:
                 if isinstance(block, np.ndarray):
                     self._note_block(block.nbytes, len(block) / self._decoded.sample_rate_hz)
+                    block = block if self._channel is None else block[:, self._channel : self._channel + 1]
                 yield block
         except TruncatedError:
             self.next_start = self._decoded.next_start()
@@ -92,10 +93,7 @@ class Waveform:
             except TruncatedError as error:
                 damage, block = error, None
             is_end = block is None or isinstance(block, Gap)
-            if isinstance(block, np.ndarray):
-                mixed = list(downmix.mix(block if channel is None else block[:, channel : channel + 1]))
-            else:
-                mixed = list(downmix.finish())
+            mixed = list(downmix.finish() if isinstance(block, Gap) or block is None else downmix.mix(block))
             for index, mono in enumerate(mixed or ([np.zeros(0, np.float32)] if is_end else [])):
                 self._check_finite(mono)
                 num_in += mono.size

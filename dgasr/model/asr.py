@@ -52,7 +52,7 @@ class CanvasCache:
         return self._prompt_tokens
 
     def put(self, rows: Tensor, prompts: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> None:
-        """Load prompts, keys and values of every layer of each, into rows; [prompts] int64."""
+        """Load prompts, which are keys and values of every layer each, into rows.  [prompts] int64"""
         for index, layer in enumerate(self._layers):
             for kind, buffer in enumerate(layer):
                 buffer[rows, :, : self._prompt_tokens] = torch.stack([prompt[index][kind] for prompt in prompts])
@@ -63,7 +63,11 @@ class CanvasCache:
         return [(keys[row, :, :end], values[row, :, :end]) for keys, values in self._layers]
 
     def join(self, layer_idx: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put a canvas's keys and values [rows, heads, canvas, head_dim] behind the prompts; both, until the next."""
+        """Put a canvas behind the prompts of a layer.
+
+        Keys and values are [rows, heads, canvas, head_dim]; those of prompt and canvas, which are returned, are valid
+        until the next call for this layer.
+        """
         end = self._prompt_tokens + keys.shape[2]
         joined = []
         for buffer, canvas in zip(self._layers[layer_idx], (keys, values), strict=True):

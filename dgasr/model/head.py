@@ -85,7 +85,10 @@ def scan_vocabulary(
 
 @torch.no_grad()
 def vocabulary_log_probs(hidden: Tensor, weight: Tensor, softcap: float) -> Tensor:
-    """Compute the natural logarithms of all probabilities, for the few rows where `[..., vocab]` float32 may be."""
+    """Compute the log-probabilities of the whole vocabulary, for the few rows where that may be held.
+
+    Natural logarithms, float32 [..., vocab]; the arguments are as in `log_partition`.
+    """
     return _logits(hidden, weight, softcap, 0, None).log_softmax(dim=-1)
 
 

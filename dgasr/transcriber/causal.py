@@ -186,10 +186,10 @@ class _Beam:
 
 
 def _with_costs(log_probs: Array, costs: Array) -> list[float]:
-    """Weigh the probabilities of a text's next tokens by what the words cost that they begin or spoil, nats.
+    """Weigh the probabilities of a text's next tokens by what the words cost that they begin or spoil.
 
     A known word among misspellings is surer than the causal encoder by itself finds it, which knows no list. All other
-    tokens, the end among them, cost nothing.  [candidates] each
+    tokens, the end among them, cost nothing. Logarithms are natural, costs nats.  [candidates] each
     """
     probabilities = np.exp(log_probs)
     others = max(0.0, 1.0 - float(probabilities.sum()))
