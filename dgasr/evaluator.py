@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar, get_args
@@ -35,16 +34,12 @@ from dgasr.training.manifests import (
 )
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber.memory import fitting_batch_size
-from dgasr.transcriber.reading import transcribe_autoregressively, transcribe_by_ctc
 
 Transcribe = Callable[[Iterable[SegmentFeatures]], Iterator[SegmentTranscript]]
 """Segments in, a transcript for each out, in any order; what `Transcriber.transcribe` is."""
 
 END_TOLERANCE_SAMPLES = SAMPLE_RATE_HZ // 10
 """Audio beyond a manifest's `duration` that counts as rounding and is kept, so that no last sound is lost."""
-
-PATHS = ("diffusion", "ctc", "ar")
-"""Ways from a segment to its text: the product, the likeliest CTC labels, and token after token."""
 
 METRICS = ("wer", "cer")
 
@@ -57,8 +52,7 @@ class EvaluationConfig:
     metric: `wer` or `cer`: what the table leads with and the interval is for.
     max_steps: denoising steps allowed a canvas, or `None` for the model's own number.
     language: code for every utterance, or `None` for the one in its manifest row.
-    path: how the text is found, one of `PATHS`.
-    rescore: whether CTC may overrule the decoder, `joint` or `none`; counts for the path `diffusion`.
+    rescore: whether CTC may overrule the decoder, `joint` or `none`.
     segmentation: what tells pauses, a `speech` model or `loudness` alone.
     selection: which utterances of the manifest are scored.
     num_timed: of these, how many are also transcribed alone, for latency; spread over the sets.
@@ -70,7 +64,6 @@ class EvaluationConfig:
     metric: str
     max_steps: int | None
     language: str | None = None
-    path: str = "diffusion"
     rescore: Rescore = RESCORE
     segmentation: SegmentationMethod = SEGMENTATION
     selection: Selection = EVERYTHING
@@ -78,7 +71,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
-        choices = {"normalizer": get_args(Normalizer), "metric": METRICS, "path": PATHS}
+        choices = {"normalizer": get_args(Normalizer), "metric": METRICS}
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
                 raise ConfigError(f"{name} {value!r} is not known. Choose one of {', '.join(known)}.")
@@ -110,12 +103,7 @@ def evaluate(
             model.config, model.identity, max_steps=config.max_steps, language=code,
             rescore=config.rescore, segmentation=config.segmentation,
         )  # fmt: skip
-        num_rows = batch_size or fitting_batch_size(model, recipe)
-        if config.path == "ctc":
-            return recipe, partial(transcribe_by_ctc, model, recipe, num_rows)
-        if config.path == "ar":
-            return recipe, partial(transcribe_autoregressively, model, recipe, num_rows)
-        return recipe, Transcriber(model, recipe, num_rows).transcribe
+        return recipe, Transcriber(model, recipe, batch_size or fitting_batch_size(model, recipe)).transcribe
 
     return score_manifest(manifest, decoder, config, on_utterance)
 
@@ -154,11 +142,9 @@ def score_manifest(
         for code in groups:
             own = [u for u in alone if (config.language or base_language(u.language)) == code]
             timed += time_utterances(own, *decoders[code])
-    is_diffusion = config.path == "diffusion"
     return Evaluation(
         utterances=tuple(scored[n] for n in sorted(scored)), normalizer=config.normalizer, metric=config.metric,
-        max_steps=config.max_steps or 0, path=config.path,
-        rescore=config.rescore if is_diffusion else None, wall_s=wall_s, timed=tuple(timed),
+        max_steps=config.max_steps or 0, path="diffusion", rescore=config.rescore, wall_s=wall_s, timed=tuple(timed),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from dgasr.records import Word, silent_transcript
 from dgasr.segmentation import SegmentationConfig
 from dgasr.training.manifests import Utterance
 
-CONFIG = EvaluationConfig(normalizer="basic", metric="wer", max_steps=8, path="ctc")
+CONFIG = EvaluationConfig(normalizer="basic", metric="wer", max_steps=8)
 
 RECIPE = SimpleNamespace(
     audio=AudioConfig(),
@@ -184,7 +184,7 @@ def manifest(tmp_path):
 
 def test_a_manifest_is_scored(manifest):
     figures = score_manifest(manifest(("one two", "en"), ("one three", "en")), says_one_two([]), CONFIG).to_json()
-    assert (figures["wer"], figures["path"], figures["mean_steps"], figures["audio_s"]) == (0.25, "ctc", 4.0, 2.0)
+    assert (figures["wer"], figures["path"], figures["mean_steps"], figures["audio_s"]) == (0.25, "diffusion", 4.0, 2.0)
 
 
 def test_each_language_is_decoded_as_itself(manifest):
@@ -213,7 +213,7 @@ def test_a_language_the_model_does_not_know_is_refused_before_any_work(manifest)
     assert not told
 
 
-@pytest.mark.parametrize("wrong", [{"metric": "ter"}, {"normalizer": "nemo"}, {"path": "beam"}])
+@pytest.mark.parametrize("wrong", [{"metric": "ter"}, {"normalizer": "nemo"}])
 def test_an_unknown_way_of_scoring_is_refused_before_the_manifest_is_read(wrong):
     with pytest.raises(ConfigError, match=r"is not known. Choose one of \w+, "):
         replace(CONFIG, **wrong)

@@ -43,10 +43,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "it (default: basic)",
     )  # fmt: skip
     add("--metric", choices=("wer", "cer"), default="wer", help="what the table leads with (default: wer)")
-    add(
-        "--path", choices=("diffusion", "ctc", "ar"), default="diffusion",
-        help="the model's way to text: denoising, the likeliest CTC labels, token after token (default: diffusion)",
-    )  # fmt: skip
     chosen = parser.add_argument_group("utterances").add_argument
     chosen("--languages", type=names, default=(), metavar="CODE,…", help="only these languages' rows (default: all)")
     chosen(
@@ -167,7 +163,7 @@ def _score(
 
 
 def _by_steps(options: argparse.Namespace, selection: "Selection") -> "list[Evaluation]":
-    """Score the model with each number of steps, the fewest first; one that has no steps, once."""
+    """Score the model with each number of steps, the fewest first."""
     from dgasr.evaluator import EvaluationConfig, evaluate
     from dgasr.stages.engine import load_model
 
@@ -176,11 +172,10 @@ def _by_steps(options: argparse.Namespace, selection: "Selection") -> "list[Eval
     model = load_model(engine_config(options))
     config = EvaluationConfig(
         normalizer=options.normalizer, metric=options.metric, max_steps=options.max_steps, language=options.language,
-        path=options.path, rescore=options.rescore,
-        segmentation=options.segmentation, selection=selection, num_timed=options.latency,
+        rescore=options.rescore, segmentation=options.segmentation, selection=selection, num_timed=options.latency,
     )  # fmt: skip
     found = []
-    for count in counts if options.path == "diffusion" else counts[-1:]:
+    for count in counts:
         with progress(f"reading and decoding{f', {count} steps' if count else ''}", " utterances") as bar:
             way = replace(config, max_steps=count)
             found.append(evaluate(options.manifest, model, way, options.batch_size, bar.update))

@@ -33,9 +33,9 @@ class Evaluation:
     normalizer: one of `normalise.Normalizer`.
     metric: `wer` or `cer`: what the table leads with and the interval is for.
     max_steps: denoising steps allowed a canvas.
-    path: how the text was found: `diffusion`, `ctc` or `ar`; or the name of another system.
+    path: `diffusion`, or the name of another system.
     wall_s: time from the first byte of audio to the last word, after warm-up, s.
-    rescore: whether CTC could overrule the decoder, `joint` or `none`; `None` for other paths than diffusion.
+    rescore: whether CTC could overrule the decoder, `joint` or `none`; `None` for another system.
     timed: length and time from first byte to last word of utterances that were transcribed alone, s.
     """
 

@@ -136,7 +136,7 @@ EVALUATIONS = pa.schema(
         _column("recipe_id", pa.string(), "the recipe that was scored"),
         _column("manifest", pa.string(), "what it was scored on"),
         _column("manifest_digest", pa.string(), "hash of the manifest; figures compare only where it is equal"),
-        _column("path", pa.string(), "how the text was found: diffusion | ctc | ar"),
+        _column("path", pa.string(), "how the text was found: diffusion; in older rows also ctc | ar"),
         _column("max_steps", pa.int32(), "denoising steps allowed a canvas"),
         _column("normalizer", pa.string(), "what was made equal before counting: whisper | basic"),
         _column("metric", pa.string(), "what the evaluation leads with: wer | cer"),

@@ -18,8 +18,7 @@ from dgasr.alignment.prefix import PrefixScores
 from dgasr.device import fetch, upload
 from dgasr.model.asr import AsrModel, keys_values
 from dgasr.model.ctc_head import IMPOSSIBLE, label_log_probs
-from dgasr.model.head import scan_vocabulary, vocabulary_log_probs
-from dgasr.recipe import Recipe
+from dgasr.model.head import vocabulary_log_probs
 from dgasr.transcriber.encoding import EncodedSegment, prompt_cache
 from dgasr.word_list import Spelling
 
@@ -36,30 +35,6 @@ BEAM = 4
 
 WORD_PENALTY = 6.0
 """What a word costs that is not on the model's list, nats (likewise)."""
-
-
-@torch.no_grad()
-def greedy_texts(
-    model: AsrModel, recipe: Recipe, batch: Sequence[EncodedSegment]
-) -> list[tuple[list[int], list[float]]]:
-    """Say texts, the token that the causal encoder finds likeliest each time; ids and probabilities of each segment."""
-    said, softcap, chunk = _Said(model, batch), model.config.softcap, recipe.decode.vocabulary_chunk
-    texts: list[tuple[list[int], list[float]]] = [([], []) for _ in batch]
-    unfinished = set(range(len(batch)))
-    for _ in range(model.config.canvas.buckets[-1]):
-        scan = scan_vocabulary(said.states, model.head_weight, softcap, chunk)
-        found, sure = fetch([scan.ids, (scan.top_logit - scan.log_partition).exp()])
-        for row in sorted(unfinished):
-            token = int(found[row])
-            if token in model.config.prompt.end_text_ids:
-                unfinished.discard(row)
-            else:
-                texts[row][0].append(token)
-                texts[row][1].append(float(sure[row]))
-        if not unfinished:
-            break
-        said.append(scan.ids)
-    return texts
 
 
 class CausalText(NamedTuple):
@@ -104,7 +79,7 @@ def joint_texts(model: AsrModel, batch: Sequence[EncodedSegment]) -> list[Causal
         One-pass joint decoding of Watanabe et al. 2017, section III.C. The mean over the projector's shifts and the
         word list are ours.
     """
-    said, heard, config = _Said(model, batch, BEAM), _Heard(model, batch), model.config
+    said, heard, config = _Said(model, batch), _Heard(model, batch), model.config
     scores = PrefixScores(heard.log_probs(np.full((len(batch) * BEAM, 1), config.blank_id), behind=0.0)[:, :, 0])
     speller, not_text = _Speller(model), [*config.prompt.end_text_ids, config.blank_id]
     beams = [_Beam(speller) for _ in batch]
@@ -223,10 +198,10 @@ class _Speller:
 
 
 class _Said:
-    """The causal encoder's states behind what has been said so far, in a number of texts of each segment."""
+    """The causal encoder's states behind what has been said so far, in `BEAM` texts of each segment."""
 
-    def __init__(self, model: AsrModel, batch: Sequence[EncodedSegment], num_texts: int = 1) -> None:
-        rows = [encoded for encoded in batch for _ in range(num_texts)]
+    def __init__(self, model: AsrModel, batch: Sequence[EncodedSegment]) -> None:
+        rows = [encoded for encoded in batch for _ in range(BEAM)]
         self._model, self._cache = model, prompt_cache(model, rows)
         room = model.config.canvas.buckets[-1]
         self._layers = [GrowingLayer(*pair, room) for pair in keys_values(self._cache)]

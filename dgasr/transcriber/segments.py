@@ -15,9 +15,12 @@ from contextlib import closing
 from itertools import chain
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dgasr.alignment.flags import flag_segment
+from dgasr.alignment.words import WordTokens, align_words, loudness, segment_confidence
 from dgasr.device import upload
 from dgasr.diffusion.canvas import Canvas, CanvasJob
 from dgasr.diffusion.denoise import Decoder, Watch, denoise
@@ -25,11 +28,11 @@ from dgasr.diffusion.noise import segment_key
 from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, TransientError
 from dgasr.model.asr import AsrModel, CanvasCache
+from dgasr.prompt import Tokenizer
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, seconds
 from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
 from dgasr.transcriber.memory import is_out_of_memory, release_memory
-from dgasr.transcriber.reading import read_transcript
 from dgasr.transcriber.rescoring import Choice, Rescorer, read_out
 
 logger = logging.getLogger(__name__)
@@ -155,6 +158,54 @@ class Transcriber:
             is_overflow=canvas.is_overflowed,
             has_blank=has_blank,
         )
+
+
+def read_transcript(
+    tokenizer: Tokenizer,
+    recipe: Recipe,
+    features: SegmentFeatures,
+    ids: Sequence[int],
+    probabilities: Sequence[float],
+    log_probs: np.ndarray,
+    *,
+    alternative_ids: Sequence[int],
+    num_steps: int = 0,
+    canvas_tokens: int = 0,
+    is_settled: bool = True,
+    is_overflow: bool = False,
+    has_blank: bool = True,
+) -> SegmentTranscript:
+    """Turn a segment's tokens into a transcript. Everything is on the host: no device is asked for anything.
+
+    Args:
+        tokenizer: of the model.
+        recipe: of the model.
+        features: the segment.
+        ids: tokens of the text, without the end of text.
+        probabilities: what the model gives each of them, in [0, 1].
+        log_probs: of the blank and of each of them by CTC, natural logarithms.  [frames, 1 + tokens]
+        alternative_ids: tokens of the text that it was preferred to; CTC's if nothing was chosen.
+        num_steps: decoder calls spent.
+        canvas_tokens: length of the canvas that held the text.
+        is_settled: the canvas had stopped changing.
+        is_overflow: the largest canvas held no end of text.
+        has_blank: CTC's log-probabilities mean something; else words are spread evenly, and the first column of
+            `log_probs` says how sure an empty text is.
+    """
+    ids, segment = list(ids), features.segment
+    tokens = [WordTokens(word, start, end, min(probabilities[start:end])) for word, start, end in tokenizer.words(ids)]
+    sound = loudness(features.log_mel, recipe.features.hop_samples)
+    words, timing_source = align_words(tokens, ids, log_probs, sound, segment, recipe.alignment, has_blank=has_blank)
+    confidence = segment_confidence(words, log_probs[:, 0])
+    flags = flag_segment(
+        words, [word for word, _, _ in tokenizer.words(list(alternative_ids))], confidence,
+        is_settled=is_settled, is_overflow=is_overflow, config=recipe.alignment,
+    )  # fmt: skip
+    return SegmentTranscript(
+        segment=segment, text=tokenizer.decode(ids), language=recipe.language, words=words,
+        timing_source=timing_source, confidence=confidence, flags=flags, num_steps=num_steps,
+        canvas_tokens=canvas_tokens,
+    )  # fmt: skip
 
 
 def waits_for(device: torch.device) -> bool:

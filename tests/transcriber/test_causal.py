@@ -11,7 +11,7 @@ from dgasr.features import pad_features
 from dgasr.model.ctc_head import label_log_probs
 from dgasr.prompt import build_prompt
 from dgasr.transcriber import causal
-from dgasr.transcriber.causal import BEAM, CANDIDATES, CTC_SHARE, greedy_texts, joint_texts
+from dgasr.transcriber.causal import BEAM, CANDIDATES, CTC_SHARE, joint_texts
 from dgasr.transcriber.encoding import SegmentEncoder
 from dgasr.transcriber.rescoring import causal_log_probs
 from dgasr.word_list import WordList
@@ -156,13 +156,3 @@ def test_a_text_that_does_not_end_is_as_long_as_the_largest_canvas(model, recipe
     monkeypatch.setattr(causal, "vocabulary_log_probs", endless)
     ((ids, *_),) = joint_texts(model, encoded[:1])
     assert len(ids) == model.config.canvas.buckets[-1]
-
-
-def test_greedy_texts_end_where_the_end_is_likeliest(model, recipe, encoded):
-    ((ids, probabilities),) = greedy_texts(model, recipe, encoded[:1])
-    for end, (token, probability) in enumerate(zip(ids, probabilities, strict=True)):
-        log_probs = next_log_probs(model, recipe, encoded[0], ids[:end])
-        assert token == log_probs.argmax()
-        assert probability == pytest.approx(math.exp(log_probs[token]), rel=1e-3)
-    is_full = len(ids) == model.config.canvas.buckets[-1]
-    assert is_full or next_log_probs(model, recipe, encoded[0], ids).argmax() in model.config.prompt.end_text_ids

@@ -12,7 +12,6 @@ from dgasr.prompt import build_prompt
 from dgasr.transcriber import rescoring
 from dgasr.transcriber.causal import CausalText
 from dgasr.transcriber.encoding import CtcText, SegmentEncoder, aligned_log_probs, prompt_cache
-from dgasr.transcriber.reading import transcribe_autoregressively
 from dgasr.transcriber.rescoring import Rescorer, causal_log_probs, read_out
 
 OURS, THEIRS = (9, 10), (9, 11, 10)
@@ -44,18 +43,6 @@ def test_a_text_is_as_likely_as_one_run_over_prompt_and_text_says(model, recipe,
     for features, item, text, log_probs in zip(segments, encoded, texts, found, strict=False):
         assert item.features is features
         assert log_probs == pytest.approx(log_probs_without_a_cache(model, recipe, features, text), rel=1e-4)
-
-
-def test_a_text_is_as_likely_as_token_after_token_says(model, recipe, segments, encoded, monkeypatch):
-    kept = []
-    monkeypatch.setattr(
-        "dgasr.transcriber.reading.read_transcript",
-        lambda tokenizer, recipe, features, ids, probabilities, log_probs, **spent: kept.append((ids, probabilities)),
-    )
-    list(transcribe_autoregressively(model, recipe, 2, segments[:2]))
-    (found,) = causal_log_probs(model, recipe, encoded[:2], [[ids for ids, _ in kept]], 40)
-    for (ids, probabilities), log_probs in zip(kept, found, strict=True):
-        assert log_probs[: len(ids)].exp().tolist() == pytest.approx(probabilities, rel=1e-3)
 
 
 def test_both_texts_are_read_from_prompts_that_are_stacked_once(model, recipe, encoded, monkeypatch):
