@@ -13,7 +13,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.ctc_head import label_log_probs
 from dgasr.model.head import log_partition
 from dgasr.records import SAMPLE_RATE_HZ
-from dgasr.training.examples import WaveformStore, read_utterance
+from dgasr.training.batches import WaveformStore, read_utterance
 from dgasr.training.manifests import Utterance, num_samples
 from dgasr.training.objective import VOCABULARY_CHUNK
 

@@ -133,8 +133,7 @@ def _use(device: "torch.device") -> None:
 
 
 def _config(options: argparse.Namespace, train: "list[Utterance]") -> "TrainConfig":
-    from dgasr.training.batches import Batches
-    from dgasr.training.examples import BatchConfig
+    from dgasr.training.batches import BatchConfig, Batches
     from dgasr.training.objective import LossWeights
     from dgasr.training.settings import TrainConfig
 
@@ -147,7 +146,7 @@ def _config(options: argparse.Namespace, train: "list[Utterance]") -> "TrainConf
             LossWeights(), diffusion=options.diffusion_weight, autoregressive=options.ar_weight,
             ctc=options.ctc_weight, frame=0.0,
         ),
-        batches=BatchConfig(batch_size=options.batch_size, max_join=1, is_by_epoch=True),
+        batches=BatchConfig(batch_size=options.batch_size),
         strength=(options.augment, options.augment), grad_accumulation=options.grad_accum, patience=options.patience,
         precision=options.precision, gradient_checkpointing=options.gradient_checkpointing, seed=options.seed,
     )  # fmt: skip

@@ -1,28 +1,65 @@
 """Utterances in, training batches out. Batch `step` is a pure function of (seed, step), which makes resuming exact.
 
-Knows features and ids, no model and no loss.
+Audio is read as transcription reads it, and kept as long as a bounded store has room. Knows features and ids, no model
+and no loss.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from cachetools import LRUCache, cachedmethod
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dgasr.errors import ConfigError
+from dgasr.audio import AudioConfig, open_audio
+from dgasr.errors import ConfigError, RecordingError
 from dgasr.features import FeatureConfig, log_mel, whole_windows
 from dgasr.model.presets import AsrConfig
 from dgasr.prompt import Tokenizer, canvas_ids
 from dgasr.records import SAMPLE_RATE_HZ, seconds
-from dgasr.training.augmentation import AugmentationConfig, mask_features, non_speech
-from dgasr.training.examples import BatchConfig, Row, Rows
+from dgasr.training.augmentation import AugmentationConfig, augment, change_speed, mask_features, non_speech
 from dgasr.training.manifests import Utterance, num_samples
 
 IGNORED = -100
 """Frame label that no loss looks at."""
+
+STORE_BYTES = 2 << 30
+"""Waveforms kept at most, 9 hours of 16 kHz float32: a corpus of digits fits whole, and a large one leaves room for the
+model on a small machine."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchConfig:
+    """How training rows are put together.
+
+    batch_size: rows in a batch.
+    non_speech_probability: share of rows that hold no speech and have an empty text.
+    word_share: middle part of a word whose frames are labelled with it, as a fraction of its length.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    batch_size: int = 12
+    non_speech_probability: float = 0.04
+    word_share: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row's audio and what it says."""
+
+    waveform: np.ndarray  # [samples]
+    text: str
+    words: tuple[tuple[str, int, int], ...] | None  # (word, start sample, end sample); None: nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +92,44 @@ def _num_batches(own: dict[str, list[Utterance]], batch_size: int) -> int:
     return sum(-(-len(utterances) // batch_size) for utterances in own.values())
 
 
+class WaveformStore:
+    """Waveforms of whole files, the least recently used ones dropped first.
+
+    Args:
+        max_bytes: of all waveforms kept; one longer than that is read and not kept.
+    """
+
+    def __init__(self, max_bytes: int = STORE_BYTES) -> None:
+        self._kept: LRUCache[Any, np.ndarray] = LRUCache(max_bytes, getsizeof=attrgetter("nbytes"))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the waveforms that are kept."""
+        return int(self._kept.currsize)
+
+    @cachedmethod(lambda self: self._kept)
+    def read(self, path: str, config: AudioConfig = AudioConfig()) -> np.ndarray:  # noqa: B008
+        """Return a file's samples, mono, float32, 16 kHz.  [samples]
+
+        Args:
+            path: of a file in any container that can be transcribed.
+            config: which of its tracks and channels.
+
+        Raises:
+            ConfigError: it cannot be read to its end.
+        """
+        try:
+            with open(path, "rb") as file:
+                return np.concatenate(list(open_audio(file, path, config).blocks()))
+        except (OSError, RecordingError) as error:
+            raise ConfigError(
+                f"{path}: the manifest names it, but it cannot be read to its end ({error}). Leave it out of the "
+                "manifest."
+            ) from error
+
+
 class Batches(Dataset[Batch]):
-    """Batch `step` of a phase, made on demand.
+    """Batch `step` of a phase, made on demand: every utterance once an epoch, those of like length together.
 
     Args:
         utterances: what there is to learn from.
@@ -93,10 +166,7 @@ class Batches(Dataset[Batch]):
         for utterance in utterances:
             self._check(utterance)
         self._own = _by_language(utterances)
-        self._rows = {
-            language: Rows(own, model.window_samples, config, augmentation) for language, own in self._own.items()
-        }
-        self._shares = [len(own) / len(utterances) for own in self._own.values()]
+        self._waveforms = WaveformStore()
         self._epoch: tuple[int, list[list[Utterance]]] = (-1, [])
 
     @staticmethod
@@ -123,7 +193,7 @@ class Batches(Dataset[Batch]):
         rng = np.random.default_rng([self._seed, step])
         progress = step / max(1, self._num_steps - 1)
         strength = self._strength[0] + (self._strength[1] - self._strength[0]) * progress
-        language, rows = (self._taken if self._config.is_by_epoch else self._drawn)(step, rng, strength)
+        language, rows = self._rows(step, rng, strength)
         features = [self._log_mel(row, rng, strength) for row in rows]
         ids = [self._tokenizer.encode(row.text) for row in rows]
         needed = max(
@@ -140,22 +210,13 @@ class Batches(Dataset[Batch]):
             number=step,
         )
 
-    def _drawn(self, step: int, rng: np.random.Generator, strength: float) -> tuple[str, list[Row]]:
-        """Draw rows at random."""
-        limit_s = self._length_limit_s(rng)
-        languages = list(self._rows)
-        # One language a batch, so that all rows have one prompt; languages come as often as their utterances do.
-        language = languages[0] if len(languages) == 1 else str(rng.choice(languages, p=self._shares))
-        return language, [self._rows[language].draw(rng, strength, limit_s) for _ in range(self._config.batch_size)]
-
-    def _taken(self, step: int, rng: np.random.Generator, strength: float) -> tuple[str, list[Row]]:
+    def _rows(self, step: int, rng: np.random.Generator, strength: float) -> tuple[str, list[Row]]:
         """Take the utterances whose turn it is, now and then with a row beside them in which nobody speaks."""
         number, place = divmod(step, _num_batches(self._own, self._config.batch_size))
         if self._epoch[0] != number:
             self._epoch = (number, self._shuffled(number))
         utterances = self._epoch[1][place]
-        own = self._rows[utterances[0].language]
-        rows = [own.row_of(utterance, rng, strength) for utterance in utterances]
+        rows = [self._row(utterance, rng, strength) for utterance in utterances]
         if rng.random() < self._config.non_speech_probability * self._config.batch_size:
             longest = max(row.waveform.size for row in rows)
             rows.append(Row(non_speech(max(longest // 2, SAMPLE_RATE_HZ // 4), rng), "", ()))
@@ -172,12 +233,21 @@ class Batches(Dataset[Batch]):
             batches += [order[start : start + size] for start in range(0, len(order), size)]
         return [batches[index] for index in rng.permutation(len(batches))]
 
-    def _length_limit_s(self, rng: np.random.Generator) -> float:
-        """Choose one canvas bucket for the batch, so that every bucket is trained; longer ones more often."""
-        buckets = np.array(self._model.canvas.buckets)
-        bucket = rng.choice(buckets, p=buckets / buckets.sum())
-        limit_s = (bucket - self._model.canvas.margin_tokens) / self._model.canvas.tokens_per_second
-        return min(seconds(self._model.window_samples), limit_s)
+    def _row(self, utterance: Utterance, rng: np.random.Generator, strength: float) -> Row:
+        """Make a row of one utterance; ConfigError where its audio cannot be read, or ends before its `offset`."""
+        waveform, speed = self._at_speed(utterance, self._draw_speed(rng, strength))
+        changed = augment(waveform, self._augmentation, strength, rng)
+        return Row(changed, utterance.text, moved_words(utterance, 0, speed))
+
+    def _draw_speed(self, rng: np.random.Generator, strength: float) -> float:
+        return rng.uniform(1 - self._augmentation.speed * strength, 1 + self._augmentation.speed * strength)
+
+    def _at_speed(self, utterance: Utterance, speed: float) -> tuple[np.ndarray, float]:
+        """Change an utterance's speed, but never so much that it leaves the window; say what the change came to."""
+        window_samples = self._model.window_samples
+        waveform = read_utterance(utterance, self._waveforms)
+        changed = change_speed(waveform, max(speed, waveform.size / window_samples))
+        return changed[:window_samples], waveform.size / changed.size
 
     def _log_mel(self, row: Row, rng: np.random.Generator, strength: float) -> tuple[np.ndarray, float]:
         features, pad_value = log_mel(row.waveform, self._features)
@@ -197,3 +267,27 @@ class Batches(Dataset[Batch]):
             if not more:
                 labels[(centres >= start + edge) & (centres < end - edge)] = token
         return labels
+
+
+def moved_words(utterance: Utterance, position: int, speed: float) -> tuple[tuple[str, int, int], ...] | None:
+    """Say where an utterance's words lie in a row: word, start and end sample; `None` where nobody knows."""
+    if utterance.words is None:
+        return None
+    return tuple(
+        (word.word, position + round(word.start_sample / speed), position + round(word.end_sample / speed))
+        for word in utterance.words
+    )
+
+
+def read_utterance(utterance: Utterance, waveforms: WaveformStore) -> np.ndarray:
+    """Read an utterance's samples, float32 mono 16 kHz.  [samples]
+
+    Raises:
+        ConfigError: its audio cannot be read, or ends before its `offset`.
+    """
+    start = num_samples(utterance.offset)
+    samples = waveforms.read(utterance.audio_filepath, utterance.audio(AudioConfig()))
+    samples = samples[start : start + num_samples(utterance.duration)]
+    if samples.size == 0:
+        raise ConfigError(f"{utterance.audio_filepath}: ends before {utterance.offset} s. Correct the row's `offset`.")
+    return samples

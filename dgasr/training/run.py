@@ -80,6 +80,7 @@ def train_run(
     device: torch.device | None = None,
     sample: Sample | None = None,
     must_resume: bool = False,
+    batches: Batches | None = None,
 ) -> int:
     """Train a model in place, and write it.
 
@@ -92,6 +93,7 @@ def train_run(
         device: where to train; the CPU when `None`.
         sample: shows what the model hears at each validation.
         must_resume: refuse where there is nothing to go on with.
+        batches: to learn from in place of `train`'s own, which take every utterance once an epoch.
 
     Returns:
         Optimizer steps that the run has done in all.
@@ -103,16 +105,14 @@ def train_run(
     """
     device = device or torch.device("cpu")
     _check_parts(model, config)
-    tokenizer = model.tokenizer
-    batches = Batches(
-        train, model.config, tokenizer, config.batches, config.augmentation, config.strength,
+    batches = batches or Batches(
+        train, model.config, model.tokenizer, config.batches, config.augmentation, config.strength,
         config.num_batches, config.seed,
     )  # fmt: skip
     measured = _validation_batches(model, validation, config)
     finished = _begin(run, config, model, train, must_resume=must_resume)
     model.to(device)
     _choose_trainable(model, config.train)
-    _set_dropout(model, config.dropout)
     if config.gradient_checkpointing:
         _checkpoint_feed_forward(model)
     resumed = last_checkpoint(run.out)
@@ -149,12 +149,6 @@ def _choose_trainable(model: AsrModel, parts: tuple[str, ...]) -> None:
         parameter.requires_grad_(part in parts and "embed_positions" not in name)
 
 
-def _set_dropout(model: AsrModel, share: float) -> None:
-    """Set what the audio encoder drops while it learns; transformers' layers read this number at every call."""
-    for module in (model.encoder, *model.encoder.layers):
-        module.dropout = share
-
-
 def _checkpoint_feed_forward(model: AsrModel) -> None:
     """Let feed-forward layers and experts be computed again in the backward pass, in place.
 
@@ -169,7 +163,7 @@ def _checkpoint_feed_forward(model: AsrModel) -> None:
 def _validation_batches(model: AsrModel, validation: Sequence[Utterance], config: TrainConfig) -> Batches | None:
     if not validation:
         return None
-    plain = replace(config.batches, max_join=1, is_by_epoch=True, non_speech_probability=0.0)
+    plain = replace(config.batches, non_speech_probability=0.0)
     count = Batches.epoch_length(validation, plain.batch_size)
     return Batches(
         validation, model.config, model.tokenizer, plain, config.augmentation, (0.0, 0.0), count, config.seed

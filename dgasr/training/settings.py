@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from dgasr.errors import ConfigError
 from dgasr.training.augmentation import AugmentationConfig
+from dgasr.training.batches import BatchConfig
 from dgasr.training.canvas_noise import CanvasNoiseConfig
-from dgasr.training.examples import BatchConfig
 from dgasr.training.objective import LossWeights
 
 PARTS = ("encoder", "projector", "backbone", "lora")
@@ -33,7 +33,6 @@ class TrainConfig:
     batches: how rows are put together.
     augmentation: how hard audio becomes at strength 1.
     strength: augmentation strength at the first and the last step.
-    dropout: share of the audio encoder's activations that each step leaves out.
     grad_accumulation: batches per optimizer step, of all processes together.
     weight_decay, betas, clip_norm: of AdamW and of the gradient's norm.
     patience: validations without a better loss after which the run ends; 0 goes on.
@@ -54,7 +53,6 @@ class TrainConfig:
     batches: BatchConfig = field(default_factory=BatchConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     strength: tuple[float, float] = (1.0, 1.0)
-    dropout: float = 0.0
     grad_accumulation: int = 1
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
@@ -67,8 +65,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.learning_rate <= 0 or self.grad_accumulation < 1:
             raise ConfigError(f"training needs steps, learning_rate and grad_accumulation above 0, got {self}.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"a training's dropout must lie in [0, 1), got {self.dropout}.")
         unknown = set(self.train) - set(PARTS)
         if unknown or not self.train:
             raise ConfigError(f"train: {sorted(unknown) or 'nothing'} is not among {', '.join(PARTS)}.")

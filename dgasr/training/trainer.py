@@ -72,7 +72,7 @@ class Losses(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the losses of one batch; a batch's number decides all that is random in it."""
         seed = mixed(self._config.seed, batch.number)
-        torch.manual_seed(seed)  # of dropout, which takes no generator
+        torch.manual_seed(seed)  # of any dropout, which takes no generator
         return batch_losses(
             self.model, batch, self._prompt_ids(batch.language, batch.canvas.device), self._config.losses,
             self._config.noise, torch.Generator().manual_seed(seed),

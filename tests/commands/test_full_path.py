@@ -78,8 +78,7 @@ def test_rows_of_a_language_are_trained_under_the_prompt_that_transcribes_it(pub
     from dgasr.model.identity import read_config
     from dgasr.prompt import Tokenizer, build_prompt
     from dgasr.training.augmentation import AugmentationConfig
-    from dgasr.training.batches import Batches
-    from dgasr.training.examples import BatchConfig
+    from dgasr.training.batches import BatchConfig, Batches
 
     config, tokenizer = read_config(str(published)), Tokenizer.load(published)
     batches = Batches(

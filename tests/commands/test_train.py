@@ -66,7 +66,6 @@ def test_without_flags_it_is_the_references_recipe(config_of):
     config = config_of()
     assert (config.learning_rate, config.grad_accumulation, config.batches.batch_size) == (5e-4, 4, 3)
     assert (config.losses.diffusion, config.losses.autoregressive, config.losses.ctc) == (1, 1, 1)
-    assert config.batches.is_by_epoch
     assert config.steps == 10  # 10 utterances are 4 batches, one step; ten epochs of it
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 
 from dgasr.model.checkpoint import unique_tensors
+from dgasr.training.batches import BatchConfig
 from dgasr.training.canvas_noise import CanvasNoiseConfig
-from dgasr.training.examples import BatchConfig
 from dgasr.training.settings import TrainConfig
 from dgasr.training.trainer import METRICS_FILE
 
@@ -16,8 +16,8 @@ CONFIG = TrainConfig(
     batches=BatchConfig(batch_size=2), strength=(0.0, 0.0),
 )  # fmt: skip
 WHOLE = replace(
-    CONFIG, steps=7, batches=BatchConfig(batch_size=2, max_join=2, non_speech_probability=0.2), strength=(0.0, 1.0),
-    noise=CanvasNoiseConfig(own_steps=0.5, draws=2), grad_accumulation=2, dropout=0.1, seed=3,
+    CONFIG, steps=7, batches=BatchConfig(batch_size=2, non_speech_probability=0.2), strength=(0.0, 1.0),
+    noise=CanvasNoiseConfig(own_steps=0.5, draws=2), grad_accumulation=2, seed=3,
 )  # fmt: skip
 """All that is random in a run; checkpoints after steps 2, 4, 6 and 7."""
 

@@ -7,20 +7,19 @@ from dgasr.errors import ConfigError
 from dgasr.model.presets import full, tiny
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.training.augmentation import AugmentationConfig
-from dgasr.training.batches import IGNORED, Batches
-from dgasr.training.examples import BatchConfig
+from dgasr.training.batches import IGNORED, BatchConfig, Batches
 
 CLEAN = AugmentationConfig(
     speed=0.15, gain_db=0, colour_probability=0, reverb_probability=0, noise_probability=0, mask_probability=0
 )
-JOINED = BatchConfig(batch_size=6, max_join=5, non_speech_probability=0, word_share=1.0)
+SPEECH = BatchConfig(batch_size=6, non_speech_probability=0, word_share=1.0)
 TONE_BINS = {"zero": (8, 16), "one": (20, 32), "two": (42, 58)}
 """Mel bins, of 80, in which a word's tone is loudest at any speed."""
 
 
 @pytest.fixture
 def make_batches(tokenizer):
-    def make(utterances, config=JOINED, *, model=None, augmentation=CLEAN, strength=1.0, seed=1, steps=20):
+    def make(utterances, config=SPEECH, *, model=None, augmentation=CLEAN, strength=1.0, seed=1, steps=20):
         return Batches(
             utterances, model or tiny(), tokenizer, config, augmentation, (strength, strength), steps, seed
         )  # fmt: skip
@@ -74,7 +73,7 @@ def test_an_audio_tokens_label_is_the_word_that_sounds_there(make_batches, token
                     wanted = None if label == model.blank_id else tokenizer.decode([label])
                     assert loudest(log_mel, token * token_frames) == wanted
                     num_labels += wanted is not None
-    assert num_labels > 20 * steps
+    assert num_labels > 10 * steps
 
 
 def test_the_full_presets_labels_are_160_ms_apart(make_batches, make_tones, tmp_path):
@@ -94,40 +93,13 @@ def test_only_the_middle_of_a_word_is_labelled_and_its_edges_are_ignored(make_ba
     assert labels == [*[IGNORED] * 4, *[10] * 8, *[IGNORED] * 3, *[4] * 35]
 
 
-def test_joined_rows_have_the_texts_of_their_parts_in_order(make_batches, tokenizer, tones):
-    for batch in (make_batches(tones)[step] for step in range(5)):
-        for text, labels in zip(texts(batch, tokenizer), batch.frame_labels, strict=True):
-            heard = [token for token in labels.tolist() if token not in (4, IGNORED)]
-            heard = [token for before, token in zip([None, *heard], heard, strict=False) if token != before]
-            spoken = tokenizer.encode(text)
-            spoken = [token for before, token in zip([None, *spoken], spoken, strict=False) if token != before]
-            assert heard == spoken
-
-
-def test_rows_join_utterances_of_one_speaker_only_or_are_one_utterance(
-    make_batches, make_tones, tokenizer, tones, tmp_path
-):
-    speakers = (("zero", "a"), ("two", "b"), ("one", None), ("one", None))
-    utterances = [
-        make_tones(tmp_path / f"{n}.wav", [word], speaker=speaker) for n, (word, speaker) in enumerate(speakers)
-    ]
-    batches = make_batches(utterances)
-    found = [set(text.split()) for step in range(5) for text in texts(batches[step], tokenizer)]
-    assert {"zero"} in found
-    assert {"two"} in found
-    assert all(len(words) == 1 for words in found)
-    batches = make_batches(tones, replace(JOINED, max_join=1))
-    alone = {text for step in range(5) for text in texts(batches[step], tokenizer)}
-    assert alone <= {utterance.text for utterance in tones}
-
-
 def test_an_epoch_has_each_utterance_once_a_language_a_batch_and_like_lengths_together(
     make_batches, make_tones, tokenizer, tmp_path
 ):
     said = ["zero", "one", "two", "one one one one one", "two two two two two", "zero two", "two zero", "one two"]
     rows = [make_tones(tmp_path / f"{n}.wav", text.split()) for n, text in enumerate(said)]
     rows = [replace(row, language="de" if n < 2 else "en") for n, row in enumerate(rows)]
-    config = BatchConfig(batch_size=2, is_by_epoch=True, non_speech_probability=0)
+    config = BatchConfig(batch_size=2, non_speech_probability=0)
     batches = make_batches(rows, config)
     length = Batches.epoch_length(rows, 2)
     assert length == 4
@@ -145,17 +117,19 @@ def test_an_epoch_has_each_utterance_once_a_language_a_batch_and_like_lengths_to
 
 
 def test_rows_without_speech_are_blank_and_unknown_word_times_leave_no_labels(make_batches, tones):
-    batch = make_batches(tones, replace(JOINED, non_speech_probability=1.0))[0]
-    assert batch.text_lengths.tolist() == [0] * 6
-    assert set(batch.canvas[:, 0].tolist()) == {tiny().prompt.end_text_ids[0]}
-    assert set(batch.canvas[:, 1:].flatten().tolist()) == {tiny().prompt.pad_id}
-    assert set(batch.frame_labels.flatten().tolist()) == {tiny().blank_id}
+    batch = make_batches(tones, replace(SPEECH, non_speech_probability=1.0))[0]
+    assert batch.text_lengths.tolist()[-1] == 0
+    assert batch.canvas[-1].tolist() == [
+        tiny().prompt.end_text_ids[0],
+        *[tiny().prompt.pad_id] * (batch.canvas.shape[1] - 1),
+    ]
+    assert set(batch.frame_labels[-1].tolist()) == {tiny().blank_id}
     batch = make_batches([replace(utterance, words=None) for utterance in tones])[0]
     assert set(batch.frame_labels.flatten().tolist()) == {IGNORED}
 
 
 def test_canvases_are_buckets_that_hold_the_longest_text_and_its_end(make_batches, tones):
-    batches = make_batches(tones, replace(JOINED, batch_size=1))
+    batches = make_batches(tones, replace(SPEECH, batch_size=1))
     for batch in (batches[step] for step in range(20)):
         assert batch.canvas.shape[1] in tiny().canvas.buckets
         assert int(batch.text_lengths.max()) < batch.canvas.shape[1]
@@ -164,24 +138,19 @@ def test_canvases_are_buckets_that_hold_the_longest_text_and_its_end(make_batche
     assert make_batches([wordy], BatchConfig(batch_size=1, non_speech_probability=0))[0].canvas.shape[1] == 32
 
 
-@pytest.mark.parametrize("max_join", [1, 3])
-def test_an_utterance_as_long_as_the_window_stays_whole_at_any_speed(make_batches, make_tones, tmp_path, max_join):
+def test_an_utterance_as_long_as_the_window_stays_whole_at_any_speed(make_batches, make_tones, tmp_path):
     words = ["one", "two"] * 13
     long = make_tones(tmp_path / "long.wav", words, gap_samples=110, duration_samples=8 * SAMPLE_RATE_HZ)
-    config = BatchConfig(batch_size=8, max_join=max_join, non_speech_probability=0, word_share=1.0)
-    batches = make_batches([long], config)
-    for batch in (batches[step] for step in range(3)):
-        assert batch.text_lengths.tolist() == [26] * 8
-        last_words = [labels[(labels != 4) & (labels != IGNORED)][-1].item() for labels in batch.frame_labels]
-        assert last_words == [11] * 8
+    batches = make_batches([long])
+    for batch in (batches[step] for step in range(20)):
+        assert batch.text_lengths.tolist() == [26]
+        assert batch.frame_labels[(batch.frame_labels != 4) & (batch.frame_labels != IGNORED)][-1] == 11
 
 
 def test_small_changes_of_speed_that_are_left_out_move_no_word(make_batches, make_tones, tmp_path):
     words = make_tones(tmp_path / "words.wav", ["one"], gap_samples=56_000)
-    slightly = replace(CLEAN, speed=0.009)
-    config = BatchConfig(batch_size=8, non_speech_probability=0, word_share=1.0)
-    batch = make_batches([words], config, augmentation=slightly)[0]
-    assert all(torch.equal(labels, batch.frame_labels[0]) for labels in batch.frame_labels)
+    batches = make_batches([words], augmentation=replace(CLEAN, speed=0.009))
+    assert all(torch.equal(batches[step].frame_labels, batches[0].frame_labels) for step in range(8))
 
 
 def test_offset_and_duration_choose_a_stretch_of_the_file(make_batches, make_tones, tmp_path):

@@ -8,8 +8,9 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
 from dgasr.model.presets import tiny
 from dgasr.prompt import Tokenizer
-from dgasr.training.examples import BatchConfig
+from dgasr.training.batches import BatchConfig
 from dgasr.training.settings import RunConfig
+from tools.tiny.drawn import DrawConfig
 from tools.tiny.fresh import POSITION_SCALE, SPECIAL_TOKENS, fresh_model, initialise, main, write_word_tokenizer
 from tools.tiny.phases import read_phases, train_phases
 from tools.tiny.voices import DIGITS
@@ -101,9 +102,14 @@ def test_parts_of_words_are_unknown_in_a_saved_copy_too(tmp_path):
 
 def test_the_phases_of_the_bundled_model_follow_each_other_and_survive_a_second_start(begin, tones, tmp_path):
     begin(1)
-    assert sum(phase.steps for phase in read_phases()) > 1000
-    small = BatchConfig(batch_size=2, max_join=2)
-    phases = [replace(phase, steps=1, batches=small, warmup_steps=0) for phase in read_phases(share=0.5)]
+    assert sum(phase.config.steps for phase in read_phases()) > 1000
+    phases = [
+        replace(
+            phase, drawing=DrawConfig(max_join=2),
+            config=replace(phase.config, steps=1, batches=BatchConfig(batch_size=2), warmup_steps=0),
+        )
+        for phase in read_phases(share=0.5)
+    ]  # fmt: skip
     run = RunConfig(out=tmp_path / "tiny", workers=0)
     last = train_phases(tmp_path / "fresh1", phases, tones, tones, run)
     assert last == tmp_path / "tiny" / f"phase{len(phases) - 1}" / "final"

@@ -137,7 +137,7 @@ import torch
 from dgasr.model.checkpoint import load_model
 from dgasr.training.manifests import read_manifest
 from dgasr.training.run import train_run
-from dgasr.training.examples import BatchConfig
+from dgasr.training.batches import BatchConfig
 from dgasr.training.settings import RunConfig, TrainConfig
 
 torch.set_num_threads(1)

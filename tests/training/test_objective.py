@@ -12,9 +12,8 @@ from dgasr.model.presets import tiny
 from dgasr.prompt import build_prompt
 from dgasr.training import objective
 from dgasr.training.augmentation import AugmentationConfig
-from dgasr.training.batches import IGNORED, Batches
+from dgasr.training.batches import IGNORED, BatchConfig, Batches
 from dgasr.training.canvas_noise import CanvasNoiseConfig
-from dgasr.training.examples import BatchConfig
 from dgasr.training.objective import LossWeights, batch_losses
 
 ALL = LossWeights(diffusion=1.0, autoregressive=0.5, ctc=2.0, frame=0.25, pad=0.2)
@@ -24,7 +23,7 @@ NOISE = CanvasNoiseConfig(own_steps=0.5, max_own_steps=2)
 @pytest.fixture(scope="module")
 def batch(tones, tokenizer):
     """Three rows: two of speech of different lengths, one without."""
-    config = BatchConfig(batch_size=24, max_join=3, non_speech_probability=0.3, word_share=1.0)
+    config = BatchConfig(batch_size=5, non_speech_probability=0.2, word_share=1.0)
     whole = Batches(tones, tiny(), tokenizer, config, AugmentationConfig(), (0.2, 0.2), 1, 0)[0]
     lengths = whole.text_lengths.tolist()
     rows = torch.tensor([lengths.index(max(lengths)), lengths.index(2), lengths.index(0)])

@@ -11,7 +11,7 @@ from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, load_adapter, save_adapter
 from dgasr.model.checkpoint import load_model, save_model
 from dgasr.model.presets import LoraSize
-from dgasr.training.examples import BatchConfig
+from dgasr.training.batches import BatchConfig
 from dgasr.training.objective import LossWeights
 from dgasr.training.run import starting_model
 from dgasr.training.settings import RunConfig, TrainConfig
@@ -138,9 +138,9 @@ def test_under_lora_a_run_whose_learning_would_be_lost_is_refused(train, fresh_m
 
 @pytest.mark.parametrize(
     "fields",
-    [{"steps": 0}, {"learning_rate": 0}, {"grad_accumulation": 0}, {"dropout": 1}, {"train": ["head"]}, {"train": []},
+    [{"steps": 0}, {"learning_rate": 0}, {"grad_accumulation": 0}, {"train": ["head"]}, {"train": []},
      {"losses": {"ctc": -1}}, {"noise": {"full_noise": 1.5}}, {"noise": {"draws": 0}}, {"batches": {"batch_size": 0}},
-     {"batches": {"is_by_epoch": True, "max_join": 2}}, {"learning_rte": 1}, {"losses": {"learning_rte": 1}},
+     {"learning_rte": 1}, {"losses": {"learning_rte": 1}},
      {"noise": {"learning_rte": 1}}, {"batches": {"learning_rte": 1}}, {"augmentation": {"learning_rte": 1}}],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(fields):

@@ -6,7 +6,7 @@ import soundfile
 
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import ConfigError
-from dgasr.training.examples import WaveformStore
+from dgasr.training.batches import WaveformStore
 
 
 def write(path, num_samples, rate_hz=16_000):

@@ -19,10 +19,9 @@ from dgasr.model.checkpoint import save_model
 from dgasr.model.identity import TOKENIZER_FILE
 from dgasr.model.presets import tiny
 from dgasr.prompt import Tokenizer
-from dgasr.training.batches import Batches
 from dgasr.training.manifests import Utterance, read_manifest
-from dgasr.training.settings import TrainConfig
-from tools.tiny.phases import read_phases
+from tools.tiny.drawn import DrawnBatches
+from tools.tiny.phases import Phase, read_phases
 from tools.tiny.voices import DIGITS
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<blank>", "<|audio|>", "<boa>", "<eoa>", "<turn|>")
@@ -32,12 +31,12 @@ POSITION_SCALE = 0.1
 """Whisper's sinusoids have amplitude 1 and would drown fresh convolutions."""
 
 
-def fresh_model(folder: Path, first: TrainConfig, utterances: list[Utterance], seed: int) -> AsrModel:
+def fresh_model(folder: Path, first: Phase, utterances: list[Utterance], seed: int) -> AsrModel:
     """Write a model folder with first weights.
 
     Args:
         folder: where config, weights and vocabulary go.
-        first: settings of the first phase, which make the batch that the weights are fitted to.
+        first: the first phase, whose settings make the batch that the weights are fitted to.
         utterances: training data.
         seed: of the weights.
     """
@@ -46,7 +45,11 @@ def fresh_model(folder: Path, first: TrainConfig, utterances: list[Utterance], s
     tokenizer = Tokenizer.load(folder)
     torch.manual_seed(seed)
     model = AsrModel(config, tokenizer)
-    batches = Batches(utterances, config, tokenizer, first.batches, first.augmentation, (0.0, 0.0), 1, seed)
+    settings = first.config
+    batches = DrawnBatches(
+        utterances, config, tokenizer, settings.batches, settings.augmentation, (0.0, 0.0), 1, seed,
+        drawing=first.drawing,
+    )  # fmt: skip
     initialise(model, batches[0].log_mel, seed)
     save_model(model, folder)
     return model

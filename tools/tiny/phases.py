@@ -8,39 +8,68 @@ import argparse
 import json
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter
 
 from dgasr.errors import DgasrError
+from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import CONFIG_FILE
 from dgasr.training.manifests import Utterance, read_manifest
 from dgasr.training.run import train_run
 from dgasr.training.settings import RunConfig, TrainConfig
 from tools.calibration import fit_word_offsets
+from tools.tiny.drawn import DrawConfig, DrawnBatches
 
 PLAN = Path(__file__).parent / "plan.json"
 """The phases that the bundled model is trained in."""
 
 
-def read_phases(path: Path = PLAN, share: float = 1.0) -> list[TrainConfig]:
-    """Read the settings of each phase, with a share of its steps."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """What one phase learns, how its rows are drawn, and the share of the encoder's activations that it drops."""
+
+    config: TrainConfig
+    drawing: DrawConfig = field(default_factory=DrawConfig)
+    dropout: float = 0.0
+
+
+def read_phases(path: Path = PLAN, share: float = 1.0, seed: int = 0) -> list[Phase]:
+    """Read the phases, each with a share of its steps."""
     plan = json.loads(path.read_text(encoding="utf-8"))
-    phases = TypeAdapter(list[TrainConfig]).validate_python([{**plan["all"], **phase} for phase in plan["phases"]])
-    return [replace(phase, steps=max(1, round(phase.steps * share))) for phase in phases]
+    phases = []
+    for row in plan["phases"]:
+        own = {name: row.pop(name) for name in ("drawing", "dropout") if name in row}
+        phases.append({"config": {**plan["all"], **row, "seed": seed}, **own})
+    return [
+        replace(phase, config=replace(phase.config, steps=max(1, round(phase.config.steps * share))))
+        for phase in TypeAdapter(list[Phase]).validate_python(phases)
+    ]
+
+
+def drawn_batches(phase: Phase, utterances: list[Utterance], model: AsrModel) -> DrawnBatches:
+    """Make the batches of a phase."""
+    config = phase.config
+    return DrawnBatches(
+        utterances, model.config, model.tokenizer, config.batches, config.augmentation, config.strength,
+        config.num_batches, config.seed, drawing=phase.drawing,
+    )  # fmt: skip
 
 
 def train_phases(
-    fresh: Path, phases: list[TrainConfig], train: list[Utterance], validation: list[Utterance], run: RunConfig
+    fresh: Path, phases: list[Phase], train: list[Utterance], validation: list[Utterance], run: RunConfig
 ) -> Path:
     """Train every phase into a folder of its own below the run's; return the folder of the last one's model."""
     start = fresh
     for number, phase in enumerate(phases):
         own = replace(run, out=run.out / f"phase{number}", is_half=number == len(phases) - 1)
-        train_run(load_model(start), train, validation, phase, own)
+        model = load_model(start)
+        for module in (model.encoder, *model.encoder.layers):
+            module.dropout = phase.dropout  # transformers' layers read this number at every call
+        train_run(model, train, validation, phase.config, own, batches=drawn_batches(phase, train, model))
         start = own.out / "final"
     return start
 
@@ -60,7 +89,7 @@ def main() -> int:
     try:
         train = [utterance for path in options.manifests for utterance in read_manifest(path)]
         validation = read_manifest(options.validation) if options.validation else []
-        phases = [replace(phase, seed=options.seed) for phase in read_phases(share=options.share)]
+        phases = read_phases(share=options.share, seed=options.seed)
         run = RunConfig(out=options.out, shows_progress=sys.stderr.isatty())
         last = train_phases(options.fresh, phases, train, validation, run)
         model = load_model(last)
