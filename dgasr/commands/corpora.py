@@ -40,18 +40,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(options: argparse.Namespace) -> int:
     """Prepare every subset in every language; 3 where clips were refused."""
     from dgasr.corpora.layouts import Subset
-    from dgasr.corpora.prepare import PrepareConfig, prepare
+    from dgasr.corpora.prepare import prepare
 
     corpus = CORPORA[options.kind]
-    config = PrepareConfig(max_duration_s=options.max_duration, processes=options.processes)
     summaries = []
     for name, language in _parts(options, corpus):
         source = _source(options, name, language)
         if not source.exists():
             raise ConfigError(f"{source}: not there. Give the corpus's folder, or fetch it with --download.")
-        subset = Subset(source=source, name=name, language=language, work=options.out)
+        subset = Subset(source=source, name=name, language=language, out=options.out)
         with progress(f"{options.kind} {language} {name}", "clips") as bar:
-            summaries.append(prepare(options.kind, subset, options.out, config, bar.update))
+            summaries.append(prepare(options.kind, subset, options.max_duration, options.processes, bar.update))
         sys.stdout.write(_line(summaries[-1], options.out) + "\n")
     return 3 if any(summary.refused for summary in summaries) else 0
 

@@ -25,25 +25,20 @@ SPEAKER_COLUMNS = ("speaker_id", "client_id", "speaker")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """One utterance as a corpus names it.
+    """One utterance as a corpus names it; the fields of `training.manifests.Utterance`, as far as they are known.
 
     clip_id: the corpus's own name for it; no two clips of one subset share it.
-    audio: file that holds it.
     text: what is said, empty where nobody speaks; `None` where the corpus has none.
-    language: ISO 639-1 code.
-    speaker: the corpus's name for who speaks, `None` where it does not say.
-    offset_s, duration_s: the stretch of the file, s; a duration of `None` is all of it.
-    set_name: corpus that the clip comes from, where a manifest names it.
-    channel, audio_track: which ones of the file's are read, from 0, where a manifest names them.
+    duration: s; `None` is all of the file.
     """
 
     clip_id: str
-    audio: Path
+    audio_filepath: Path
     text: str | None
     language: str
     speaker: str | None = None
-    offset_s: float = 0.0
-    duration_s: float | None = None
+    offset: float = 0.0
+    duration: float | None = None
     set_name: str | None = None
     channel: int | None = None
     audio_track: int | None = None
@@ -68,13 +63,13 @@ class Subset:
     source: folder or archive of the corpus.
     name: as the corpus calls it, such as `train`.
     language: ISO 639-1 code, or the corpus's own.
-    work: folder for what is unpacked.
+    out: folder for manifests and what is unpacked.
     """
 
     source: Path
     name: str
     language: str
-    work: Path
+    out: Path
 
 
 def read_librispeech(subset: Subset) -> Iterator[Found]:
@@ -83,7 +78,7 @@ def read_librispeech(subset: Subset) -> Iterator[Found]:
     Texts are published in capitals, which say nothing; they come in small letters.
     """
     part = subset.name.replace(".", "-")
-    unpacked, refused = unpack(_archives(subset.source, f"{part}.tar.gz"), subset.work)
+    unpacked, refused = unpack(_archives(subset.source, f"{part}.tar.gz"), subset.out)
     yield from refused
     roots = [root / middle / part for root in (subset.source, *unpacked) for middle in ("", "LibriSpeech")]
     folder = _first(roots, f"LibriSpeech's {part}", f"a folder {part} with *.trans.txt in it, or {part}.tar.gz")
@@ -91,7 +86,7 @@ def read_librispeech(subset: Subset) -> Iterator[Found]:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, text = line.partition(" ")
             yield Clip(
-                clip_id=name, audio=path.parent / f"{name}.flac", text=text.lower(), language="en",
+                clip_id=name, audio_filepath=path.parent / f"{name}.flac", text=text.lower(), language="en",
                 speaker=name.split("-")[0],
             )  # fmt: skip
 
@@ -109,7 +104,7 @@ def read_fleurs(subset: Subset) -> Iterator[Found]:
     table = _first(places, f"FLEURS {name} {subset.name}", f"{name}/{subset.name}.tsv")
     language = name.partition("_")[0].replace("cmn", "zh")
     archives = _archives(table.parent / "audio", f"{subset.name}.tar.gz")
-    yield from _rows_beside(table, archives, subset.work, language, columns=FLEURS_COLUMNS)
+    yield from _rows_beside(table, archives, subset.out, language, columns=FLEURS_COLUMNS)
 
 
 def read_voxpopuli(subset: Subset) -> Iterator[Found]:
@@ -119,12 +114,12 @@ def read_voxpopuli(subset: Subset) -> Iterator[Found]:
     places = [subset.source / middle / file for middle in middles]
     table = _first(places, f"VoxPopuli {language} {subset.name}", f"{language}/{file}")
     archives = _archives(table.parent / subset.name, f"{subset.name}_part_*.tar.gz")
-    yield from _rows_beside(table, archives, subset.work, language, path_column="id")
+    yield from _rows_beside(table, archives, subset.out, language, path_column="id")
 
 
 def read_commonvoice(subset: Subset) -> Iterator[Found]:
     """Read `cv-corpus-…/de/train.tsv` with `clips/*.mp3`, from its archive or unpacked."""
-    unpacked, refused = unpack(_archives(subset.source, "*.tar.gz"), subset.work)
+    unpacked, refused = unpack(_archives(subset.source, "*.tar.gz"), subset.out)
     yield from refused
     found = [
         path
@@ -135,7 +130,7 @@ def read_commonvoice(subset: Subset) -> Iterator[Found]:
     ]
     wanted = f"{subset.language}/{subset.name}.tsv with clips/ beside it"
     table = _first(found, f"Common Voice {subset.language} {subset.name}", wanted)
-    yield from _rows_beside(table, [], subset.work, subset.language)
+    yield from _rows_beside(table, [], subset.out, subset.language)
 
 
 def read_hugging_face(subset: Subset) -> Iterator[Found]:
@@ -165,7 +160,7 @@ def read_hugging_face(subset: Subset) -> Iterator[Found]:
 def _rows_of_parquet(table: Path, subset: Subset) -> Iterator[Found]:
     from pyarrow import parquet
 
-    folder = subset.work / "audio" / table.stem
+    folder = subset.out / "audio" / table.stem
     folder.mkdir(parents=True, exist_ok=True)
     number = 0
     for batch in parquet.ParquetFile(table).iter_batches(batch_size=64):
@@ -193,14 +188,14 @@ def read_nemo(subset: Subset) -> Iterator[Found]:
         try:
             row = json.loads(line)
             audio = Path(row["audio_filepath"])
-            offset_s = float(row.get("offset") or 0)
-            duration_s = None if row.get("duration") is None else float(row["duration"])
+            offset = float(row.get("offset") or 0)
             part = {name: int(row[name]) for name in ("audio_track", "channel") if row.get(name) is not None}
             yield Clip(
-                clip_id=str(row.get("id") or "/".join([f"{audio}@{offset_s:g}", *map(str, part.values())])),
-                audio=subset.source.parent / audio,
-                text=row.get("text"), language=row.get("language") or row.get("lang") or subset.language,
-                speaker=_first_value(row, SPEAKER_COLUMNS), offset_s=offset_s, duration_s=duration_s,
+                clip_id=str(row.get("id") or "/".join([f"{audio}@{offset:g}", *map(str, part.values())])),
+                audio_filepath=subset.source.parent / audio, text=row.get("text"),
+                language=row.get("language") or row.get("lang") or subset.language,
+                speaker=_first_value(row, SPEAKER_COLUMNS), offset=offset,
+                duration=None if row.get("duration") is None else float(row["duration"]),
                 set_name=row.get("set"), **part,
             )  # fmt: skip
         except (ValueError, TypeError, KeyError) as error:
@@ -214,7 +209,7 @@ def read_folder(subset: Subset) -> Iterator[Found]:
             own = path.with_suffix(".txt")
             inside = path.relative_to(subset.source)
             yield Clip(
-                clip_id=str(inside), audio=path, language=subset.language,
+                clip_id=str(inside), audio_filepath=path, language=subset.language,
                 text=own.read_text(encoding="utf-8-sig", errors="replace").strip() if own.is_file() else None,
                 speaker=inside.parts[0] if len(inside.parts) > 1 else None,
             )  # fmt: skip
@@ -329,9 +324,8 @@ def _rows(rows: Iterable[dict[str, Any]], audio: dict[str, Path], language: str)
             yield Refused(clip_id=f"row {number}", reason="bad_row", message=f"row {number} names no audio: {row}.")
             continue
         yield Clip(
-            clip_id=Path(name).stem, audio=audio.get(name) or audio.get(Path(name).stem) or Path(name),
-            text=_first_value(row, TEXT_COLUMNS), language=language,
-            speaker=_first_value(row, SPEAKER_COLUMNS),
+            clip_id=Path(name).stem, audio_filepath=audio.get(name) or audio.get(Path(name).stem) or Path(name),
+            text=_first_value(row, TEXT_COLUMNS), language=language, speaker=_first_value(row, SPEAKER_COLUMNS),
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,19 +30,8 @@ NOT_UTF8 = "\ufffd"
 LENGTH_STEP_S = 5.0
 """Width of the summary's bars, s."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PrepareConfig:
-    """How a corpus is prepared.
-
-    max_duration_s: longer clips are refused; a model's window, s.
-    min_duration_s: shorter clips are refused, s.
-    processes: that decode side by side.
-    """
-
-    max_duration_s: float = 30.0
-    min_duration_s: float = 0.1
-    processes: int
+MIN_DURATION_S = 0.1
+"""Shorter clips are refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,44 +53,43 @@ class Summary:
 
 
 def prepare(
-    kind: str, subset: Subset, out: Path, config: PrepareConfig, on_clip: Callable[[], None] = lambda: None
+    kind: str, subset: Subset, max_duration_s: float, processes: int, on_clip: Callable[[], None] = lambda: None
 ) -> Summary:
-    """Prepare one subset.
+    """Prepare one subset of `CORPORA[kind]`: `NAME.jsonl`, `NAME.refused.jsonl` and `NAME.summary.json` in its folder.
 
-    Args:
-        kind: a name of `CORPORA`.
-        subset: which part of it.
-        out: folder for `NAME.jsonl`, `NAME.refused.jsonl` and `NAME.summary.json`.
-        config: limits.
-        on_clip: called for each clip that has been looked at.
+    Clips longer than `max_duration_s`, a model's window, are refused; `processes` decode side by side; `on_clip` is
+    called for each clip that has been looked at.
 
     Raises:
         ConfigError: the corpus is not there, or nothing of it can be used.
     """
-    name = "-".join(part for part in (kind, subset.language, subset.name) if part)
+    name, out = "-".join(part for part in (kind, subset.language, subset.name) if part), subset.out
     out.mkdir(parents=True, exist_ok=True)
     manifest, progress, listed = (out / f"{name}{kind_of}.jsonl" for kind_of in ("", ".progress", ".refused"))
     rows = _read_progress(progress)
-    with progress.open("a", encoding="utf-8") as file:
-        for row in _looked_at(CORPORA[kind].read(subset), {row["clip_id"] for row in rows}, config):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            rows.append(row)
-            on_clip()
-    used, refused = ([row for row in rows if ("reason" in row) == is_refused] for is_refused in (False, True))
+    new = _new_clips(CORPORA[kind].read(subset), {row["clip_id"] for row in rows})
+    look = partial(look_at, set_name=f"{kind} {subset.name}".strip(), max_duration_s=max_duration_s)
+    with progress.open("a", encoding="utf-8") as file, ProcessPoolExecutor(processes) as pool:
+        while chunk := list(islice(new, AT_ONCE * processes)):
+            for row in pool.map(look, chunk, chunksize=8):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.flush()
+                rows.append(row)
+                on_clip()
+    refused = [row for row in rows if "reason" in row]
     listed.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in refused), encoding="utf-8")
+    used = [Utterance(**row["utterance"]) for row in rows if "reason" not in row]
     if not used:
         progress.unlink()
         found = f"all {len(refused)} clips are refused, see {listed}" if refused else "it holds no clip"
         raise ConfigError(f"{subset.source}, {subset.name or kind}: {found}. Check --subset and --language.")
-    set_name = f"{kind} {subset.name}".strip()
-    write_manifest(manifest, (_utterance(row, set_name) for row in used))
-    lengths = Counter(LENGTH_STEP_S * int(row["duration_s"] // LENGTH_STEP_S) for row in used)
+    write_manifest(manifest, used)
+    lengths = Counter(LENGTH_STEP_S * int(own.duration // LENGTH_STEP_S) for own in used)
     summary = Summary(
         name=name,
         num_clips=len(used),
-        hours=round(sum(row["duration_s"] for row in used) / 3600, 6),
-        num_speakers=len({row["speaker"] for row in used if row["speaker"]}),
+        hours=round(sum(own.duration for own in used) / 3600, 6),
+        num_speakers=len({own.speaker for own in used if own.speaker}),
         lengths={f"{edge:g}": count for edge, count in sorted(lengths.items())},
         refused=dict(sorted(Counter(row["reason"] for row in refused).items())),
     )
@@ -119,40 +107,35 @@ def _read_progress(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _looked_at(found: Iterator[Found], known: set[str], config: PrepareConfig) -> Iterator[dict[str, Any]]:
-    """Look at what is not known yet, in the corpus's order; a name that comes again is refused."""
-    new = (item for item in _named_once(found) if item.clip_id not in known)
-    with ProcessPoolExecutor(config.processes) as pool:
-        while chunk := list(islice(new, AT_ONCE * config.processes)):
-            yield from pool.map(look_at, chunk, [config] * len(chunk), chunksize=8)
-
-
-def _named_once(found: Iterator[Found]) -> Iterator[Found]:
+def _new_clips(found: Iterator[Found], known: set[str]) -> Iterator[Found]:
+    """Leave out what is known already; a name that comes again is refused."""
     seen: set[str] = set()
     for number, item in enumerate(found):
         if item.clip_id in seen:
             message = f"{item.clip_id}: a clip of this name came before. The first one is used."
-            yield Refused(clip_id=f"{item.clip_id}#{number}", reason="duplicate_id", message=message)
-        else:
-            seen.add(item.clip_id)
+            item = Refused(clip_id=f"{item.clip_id}#{number}", reason="duplicate_id", message=message)
+        seen.add(item.clip_id)
+        if item.clip_id not in known:
             yield item
 
 
-def look_at(item: Found, config: PrepareConfig) -> dict[str, Any]:
-    """Decode one clip; return its row with a length, or with the reason why it is refused."""
+def look_at(item: Found, set_name: str, max_duration_s: float) -> dict[str, Any]:
+    """Decode one clip; return its row as an utterance, or with the reason why it is refused."""
     if isinstance(item, Clip):
-        found = _usable_s(item, config)
+        found = _usable_s(item, max_duration_s)
         if not isinstance(found, Refused):
-            return asdict(item) | {"audio": os.path.abspath(item.audio), "duration_s": found}
+            fields = asdict(item) | {"audio_filepath": os.path.abspath(item.audio_filepath), "duration": found}
+            clip_id = fields.pop("clip_id")
+            return {"clip_id": clip_id, "utterance": fields | {"set_name": item.set_name or set_name}}
         item = found
     return asdict(replace(item, message=printable(item.message)))
 
 
-def _usable_s(clip: Clip, config: PrepareConfig) -> Refused | float:
+def _usable_s(clip: Clip, max_duration_s: float) -> Refused | float:
     """Say how much of its audio can be used, s, or why none."""
 
     def refuse(reason: str, message: str) -> Refused:
-        return Refused(clip_id=clip.clip_id, reason=reason, message=f"{clip.audio}: {message}")
+        return Refused(clip_id=clip.clip_id, reason=reason, message=f"{clip.audio_filepath}: {message}")
 
     if clip.text is None:
         return refuse("no_text", "the corpus has no text for it.")
@@ -161,21 +144,21 @@ def _usable_s(clip: Clip, config: PrepareConfig) -> Refused | float:
     if not clip.language:
         return refuse("no_language", "the corpus does not say its language. Give --language.")
     try:
-        rest_s = _length_s(clip.audio) - clip.offset_s
+        rest_s = _length_s(clip.audio_filepath) - clip.offset
     except FileNotFoundError:
         return refuse("no_audio", "the corpus names it, and there is no such file.")
     except OSError as error:
         return refuse("unreadable", f"{error}.")
     except RecordingError as error:
         return Refused(clip_id=clip.clip_id, reason=str(error.reason), message=str(error))
-    asked_s = rest_s if clip.duration_s is None else clip.duration_s
+    asked_s = rest_s if clip.duration is None else clip.duration
     if asked_s > rest_s + 0.1:
-        return refuse("beyond_end", f"the corpus says {asked_s:.2f} s from {clip.offset_s:.2f} s; it ends before.")
+        return refuse("beyond_end", f"the corpus says {asked_s:.2f} s from {clip.offset:.2f} s; it ends before.")
     usable_s = min(asked_s, rest_s)
-    if usable_s > config.max_duration_s:
-        return refuse("too_long", f"{usable_s:.2f} s; at most {config.max_duration_s:g} s are used.")
-    if usable_s < config.min_duration_s:
-        return refuse("too_short", f"{usable_s:.2f} s; at least {config.min_duration_s:g} s are needed.")
+    if usable_s > max_duration_s:
+        return refuse("too_long", f"{usable_s:.2f} s; at most {max_duration_s:g} s are used.")
+    if usable_s < MIN_DURATION_S:
+        return refuse("too_short", f"{usable_s:.2f} s; at least {MIN_DURATION_S:g} s are needed.")
     return round(usable_s, 4)
 
 
@@ -184,11 +167,3 @@ def _length_s(path: Path) -> float:
     """Decode a file to its end, s; of a long one that many clips lie in, once."""
     with path.open("rb") as file:
         return seconds(sum(len(block) for block in open_audio(file, str(path), AudioConfig()).blocks()))
-
-
-def _utterance(row: dict[str, Any], set_name: str) -> Utterance:
-    same = {name: row[name] for name in ("text", "language", "speaker", "channel", "audio_track")}
-    return Utterance(
-        audio_filepath=row["audio"], duration=row["duration_s"], offset=row["offset_s"],
-        set_name=row["set_name"] or set_name, **same,
-    )  # fmt: skip

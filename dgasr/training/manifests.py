@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, Field, GetPydanticSchema, PlainSerializer, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from dgasr.audio import AudioConfig
 from dgasr.errors import ConfigError
@@ -26,30 +27,55 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[int, Field(ge=0)]
 
 
+@dataclass(frozen=True, slots=True)
+class _TimedWord:
+    """A reference word as a manifest has it."""
+
+    word: Text
+    start_s: Seconds
+    end_s: Seconds
+
+
+def _in_samples(own: _TimedWord) -> Word:
+    if own.end_s < own.start_s:
+        raise PydanticCustomError("order", "`end_s` lies before `start_s`")
+    return Word(word=own.word, start_sample=num_samples(own.start_s), end_sample=num_samples(own.end_s), confidence=1.0)
+
+
+def _in_seconds(own: Word) -> _TimedWord:
+    return _TimedWord(own.word, seconds(own.start_sample), seconds(own.end_sample))
+
+
+WORD = Annotated[_TimedWord, AfterValidator(_in_samples), PlainSerializer(_in_seconds)]
+"""How pydantic reads and writes a `Word`, whose positions are times in a manifest."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
     """A stretch of an audio file with what is said in it."""
 
-    audio_filepath: str
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"strict": True}
+
+    audio_filepath: Text
     """Absolute path once read."""
-    duration: float
+    duration: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Length, s."""
     text: str
     """What is said; empty for audio without speech."""
-    language: str
+    language: Text
     """Language code, `en`."""
-    words: tuple[Word, ...] | None = None
-    """Reference words with positions from the utterance's first sample, or `None` where times are unknown."""
-    speaker: str | None = None
-    """Who speaks, where that is known."""
-    offset: float = 0.0
+    offset: Seconds = 0.0
     """Where the utterance starts in the audio file, s."""
-    set_name: str | None = None
+    speaker: Text | None = None
+    """Who speaks, where that is known."""
+    set_name: Annotated[Text | None, Field(alias="set")] = None
     """Corpus that the utterance comes from, the field `set`; scores are also given for each set."""
-    channel: int | None = None
-    """Which channel of the file it is, from 0; `None` for the mix."""
-    audio_track: int | None = None
+    audio_track: Number | None = None
     """Which audio track of the file it is on, from 0; `None` for that on which somebody speaks."""
+    channel: Number | None = None
+    """Which channel of the file it is, from 0; `None` for the mix."""
+    words: tuple[Annotated[Word, GetPydanticSchema(lambda _, call: call.generate_schema(WORD))], ...] | None = None
+    """Reference words with positions from the utterance's first sample, or `None` where times are unknown."""
 
     def audio(self, config: AudioConfig) -> AudioConfig:
         """Return the settings with the track and channel that are this utterance's, where it names them."""
@@ -102,67 +128,26 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     os.replace(partial, path)
 
 
-class _Word(BaseModel, extra="ignore", strict=True):
-    """A reference word as a manifest has it."""
-
-    word: Text
-    start_s: Seconds
-    end_s: Seconds
-
-
-class _Row(BaseModel, extra="ignore", strict=True):
-    """A line of a manifest."""
-
-    audio_filepath: Text
-    duration: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    text: str
-    language: Text
-    offset: Seconds = 0.0
-    speaker: Text | None = None
-    set: Text | None = None
-    audio_track: Number | None = None
-    channel: Number | None = None
-    words: list[_Word] | None = None
+ROW = TypeAdapter(Utterance)
+"""A line of a manifest."""
 
 
 def _read_line(line: str, where: str, folder: Path) -> Utterance:
     try:
-        row = _Row.model_validate_json(line)
+        utterance = ROW.validate_json(line)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the line"
         raise ConfigError(
             f"{where}: `{field}`: {first['msg']}. A manifest has one JSON object a line; correct this one."
         ) from error
-    for n, word in enumerate(row.words or ()):
-        if word.end_s < word.start_s:
-            raise ConfigError(
-                f"{where}: `words.{n}`: `end_s` lies before `start_s`. Correct the times of {word.word!r}."
-            )
-    return Utterance(
-        audio_filepath=os.path.abspath(folder / row.audio_filepath), set_name=row.set,
-        words=None if row.words is None else tuple(
-            Word(
-                word=own.word, start_sample=num_samples(own.start_s), end_sample=num_samples(own.end_s), confidence=1.0
-            )
-            for own in row.words
-        ),
-        **row.model_dump(exclude={"audio_filepath", "set", "words"}),
-    )  # fmt: skip
+    return replace(utterance, audio_filepath=os.path.abspath(folder / utterance.audio_filepath))
 
 
 def _write_line(utterance: Utterance, folder: Path) -> str:
     audio = Path(utterance.audio_filepath)
-    same = {name: getattr(utterance, name) for name in _Row.model_fields.keys() & Utterance.__dataclass_fields__.keys()}
-    row = same | {
-        "audio_filepath": str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio),
-        "set": utterance.set_name,
-        "words": None if utterance.words is None else [
-            _Word(word=own.word, start_s=seconds(own.start_sample), end_s=seconds(own.end_sample))
-            for own in utterance.words
-        ],
-    }  # fmt: skip
-    return _Row.model_construct(**row).model_dump_json(exclude_defaults=True) + "\n"
+    shown = replace(utterance, audio_filepath=str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio))
+    return ROW.dump_json(shown, by_alias=True, exclude_defaults=True).decode() + "\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from dgasr.cli import main
 from dgasr.corpora.layouts import CORPORA, Subset
-from dgasr.corpora.prepare import PrepareConfig, prepare
+from dgasr.corpora.prepare import prepare
 from dgasr.errors import ConfigError
 from dgasr.training.manifests import read_manifest
 
@@ -168,12 +168,12 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-def run(make, root, out, **options):
+def run(make, root, out):
     kind = LAYOUTS[make]
     name = make(root)
     source = root / "manifest.json" if kind == "nemo" else root
-    subset = Subset(source=source, name=name, language=CORPORA[kind].language or "de", work=out)
-    summary = prepare(kind, subset, out, PrepareConfig(processes=1, **options))
+    subset = Subset(source=source, name=name, language=CORPORA[kind].language or "de", out=out)
+    summary = prepare(kind, subset, 30.0, 1)
     return summary, read_manifest(out / f"{summary.name}.jsonl")
 
 
@@ -211,8 +211,8 @@ def faulty(tmp_path):
 
 
 def test_each_clip_that_cannot_be_used_is_listed_with_its_reason(faulty, tmp_path):
-    subset = Subset(source=faulty, name="train", language="de", work=tmp_path)
-    summary = prepare("commonvoice", subset, tmp_path, PrepareConfig(processes=1, max_duration_s=2.0))
+    subset = Subset(source=faulty, name="train", language="de", out=tmp_path)
+    summary = prepare("commonvoice", subset, 2.0, 1)
     listed = (tmp_path / f"{summary.name}.refused.jsonl").read_text().splitlines()
     found = {row["clip_id"]: row["reason"] for row in map(json.loads, listed)}
     assert found == {
@@ -229,9 +229,9 @@ def test_a_damaged_archive_gives_what_can_be_read_and_says_so_on_every_run(tmp_p
     archive = root / "train-clean-100.tar.gz"
     whole = archive.read_bytes()
     archive.write_bytes(whole[: len(whole) * 4 // 5])
-    subset = Subset(source=root, name="train.clean.100", language="en", work=out)
+    subset = Subset(source=root, name="train.clean.100", language="en", out=out)
     for _ in range(2):
-        summary = prepare("librispeech", subset, out, PrepareConfig(processes=1))
+        summary = prepare("librispeech", subset, 30.0, 1)
         assert summary.refused["damaged_archive"] == 1
         assert 1 <= summary.num_clips < 3
 
@@ -255,8 +255,8 @@ def test_a_manifest_is_taken_row_by_row(tmp_path, rows, language, used, refused)
     (tmp_path / "folder.wav").mkdir()
     lines = [row if isinstance(row, str) else json.dumps({"audio_filepath": "a.wav"} | row) for row in rows]
     put(tmp_path / "m.jsonl", "\n".join(lines))
-    subset = Subset(source=tmp_path / "m.jsonl", name="m", language=language, work=tmp_path)
-    summary = prepare("nemo", subset, tmp_path, PrepareConfig(processes=1))
+    subset = Subset(source=tmp_path / "m.jsonl", name="m", language=language, out=tmp_path)
+    summary = prepare("nemo", subset, 30.0, 1)
     assert [(u.text, u.channel) for u in read_manifest(tmp_path / f"{summary.name}.jsonl")] == used
     assert summary.refused == refused
 
@@ -270,8 +270,8 @@ def test_a_member_that_would_be_written_elsewhere_is_listed_and_the_rest_is_used
         tar.addfile(evil, io.BytesIO(b"evil"))
         tar.add(root / "LibriSpeech", "LibriSpeech")
     shutil.rmtree(root / "LibriSpeech")
-    subset = Subset(source=root, name="train.clean.100", language="en", work=out)
-    summary = prepare("librispeech", subset, out, PrepareConfig(processes=1))
+    subset = Subset(source=root, name="train.clean.100", language="en", out=out)
+    summary = prepare("librispeech", subset, 30.0, 1)
     assert (summary.num_clips, summary.refused) == (3, {"unsafe_member": 1})
     assert not list(tmp_path.rglob("outside.flac"))
 
@@ -279,19 +279,19 @@ def test_a_member_that_would_be_written_elsewhere_is_listed_and_the_rest_is_used
 def test_an_interrupted_run_goes_on_and_ends_as_one_that_was_not(tmp_path):
     root, out = tmp_path / "corpus", tmp_path / "out"
     voxpopuli(root)
-    subset = Subset(source=root, name="train", language="de", work=out)
+    subset = Subset(source=root, name="train", language="de", out=out)
 
     def stop():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare("voxpopuli", subset, out, PrepareConfig(processes=1), stop)
+        prepare("voxpopuli", subset, 30.0, 1, stop)
     progress = out / "voxpopuli-de-train.progress.jsonl"
     assert len(progress.read_text().splitlines()) == 1
     with progress.open("a") as file:
         file.write('{"clip_id": "7-1-00')  # what a kill leaves of a line
     (root / "transcribed_data/de/2009/7-1-0000.ogg").write_bytes(b"")  # is not looked at again
-    summary = prepare("voxpopuli", subset, out, PrepareConfig(processes=1))
+    summary = prepare("voxpopuli", subset, 30.0, 1)
     assert [u.text for u in read_manifest(out / "voxpopuli-de-train.jsonl")] == [text for _, text, _ in CLIPS.values()]
     assert (summary.num_clips, summary.refused, progress.exists()) == (3, {}, False)
 
@@ -299,9 +299,9 @@ def test_an_interrupted_run_goes_on_and_ends_as_one_that_was_not(tmp_path):
 @pytest.mark.parametrize("kind", [kind for kind in CORPORA if kind not in ("nemo", "folder")])
 def test_a_corpus_that_is_not_there_names_what_is_expected(kind, tmp_path):
     subset = Subset(source=tmp_path, name="train.clean.100" if kind == "librispeech" else "train", language="de",
-                    work=tmp_path / "out")  # fmt: skip
+                    out=tmp_path / "out")  # fmt: skip
     with pytest.raises(ConfigError, match=r"not found\. Expected"):
-        prepare(kind, subset, tmp_path / "out", PrepareConfig(processes=1))
+        prepare(kind, subset, 30.0, 1)
 
 
 def test_the_command_prepares_every_language_and_tells_of_refusals(tmp_path, capsys):
