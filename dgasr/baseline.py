@@ -38,12 +38,7 @@ WINDOW_SAMPLES = 30 * SAMPLE_RATE_HZ
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
-    """A loaded system.
-
-    name: for people.
-    languages: codes that it knows.
-    recognise: waveform, [samples], and language in, text out.
-    """
+    """A loaded system: its name for people, the codes that it knows; waveform, [samples], and a code in, text out."""
 
     name: str
     languages: Sequence[str]
@@ -53,11 +48,9 @@ class Baseline:
 def load_baseline(name: str, num_threads: int) -> Baseline:
     """Load one of these systems for the CPU.
 
-    Args:
-        name: `faster-whisper:DIR` or `whisper:DIR`, with the folder of a Whisper model in the format of CTranslate2 or
-            transformers, or `pocketsphinx`.
-        num_threads: threads that faster-whisper may use, as many as the model beside it; torch has its own setting, and
-            pocketsphinx uses one.
+    `name` is `faster-whisper:DIR` or `whisper:DIR`, with the folder of a Whisper model in the format of CTranslate2 or
+    transformers, or `pocketsphinx`. faster-whisper uses `num_threads`, as many as the model beside it; torch has its
+    own setting, and pocketsphinx uses one.
 
     Raises:
         ConfigError: another name, no such folder, a folder without a model, or what it needs is not installed.
@@ -152,18 +145,10 @@ def evaluate_baseline(
     language: str | None,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Score one of these systems on utterances.
+    """Score one of these systems on utterances, one after the other; timed after one that is not counted.
 
-    Args:
-        utterances: what it is to recognise, one after the other.
-        baseline: from `load_baseline`.
-        normalizer: one of `normalise.Normalizer`.
-        metric: `wer` or `cer`.
-        language: code for every utterance, or `None` for the one in its manifest row.
-        on_utterance: called when an utterance has been recognised; for progress.
-
-    Returns:
-        An evaluation whose `wall_s` runs from the first byte of audio to the last word, after one utterance of warm-up.
+    `language` is a code for every utterance, or `None` for the one in its manifest row; `on_utterance` is called when
+    one has been recognised.
 
     Raises:
         ConfigError: a language that the model does not know; before any work.

@@ -98,17 +98,10 @@ def calibrate(
     batch_size: int,
     on_setting: Callable[[Setting], None] = lambda setting: None,
 ) -> Calibration:
-    """Try every combination on clips with known text, and find the blank.
+    """Try every combination on clips with known text, a manifest, and find the blank; the model keeps what was chosen.
 
-    Args:
-        model: with the adapter on it, not merged; its settings afterwards are the chosen ones.
-        clips: manifest, see `dgasr.training.manifests`.
-        scales: of LoRA; `None` for those it has.
-        activations: of the projector.
-        templates: of the prompt.
-        max_steps: denoising steps allowed a canvas; the model's own number when `None`.
-        batch_size: segments decoded together.
-        on_setting: called with each combination once it is measured; for progress.
+    The adapter on the model is not merged. A scale of `None` stands for those it has, `max_steps` of `None` for the
+    model's own number; `on_setting` is called with each combination once it is measured.
 
     Raises:
         ConfigError: clips that cannot be used, or none of the combinations hears what is said.

@@ -52,8 +52,7 @@ class EvaluationConfig:
     metric: `wer` or `cer`: what the table leads with and the interval is for.
     max_steps: denoising steps allowed a canvas, or `None` for the model's own number.
     language: code for every utterance, or `None` for the one in its manifest row.
-    rescore: whether CTC may overrule the decoder, `joint` or `none`.
-    segmentation: what tells pauses, a `speech` model or `loudness` alone.
+    rescore, segmentation: see `dgasr.recipe`.
     selection: which utterances of the manifest are scored.
     num_timed: of these, how many are also transcribed alone, for latency; spread over the sets.
     """
@@ -70,7 +69,6 @@ class EvaluationConfig:
     num_timed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be scored."""
         choices = {"normalizer": get_args(Normalizer), "metric": METRICS}
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
@@ -86,12 +84,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on a manifest.
 
-    Args:
-        manifest: JSONL file, see `dgasr.training.manifests`.
-        model: what recognises.
-        config: what is scored, and how.
-        batch_size: segments decoded together, of any utterances; 0 for as many as fit the memory.
-        on_utterance: called when an utterance's audio has been read; for progress.
+    `batch_size` segments of any utterances are decoded together, 0 for as many as fit the memory; `on_utterance` is
+    called when an utterance's audio has been read.
 
     Raises:
         ConfigError: a manifest or language that cannot be used; before any work.
@@ -114,16 +108,9 @@ def score_manifest(
     config: EvaluationConfig,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Score any path from segments to transcripts on a manifest.
+    """Score what transcribes segments on a manifest.
 
-    Args:
-        manifest: JSONL file, see `dgasr.training.manifests`.
-        decoder: language code in; how its audio is read, and what transcribes its segments, out.
-        config: how to score.
-        on_utterance: called when an utterance's audio has been read; for progress.
-
-    Raises:
-        ConfigError: a manifest that cannot be used, or a language that the decoder refuses; before any work.
+    `decoder` says for a language how its audio is read, and what transcribes its segments; see `evaluate`.
     """
     utterances = select_utterances(read_manifest(manifest), config.selection)
     groups: dict[str, dict[int, Utterance]] = {}
@@ -156,12 +143,7 @@ def transcribe_utterances(
 ) -> tuple[dict[int, ScoredUtterance], float]:
     """Transcribe utterances whose segments share batches.
 
-    Args:
-        utterances: by number; the number, not the path, keys the decoder's noise, so that scores do not depend on
-            where the corpus lies.
-        recipe: how audio is read and cut.
-        transcribe: the path to score.
-        on_utterance: called when an utterance's audio has been read.
+    Their numbers, not their paths, key the decoder's noise, so that scores do not depend on where the corpus lies.
 
     Returns:
         Each utterance with its hypothesis, broken audio among them; and the time taken after one segment's warm-up, s.
@@ -182,13 +164,8 @@ def time_utterances(
 ) -> list[tuple[float, float]]:
     """Transcribe utterances one after the other, each alone, after one that is not counted.
 
-    Args:
-        utterances: whose audio can be read; others are left out.
-        recipe: how audio is read and cut.
-        transcribe: the path to time.
-
     Returns:
-        For each its length and the time from its first byte to its last word, s.
+        Of each that can be read its length and the time from its first byte to its last word, s.
     """
     timed: list[tuple[float, float]] = []
     for utterance in utterances:
@@ -203,10 +180,6 @@ def time_utterances(
 
 def read_waveform(utterance: Utterance, config: AudioConfig) -> tuple[np.ndarray, str | None]:
     """Read the audio of one utterance whole, for a system with a front end of its own.
-
-    Args:
-        utterance: a stretch of a file.
-        config: how audio is read.
 
     Returns:
         Its waveform at `SAMPLE_RATE_HZ`, [samples], and why the audio ends early, `None` where it does not.

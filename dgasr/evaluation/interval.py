@@ -16,15 +16,9 @@ Interval = tuple[float, float] | None
 
 
 def drawn_units(speakers: Sequence[str | None]) -> np.ndarray:
-    """Say which utterances are drawn together: those of a speaker, where enough speakers are known.
+    """Number the units in which utterances are drawn, from 0: speakers, where enough are known.  [utterances]
 
     Utterances of one speaker are not independent: who is hard to recognise is so in all of them.
-
-    Args:
-        speakers: of each utterance, `None` where unknown.
-
-    Returns:
-        Number of the unit of each utterance, from 0 without gaps.  [utterances]
     """
     if None in speakers or len(set(speakers)) < MIN_SPEAKERS:
         return np.arange(len(speakers))
@@ -32,15 +26,10 @@ def drawn_units(speakers: Sequence[str | None]) -> np.ndarray:
 
 
 def ratio_interval(above: Sequence[float], below: Sequence[float], units: np.ndarray, seed: int = 0) -> Interval:
-    """Give the interval of a ratio of sums, such as errors over words, or one system's errors over another's.
+    """Give the interval of a ratio of sums over utterances: errors over words, or one system's errors over another's.
 
-    Drawing utterances, not the rates of both systems, keeps what is hard for both out of their ratio.
-
-    Args:
-        above: what is divided, of each utterance: words of one utterance are not independent.
-        below: what it is divided by.
-        units: what `drawn_units` gives.  [utterances]
-        seed: equal seeds give equal intervals.
+    Drawing utterances (in the units of `drawn_units`), not the rates of both systems, keeps what is hard for both out
+    of their ratio, and words of one utterance are not independent. Equal seeds give equal intervals.
 
     Source:
         Bisani and Ney 2004, Bootstrap estimates for confidence intervals in ASR performance evaluation.

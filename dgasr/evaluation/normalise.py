@@ -33,32 +33,17 @@ LANGUAGES_WITHOUT_SPACES = frozenset({"zh", "cmn", "yue", "ja", "th", "lo", "my"
 """Languages whose words are not separated: characters are compared instead. Source: Radford et al. 2022, appendix C."""
 
 
-def check_normalizer(normalizer: str) -> None:
-    """Refuse a way of normalising that does not exist.
-
-    Raises:
-        ConfigError: not one of `Normalizer`.
-    """
-    if normalizer not in get_args(Normalizer):
-        raise ConfigError(f"normalizer {normalizer!r} is not known. Choose one of {', '.join(get_args(Normalizer))}.")
-
-
 @lru_cache(maxsize=100_000)  # a report needs every text several times, and Whisper's way is slow
 def normalise(text: str, language: str, normalizer: str) -> tuple[str, ...]:
-    """Split text into the words that are compared.
+    """Split text into the words that are compared; into characters in languages without spaces.
 
-    Args:
-        text: reference or hypothesis.
-        language: code, `en` or `en-us`; decides how Whisper's way works and whether characters are words.
-        normalizer: one of `Normalizer`.
-
-    Returns:
-        Words, or single characters in languages without spaces; empty for text without any.
+    The code of a language, `en` or `en-us`, decides how Whisper's way works and whether characters are words.
 
     Raises:
         ConfigError: an unknown normaliser.
     """
-    check_normalizer(normalizer)
+    if normalizer not in get_args(Normalizer):
+        raise ConfigError(f"normalizer {normalizer!r} is not known. Choose one of {', '.join(get_args(Normalizer))}.")
     # marks of direction, of joining and of variants say nothing
     shown = "".join(c for c in UNSEEN.sub("", text) if unicodedata.category(c) != "Cf")
     if normalizer == "leaderboard":
@@ -105,10 +90,9 @@ def _whisper(language: str) -> Callable[[str], str]:
 
 @cache
 def spelling_table() -> dict[str, str]:
-    """Find Whisper's table of British and American spellings, which transformers ships with its models, not its code.
+    """Find Whisper's table of British to American spellings, which transformers ships with its models, not its code.
 
-    Returns:
-        British spelling to American spelling; empty, with a warning, where no Whisper model lies in the local cache.
+    Empty, with a warning, where no Whisper model lies in the local cache.
     """
     from transformers.utils import cached_file
 

@@ -78,16 +78,10 @@ def worst_utterances(
     limit: int,
     baseline: Sequence[ScoredUtterance] | None = None,
 ) -> list[dict[str, Any]]:
-    """Choose the utterances with the most errors, and show where the errors are.
+    """Choose the utterances with the most errors, `limit` at most, and show where the errors are.
 
     Errors are counted, not divided by the reference's length: the first rows are those that cost most of the score.
     Of equal counts the higher rate comes first.
-
-    Args:
-        utterances: of one evaluation.
-        normalizer: one of `normalise.Normalizer`.
-        limit: how many at most; utterances without an error are left out.
-        baseline: the same utterances as another system recognised them, whose text is shown beside.
 
     Returns:
         The worst first: `number` of the utterance, from 0, the utterance itself, its `counts` of edits, `pieces`, the

@@ -49,15 +49,10 @@ class Evaluation:
     timed: tuple[tuple[float, float], ...] = ()
 
     def to_json(self, baseline: "Evaluation | None" = None, name: str = "") -> dict[str, Any]:
-        """Give all figures; a rate or time that nothing determines is `None`.
+        """Give all figures as plain JSON; a rate or time that nothing determines is `None`.
 
-        Args:
-            baseline: another system's, or another run's, evaluation of the same utterances in the same order.
-            name: of the other, for people.
-
-        Returns:
-            Plain JSON; with a baseline also `baseline`, all figures of the other and its `name`, and `ratio_95`, the
-            interval of the ratio of both word error rates.
+        With a `baseline`, another system's or run's evaluation of the same utterances in the same order, also
+        `baseline`, all figures of the other and its `name`, and `ratio_95`, the interval of the ratio of both WER.
         """
         utterances, normalizer = self.utterances, self.normalizer
         steps = [steps for utterance in utterances for steps in utterance.num_steps]
@@ -112,11 +107,9 @@ def utterance_rows(utterances: Sequence[ScoredUtterance]) -> list[dict[str, Any]
 
 
 def read_run(path: Path, utterances: Sequence[tuple[str, str]]) -> Evaluation:
-    """Read the evaluation that another run wrote.
+    """Read the evaluation that another run wrote with `dgasr evaluate --json`.
 
-    Args:
-        path: JSON file of `dgasr evaluate --json`.
-        utterances: audio and reference of each utterance that is scored now, in order; folders do not matter.
+    `utterances` are audio and reference of those that are scored now, in order; folders do not matter.
 
     Raises:
         ConfigError: no such file, or it is of other utterances: a paired bootstrap needs the same ones.

@@ -45,11 +45,7 @@ class EditCounts:
 
 
 def count_edits(reference: Sequence[str], hypothesis: Sequence[str]) -> EditCounts:
-    """Count the fewest edits that turn the reference into the hypothesis.
-
-    Args:
-        reference: what was said: words for WER, a text for CER.
-        hypothesis: what was recognised, of the same kind.
+    """Count the fewest edits that turn the reference into the hypothesis: words for WER, texts for CER.
 
     Source:
         Levenshtein 1966; where several shortest edits exist the split into kinds is rapidfuzz's, as in jiwer.
@@ -59,11 +55,7 @@ def count_edits(reference: Sequence[str], hypothesis: Sequence[str]) -> EditCoun
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
-    """Pair the words of reference and hypothesis along the edits that `count_edits` counts.
-
-    Returns:
-        Pairs in order; every position of either side occurs once.
-    """
+    """Pair the words of reference and hypothesis along the edits that `count_edits` counts, in order, each once."""
     pairs: list[Pair] = []
     for edit in Levenshtein.opcodes(reference, hypothesis):
         # The two stretches are equally long, but for a deletion or an insertion, where one of them is empty.
@@ -74,11 +66,7 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredSegment:
-    """A segment that was decoded.
-
-    num_words: words recognised in it.
-    flags: reasons to doubt it.
-    """
+    """A segment that was decoded: words recognised in it, and reasons to doubt it."""
 
     num_words: int
     flags: tuple[str, ...]
@@ -86,20 +74,15 @@ class ScoredSegment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredUtterance:
-    """An utterance with what was said in it and what was recognised.
+    """An utterance with what was said in it and what was recognised; what is unknown is `None`.
 
-    audio_filepath: which audio, for a person.
-    language: code, `en`.
     audio_s: audio that was decoded, s; 0 where it could not be read.
-    reference: what was said.
     hypothesis: what was recognised; empty where the audio could not be read, so that its words count as deleted.
-    reference_words: words with true times, `None` where times are unknown.
+    reference_words: words with true times.
     hypothesis_words: recognised words with times and confidence.
     num_steps: denoising steps spent on each segment that was decoded.
     flags: reasons to doubt one of its segments.
-    segments: each segment that was decoded.
-    speaker: who speaks, `None` where unknown.
-    set_name: corpus that the utterance comes from, `None` where the manifest names none.
+    set_name: corpus that the utterance comes from.
     failure: why the audio was rejected or ended early; `None` where nothing is wrong with it.
     """
 
@@ -140,11 +123,10 @@ def _edits(
 
 
 def summarise(utterances: Sequence[ScoredUtterance], normalizer: str) -> dict[str, Any]:
-    """Give the rates of a set of utterances.
+    """Give the rates of a set of utterances: `wer`, `cer`, `edits`, `num_utterances` and `audio_s`.
 
-    Returns:
-        `wer`, `cer`, `edits`, `num_utterances` and `audio_s`; and, where Whisper's normaliser takes vowel signs out of
-        these texts, `wer_marks_kept` and `cer_marks_kept` of the plain one beside them.
+    Where Whisper's normaliser takes vowel signs out of these texts, also `wer_marks_kept` and `cer_marks_kept` of the
+    plain one beside them.
     """
     edits = sum((word_edits(utterance, normalizer) for utterance in utterances), EditCounts())
     characters = sum((character_edits(utterance, normalizer) for utterance in utterances), EditCounts())
@@ -167,20 +149,14 @@ def group_normalizer(utterances: Sequence[ScoredUtterance], normalizer: str) -> 
 def group_rows(
     utterances: Sequence[ScoredUtterance], normalizer: str, baseline: Sequence[ScoredUtterance] | None = None
 ) -> list[dict[str, Any]]:
-    """Score each set and each language by itself.
-
-    Args:
-        utterances: of one evaluation.
-        normalizer: one of `normalise.Normalizer`.
-        baseline: the same utterances as another system recognised them.
+    """Score each set, then each language, by itself, and beside a `baseline`: the same utterances of another system.
 
     Returns:
-        For each set, then for each language: `group`, `name`, `metric` (`cer` for languages without spaces, else
-        `wer`), `rate`, `interval_95`, `interval_over` (`utterances` or `speakers`), `normalizer`, `keeps_marks`
-        (whether that is the plain one though Whisper's was asked for), `edits`, `num_utterances`, `num_speakers` and
-        `audio_s`. A rate is `None` where the references hold no word. With a baseline also its `baseline_rate` and
-        `baseline_interval_95`, and `ratio` (rate over the baseline's rate) with `ratio_95`, its interval; `None` where
-        the baseline makes no error.
+        For each: `group`, `name`, `metric` (`cer` for languages without spaces, else `wer`), `rate`, `interval_95`,
+        `interval_over` (`utterances` or `speakers`), `normalizer`, `keeps_marks` (whether that is the plain one though
+        Whisper's was asked for), `edits`, `num_utterances`, `num_speakers` and `audio_s`. A rate is `None` where the
+        references hold no word. With a baseline also its `baseline_rate` and `baseline_interval_95`, and `ratio` (rate
+        over the baseline's rate) with `ratio_95`, its interval; `None` where the baseline makes no error.
     """
     rows = []
     for kind, name, members in _groups(utterances):
@@ -251,9 +227,6 @@ def _beside(row: dict[str, Any], ours: Sequence[ScoredUtterance], theirs: Sequen
 
 def non_speech_rows(utterances: Sequence[ScoredUtterance]) -> list[dict[str, Any]]:
     """Count segments that got words though their utterance's reference is empty, and how many of those are flagged.
-
-    Args:
-        utterances: of one evaluation; those with a reference are left out.
 
     Returns:
         For each set, then for all: `name`, `num_utterances`, `audio_s`, `num_segments` (that were decoded: what

@@ -18,17 +18,11 @@ HISTOGRAM_EDGES_MS = (-np.inf, *range(-300, 301, 20), np.inf)
 
 
 def judge(reference: str, hypothesis: Sequence[Word], language: str = "en", normalizer: str = "basic") -> np.ndarray:
-    """Decide for every recognised word whether it stands in the reference at its place.
+    """Decide for every recognised word, but those of punctuation, whether it stands in the reference at its place.
 
     A word is right if the plain normaliser or the given one finds it so. Whisper's joins spoken digits of the reference
     ("one two" is "12"), which no single word of the hypothesis can equal, and the plain one takes "Mr." and "mister"
     for two words: with either alone, right words would count as wrong.
-
-    Args:
-        reference: what was said.
-        hypothesis: recognised words with their confidence; those of punctuation alone are not judged.
-        language: code; characters are compared where it is written without spaces.
-        normalizer: one of `normalise.Normalizer`.
 
     Returns:
         Confidence, and 1 for a right word or 0 for a wrong one.  [words, 2]
@@ -39,14 +33,11 @@ def judge(reference: str, hypothesis: Sequence[Word], language: str = "en", norm
 
 
 def calibration_figures(parts: Sequence[np.ndarray], units: np.ndarray) -> dict[str, Any]:
-    """Say how right confidences are: calibration error and AUROC with 95 % intervals, and each bin's share of right.
+    """Give the keys of `dgasr evaluate`'s `calibration`; a figure that words do not tell is `None`.
 
     Args:
         parts: what `judge` gives of each utterance.  [words, 2] each
         units: utterances that are drawn together, see `interval.drawn_units`.  [utterances]
-
-    Returns:
-        The keys of `dgasr evaluate`'s `calibration`; a figure that words do not tell is `None`.
     """
     judged = np.concatenate(list(parts))
     confidences, is_right = judged.T
@@ -68,14 +59,9 @@ def calibration_figures(parts: Sequence[np.ndarray], units: np.ndarray) -> dict[
 
 
 def expected_calibration_error(confidences: np.ndarray, is_right: np.ndarray) -> float | None:
-    """Average |accuracy - confidence| over ten bins of confidence, weighted by how many words fall into each.
+    """Average |accuracy - confidence| over bins of confidence, weighted by how many words fall into each: 0 is perfect.
 
-    Args:
-        confidences: probabilities in [0, 1].  [words]
-        is_right: whether each word was right.  [words]
-
-    Returns:
-        A share in [0, 1], 0 for perfect calibration; `None` without words.
+    Both have an entry for each word, [words]: a confidence in [0, 1], and whether it is right. `None` without words.
 
     Source:
         Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3.
@@ -90,13 +76,7 @@ def expected_calibration_error(confidences: np.ndarray, is_right: np.ndarray) ->
 def area_under_roc(confidences: np.ndarray, is_right: np.ndarray) -> float | None:
     """Probability that a right word has more confidence than a wrong one; equal confidences count half.
 
-    Args:
-        confidences: probabilities in [0, 1].  [words]
-        is_right: whether each word was right.  [words]
-
-    Returns:
-        1 where every wrong word has less confidence than every right one, 0.5 for confidences that say nothing; `None`
-        unless there are both right and wrong words.
+    0.5 for confidences that say nothing, `None` unless there are both right and wrong words. Shapes are as above.
 
     Source:
         Hanley and McNeil 1982: the area under the ROC curve is the rank-sum statistic of Mann and Whitney, scaled.
@@ -110,11 +90,7 @@ def area_under_roc(confidences: np.ndarray, is_right: np.ndarray) -> float | Non
 
 
 def timing_errors(reference: Sequence[Word], hypothesis: Sequence[Word]) -> np.ndarray:
-    """Measure how far the words of a hypothesis lie from where they were said.
-
-    Args:
-        reference: words with true times, from the utterance's first sample.
-        hypothesis: recognised words with times from the same sample.
+    """Measure how far the words of a hypothesis lie from where they were said, both counted from the same sample.
 
     Returns:
         Hypothesis minus reference at start and end, ms, of the words that the alignment pairs and that read the same
@@ -129,14 +105,11 @@ def timing_errors(reference: Sequence[Word], hypothesis: Sequence[Word]) -> np.n
 
 
 def timing_figures(parts: Sequence[np.ndarray], units: np.ndarray) -> dict[str, Any]:
-    """Say how far word times are off: absolute and signed medians, 90th percentiles, and a histogram.
+    """Give the keys of `dgasr evaluate`'s `timing`, ms: medians with 95 % intervals, 90th percentiles, a histogram.
 
     Args:
         parts: what `timing_errors` gives of each utterance, nothing of those whose true times are unknown.
         units: utterances that are drawn together, see `interval.drawn_units`.  [utterances]
-
-    Returns:
-        The keys of `dgasr evaluate`'s `timing`, ms; the medians with 95 % intervals. `None` where no word matched.
     """
     errors_ms = np.concatenate(list(parts))
     histogram: dict[str, Any] = {"edges_ms": list(HISTOGRAM_EDGES_MS[1:-1])}
