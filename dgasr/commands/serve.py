@@ -97,18 +97,12 @@ def build(options: argparse.Namespace) -> Any:
     )
     waiting, processes = options.max_waiting, options.processes
     service = start_service(engine_config(options), limits, max_waiting=waiting, processes=processes)
-    app = create_app(service, limits)
+    app = create_app(service)
     return _with_page(app, service, options, token) if options.page else app
 
 
 def start_service(config: "EngineConfig", limits: "ServingConfig", *, max_waiting: int, processes: int) -> "Service":
-    """Load a model, and start what transcribes and what reads.
-
-    Args:
-        config: model, and how it decodes.
-        limits: of a request.
-        max_waiting: segments that may wait for a row.
-        processes: that read audio side by side.
+    """Load a model, and start what transcribes, with a queue of `max_waiting` segments, and processes that read audio.
 
     Raises:
         ConfigError: no such model.

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dgasr.serving.service import Service, ServingConfig
+from dgasr.serving.service import Service
 
 PAGE = "/page"
 """Where the page is mounted, if it is; it has a login of its own."""
@@ -76,13 +76,8 @@ class _Guard:
         return secrets.compare_digest(sent.encode(), self._token.encode())
 
 
-def create_app(service: Service, config: ServingConfig) -> FastAPI:
-    """Build the app around a model that is loaded.
-
-    Args:
-        service: answers requests; what transcribes and reads for it is closed with the app.
-        config: limits.
-    """
+def create_app(service: Service) -> FastAPI:
+    """Build the app around a service, which is closed with the app."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -92,7 +87,7 @@ def create_app(service: Service, config: ServingConfig) -> FastAPI:
 
     app = FastAPI(title="dgasr", description="Transcription by a diffusion decoder.", lifespan=lifespan)
     metrics = _Metrics(service)
-    app.add_middleware(_Guard, token=config.token, metrics=metrics)
+    app.add_middleware(_Guard, token=service.config.token, metrics=metrics)
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:

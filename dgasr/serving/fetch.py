@@ -26,18 +26,13 @@ class TooLargeError(FetchError):
 
 
 async def fetch_audio(url: str, path: Path, allowed_hosts: tuple[str, ...], max_bytes: int, timeout_s: float) -> None:
-    """Fetch audio into a file.
+    """Fetch audio from an http or https address into a file, in `timeout_s` at most for all of it.
 
-    Args:
-        url: http or https address.
-        path: where it goes.
-        allowed_hosts: names that may be asked, `*` for any that is public; nothing for none.
-        max_bytes: more is refused.
-        timeout_s: of all of it.
+    `allowed_hosts` are names that may be asked, `*` for any that is public; nothing for none.
 
     Raises:
         FetchError: the address is refused, or does not answer with audio in time.
-        TooLargeError: it is more than allowed.
+        TooLargeError: there are more than `max_bytes`.
     """
     try:
         async with asyncio.timeout(timeout_s):  # of all of it: a server may also drop its headers byte by byte
@@ -48,21 +43,16 @@ async def fetch_audio(url: str, path: Path, allowed_hosts: tuple[str, ...], max_
                     raise FetchError(f"audio_url {url!r}: give an http or https address without a user.")
                 if "*" not in allowed_hosts and host not in allowed_hosts:
                     raise FetchError(f"audio_url: {host} is not among the hosts that this server may ask.")
-                location = await _get(url, host, await public_address(host, _port(url)), path, max_bytes)
+                port = parts.port or (443 if parts.scheme == "https" else 80)
+                location = await _get(url, host, await public_address(host, port), path, max_bytes)
                 if location is None:
                     return
                 url = urljoin(url, location)
     except TimeoutError as error:
         raise FetchError(f"audio_url: {host} takes too long.") from error
-    raise FetchError(f"audio_url: more than {MAX_REDIRECTS} redirects.")
-
-
-def _port(url: str) -> int:
-    parts = urlsplit(url)
-    try:
-        return parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
+    except ValueError as error:  # of brackets that do not close, and ports that there are not
         raise FetchError(f"audio_url: {error}.") from error
+    raise FetchError(f"audio_url: more than {MAX_REDIRECTS} redirects.")
 
 
 async def public_address(host: str, port: int) -> str:

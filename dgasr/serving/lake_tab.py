@@ -31,13 +31,7 @@ CHARACTER_PX, PADDING_PX, WIDEST_PX = 9, 60, 240
 
 
 class LakeTab:
-    """Asks a lake, and fetches its audio.
-
-    Args:
-        lake_uri: of the lake.
-        folder: where audio lies that the browser may ask for.
-        prefix: path that the page is mounted under.
-    """
+    """Asks a lake, and fetches its audio into a folder that the browser may ask; the page is mounted under `prefix`."""
 
     def __init__(self, lake_uri: str, folder: Path, prefix: str) -> None:
         self._lake_uri, self._folder, self._prefix = lake_uri, folder, prefix

@@ -28,11 +28,7 @@ class BusyError(DgasrError):
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a segment is transcribed: segments of one way share batches.
-
-    language: that is spoken.
-    max_steps: denoising steps at most.
-    """
+    """How a segment is transcribed, language and denoising steps at most: segments of one way share batches."""
 
     language: str
     max_steps: int
@@ -53,10 +49,8 @@ class _Job:
 class LiveTranscriber:
     """Takes segments from any thread.
 
-    Args:
-        transcriber_of: gives the transcriber of a way, whose canvases the second argument watches; called in the
-            working thread.
-        max_waiting: segments that may wait for a row.
+    `transcriber_of` gives the transcriber of a way, whose canvases the second argument watches; it is called in the
+    working thread. `max_waiting` segments may wait for a row.
     """
 
     def __init__(self, transcriber_of: Callable[[Way, Watch], Transcriber], max_waiting: int) -> None:
@@ -64,7 +58,8 @@ class LiveTranscriber:
         self._condition = threading.Condition()  # of what waits; what is taken belongs to the working thread
         self._waiting: defaultdict[Way, deque[_Job]] = defaultdict(deque)
         self._taken: defaultdict[Segment, deque[_Job]] = defaultdict(deque)
-        self._num_submitted, self._is_closed = 0, False
+        self._num_submitted = 0
+        self.is_closed = False  # whether nothing is taken any more
         self._thread = threading.Thread(target=self._run, name="transcriber", daemon=True)
         self._thread.start()
 
@@ -74,30 +69,19 @@ class LiveTranscriber:
         with self._condition:
             return sum(map(len, self._waiting.values()))
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing is taken any more."""
-        return self._is_closed
-
     def submit(
         self, way: Way, features: Sequence[SegmentFeatures], on_step: OnStep | None = None
     ) -> list[Future[SegmentTranscript]]:
-        """Queue the segments of one request, all or none.
+        """Queue the segments of one request, all or none; return a future for each. A cancelled one takes no row.
 
-        Args:
-            way: how they are transcribed.
-            features: of the segments.
-            on_step: told after each step, in the working thread, what their canvases are.
-
-        Returns:
-            A future for each; a cancelled one takes no row.
+        `on_step` is told after each step, in the working thread, what their canvases are.
 
         Raises:
             BusyError: they do not fit the queue.
         """
         with self._condition:
             waiting = sum(map(len, self._waiting.values()))
-            if self._is_closed:
+            if self.is_closed:
                 raise BusyError("This server is about to end.")
             if waiting + len(features) > self._max_waiting:
                 raise BusyError(f"{waiting} segments wait, {len(features)} more would be above {self._max_waiting}.")
@@ -123,7 +107,7 @@ class LiveTranscriber:
     def close(self) -> None:
         """Finish what was taken, take nothing more, and end the thread."""
         with self._condition:
-            self._is_closed = True
+            self.is_closed = True
             self._condition.notify()
         self._thread.join()
 
@@ -140,7 +124,7 @@ class LiveTranscriber:
         """Wait for work; the way of the segment that has waited longest, `None` when there will be none."""
         with self._condition:
             while not (heads := {jobs[0].number: way for way, jobs in self._waiting.items() if jobs}):
-                if self._is_closed:
+                if self.is_closed:
                     return None
                 self._condition.wait()
             return heads[min(heads)]

@@ -42,15 +42,10 @@ def build_page(
     prefix: str,
     lake: Callable[[], None] | None = None,
 ) -> gr.Blocks:
-    """Build the page.
+    """Build the page of what `watch` transcribes.
 
-    Args:
-        watch: transcribes.
-        languages: codes to choose from, the first one being the default.
-        step_counts: denoising steps to choose from.
-        default_steps: of these, what is chosen at first.
-        prefix: path that the page is mounted under, empty for the root.
-        lake: fills a second tab, where there is one.
+    The first language is the default, and `default_steps` of `step_counts`; `prefix` is the path that the page is
+    mounted under, empty for the root; `lake` fills a second tab, where there is one.
     """
     with gr.Blocks(title="dgasr", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         with gr.Tab("Transcribe"):
@@ -140,12 +135,7 @@ def _downloads(done: dict[str, Any], folder: Path) -> list[gr.DownloadButton]:
 
 
 def watch_endpoint(url: str, token: str) -> Watch:
-    """Let a served endpoint do the work.
-
-    Args:
-        url: of `dgasr serve`.
-        token: that it asks for, empty for none.
-    """
+    """Let `dgasr serve` at a URL do the work; the token is the one that it asks for, empty for none."""
 
     async def watch(path: str, language: str, steps: int) -> Events:
         headers = {"Authorization": f"Bearer {token}"} if token else {}

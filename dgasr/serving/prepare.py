@@ -23,13 +23,7 @@ class CrashesDecoderError(AudioError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """What a file holds.
-
-    silent: segments in which nobody speaks.
-    spoken: features of the others.
-    duration_s: of all of it, s.
-    message: why it ends early, `None` where it does not.
-    """
+    """A file's segments without and with speech, its length, s, and why it ends early, `None` where it does not."""
 
     silent: tuple[Segment, ...]
     spoken: tuple[SegmentFeatures, ...]
@@ -38,12 +32,7 @@ class Prepared:
 
 
 class Preparer:
-    """Reads files side by side.
-
-    Args:
-        recipe: how files are read and cut.
-        processes: how many at once.
-    """
+    """Reads files as a recipe says, so many at once, each in a process."""
 
     def __init__(self, recipe: Recipe, processes: int) -> None:
         self._recipe, self._processes = recipe, processes

@@ -121,14 +121,7 @@ class Asked:
 class Service:
     """Answers requests; every refusal is an HTTPException.
 
-    Args:
-        model: name of what transcribes, for clients that ask.
-        live: transcribes.
-        preparer: reads audio.
-        languages: codes that the model knows, the first one being the default.
-        step_counts: denoising steps that may be asked for, the last one being the default.
-        spell: turns canvases into text.
-        config: limits.
+    The model's name is for clients that ask. The first language is the default, and the last number of denoising steps.
     """
 
     def __init__(
@@ -137,17 +130,17 @@ class Service:
     ) -> None:  # fmt: skip
         self.model, self.live, self.preparer = model, live, preparer
         self.languages, self.step_counts = languages, step_counts
-        self._spell, self._config = spell, config
+        self._spell, self.config = spell, config
 
     async def read(self, request: Request, given: Mapping[str, str]) -> Asked:
         """Receive and read what is to be transcribed; `given` are the fields in its address."""
         with tempfile.TemporaryDirectory(prefix="dgasr-serve-") as folder:
             path = Path(folder) / "audio"
             try:
-                async with asyncio.timeout(self._config.timeout_s):
+                async with asyncio.timeout(self.config.timeout_s):
                     fields = await self._receive(self._bounded(request), path)
             except TimeoutError as error:
-                raise _refusal(408, f"no whole request within {self._config.timeout_s:g} s.", "timeout") from error
+                raise _refusal(408, f"no whole request within {self.config.timeout_s:g} s.", "timeout") from error
             return await self._read(path, fields | dict(given))
 
     async def transcribe(self, request: Request, asked: Asked) -> list[SegmentTranscript]:
@@ -162,7 +155,7 @@ class Service:
     async def watch(self, path: str, language: str, max_steps: int) -> Events:
         """Transcribe a file of this machine; yields the events of `stream`."""
         try:
-            if Path(path).stat().st_size > self._config.max_bytes:
+            if Path(path).stat().st_size > self.config.max_bytes:
                 raise self._too_large()
             events = self._events(await self._read(Path(path), {"language": language, "max_steps": str(max_steps)}))
         except HTTPException as error:
@@ -235,7 +228,7 @@ class Service:
                 file = form.get("file")
                 if not isinstance(file, UploadFile):
                     raise _refusal(400, "file: the form has no part of this name with audio in it.", "file")
-                if (file.size or 0) > self._config.max_bytes:
+                if (file.size or 0) > self.config.max_bytes:
                     raise self._too_large()
                 with path.open("wb") as copy:
                     await asyncio.to_thread(shutil.copyfileobj, file.file, copy)
@@ -247,7 +240,7 @@ class Service:
     def _bounded(self, request: Request) -> Request:
         """Let a request end where it gets too large, before a form of it is spooled to the disk."""
         is_form = request.headers.get("Content-Type", "").startswith("multipart/")
-        count, most = 0, self._config.max_bytes + (FORM_BYTES if is_form else 0)
+        count, most = 0, self.config.max_bytes + (FORM_BYTES if is_form else 0)
         if int(request.headers.get("Content-Length") or 0) > most:
             raise self._too_large()
 
@@ -271,9 +264,9 @@ class Service:
     async def _from_url(self, fields: dict[str, str], path: Path) -> dict[str, str]:
         if "audio_url" not in fields:
             raise _refusal(400, "audio_url: missing. Send audio itself, or JSON with its address.", "audio_url")
-        if not self._config.allowed_hosts:
+        if not self.config.allowed_hosts:
             raise _refusal(403, "audio_url: this server fetches nothing. Send the audio itself.", "audio_url")
-        limits = (self._config.allowed_hosts, self._config.max_bytes, self._config.timeout_s)
+        limits = (self.config.allowed_hosts, self.config.max_bytes, self.config.timeout_s)
         try:
             await fetch_audio(fields["audio_url"], path, *limits)
         except TooLargeError as error:
@@ -283,14 +276,14 @@ class Service:
         return fields
 
     def _too_large(self) -> HTTPException:
-        return _refusal(413, f"more than {self._config.max_bytes:,} bytes.", "too_large")
+        return _refusal(413, f"more than {self.config.max_bytes:,} bytes.", "too_large")
 
     def _submit(self, asked: Asked, on_step: OnStep | None = None) -> list[Any]:
         try:
             futures = self.live.submit(asked.way, asked.prepared.spoken, on_step)
             return [asyncio.wrap_future(future) for future in futures]
         except BusyError as error:
-            headers = {"Retry-After": str(self._config.retry_after_s)}
+            headers = {"Retry-After": str(self.config.retry_after_s)}
             raise _refusal(429, f"{error} Try again later.", "busy", headers) from error
 
     async def _wait(self, futures: list[Any], request: Request | None = None) -> list[SegmentTranscript]:
@@ -300,12 +293,12 @@ class Service:
         left = asyncio.ensure_future(_gone(request)) if request is not None else None
         try:
             waited: set[asyncio.Future[Any]] = {work, left} if left else {work}
-            await asyncio.wait(waited, timeout=self._config.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waited, timeout=self.config.timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 return work.result()
             if left and left.done():
                 raise _refusal(499, "the client went away.", "disconnected")
-            raise _refusal(504, f"no answer within {self._config.timeout_s:g} s.", "timeout")
+            raise _refusal(504, f"no answer within {self.config.timeout_s:g} s.", "timeout")
         except DgasrError as error:
             raise _refusal(500, str(error), "transcriber") from error
         finally:

@@ -74,14 +74,7 @@ WORKS = "The model ({model}) runs here."
 def write_space(
     endpoint: str, folder: Path, languages: tuple[str, ...], step_counts: tuple[int, ...], default_steps: int
 ) -> None:
-    """Write a Space whose work an endpoint does.
-
-    Args:
-        endpoint: address of `dgasr serve`.
-        folder: that is not there yet.
-        languages: codes to choose from, the first one being the default.
-        step_counts: denoising steps to choose from.
-        default_steps: of these, what is chosen at first.
+    """Write a Space, a folder that is not there yet, whose work `dgasr serve` does at the address `endpoint`.
 
     Raises:
         ConfigError: no such address, or the folder is there already.
@@ -98,10 +91,7 @@ def write_space(
 def write_own_space(model: Path, adapter: Path | None, folder: Path) -> None:
     """Write a Space that runs the model itself: this package, the model, and the speech model's weights lie in it.
 
-    Args:
-        model: folder of the model; of a bundled one, its own in this package.
-        adapter: folder or file of what is put on it, `None` for nothing.
-        folder: that is not there yet.
+    `model` is a folder, of a bundled one its own in this package; `adapter` a folder or file of what is put on it.
 
     Raises:
         ConfigError: the folder is there already, or silero-vad is not installed.

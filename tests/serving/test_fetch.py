@@ -79,6 +79,7 @@ def test_audio_comes_also_by_a_redirect(get, server):
         ("ftp://audio.example/a", "http or https"),
         ("http://user:word@audio.example/a", "without a user"),
         ("http://audio.example:99999/a", "out of range"),
+        ("http://[::1/a", "Invalid IPv6"),
         ("http://nowhere.invalid/a", "does not resolve"),
         ("http://inside.example/a", "not public"),
         ("http://127.0.0.2/a", "not public"),

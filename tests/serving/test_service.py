@@ -27,7 +27,7 @@ class Idle:
 
 
 def ask(config=ServingConfig(), **request):  # noqa: B008
-    app = create_app(Service("tiny", Idle(), Idle(), ("en", "de"), (2, 8), lambda *_: [], config), config)
+    app = create_app(Service("tiny", Idle(), Idle(), ("en", "de"), (2, 8), lambda *_: [], config))
 
     async def run():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://serve") as client:
