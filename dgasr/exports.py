@@ -68,9 +68,7 @@ def export_txt(segments: Iterable[SegmentRow]) -> str:
 def export_ctm(segments: Iterable[SegmentRow], name: str) -> str:
     """Write the words as NIST's time-marked conversation: file, channel from 1, start, duration, word, confidence.
 
-    Args:
-        segments: rows of one recording.
-        name: the recording's; a space in it becomes `_`, as in words.
+    A space in the recording's name becomes `_`, as in words.
     """
     lines = []
     for speaker, row in _spoken(segments):
@@ -124,12 +122,7 @@ def export_json(segments: Iterable[SegmentRow], language: str | None) -> str:
 
 
 def export_manifest(segments: Iterable[SegmentRow], audio_filepath: str) -> str:
-    """Write a NeMo manifest, one line a segment that holds text; word times count from the segment's start.
-
-    Args:
-        segments: rows of one recording.
-        audio_filepath: the recording, as the manifest's readers will find it.
-    """
+    """Write a NeMo manifest, one line a segment that holds text; word times count from the segment's start."""
     lines = []
     for speaker, row in _spoken(segments):
         start_s = row["start_s"]
@@ -150,16 +143,11 @@ def export_manifest(segments: Iterable[SegmentRow], audio_filepath: str) -> str:
 
 
 def cues(segments: Iterable[SegmentRow], *, are_named: bool = False) -> list[Cue]:
-    """Build subtitles from words.
-
-    Args:
-        segments: rows of one recording, in any order.
-        are_named: whether each begins with the name of its channel, where there are several.
+    """Build subtitles from words; each begins with the name of its channel if `are_named` and there are several.
 
     Returns:
         Cues in order, those of one channel without overlap, of at most `CUE_LINES` lines of `LINE_CHARACTERS` and at
-        most `CUE_MS` each.
-        Speech that is faster than `READING_SPEED` without a pause stays so: no word is left out.
+        most `CUE_MS` each. Speech that is faster than `READING_SPEED` without a pause stays so: no word is left out.
     """
     found: list[Cue] = []
     for speaker, rows in by_channel(segments):

@@ -37,18 +37,10 @@ LOCAL_PATH = re.compile(r'"(/[^"/\s]+){2,}/?"|^base_model: /', re.MULTILINE)
 def write_card(
     folder: Path, name: str, licence: str, licences: Mapping[str, str], figures: Sequence[Path], commit: str
 ) -> Path:
-    """Write a model card from what a training run and evaluations wrote down; nothing in it is made up.
+    """Write the model card of `final` or `best` of a run, from what it and evaluations wrote down; nothing is made up.
 
-    Args:
-        folder: `final` or `best` of a run.
-        name: of the model.
-        licence: SPDX identifier, or `other`.
-        licences: licence of each set of training data.
-        figures: JSON files of `dgasr evaluate --json`.
-        commit: of the code.
-
-    Returns:
-        The card.
+    `licences` are those of each set of training data, `figures` JSON files of `dgasr evaluate --json`; `licence` is an
+    SPDX identifier, or `other`.
 
     Raises:
         ConfigError: the folder is not of a run, a set has no licence, or a figure cannot be read.
@@ -103,14 +95,7 @@ def _figures(paths: Sequence[Path]) -> str:
 
 
 def publish(folder: Path, to: str) -> str:
-    """Copy a model or adapter folder with its card to where others find it.
-
-    Args:
-        folder: with a card.
-        to: `hf:owner/name`, or a folder that is not there yet.
-
-    Returns:
-        Where it lies now.
+    """Copy a folder with its card to `hf:owner/name`, or to a folder that is not there yet; return where it lies now.
 
     Raises:
         ConfigError: something is missing, names what only this machine has, or the Hub refuses.

@@ -26,9 +26,7 @@ Figures = dict[str, Any]
 def probe(source: str, model: str) -> Figures:
     """Say what a model, or an adapter for a model, is made of.
 
-    Args:
-        source: `base`, `tiny`, `full` or a model folder; or an adapter folder, Hub id of one, or `.pt` file.
-        model: that an adapter is for.
+    `source` is `base`, `tiny`, `full` or a model folder; or an adapter folder, Hub id of one, or `.pt` file.
 
     Raises:
         ConfigError: there is neither, or it does not fit.
@@ -121,12 +119,9 @@ def tensor_table(tensors: "dict[str, Tensor]") -> list[dict[str, Any]]:
 
 
 def read_stored(source: str, model: str, scale: float | None) -> "tuple[StoredAdapter, AsrConfig]":
-    """Read an adapter, and see that it fits a model.
+    """Read an adapter (folder, Hub id or `.pt` file), and see that it fits a model.
 
-    Args:
-        source: adapter folder, Hub id of one, or `.pt` file.
-        model: that it is for.
-        scale: of LoRA where a `.pt` has none; `None` for the model's.
+    `scale` is LoRA's where a `.pt` has none; `None` for the model's.
 
     Raises:
         ConfigError: there is none, or it does not fit.

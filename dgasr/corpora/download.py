@@ -26,18 +26,10 @@ Progress = Callable[[int, int], None]
 
 
 def download(kind: str, name: str, language: str, folder: Path, on_bytes: Progress, source: str | None = None) -> Path:
-    """Fetch one subset.
+    """Fetch one subset into a folder; return the one that `prepare` then reads.
 
-    Args:
-        kind: a name of `layouts.CORPORA`.
-        name: of the subset.
-        language: of the subset.
-        folder: where archives go.
-        on_bytes: called as they come; the Hub's client shows its own progress.
-        source: address or Hub id in place of the publisher's.
-
-    Returns:
-        The folder that `prepare` then reads.
+    `on_bytes` is called as they come; the Hub's client shows its own progress. `source` is an address or Hub id in
+    place of the publisher's.
 
     Raises:
         ConfigError: this corpus cannot be fetched, the server refuses, or what came is damaged.
@@ -75,13 +67,9 @@ def _from_hub(repository: str, patterns: list[str]) -> Path:
 
 
 def fetch_file(url: str, path: Path, md5: str, on_bytes: Progress) -> None:
-    """Fetch a file over HTTP; what an interrupted run has of it is kept and continued.
+    """Fetch a file over HTTP; what an interrupted run has of it, `PATH.partial`, is kept and continued.
 
-    Args:
-        url: address.
-        path: where it goes, once it is whole and its checksum right; until then `PATH.partial`.
-        md5: checksum, 32 hex digits.
-        on_bytes: called as bytes come.
+    `md5` is its checksum, 32 hex digits.
 
     Raises:
         ConfigError: the server refuses or goes away, or the checksum differs; the partial file is dropped then.

@@ -58,11 +58,9 @@ Found = Clip | Refused
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subset:
-    """Which part of a corpus is asked for.
+    """Which part of a corpus is asked for, by its own names.
 
     source: folder or archive of the corpus.
-    name: as the corpus calls it, such as `train`.
-    language: ISO 639-1 code, or the corpus's own.
     out: folder for manifests and what is unpacked.
     """
 
@@ -217,12 +215,7 @@ def read_folder(subset: Subset) -> Iterator[Found]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
-    """A kind of corpus: how it is read, and which parts it has.
-
-    read: subset in, clips out.
-    subsets: names of its parts; empty where its maker names them.
-    language: the one it is in, `None` where there are several.
-    """
+    """A kind of corpus; `subsets` are empty where its maker names them, `language` where it has several."""
 
     read: Callable[[Subset], Iterator[Found]]
     subsets: tuple[str, ...] = ()
@@ -259,11 +252,7 @@ def _archives(source: Path, pattern: str) -> list[Path]:
 
 
 def unpack(archives: Iterable[Path], work: Path) -> tuple[list[Path], list[Refused]]:
-    """Unpack archives, each once; a damaged one gives what can still be read of it.
-
-    Args:
-        archives: tar files, compressed or not.
-        work: each goes into a folder of its name and size there; one that is there already is used as it is.
+    """Unpack each archive into a folder; one that is there already is used as it is.
 
     Returns:
         The folders, and a refusal for every member, or rest of an archive, that cannot be read.

@@ -89,13 +89,9 @@ def num_samples(time_s: float) -> int:
 
 
 def read_manifest(path: Path) -> list[Utterance]:
-    """Read a manifest whole.
+    """Read a JSONL file whole, with absolute audio paths; blank lines are skipped, unknown fields ignored.
 
-    Args:
-        path: JSONL file; blank lines are skipped, fields not named above are ignored.
-
-    Returns:
-        The utterances in the file's order, with absolute audio paths. Whether the audio exists is not looked at.
+    Whether the audio exists is not looked at.
 
     Raises:
         ConfigError: no such file, nothing in it, or a line that cannot be used (file, line number and field named).
@@ -115,9 +111,7 @@ def read_manifest(path: Path) -> list[Utterance]:
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     """Write a manifest, whole or not at all.
 
-    Args:
-        path: JSONL file to create or replace. Audio below its folder gets a relative path, so that the folder can move.
-        utterances: what to write, in this order.
+    Audio below its folder gets a relative path, so that the folder can move.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,16 +169,11 @@ EVERYTHING = Selection()
 
 
 def select_utterances(utterances: Sequence[Utterance], selection: Selection) -> list[Utterance]:
-    """Choose utterances by set and language, then thin each set out to stay within the limit.
+    """Choose utterances by set and language, then thin each set out to stay within the limit; the order stays.
 
-    Args:
-        utterances: of one manifest, in its order.
-        selection: which of them.
-
-    Returns:
-        The chosen utterances in the manifest's order. Under a limit each set (or language, where no set is named) gives
-        an equal share, and small ones all they have; a share is spaced evenly over its set, so that a manifest
-        sorted by speaker gives every speaker. Nothing is drawn at random: figures of two runs compare.
+    Under a limit each set (or language, where no set is named) gives an equal share, and small ones all they have; a
+    share is spaced evenly over its set, so that a manifest sorted by speaker gives every speaker. Nothing is drawn at
+    random: figures of two runs compare.
 
     Raises:
         ConfigError: a set or language that the manifest does not hold, or none of its utterances has both.

@@ -45,13 +45,10 @@ ADAPTER_PARTS = {"lora", "projector"}
 def starting_model(
     name: str, adapter: str | None = None, lora: LoraSize | None = None, device: torch.device | str = "cpu"
 ) -> AsrModel:
-    """Load the model that training changes.
+    """Load the model that training changes: `full`, or the model folder to go on from.
 
-    Args:
-        name: `full`, or the model folder to go on from.
-        adapter: projector and LoRA to go on from, or `None`.
-        lora: size of the LoRA to put on the backbone where there is no adapter, or `None` for none.
-        device: where frozen weights are loaded to.
+    An `adapter` (projector and LoRA) is gone on from; without one, LoRA of a size may be put on the backbone. Frozen
+    weights are loaded to the device.
 
     Raises:
         ConfigError: what was asked for is not there, or would train frozen weights.
@@ -82,7 +79,7 @@ def train_run(
     must_resume: bool = False,
     batches: Batches | None = None,
 ) -> int:
-    """Train a model in place, and write it.
+    """Train a model in place, and write it; return the optimizer steps that the run has done in all.
 
     Args:
         model: with its first weights.
@@ -94,9 +91,6 @@ def train_run(
         sample: shows what the model hears at each validation.
         must_resume: refuse where there is nothing to go on with.
         batches: to learn from in place of `train`'s own, which take every utterance once an epoch.
-
-    Returns:
-        Optimizer steps that the run has done in all.
 
     Raises:
         ConfigError: `run.out` holds another run, the settings train what is not there or would not be written, or data

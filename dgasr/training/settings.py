@@ -23,20 +23,15 @@ Precision = Literal["fp32", "bf16"]
 class TrainConfig:
     """What a run learns, and how: two runs of the same settings and data end with the same weights.
 
-    steps: optimizer steps.
-    learning_rate: peak; a linear warm-up leads to it and a cosine away from it.
+    steps: optimizer steps; a linear warm-up of `warmup_steps` and then a cosine lead to and from `learning_rate`.
     final_share: learning rate at the end, as a share of the peak.
-    warmup_steps: length of the warm-up.
     train: parts that learn; all others are frozen.
-    losses: weights of the losses.
     noise: what the diffusion loss denoises.
-    batches: how rows are put together.
     augmentation: how hard audio becomes at strength 1.
     strength: augmentation strength at the first and the last step.
     grad_accumulation: batches per optimizer step, of all processes together.
     weight_decay, betas, clip_norm: of AdamW and of the gradient's norm.
     patience: validations without a better loss after which the run ends; 0 goes on.
-    precision: see `Precision`.
     gradient_checkpointing: compute the feed-forward layers again in the backward pass: less memory, more time.
     seed: of batches, augmentation, canvas noise, dropout.
     """
@@ -85,11 +80,9 @@ class RunConfig:
 
     out: its folder: `final`, `best`, `checkpoints`, `metrics.jsonl`, `samples.jsonl`, `tensorboard`.
     base: name of the model that it begins from, as commands take it; kept with the settings.
-    checkpoint_steps: steps between two checkpoints.
-    validation_steps: steps between two looks at the validation utterances.
+    checkpoint_steps, validation_steps: between two checkpoints, and two looks at the validation utterances.
     workers: processes that make batches; 0 makes them between the steps.
     is_half: write the final weights of a whole model in float16.
-    shows_progress: draw a bar.
     """
 
     out: Path
