@@ -47,11 +47,6 @@ class FeatureConfig:
     fft_samples: int = 400
 
     def __post_init__(self) -> None:
-        if min(self.num_mel_bins, self.hop_samples, self.fft_samples) < 1 or self.fft_samples % 2:
-            raise ConfigError(
-                f"FeatureConfig: num_mel_bins={self.num_mel_bins}, hop_samples={self.hop_samples} and fft_samples="
-                f"{self.fft_samples} must be positive, and fft_samples even. Take them from the model's config."
-            )
         if self.window_samples < self.fft_samples or self.window_samples % self.hop_samples:
             raise ConfigError(
                 f"FeatureConfig: window_samples={self.window_samples} must be a multiple of hop_samples="

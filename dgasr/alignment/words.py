@@ -16,7 +16,6 @@ from typing import ClassVar
 import numpy as np
 
 from dgasr.alignment.ctc import TokenSpan, forced_alignment, min_frames
-from dgasr.errors import ConfigError
 from dgasr.records import SAMPLE_RATE_HZ, Segment, TimingSource, Word
 
 DB_PER_MEL_UNIT = 40.0
@@ -60,19 +59,6 @@ class AlignmentConfig:
     """Word edits between CTC's text and the decoder's, over the longer one's words; 1 switches the flag off."""
     min_confidence: float = 0.5
     """Segment confidence below which the text is more likely wrong than right somewhere important."""
-
-    def __post_init__(self) -> None:
-        if self.frame_samples < 1:
-            raise ConfigError(f"alignment.frame_samples is {self.frame_samples}: give the samples per CTC frame, ≥ 1.")
-        if min(self.max_snap_ms, self.quiet_margin_db, self.min_quiet_ms) < 0:
-            raise ConfigError("alignment: max_snap_ms, quiet_margin_db and min_quiet_ms must not be negative.")
-        if not 0 <= self.floor_percentile <= 100:
-            raise ConfigError(f"alignment.floor_percentile is {self.floor_percentile}: give a value from 0 to 100.")
-        for name in ("ctc_weight", "max_ctc_distance", "min_confidence"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"alignment.{name} is {getattr(self, name)}: give a value from 0 to 1.")
-        if self.max_words_per_s <= 0 or min(self.max_repetitions, self.max_word_repetitions) < 1:
-            raise ConfigError("alignment: max_words_per_s must be above 0, the two max_…repetitions 1 or more.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ class SegmentationConfig:
 
     Attributes:
         method: what tells pauses: a `speech` model, with loudness for the exact place of a cut, or `loudness` alone.
-        min_silence_s: a silence at least this long becomes a segment of its own, which is not decoded.
+        min_silence_s: a silence at least this long, and longer than twice the padding, becomes a segment of its own,
+            which is not decoded.
         loudness_padding_s: context that speech keeps on either side of such a silence, by loudness alone.
         speech_padding_s: the same by the speech model, which is later than loudness at the first sound of a word.
         min_pause_s: a shorter dip in level is no place to cut.
@@ -51,24 +52,6 @@ class SegmentationConfig:
     def __post_init__(self) -> None:
         if self.method not in get_args(SegmentationMethod):
             raise ConfigError(f"--segmentation {self.method}: choose {' or '.join(get_args(SegmentationMethod))}.")
-        positive = (self.min_pause_s, self.good_pause_s, self.min_segment_s, self.context_s, self.sure_silence_s)
-        if min(positive) <= 0 or min(self.loudness_padding_s, self.speech_padding_s) < 0:
-            raise ConfigError(
-                "SegmentationConfig: min_pause_s, good_pause_s, min_segment_s, context_s and sure_silence_s must be "
-                "positive, paddings not negative."
-            )
-        if self.min_silence_s <= 2 * self.padding_s:
-            raise ConfigError(
-                f"SegmentationConfig: min_silence_s={self.min_silence_s} must exceed twice the padding of "
-                f"{self.padding_s} s, or nothing of a silence would be left."
-            )
-        if not 0 < self.pause_share < 1:
-            raise ConfigError(f"SegmentationConfig: pause_share={self.pause_share} must lie between 0 and 1.")
-        if not 0 < self.speech_end <= self.speech_begin < 1:
-            raise ConfigError(
-                f"SegmentationConfig: speech_end={self.speech_end} must lie above 0 and not above "
-                f"speech_begin={self.speech_begin}, which must lie below 1."
-            )
 
     @property
     def padding_s(self) -> float:

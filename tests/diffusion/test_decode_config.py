@@ -4,22 +4,9 @@ from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.errors import ConfigError
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"max_steps": 0},
-        {"entropy_bound": 0.0},
-        {"confidence_threshold": -0.1},
-        {"stability_threshold": -1},
-        {"t_max": 0.0, "t_min": 0.0},
-        {"t_min": 0.9},
-        {"t_min": -0.1},
-        {"vocabulary_chunk": 0},
-    ],
-)
-def test_a_wrong_value_is_refused_by_name(wrong):
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
-        DecodeConfig(**wrong)
+def test_a_canvas_without_steps_is_refused():
+    with pytest.raises(ConfigError, match="max_steps is 0"):
+        DecodeConfig(max_steps=0)
 
 
 def test_an_unknown_field_is_refused_where_pydantic_validates():

@@ -219,8 +219,3 @@ def test_digits_are_never_cut_in_two(shared_data, window_s):
 def test_a_window_that_holds_no_two_segments_is_refused():
     with pytest.raises(ConfigError, match="min_segment_s"):
         list(cut_at_silence([zeros(1.0)], SAMPLE_RATE_HZ, CONFIG))
-
-
-def test_a_silence_shorter_than_its_padding_is_refused():
-    with pytest.raises(ConfigError, match="min_silence_s"):
-        SegmentationConfig(min_silence_s=0.3)

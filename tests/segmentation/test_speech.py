@@ -208,8 +208,3 @@ def test_other_weights_are_refused(monkeypatch):
 def test_an_unknown_method_is_refused():
     with pytest.raises(ConfigError, match="--segmentation loud: choose speech or loudness"):
         SegmentationConfig(method="loud")
-
-
-def test_speech_cannot_end_above_where_it_begins():
-    with pytest.raises(ConfigError, match="speech_end"):
-        SegmentationConfig(speech_begin=0.3, speech_end=0.4)

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dgasr.errors import ConfigError
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.training.augmentation import (
     AugmentationConfig,
@@ -126,9 +125,3 @@ def test_masks_are_two_bands_of_8_mels_and_100_ms_in_every_800(rng, num_frames, 
     features = np.zeros((80, num_frames), dtype=np.float32)
     mask_features(features, -1.0, 0.0, rng)
     assert not features.any()
-
-
-@pytest.mark.parametrize("speed", [-0.1, 0.5])
-def test_a_speed_without_meaning_is_refused(speed):
-    with pytest.raises(ConfigError, match=r"augmentation\.speed"):
-        AugmentationConfig(speed=speed)
