@@ -57,11 +57,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read a folder's tokenizer.
-
-        Raises:
-            ConfigError: the folder holds none.
-        """
+        """Read a folder's tokenizer; ConfigError where it holds none."""
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         try:
@@ -75,11 +71,7 @@ class Tokenizer:
         return cls(tokenizer, tokenizer.unk_token_id, WordList.load(words) if words.is_file() else None)
 
     def encode(self, text: str) -> list[int]:
-        """Turn a transcript into ids, without special tokens.
-
-        Raises:
-            ConfigError: a word is not in the vocabulary.
-        """
+        """Turn a transcript into ids, without special tokens; ConfigError where a word is not in the vocabulary."""
         ids = self.encode_template(text)
         if self._unknown_id is not None and self._unknown_id in ids:
             unknown = sorted({word for word in text.split() if self._unknown_id in self.encode_template(word)})
@@ -155,11 +147,7 @@ def build_prompt(tokenizer: Tokenizer, config: PromptConfig, num_audio_tokens: i
 
 
 def canvas_ids(text_ids: list[int], canvas_tokens: int, end_id: int, pad_id: int) -> list[int]:
-    """Lay a transcript on a canvas: its ids, the end of text, pads.
-
-    Raises:
-        ConfigError: text and end do not fit.
-    """
+    """Lay a transcript on a canvas: its ids, the end of text, pads; ConfigError where they do not fit."""
     if len(text_ids) >= canvas_tokens:
         raise ConfigError(f"{len(text_ids)} tokens and the end of text do not fit a canvas of {canvas_tokens}.")
     return [*text_ids, end_id, *[pad_id] * (canvas_tokens - len(text_ids) - 1)]

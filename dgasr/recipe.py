@@ -65,11 +65,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """Read what `to_json` wrote.
-
-        Raises:
-            ConfigError: code of another revision wrote it, or fields are unknown or missing.
-        """
+        """Read what `to_json` wrote; ConfigError where another revision did, or fields are unknown or missing."""
         try:
             settings = json.loads(text)
             revision = settings.pop("revision")

@@ -56,9 +56,7 @@ class PrefectRuns:
     async def check(self) -> list[str]:
         """See that child runs can be started; return what a person should know though the run may go on.
 
-        Raises:
-            ConfigError: a deployment, its pool or the queue is missing.
-            TransientError: the server does not answer.
+        ConfigError where a deployment, its pool or the queue is missing, TransientError where no server answers.
         """
         warnings = []
         for name in self._deployments.values():

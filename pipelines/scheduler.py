@@ -173,10 +173,8 @@ class Scheduler:
     async def _child(self, request: ChildRun) -> ChildStatus:
         """Start a child run and wait for its end, or give it up; its last status, with a message.
 
-        Raises:
-            ConfigError: it says that the request is wrong.
-            IntegrityError: it found a contradiction.
-            TransientError: the server was silent for too long.
+        ConfigError where it says that the request is wrong, IntegrityError where it found a contradiction, and
+        TransientError where the server was silent for too long.
         """
         await asyncio.sleep(0)  # another child run that ends the whole run has freed this slot: nothing more is started
         child_id = await self._answered(lambda: self._runs.submit(request))

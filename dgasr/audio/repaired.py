@@ -137,11 +137,7 @@ class Spliced:
         return self._position
 
     def read(self, num_bytes: int) -> bytes:
-        """Read at most so many bytes.
-
-        Raises:
-            DgasrError: the storage's own error.
-        """
+        """Read at most so many bytes; raises the storage's own error."""
         data, start = b"", 0
         for piece, size in zip(self._pieces, self._sizes, strict=True):
             skip, want = self._position - start, num_bytes - len(data)

@@ -173,11 +173,7 @@ class Source:
         self._next_starts, self._next_from = next_starts, offset
 
     def check(self) -> None:
-        """Raise what went wrong while a decoder was reading.
-
-        Raises:
-            DgasrError: the storage's own error.
-        """
+        """Raise what went wrong while a decoder was reading, the storage's own error."""
         if self._error is not None:
             raise self._error
 
@@ -240,11 +236,7 @@ class Source:
         return self._file.tell() - self._start
 
     def bytes_at(self, offset: int, num_bytes: int) -> bytes:
-        """Read at a position without moving there, and fail at once where that fails.
-
-        Raises:
-            DgasrError: the storage's own error.
-        """
+        """Read at a position without moving there; the storage's own error is raised at once."""
         before = self.tell()
         self.seek(offset)
         data = self._read(num_bytes)

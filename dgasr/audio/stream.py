@@ -153,11 +153,7 @@ class AudioStream:
         """Yield all that is to be transcribed by itself, in order; the file is read once for each.
 
         Its pieces must be used up before the next is asked for. Where a track is of no use among others, its pieces end
-        with `TruncatedError`.
-
-        Raises:
-            AudioError: nothing of the recording is usable.
-            NoSuchChannelError: it lacks the channel that was asked for.
+        with `TruncatedError`. AudioError where nothing of the recording is usable, or it lacks the channel asked for.
         """
         failures: list[AudioError] = []
         tracks = self._tracks()
@@ -193,12 +189,8 @@ class AudioStream:
     def pieces(self) -> Iterator[np.ndarray | Gap]:
         """Decode the recording once, in bounded memory; of several channels that `channels` yields the first.
 
-        Yields:
-            Mono samples at 16 kHz, float32 [samples], and the gaps between them.
-
-        Raises:
-            AudioError: nothing of it is usable.
-            TruncatedError: after everything that could be decoded: audio is missing, or the header lies.
+        Mono samples at 16 kHz, float32 [samples], and the gaps between them. AudioError where nothing of it is usable,
+        and TruncatedError, after everything that could be decoded, where audio is missing or the header lies.
         """
         yield from next(self.channels()).pieces
 

@@ -70,8 +70,7 @@ def given_uri(text: str) -> str:
 def check_output_file(flag: str, path: Path | None) -> None:
     """Refuse a file that could not be written, before the work that leads to it; `None` is none.
 
-    Raises:
-        ConfigError: it is a folder, lies in none, or may not be written.
+    ConfigError where it is a folder, lies in none, or may not be written.
     """
     if path is None:
         return
@@ -87,8 +86,7 @@ def check_output_file(flag: str, path: Path | None) -> None:
 def check_output_folder(flag: str, path: Path) -> None:
     """Refuse a folder that could not be written to, before the work that leads to it; it need not be there yet.
 
-    Raises:
-        ConfigError: it or a folder above it is a file, or may not be written to.
+    ConfigError where it or a folder above it is a file, or may not be written to.
     """
     existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):

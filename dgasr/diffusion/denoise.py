@@ -40,11 +40,7 @@ class Decoder(Protocol):
     """Jobs that `encode` is handed at once, at most."""
 
     def encode(self, jobs: Sequence[CanvasJob]) -> Sequence[Any]:
-        """Prepare jobs of one canvas length, shortly before rows are free for them.
-
-        Returns:
-            What `admit` takes of each.
-        """
+        """Prepare jobs of one canvas length, shortly before rows are free for them: what `admit` takes of each."""
         return [job.payload for job in jobs]
 
     def admit(self, rows: Sequence[int], encoded: Sequence[Any]) -> None:

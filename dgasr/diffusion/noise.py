@@ -101,10 +101,9 @@ class SegmentNoise:
         return to_token_ids(self._words(Purpose.RENOISE, canvas_tokens)[:, :, 0, 0], vocab_size)
 
     def sample_uniforms(self, canvas_tokens: int, num_chunks: int) -> Tensor:
-        """Draw what sampling from `num_chunks` chunks of the vocabulary needs.
+        """Draw what sampling from `num_chunks` chunks of the vocabulary needs; [rows, canvas, chunks, 4] float64.
 
-        Returns:
-            Uniforms; three are used, the fourth comes free.  [rows, canvas, chunks, 4] float64
+        Three uniforms are used, the fourth comes free.
         """
         return to_uniforms(self._words(Purpose.SAMPLE, canvas_tokens, num_chunks))
 

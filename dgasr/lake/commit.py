@@ -46,9 +46,8 @@ WRITING = WriterProperties(compression="ZSTD", compression_level=3)
 def commit_shard(lake_uri: str, rows: ShardRows) -> ShardRows:
     """Make a shard's rows visible, all at once, but for recordings that the lake holds already.
 
-    Returns:
-        The rows that readers see now because of this call, or of an earlier one with the same rows; none where all of
-        these recordings were there before.
+    Returns the rows that readers see now because of this call, or of an earlier one with the same rows; none where all
+    of these recordings were there before.
     """
     safe_ids(recipe_id=rows.recipe_id, shard_id=rows.shard_id)
     written = commit_transcripts(lake_uri, rows.recipe_id, shard_table(rows))
@@ -90,8 +89,7 @@ def commit_transcripts(lake_uri: str, recipe_id: str, data: pa.Table) -> set[str
 def append_rows(lake_uri: str, name: str, rows: Sequence[Row]) -> bool:
     """Add rows to `runs`, `evaluations` or `presence`, all at once: all rows of the `run_id`s that they have.
 
-    Returns:
-        False where nothing was added: each execution's rows lie there already, or there are none.
+    False where nothing was added: each execution's rows lie there already, or there are none.
     """
     if not rows:
         return False

@@ -61,9 +61,7 @@ class Lake:
     def list_files(self, folder: str) -> dict[str, pyarrow.fs.FileInfo]:
         """List the files under a folder by key, sorted, with their sizes and times; nothing where it is missing.
 
-        Raises:
-            ConfigError: access is denied.
-            TransientError: the store does not answer.
+        ConfigError where access is denied, TransientError where the store does not answer.
         """
         selector = pyarrow.fs.FileSelector(self.path(folder), recursive=True, allow_not_found=True)
         try:
@@ -77,8 +75,7 @@ class Lake:
 def lake_uri_of(lake: str) -> str:
     """Turn what a user typed into the URI that stores and messages use: absolute, without a trailing slash.
 
-    Raises:
-        ConfigError: the URI is of no known kind.
+    ConfigError where the URI is of no known kind.
     """
     is_strange = "://" in lake and not lake.startswith(("s3://", "file://"))
     if lake in ("", "s3://", "file://") or is_strange or re.match("s3:/[^/]", lake):
@@ -93,9 +90,7 @@ def lake_uri_of(lake: str) -> str:
 def open_lake(lake: str) -> Lake:
     """Open a lake by its folder, `file://` or `s3://` URI, whether or not anything lies in it yet.
 
-    Raises:
-        ConfigError: the URI is of no known kind.
-        TransientError: the store does not answer.
+    ConfigError where the URI is of no known kind, TransientError where the store does not answer.
     """
     uri = lake_uri_of(lake)
     if re.search("%[0-9A-Fa-f]{2}", uri):

@@ -50,10 +50,8 @@ class File:
 def open_table(lake: Lake, name: str) -> DeltaTable | None:
     """Open a table as it is now; `None` where nobody has written to it.
 
-    Raises:
-        ConfigError: access is denied.
-        IntegrityError: its log cannot be read, or a newer dgasr wrote it.
-        TransientError: the store does not answer.
+    ConfigError where access is denied, IntegrityError where its log cannot be read or a newer dgasr wrote it, and
+    TransientError where the store does not answer.
     """
     uri = f"{lake.uri}/{name}"
     try:
@@ -107,9 +105,7 @@ def active_files(table: DeltaTable | None, name: str, **partition: str) -> list[
 def read_file(lake: Lake, file: File, columns: Sequence[str]) -> pa.Table:
     """Read some columns of a file, partition columns too; a column that came after it was written is null.
 
-    Raises:
-        IntegrityError: it is missing or no Parquet file.
-        TransientError: the store does not answer.
+    IntegrityError where it is missing or no Parquet file, TransientError where the store does not answer.
     """
     try:
         with pyarrow.parquet.ParquetFile(lake.path(file.key), filesystem=lake.filesystem, pre_buffer=True) as source:
@@ -151,8 +147,7 @@ def _completed(found: pa.Table, file: File, columns: Sequence[str]) -> pa.Table:
 def to_arrow(name: str, rows: Sequence[Row]) -> pa.Table:
     """Turn rows into a table of Arrow with the columns of a table or view.
 
-    Raises:
-        IntegrityError: a row has other columns, or a value does not fit its column.
+    IntegrityError where a row has other columns, or a value does not fit its column.
     """
     schema = table_schema(name)
     for row in rows:

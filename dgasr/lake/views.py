@@ -130,12 +130,8 @@ def files_of_tables(lake: Lake) -> dict[str, list[File]]:
 def part_uris(lake_uri: str, view: str = "segments") -> list[str]:
     """List the Parquet files that hold the rows of a table or view now, for tools that read Parquet and no Delta Lake.
 
-    Returns:
-        Absolute paths, or `s3://` URIs, sorted. Partition columns stand in them, as `recipe_id=…/date=…`. They stay
-        readable for the grace period of `dgasr lake vacuum`.
-
-    Raises:
-        ConfigError: there is no such table; otherwise as `connect`.
+    Absolute paths, or `s3://` URIs, sorted. Partition columns stand in them, as `recipe_id=…/date=…`. They stay
+    readable for the grace period of `dgasr lake vacuum`. ConfigError where there is no such table, and as `connect`.
     """
     if view not in (*VIEWS, *TABLES):
         raise ConfigError(f"{view}: is no table of a lake. Name one of {', '.join((*VIEWS, *TABLES))}.")

@@ -122,11 +122,7 @@ def load_adapter(model: AsrModel, source: str) -> str:
 
 
 def copy_adapter(model: AsrModel, source: str) -> None:
-    """Copy a saved projector and LoRA into a model that has LoRA of the same size.
-
-    Raises:
-        ConfigError: its tensors do not fit.
-    """
+    """Copy a saved projector and LoRA into a model with LoRA of the same size; ConfigError where they do not fit."""
     _copy_tensors(read_adapter(source, model.config, linear_layers(model), model.config.lora.scale), model, source)
 
 

@@ -289,10 +289,9 @@ class AsrModel(nn.Module):
 
 
 def keys_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
-    """The tensors of a filled cache, layer by layer; writing into them changes the cache.
+    """Keys and values of every layer of a filled cache; writing into them changes the cache.
 
-    Returns:
-        Keys and values of every layer.  [batch, heads, tokens, head_dim] each
+    [batch, heads, tokens, head_dim] each
     """
     layers: list[Any] = list(cache.layers)
     return [(layer.keys, layer.values) for layer in layers]

@@ -77,9 +77,8 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype, levels: int) -> dict[
 def load_weights(model: AsrModel, folder: Path) -> None:
     """Copy a folder's tensors into a model of the same configuration, in the model's own dtype.
 
-    Raises:
-        ConfigError: a file is missing or is not safetensors.
-        IntegrityError: names or shapes of files and model differ; nothing is copied then.
+    ConfigError where a file is missing or is not safetensors; IntegrityError where names or shapes of files and model
+    differ: nothing is copied then.
     """
     stored: dict[str, Tensor] = {}
     for path in weight_files(folder):

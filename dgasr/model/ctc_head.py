@@ -94,8 +94,7 @@ def _mean_over_shifts(model: AsrModel, segments: Sequence[TextsToScore]) -> Tens
 def _side_by_side(log_probs: Sequence[Tensor], num_texts: Sequence[int]) -> Tensor:
     """Lay segments out, each as often as it has texts; the zeros that fill them up are never read.
 
-    Returns:
-        Log-probabilities.  [audio tokens, texts · shifts, 1 + labels]
+    Log-probabilities.  [audio tokens, texts · shifts, 1 + labels]
     """
     longest, widest = max(map(len, log_probs)), max(own.shape[2] for own in log_probs)
     filled = [F.pad(own, (0, widest - own.shape[2], 0, 0, 0, longest - len(own))) for own in log_probs]

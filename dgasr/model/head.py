@@ -51,13 +51,10 @@ def log_partition(hidden: Tensor, weight: Tensor, softcap: float, chunk: int, bi
 
 
 def label_logits(hidden: Tensor, weight: Tensor, ids: Tensor, softcap: float, bias: Bias | None = None) -> Tensor:
-    """Compute the capped logits of a few ids only.
+    """Compute the capped logits of a few ids only, float32; [..., frames, labels].
 
     Of `hidden` [..., frames, hidden]; `ids` [..., labels] are the same for all frames of a row. The other arguments are
     as in `log_partition`.
-
-    Returns:
-        The logits, float32.  [..., frames, labels]
     """
     logits = _capped(_products(hidden, weight[ids]), softcap)
     if bias is not None:

@@ -101,11 +101,7 @@ def identify(
 
 
 def read_config(model: str) -> AsrConfig:
-    """Read the sizes of a model; folders that it names relatively are found from its own.
-
-    Raises:
-        ConfigError: no such model.
-    """
+    """Read the sizes of a model, with relative folders found from its own; ConfigError where there is none."""
     if model == "full":
         return full()
     folder = model_folder(model)
@@ -114,11 +110,7 @@ def read_config(model: str) -> AsrConfig:
 
 
 def model_folder(model: str) -> Path:
-    """Find the folder of a model that is not `full`.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """Find the folder of a model that is not `full`; ConfigError where there is none."""
     folder = Path(str(resources.files("dgasr.model") / model)) if model in BUNDLED else Path(model)
     if not folder.is_dir():
         raise ConfigError(
@@ -147,8 +139,7 @@ def folder_digest(folder: Path) -> str:
 def adapter_files(adapter: str) -> list[Path]:
     """Find the files of an adapter, in the order in which they are fingerprinted.
 
-    Raises:
-        ConfigError: neither a file nor a whole adapter folder nor to be had from the Hub.
+    ConfigError where it is neither a file nor a whole adapter folder nor to be had from the Hub.
     """
     if Path(adapter).is_file():
         return [Path(adapter)]
@@ -170,8 +161,7 @@ def adapter_files(adapter: str) -> list[Path]:
 def adapted(config: AsrConfig, files: Sequence[Path]) -> AsrConfig:
     """Let an adapter's folder say how its projector is built, and what a calibration chose: wording and blank.
 
-    Raises:
-        ConfigError: a file in it cannot be read.
+    ConfigError where a file in it cannot be read.
     """
     folder = files[0].parent
     layout = read_projector_config(folder) if len(files) > 1 else None
@@ -190,11 +180,7 @@ def adapted(config: AsrConfig, files: Sequence[Path]) -> AsrConfig:
 
 
 def read_projector_config(folder: Path) -> ProjectorConfig | None:
-    """Read the layout of an adapter folder's projector; `None` where it states none.
-
-    Raises:
-        ConfigError: the file is no layout.
-    """
+    """Read the layout of an adapter folder's projector, if it states one; ConfigError where that is no layout."""
     path = folder / PROJECTOR_CONFIG
     if not path.is_file():
         return None
@@ -205,11 +191,7 @@ def read_projector_config(folder: Path) -> ProjectorConfig | None:
 
 
 def files_digest(paths: list[Path]) -> str:
-    """Fingerprint of whole files in this order, 32 hex digits.
-
-    Raises:
-        ConfigError: one of them cannot be read.
-    """
+    """Fingerprint of whole files in this order, 32 hex digits; ConfigError where one of them cannot be read."""
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
         try:

@@ -276,11 +276,7 @@ class AsrConfig:
 
     @classmethod
     def load(cls, path: Path) -> "AsrConfig":
-        """Read what `save` wrote.
-
-        Raises:
-            ConfigError: the file is missing, not JSON, or has unknown or missing fields.
-        """
+        """Read what `save` wrote; ConfigError where the file is missing, not JSON, or has unknown or missing fields."""
         try:
             return TypeAdapter(cls).validate_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

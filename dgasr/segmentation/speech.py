@@ -95,11 +95,7 @@ def find_speech(probabilities: np.ndarray, begin: float, end: float, *, is_speak
 
 @lru_cache(maxsize=1)
 def load_network() -> Any:
-    """Load the network for one thread, once per process.
-
-    Raises:
-        ConfigError: onnxruntime or silero-vad is not installed, or has other weights.
-    """
+    """Load the network for one thread, once per process; ConfigError as `weights_path`."""
     path = weights_path()
     import onnxruntime
 
@@ -114,8 +110,7 @@ def load_network() -> Any:
 def weights_path() -> Path:
     """Find the network's weights, without loading anything.
 
-    Raises:
-        ConfigError: onnxruntime or silero-vad is not installed, or has other weights.
+    ConfigError where onnxruntime or silero-vad is not installed, or has other weights.
     """
     for module, package in (("onnxruntime", "onnxruntime"), ("silero_vad", "silero-vad")):
         if importlib.util.find_spec(module) is None:

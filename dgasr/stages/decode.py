@@ -102,11 +102,9 @@ class ShardStream:
     def run(self, shards: Iterable[Shard]) -> Counts:
         """Transcribe shards and commit them as they become complete.
 
-        Raises:
-            ConfigError: the engine follows another recipe.
-            TransientError: the storage failed in a way that may pass, or a shard is not staged; whatever else could be
-                done is committed.
-            IntegrityError: the rows of a shard contradict each other; nothing of it is written.
+        ConfigError where the engine follows another recipe; IntegrityError where the rows of a shard contradict each
+        other: nothing of it is written; TransientError where the storage failed in a way that may pass, or a shard is
+        not staged: whatever else could be done is committed.
         """
         self._done = []
         self._marked_at, self._first_at, self._last_at, self._waited_s = time.monotonic(), 0.0, 0.0, 0.0

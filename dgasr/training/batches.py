@@ -282,8 +282,7 @@ def moved_words(utterance: Utterance, position: int, speed: float) -> tuple[tupl
 def read_utterance(utterance: Utterance, waveforms: WaveformStore) -> np.ndarray:
     """Read an utterance's samples, float32 mono 16 kHz.  [samples]
 
-    Raises:
-        ConfigError: its audio cannot be read, or ends before its `offset`.
+    ConfigError where its audio cannot be read, or ends before its `offset`.
     """
     start = num_samples(utterance.offset)
     samples = waveforms.read(utterance.audio_filepath, utterance.audio(AudioConfig()))

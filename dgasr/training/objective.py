@@ -91,8 +91,7 @@ def ctc(
 def _compact_labels(labels: Tensor, label_lengths: Tensor, blank: int) -> tuple[Tensor, Tensor]:
     """Rename each row's labels to columns: 0 is the blank, k + 1 the label whose first position is k.
 
-    Returns:
-        The vocabulary id of every column [batch, 1 + max_labels]; the labels as columns [batch, max_labels].
+    The vocabulary id of every column [batch, 1 + max_labels]; the labels as columns [batch, max_labels].
     """
     present = torch.arange(labels.shape[1], device=labels.device) < label_lengths.unsqueeze(1)
     own = torch.where(present, labels, blank)
@@ -111,13 +110,11 @@ def _fits(labels: Tensor, label_lengths: Tensor, frame_lengths: Tensor) -> Tenso
 def _occupancies(
     log_probs: Tensor, targets: Tensor, label_lengths: Tensor, frame_lengths: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Let torch's CTC find the losses and how much of each frame belongs to each column.
+    """Let torch's CTC find the losses [batch], and how much of each frame belongs to each column, γ.
 
     torch's gradient by log-probabilities is `exp(log_probs) − γ`, right only where the columns sum to one, which ours
     do not; γ itself is right in any case. Backpropagating that gradient would be wrong by half a per cent.
-
-    Returns:
-        Losses [batch] and γ [batch, frames, 1 + max_labels], neither differentiable.
+    γ is [batch, frames, 1 + max_labels]; neither is differentiable.
     """
     leaf = log_probs.detach().requires_grad_()
     with torch.enable_grad():
@@ -216,14 +213,10 @@ def backbone_losses(
     noise: CanvasNoiseConfig,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Compute the losses that go through the backbone, given the audio embeddings.
+    """Compute the losses that go through the backbone, given the audio embeddings, by their names in `LossWeights`.
 
     One encoder pass over prompt and target serves both: causal, so cropping the cache gives back the prompt's.
-
     `audio` are [batch, audio tokens, hidden]; the other arguments are as in `batch_losses`.
-
-    Returns:
-        The computed losses by their names in `LossWeights`.
     """
     embeddings, numbered = model.prompt_embeddings(prompt_ids, audio), model.prompt_positions(prompt_ids, audio)
     end = batch.text_lengths.unsqueeze(1)

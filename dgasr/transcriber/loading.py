@@ -75,11 +75,7 @@ def load(
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device.
-
-    Raises:
-        ConfigError: another name, or no GPU where one was asked for.
-    """
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device; ConfigError for another name, or without such a GPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
