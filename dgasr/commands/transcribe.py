@@ -64,8 +64,9 @@ def run(options: argparse.Namespace) -> int:
     from dgasr.lake.location import lake_uri_of
     from dgasr.lake.transcripts import read_transcripts
     from dgasr.stages.discover import Listing
-    from dgasr.stages.embedded import transcribe_sources
+    from dgasr.stages.embedded import transcribe_backlog
     from dgasr.stages.engine import recipe_of, start_engine
+    from dgasr.stages.selection import Selection, find_backlog
 
     lake_uri = lake_uri_of(options.lake)
     if "://" not in lake_uri:
@@ -74,8 +75,9 @@ def run(options: argparse.Namespace) -> int:
     if not ids:
         raise ConfigError(f"{', '.join(options.sources)}: nothing lies there. Give files, a folder or an s3:// prefix.")
     config = engine_config(options)
-    load = partial(start_engine, config)
-    summary = transcribe_sources(options.sources, lake_uri, recipe_of(config), load, ProgressBars())
+    recipe, load = recipe_of(config), partial(start_engine, config)
+    backlog = find_backlog(Selection(sources=tuple(options.sources)), lake_uri, recipe.recipe_id)
+    summary = transcribe_backlog(backlog, lake_uri, recipe, load, ProgressBars())
     sys.stderr.write(summary.line() + "\n")
     complaints: list[str] = []
     transcripts = _noting(read_transcripts(lake_uri, summary.recipe_id, list(ids)), ids, complaints)

@@ -186,11 +186,6 @@ def row_views() -> list[str]:
     return [statements[view] for view in VIEWS]
 
 
-def has_rows(statement: str) -> bool:
-    """Say whether what a statement of `sql/` creates stands after `from`: a view or a macro of rows, no function."""
-    return "create or replace view" in statement or "as table" in statement
-
-
 def scan_statement(name: str, paths: Sequence[str]) -> str:
     """Write the view that reads files of a table; without any it is empty.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.model.asr import AsrModel
-from dgasr.model.identity import CONFIG_FILE, PART_FILES, WEIGHTS_FILE, folder_digest, weight_files
+from dgasr.model.identity import CONFIG_FILE, WEIGHTS_FILE, folder_digest, weight_files
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.prompt import Tokenizer
 
@@ -33,45 +33,17 @@ def unique_tensors(model: AsrModel) -> dict[str, Tensor]:
     return tensors
 
 
-def save_model(
-    model: AsrModel,
-    folder: Path,
-    dtype: torch.dtype = torch.float32,
-    *,
-    by_part: bool = False,
-    coarse: tuple[str, ...] = (),
-) -> None:
-    """Write config and weights; copying the tokenizer is the caller's work.
+def save_model(model: AsrModel, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write config and weights, floating-point ones as `dtype`; copying the tokenizer is the caller's work.
 
-    Args:
-        model: what to store.
-        folder: created if missing. Each file is replaced atomically.
-        dtype: type of the stored floating-point weights; `int8` stores matrices in 8 bits with a scale for each row,
-            and the rest in float32.
-        by_part: write one file for each of `PART_FILES` in place of one for all.
-        coarse: beginnings of names whose matrices use 7 of the 8 bits: an eighth less in a compressed history.
+    The folder is created if missing, and its file of weights replaced atomically.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder / CONFIG_FILE)
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in unique_tensors(model).items():
-        tensors |= _stored(name, tensor.detach().cpu(), dtype, 63 if name.startswith(coarse) else 127)
-    files = PART_FILES if by_part else {"": WEIGHTS_FILE}
-    for part, file in files.items():
-        partial = folder / (file + ".partial")
-        save_file({name: tensor for name, tensor in tensors.items() if name.startswith(part)}, partial)
-        os.replace(partial, folder / file)
-
-
-def _stored(name: str, tensor: Tensor, dtype: torch.dtype, levels: int) -> dict[str, Tensor]:
-    if not tensor.is_floating_point() or (dtype == torch.int8 and tensor.dim() < 2):
-        return {name: tensor.contiguous()}
-    if dtype != torch.int8:
-        return {name: tensor.to(dtype).contiguous()}
-    rows = tensor.float().flatten(1)
-    scales = (rows.abs().amax(dim=1) / levels).clamp(min=torch.finfo(torch.float32).tiny)  # [rows]
-    narrow = (rows / scales[:, None]).round().to(torch.int8)
-    return {name: narrow.view(tensor.shape).contiguous(), name + SCALES: scales}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in unique_tensors(model).items()}
+    partial = folder / (WEIGHTS_FILE + ".partial")
+    save_file({name: own.to(dtype) if own.is_floating_point() else own for name, own in tensors.items()}, partial)
+    os.replace(partial, folder / WEIGHTS_FILE)
 
 
 def load_weights(model: AsrModel, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from dgasr.errors import TransientError
@@ -17,19 +17,11 @@ from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import ShardConfig, new_run_id, plan_shards
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.report import commit_run
-from dgasr.stages.selection import Backlog, Selection, find_backlog
+from dgasr.stages.selection import Backlog
 from dgasr.stages.staging import staged_uri_of
 from dgasr.store.objects import probe_store
 
 logger = logging.getLogger(__name__)
-
-
-def transcribe_sources(
-    sources: Sequence[str], lake_uri: str, recipe: Recipe, engine: Callable[[], Engine], progress: Progress
-) -> RunSummary:
-    """Transcribe what the lake does not hold for this recipe, as `transcribe_backlog` does."""
-    backlog = find_backlog(Selection(sources=tuple(sources)), lake_uri, recipe.recipe_id)
-    return transcribe_backlog(backlog, lake_uri, recipe, engine, progress)
 
 
 def transcribe_backlog(

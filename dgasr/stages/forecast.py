@@ -58,13 +58,9 @@ class Forecast:
         return self.gpu_s / 3600 * self.gpu_hour_price
 
     def line(self) -> str:
-        """Say it in one line."""
-        cost = f", cost {self.cost:,.2f}" if self.gpu_hour_price else ""
-        return (
-            f"{self.num_recordings:,} of {self.num_listed:,} recordings, {self.audio_s / 3600:,.2f} h of audio "
-            f"({self.estimated_s / 3600:,.2f} h of it estimated from sizes), {self.gpu_s / 3600:,.2f} h of a GPU at "
-            f"RTFx {self.rtfx:,.0f} ({self.rtfx_origin}){cost}"
-        )
+        """Say the most of it in one line."""
+        hours = f"{self.audio_s / 3600:,.2f} h of audio, {self.gpu_s / 3600:,.2f} h of a GPU"
+        return f"{self.num_recordings:,} of {self.num_listed:,} recordings, {hours}"
 
     def rows(self) -> list[tuple[str, str]]:
         """Say it as names and values, for a terminal or an artifact."""

@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks import sql
 from benchmarks.archive import ArchiveConfig
-from benchmarks.sql import Question, measure_archive, questions
-from dgasr.lake.views import has_rows, view_statements
+from benchmarks.sql import Question, has_rows, measure_archive, questions
+from dgasr.lake.views import view_statements
 
 SEARCH = Question(text="search('a')", is_full_scan=False, warm_s=1.0)
 

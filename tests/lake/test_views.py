@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
+from benchmarks.sql import has_rows
 from dgasr.errors import ConfigError
 from dgasr.lake import views
 from dgasr.lake.schema import TABLES, table_schema
-from dgasr.lake.views import connect, has_rows, view_statements
+from dgasr.lake.views import connect, view_statements
 from tests.lake.reading import ask
 
 SCALARS = {name for name, text in view_statements().items() if not has_rows(text)}

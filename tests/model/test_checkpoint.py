@@ -1,6 +1,3 @@
-import zlib
-
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,6 +7,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_weights, save_model, unique_tensors
 from dgasr.model.identity import PART_FILES, WEIGHTS_FILE, folder_digest
 from dgasr.model.presets import tiny
+from tools.base.bundle import save_bundle
 
 
 @pytest.fixture
@@ -18,18 +16,15 @@ def stored(random_model, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("by_part", [False, True])
-def test_a_model_survives_its_folder_to_the_bit_with_tied_tensors_stored_once(random_model, tmp_path, by_part):
-    save_model(random_model, tmp_path, by_part=by_part)
-    files = set(PART_FILES.values()) if by_part else {WEIGHTS_FILE}
-    assert {path.name for path in tmp_path.glob("*.safetensors")} == files
+def test_a_model_survives_its_folder_to_the_bit_with_tied_tensors_stored_once(random_model, stored):
+    assert [path.name for path in stored.glob("*.safetensors")] == [WEIGHTS_FILE]
     model = AsrModel(tiny())
-    load_weights(model, tmp_path)
+    load_weights(model, stored)
     for (name, tensor), other in zip(random_model.state_dict().items(), model.state_dict().values(), strict=True):
         assert torch.equal(tensor, other), name
     assert model.head_weight is model.backbone.model.encoder.language_model.embed_tokens.weight
     parameters = sum(parameter.numel() for parameter in random_model.parameters())
-    stored_numbers = sum(tensor.numel() for name in files for tensor in load_file(tmp_path / name).values())
+    stored_numbers = sum(tensor.numel() for tensor in load_file(stored / WEIGHTS_FILE).values())
     assert parameters <= stored_numbers <= parameters + 100  # the layers' scalars are buffers
 
 
@@ -54,7 +49,7 @@ def test_a_file_that_is_not_safetensors_is_refused_and_a_part_that_is_missing_na
     (stored / WEIGHTS_FILE).write_bytes(b"\x80\x04pickle")
     with pytest.raises(ConfigError, match="no readable weights"):
         load_weights(AsrModel(tiny()), stored)
-    save_model(random_model, stored, by_part=True)
+    save_bundle(random_model, stored)
     (stored / "tokenizer.json").write_text("{}")
     (stored / PART_FILES["projector"]).unlink()
     for look in (lambda: load_weights(AsrModel(tiny()), stored), lambda: folder_digest(stored)):
@@ -67,27 +62,3 @@ def test_the_digest_changes_with_any_file(stored):
     first = folder_digest(stored)
     (stored / "tokenizer.json").write_text("{ }")
     assert folder_digest(stored) != first
-
-
-@pytest.mark.parametrize(("coarse", "levels"), [((), 127), (("encoder.", "projector.", "backbone."), 63)])
-def test_eight_bits_are_off_by_half_a_step_of_each_row_at_most(random_model, tmp_path, coarse, levels):
-    with torch.no_grad():
-        random_model.projector.output.weight[0] = 0
-    save_model(random_model, tmp_path, torch.int8, coarse=coarse)
-    model = AsrModel(tiny())
-    load_weights(model, tmp_path)
-    for (name, wanted), found in zip(random_model.named_parameters(), model.parameters(), strict=True):
-        rows = wanted.flatten(1) if wanted.dim() > 1 else wanted[:, None]
-        step = rows.abs().amax(dim=1, keepdim=True) / levels if wanted.dim() > 1 else 0.0
-        assert ((found.view_as(rows) - rows).abs() <= 0.501 * step).all(), name
-    assert (tmp_path / WEIGHTS_FILE).stat().st_size < 0.35 * sum(4 * p.numel() for p in random_model.parameters())
-
-
-def test_seven_bits_compress_better(random_model, tmp_path):
-    sizes = []
-    for coarse in ((), ("backbone.",)):
-        save_model(random_model, tmp_path, torch.int8, by_part=True, coarse=coarse)
-        sizes.append([len(zlib.compress((tmp_path / file).read_bytes())) for file in PART_FILES.values()])
-    smaller = dict(zip(PART_FILES, np.divide(sizes[1], sizes[0]), strict=True))
-    assert smaller.pop("backbone") < 0.92
-    assert all(share == 1 for share in smaller.values())

@@ -20,12 +20,12 @@ from torch import Tensor
 from transformers import WhisperConfig
 
 from dgasr.model.asr import AsrModel
-from dgasr.model.checkpoint import save_model
 from dgasr.prompt import WORD_LIST_FILE, build_prompt, canvas_ids
 from dgasr.prompt import Tokenizer as PromptTokenizer
 from dgasr.training.batches import Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig
 from dgasr.training.objective import LossWeights, batch_losses
+from tools.base.bundle import save_bundle
 from tools.base.ear import Ear, trained
 from tools.base.fast import COMPUTE_DTYPE, Masters, cast_parameters, compile_elementwise
 from tools.base.optimizer import PartsOptimizer, rate_share
@@ -206,7 +206,7 @@ def main() -> None:
             for name, parameter in learning.items():
                 parameter.copy_(by_name[name])
         # The encoder keeps its bits: its frozen half is then in the history already.
-        save_model(model, options.bundle, torch.int8, by_part=True, coarse=("backbone.", "projector."))
+        save_bundle(model, options.bundle, coarse=("backbone.", "projector."))
         for name in ("tokenizer.json", WORD_LIST_FILE):
             shutil.copy(options.vocabulary / name, options.bundle / name)
 
