@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import get_args
 
 import numpy as np
 import soundfile
@@ -23,7 +23,7 @@ from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
 from dgasr.frontend import cut_recording
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import RESCORE, SEGMENTATION, Recipe, Rescore, SegmentationMethod, build_recipe
-from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, join_words, seconds
+from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, join_words, seconds, settings
 from dgasr.training.manifests import (
     EVERYTHING,
     Selection,
@@ -44,7 +44,7 @@ END_TOLERANCE_SAMPLES = SAMPLE_RATE_HZ // 10
 METRICS = ("wer", "cer")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class EvaluationConfig:
     """What is scored, and how.
 
@@ -56,8 +56,6 @@ class EvaluationConfig:
     selection: which utterances of the manifest are scored.
     num_timed: of these, how many are also transcribed alone, for latency; spread over the sets.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     normalizer: str
     metric: str

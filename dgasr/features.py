@@ -5,15 +5,13 @@ the frames of the padding all have one value, which travels beside them. Knows n
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 import scipy.fft
 
 from dgasr.errors import ConfigError, TooShortError
-from dgasr.records import SAMPLE_RATE_HZ, Segment, SegmentFeatures
+from dgasr.records import SAMPLE_RATE_HZ, Segment, SegmentFeatures, settings
 
 MEL_FLOOR = 1e-10
 """Power below which a mel band counts as silent."""
@@ -28,7 +26,7 @@ LINEAR_UP_TO_HZ, HZ_PER_MEL, LOG_STEP = 1000.0, 200.0 / 3, np.log(6.4) / 27
 """The mel scale of Slaney's Auditory Toolbox: linear at first, then 27 steps for each factor of 6.4."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class FeatureConfig:
     """What the encoder expects; every value comes from the model's own configuration.
 
@@ -38,8 +36,6 @@ class FeatureConfig:
         hop_samples: samples from one frame to the next.
         fft_samples: samples that one frame sees, even.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     window_samples: int
     num_mel_bins: int = 80

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal, get_args
+from dataclasses import asdict
+from typing import Literal, get_args
 
 from pydantic import TypeAdapter
 
@@ -13,6 +13,7 @@ from dgasr.diffusion.decode_config import DecodeConfig
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
 from dgasr.model.presets import AsrConfig, ModelIdentity
+from dgasr.records import settings
 from dgasr.segmentation import SegmentationConfig, SegmentationMethod
 from dgasr.segmentation.speech import weights_path
 
@@ -27,7 +28,7 @@ SEGMENTATION: SegmentationMethod = SegmentationConfig().method
 """For those who pass it on and do not know how audio is cut."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class Recipe:
     """How audio becomes text.
 
@@ -36,8 +37,6 @@ class Recipe:
     rescore: `joint` takes CTC's text where it and the causal model find it likelier than the decoder's; `none` never.
     audio, segmentation, features, decode, alignment: settings of the packages of those names.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     model: ModelIdentity
     language: str

@@ -6,11 +6,21 @@ Positions are integer samples at `SAMPLE_RATE_HZ`; `seconds` is the one way out.
 import hashlib
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar, dataclass_transform
 
 import numpy as np
+
+Class = TypeVar("Class")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def settings(cls: type[Class]) -> type[Class]:
+    """Make a frozen dataclass of settings: where pydantic reads one, a field of another name is refused."""
+    cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    return dataclass(frozen=True, kw_only=True, slots=True)(cls)
+
 
 SAMPLE_RATE_HZ = 16_000
 """Sample rate of every waveform and every sample position inside the project."""

@@ -3,13 +3,14 @@
 Every stage and every child run follows the same values. Knows no Prefect.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import ClassVar, Literal
+from typing import Literal
 
 from dgasr.errors import ConfigError
 from dgasr.lake.location import lake_uri_of
 from dgasr.recipe import Recipe
+from dgasr.records import settings
 from dgasr.stages.engine import EngineConfig, recipe_of
 from dgasr.stages.plan import AssignmentConfig, RunFolder, ShardConfig, new_run_id
 from dgasr.stages.selection import Selection
@@ -17,7 +18,7 @@ from dgasr.stages.selection import Selection
 Mode = Literal["here", "pools"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class PoolsConfig:
     """Where a run's work is done, and when a child run is given up.
 
@@ -42,8 +43,6 @@ class PoolsConfig:
         gpu_hour_price: price of an hour of a decode run, in whatever currency the report is read.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     mode: Mode = "here"
     prepare_deployment: str = "prepare/cpu"
     decode_deployment: str = "decode/gpu"
@@ -66,7 +65,7 @@ class PoolsConfig:
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing would ever run, and names that name no deployment."""
         counts = ("prepare_processes", "max_prepare_runs", "max_decode_runs", "max_staged_bytes", "max_attempts")
-        times = tuple(name for name in self.__slots__ if name.endswith("_s"))
+        times = tuple(own.name for own in fields(self) if own.name.endswith("_s"))
         for name in (*counts, *times):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"PoolsConfig: {name}={getattr(self, name)} must be above 0.")

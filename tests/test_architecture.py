@@ -22,9 +22,9 @@ IMPORTS: dict[str, set[str]] = {
     "features": {"errors", "records"},
     "word_list": set(),
     "prompt": {"errors", "records", "word_list"},
-    "model": {"device", "errors", "prompt"},
-    "diffusion": {"device", "errors"},
-    "alignment": {"errors", "records"},
+    "model": {"device", "errors", "prompt", "records"},
+    "diffusion": {"device", "errors", "records"},
+    "alignment": {"records"},
     "store": {"errors", "records"},
     "tables": {"errors", "records"},
     "lake": {"errors", "records", "tables"},
@@ -32,7 +32,7 @@ IMPORTS: dict[str, set[str]] = {
     "samples": set(),
     "exports": {"records", "tables"},
     # compositions
-    "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "segmentation"},
+    "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "records", "segmentation"},
     "frontend": {"audio", "errors", "features", "recipe", "records", "segmentation"},
     "corpora": {"audio", "errors", "model", "records", "training"},
     "training": {"audio", "diffusion", "errors", "features", "model", "prompt", "records"},
@@ -62,7 +62,7 @@ IMPORTS: dict[str, set[str]] = {
     },
     "cli": {"errors"},
     "pipelines": {
-        "errors", "evaluation", "evaluator", "lake", "recipe", "samples", "stages", "tables", "training",
+        "errors", "evaluation", "evaluator", "lake", "recipe", "records", "samples", "stages", "tables", "training",
     },
 }  # fmt: skip
 """Package (or module of `dgasr`) → packages it may import, inside functions too."""

@@ -11,12 +11,11 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import ClassVar
 
 import numpy as np
 
 from dgasr.alignment.ctc import TokenSpan, forced_alignment, min_frames
-from dgasr.records import SAMPLE_RATE_HZ, Segment, TimingSource, Word
+from dgasr.records import SAMPLE_RATE_HZ, Segment, TimingSource, Word, settings
 
 DB_PER_MEL_UNIT = 40.0
 """Whisper scales log-mel as `(log10(power) + 4) / 4`."""
@@ -25,11 +24,9 @@ BEYOND = 1e9
 """A position, in samples, outside of any segment."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class AlignmentConfig:
     """How CTC spans become word times and confidences, and when a segment is flagged."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     frame_samples: int = 320
     """Samples from one CTC frame to the next; frame `i` is centred on the segment's sample `i * frame_samples`."""

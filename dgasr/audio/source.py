@@ -4,13 +4,13 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import BinaryIO, ClassVar, Literal
+from dataclasses import dataclass, field, fields
+from typing import BinaryIO, Literal
 
 import numpy as np
 
 from dgasr.errors import ConfigError, DgasrError, TooSlowError
-from dgasr.records import Gap
+from dgasr.records import Gap, settings
 
 Channels = Literal["mix", "each"] | int
 """What is made of channels: their mix, a transcript of each, or one of them alone, from 0."""
@@ -25,7 +25,7 @@ LONGEST_START_BYTES = 40
 """So much of a recording shows that it begins."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class Limits:
     """How much one file may take before it is rejected. They change no text, and so no recipe id.
 
@@ -37,8 +37,6 @@ class Limits:
             takes 2 at least; less is made to fill machines.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     max_duration_s: float = 172_800.0
     max_decoded_bytes: int = 2**37
     max_seconds_per_file_wall: float = 7200.0
@@ -46,12 +44,12 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Refuse limits that no recording can keep."""
-        for name in self.__slots__:
+        for name in (own.name for own in fields(self)):
             if not getattr(self, name) > 0 and name != "min_bytes_per_s":
                 raise ConfigError(f"limits: {name}={getattr(self, name)} must be above 0.")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class AudioConfig:
     """Limits within which bytes count as usable audio.
 
@@ -68,8 +66,6 @@ class AudioConfig:
         track: `auto` for the one on which somebody speaks, a transcript of `each`, or the number of one, from 0.
         limits: what a file may take before it is rejected.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     max_channels: int = 32
     min_sample_rate_hz: int = 1000

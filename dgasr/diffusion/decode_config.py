@@ -1,11 +1,10 @@
 """Settings of the diffusion decoder. Torch-free, so that a recipe can be read and fingerprinted anywhere."""
 
-from dataclasses import dataclass
-
 from dgasr.errors import ConfigError
+from dgasr.records import settings
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class DecodeConfig:
     """How a canvas is denoised. Every field changes text, so every field is part of the recipe.
 
@@ -22,8 +21,6 @@ class DecodeConfig:
         Defaults are the generation config of google/diffusiongemma-26B-A4B-it, except `max_steps` (there 48): the
         reference system's word error rate moves by 0.1 between 8 and 48.
     """
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic reads it; an annotation would make it a field
 
     max_steps: int = 8
     entropy_bound: float = 0.1

@@ -4,14 +4,15 @@ Knows no tensors: `asr.py` builds from this. Window length, mel bins and frame r
 """
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter
 
 from dgasr.errors import ConfigError
 from dgasr.prompt import PromptConfig
+from dgasr.records import settings
 
 HOP_SAMPLES = 160
 """Mel hop of every Whisper checkpoint, samples at 16 kHz (Radford et al. 2022, section 2.2)."""
@@ -23,7 +24,7 @@ ENCODER_STRIDE = 2
 Activation = Literal["gelu", "relu", "silu"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class ProjectorConfig:
     """Layout of a projector; the defaults are the bundled models'.
 
@@ -40,8 +41,6 @@ class ProjectorConfig:
     norms: where there is a norm, and which, as `place=layer` or `place=rms`; places are `input`, `stacked`, and after
         a layer's activation its name, before it `name.linear`; nothing follows `output`'s.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     channels: tuple[int, ...]
     kernel_size: int = 3
@@ -116,7 +115,7 @@ class ProjectorConfig:
         return widths
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class CanvasConfig:
     """How many tokens a segment's canvas has.
 
@@ -124,8 +123,6 @@ class CanvasConfig:
     tokens_per_second: upper estimate of the tokens that one second of speech needs.
     margin_tokens: added to the estimate, for the end of text and for short segments.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     buckets: tuple[int, ...]
     tokens_per_second: float
@@ -145,14 +142,12 @@ class CanvasConfig:
         return next((bucket for bucket in self.buckets if bucket >= num_tokens), None)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class LoraSize:
     """Size of the low-rank adapters on q, k, v and o of both attention copies.
 
     rank: inner width of each adapter. alpha: scale numerator, the update is multiplied by alpha / rank.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     rank: int = 16
     alpha: int = 32
@@ -163,7 +158,7 @@ class LoraSize:
         return self.alpha / self.rank
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class ModelIdentity:
     """Which weights transcribe; part of the recipe.
 
@@ -171,8 +166,6 @@ class ModelIdentity:
     digest: over config, weights and tokenizer, or the revisions of Hub weights.
     adapter_digest: over projector and LoRA put on top, empty without an adapter.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str
     digest: str
@@ -183,7 +176,7 @@ BackboneFamily = Literal["diffusion_gemma", "gemma3"]
 """What a backbone's layers compute: as DiffusionGemma's do, or as those of a Gemma 3 made one (`backbone.py`)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class AsrConfig:
     """Everything that fixes the shapes and ids of a model.
 
@@ -207,8 +200,6 @@ class AsrConfig:
     max_steps: denoising steps that a canvas gets at most where nobody asks for another number.
     pretrained: Hub ids of frozen parts, `{"encoder": …, "backbone": …}`; empty when weights lie in the model folder.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str
     encoder: dict[str, Any]

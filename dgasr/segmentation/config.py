@@ -1,14 +1,14 @@
 """Where recordings are cut."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 from dgasr.errors import ConfigError
+from dgasr.records import settings
 
 SegmentationMethod = Literal["speech", "loudness"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class SegmentationConfig:
     """What counts as a pause, and which pauses become cuts.
 
@@ -31,8 +31,6 @@ class SegmentationConfig:
         sure_silence_s: a pause this long is silence by the speech model's word alone; a shorter one only if
             it is silent by level too.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     method: SegmentationMethod = "speech"
     min_silence_s: float = 2.0

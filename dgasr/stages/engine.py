@@ -6,7 +6,7 @@ Imports nothing heavy: the command line reads the settings' defaults for `--help
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from dgasr.audio import AudioConfig, Channels, Limits, Track
 from dgasr.errors import ConfigError
@@ -20,6 +20,7 @@ from dgasr.recipe import (
     SegmentationMethod,
     build_recipe,
 )
+from dgasr.records import settings
 
 if TYPE_CHECKING:
     from dgasr.model.asr import AsrModel
@@ -30,11 +31,9 @@ MOST_SEGMENTS = 4096
 """Segments at once, at most: a number beyond is a slip, and would keep a processor busy for hours with padding."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class EngineConfig:
     """Which model transcribes, and how; small enough to travel between tasks."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     model: str = field(default_factory=default_model)
     """`base`, `tiny`, `full` or a model folder."""

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
 
 from dgasr.errors import ConfigError
 from dgasr.recipe import Recipe
-from dgasr.records import Recording, Shard
+from dgasr.records import Recording, Shard, settings
 from dgasr.store import objects
 
 Stage = Literal["prepare", "decode"]
@@ -35,11 +35,9 @@ STAGED_BYTES_PER_SECOND = 16_000
 """Features of a second of audio: 100 frames of 80 float16 values each."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class ShardConfig:
     """How much is committed at once."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     target_s: float = 3600.0
     """Estimated audio in a shard, s; a longer recording is a shard of its own."""
@@ -94,11 +92,9 @@ def _shard(members: list[Recording], recipe_id: str, take: int) -> Shard:
     return Shard(shard_id=shard_id, recordings=tuple(members), take=take)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class AssignmentConfig:
     """How much one worker takes at once."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     max_shards: int = 128
     """Most shards in an assignment, however short they are."""
@@ -160,11 +156,9 @@ def _write(assignment: Assignment, folder_uri: str) -> tuple[str, Assignment]:
     return uri, assignment
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class ChildRun:
     """One attempt of one stage on one assignment; stage, number and attempt name it within its run."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     stage: Stage
     number: int

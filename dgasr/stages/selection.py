@@ -4,18 +4,17 @@ Reads no audio.
 """
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import ClassVar
 
 from dgasr.errors import ConfigError, Reason
 from dgasr.lake.ledger import committed_recordings, recording_rows
-from dgasr.records import Recording
+from dgasr.records import Recording, settings
 from dgasr.stages.discover import Listing, Presence, read_uri_list
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class Selection:
     """What is transcribed: all that lies at the sources, unless something here leaves it out or takes it again.
 
@@ -31,8 +30,6 @@ class Selection:
         redo_before: transcribe again what was transcribed before this time, with a time zone.
         force: transcribe all of it again, whatever the lake holds; `redo_before` with the time of the start.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     sources: tuple[str, ...] = ()
     uris: tuple[str, ...] = ()

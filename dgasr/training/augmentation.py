@@ -3,14 +3,11 @@
 Waveforms in, waveforms out, all randomness from the generator that is passed in. Knows no text and no model.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 import scipy.fft
 import soxr
 
-from dgasr.records import SAMPLE_RATE_HZ
+from dgasr.records import SAMPLE_RATE_HZ, settings
 
 MEL_MASKS, MEL_MASK = 2, 8
 """Bands that a row may lose, and the widest one in mels."""
@@ -22,7 +19,7 @@ FRAMES_PER_MASK, FRAME_MASK = 80, 10
 """Mel frames for each stretch that a row may lose, and the longest stretch in frames."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class AugmentationConfig:
     """How hard training audio may become at full strength; a phase scales it by a strength in [0, 1].
 
@@ -34,8 +31,6 @@ class AugmentationConfig:
     noise_probability: share of rows that get noise at `snr_db` (low, high), dB.
     mask_probability: chance of each mask that a row's features may get.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     speed: float = 0.15
     gain_db: float = 12.0

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from dgasr.errors import ConfigError, RecordingError
 from dgasr.features import FeatureConfig, log_mel, whole_windows
 from dgasr.model.presets import AsrConfig
 from dgasr.prompt import Tokenizer, canvas_ids
-from dgasr.records import SAMPLE_RATE_HZ, seconds
+from dgasr.records import SAMPLE_RATE_HZ, seconds, settings
 from dgasr.training.augmentation import AugmentationConfig, augment, change_speed, mask_features, non_speech
 from dgasr.training.manifests import Utterance, num_samples
 
@@ -33,7 +33,7 @@ STORE_BYTES = 2 << 30
 model on a small machine."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class BatchConfig:
     """How training rows are put together.
 
@@ -41,8 +41,6 @@ class BatchConfig:
     non_speech_probability: share of rows that hold no speech and have an empty text.
     word_share: middle part of a word whose frames are labelled with it, as a fraction of its length.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     batch_size: int = 12
     non_speech_probability: float = 0.04

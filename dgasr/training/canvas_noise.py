@@ -4,9 +4,6 @@ At inference the decoder meets its own mistakes: words doubled, or a place too f
 surviving token in its place never shows it such a canvas, so part of the rows take steps of real decoding first.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
@@ -16,9 +13,10 @@ from dgasr.diffusion.sampler import accept_positions
 from dgasr.diffusion.vocabulary import CanvasStatistics, VocabularyHead, num_chunks, read_vocabulary
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
+from dgasr.records import settings
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class CanvasNoiseConfig:
     """How canvases are noised, as shares of the rows.
 
@@ -28,8 +26,6 @@ class CanvasNoiseConfig:
     max_own_steps: such steps, at most; each batch draws a number from 1.
     draws: differently noised canvases of each row; they share the encoders' work, which costs more than the decoder's.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     full_noise: float = 0.25
     self_conditioning: float = 0.5

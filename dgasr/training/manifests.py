@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from dgasr.audio import AudioConfig
 from dgasr.errors import ConfigError
-from dgasr.records import SAMPLE_RATE_HZ, Word, seconds
+from dgasr.records import SAMPLE_RATE_HZ, Word, seconds, settings
 
 Text = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -144,11 +144,9 @@ def _write_line(utterance: Utterance, folder: Path) -> str:
     return ROW.dump_json(shown, by_alias=True, exclude_defaults=True).decode() + "\n"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class Selection:
     """Which utterances of a manifest are used; the default is all of them."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     languages: tuple[str, ...] = ()
     """Language codes as the manifest spells them; empty for every language."""

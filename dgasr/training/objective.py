@@ -5,8 +5,7 @@ log-probability is split into the logit of the target, of which few are needed, 
 `model.head` streams. Does not know how batches are made or weights are updated.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from transformers.cache_utils import DynamicCache
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
 from dgasr.model.head import Bias, label_logits, log_partition
+from dgasr.records import settings
 from dgasr.training.batches import IGNORED, Batch
 from dgasr.training.canvas_noise import CanvasNoiseConfig, noised_canvas
 
@@ -124,7 +124,7 @@ def _occupancies(
     return nll.detach(), leaf.detach().exp() - gradient
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class LossWeights:
     """What each loss counts; a loss of weight 0 is not computed.
 
@@ -134,8 +134,6 @@ class LossWeights:
     frame: cross-entropy of audio embeddings whose word is known from word times.
     pad: what a canvas position after the end of text counts in the diffusion loss, of 1.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     diffusion: float = 1.0
     autoregressive: float = 1.0

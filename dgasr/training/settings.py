@@ -4,9 +4,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from dgasr.errors import ConfigError
+from dgasr.records import settings
 from dgasr.training.augmentation import AugmentationConfig
 from dgasr.training.batches import BatchConfig
 from dgasr.training.canvas_noise import CanvasNoiseConfig
@@ -19,7 +20,7 @@ Precision = Literal["fp32", "bf16"]
 """What float32 weights are multiplied in; frozen bfloat16 weights are multiplied in bfloat16 either way."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class TrainConfig:
     """What a run learns, and how: two runs of the same settings and data end with the same weights.
 
@@ -35,8 +36,6 @@ class TrainConfig:
     gradient_checkpointing: compute the feed-forward layers again in the backward pass: less memory, more time.
     seed: of batches, augmentation, canvas noise, dropout.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     steps: int
     learning_rate: float
