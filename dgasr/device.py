@@ -25,11 +25,7 @@ def runs_kernels(device: torch.device) -> bool:
 
 @lru_cache
 def warn_without_kernel(reason: str) -> None:
-    """Say once that a GPU reads the vocabulary the slower way.
-
-    Args:
-        reason: why.
-    """
+    """Say once, for each reason, that a GPU reads the vocabulary the slower way."""
     logger.warning("the vocabulary is read without the Triton kernel, several times slower: %s", reason)
 
 

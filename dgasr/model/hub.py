@@ -17,17 +17,10 @@ SAMPLE_BYTES, NUM_SAMPLES = 64 * 1024, 64
 
 
 def revision_of(source: str) -> str:
-    """Name the version of a checkpoint without reading its tensors.
+    """Name the version of a checkpoint, a Hub id or a folder of published files, without reading its tensors.
 
-    Args:
-        source: Hub id, or a folder of published files.
-
-    Returns:
-        The commit in the Hub cache, the Hub's own where nothing is cached, or a digest of a folder's files, 40 or 32
-        hex digits.
-
-    Raises:
-        ConfigError: the checkpoint is neither a folder nor in the cache nor to be had.
+    The commit in the Hub cache, the Hub's own where nothing is cached, or a digest of a folder's files, 40 or 32 hex
+    digits. ConfigError where it is neither a folder nor in the cache nor to be had.
     """
     if is_folder(source):
         return _folder_digest(Path(source))
@@ -44,18 +37,10 @@ def revision_of(source: str) -> str:
 
 
 def fetch(source: str, revision: str, patterns: Sequence[str]) -> Path:
-    """Bring a checkpoint's files here, where they are not yet.
+    """Bring a checkpoint's files here, where they are not yet, and return the folder that holds them.
 
-    Args:
-        source: Hub id or folder.
-        revision: from `revision_of`.
-        patterns: names of the wanted files, `*` for anything.
-
-    Returns:
-        The folder that holds them.
-
-    Raises:
-        ConfigError: they are absent or gated.
+    `source` is a Hub id or a folder, `revision` from `revision_of`, and `patterns` are names of the wanted files, `*`
+    for anything. ConfigError where they are absent or gated.
     """
     if is_folder(source):
         return Path(source)

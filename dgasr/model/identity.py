@@ -65,14 +65,7 @@ def identify(
     compiled: bool | None = None,
     quantize: Quantize = "none",
 ) -> tuple[AsrConfig, ModelIdentity]:
-    """Say which weights a request means.
-
-    Args:
-        model: `base`, `tiny`, `full` or a model folder.
-        adapter: projector and LoRA on top: a folder, a Hub id or a `.pt` file; `None` for none.
-        merge_adapter: LoRA is added into the weights, which rounds otherwise; `None` where the kind of device decides.
-        compiled: torch compiles the decoder, which rounds otherwise; likewise.
-        quantize: what the backbone's matrices are kept as.
+    """Say which weights a request means; what it may ask for, `dgasr.transcriber.load` says.
 
     Returns:
         Sizes and ids, and the identity that goes into the recipe. The projector's layout in a `.pt` file is found out

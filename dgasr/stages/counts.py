@@ -96,11 +96,6 @@ REPORTED_PACKAGES = ("dgasr", "torch", "transformers", "numpy", "soundfile", "av
 """Packages that can change text or times, and so belong in a run's row."""
 
 
-def worker_name() -> str:
-    """Name this process among all machines: host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 @lru_cache(maxsize=1)
 def versions_json() -> str:
     """Name the versions of Python and of all packages that can change text or times, as JSON."""
@@ -122,9 +117,10 @@ def commit_child_run(
     folder: RunFolder, child: ChildRun, recipe: Recipe, done: Counts, started_at: datetime, **columns: Any
 ) -> None:
     """Write the row of a child run; of one that read audio, of what it read and not what was committed."""
+    worker = f"{socket.gethostname()}:{os.getpid()}"
     write_run(
         folder.lake_uri, recipe, done, run_id=f"{folder.run_id}-{child.name}", source=child.assignment_uri,
-        started_at=started_at, stage=child.stage, parent_run_id=folder.run_id, worker=worker_name(),
+        started_at=started_at, stage=child.stage, parent_run_id=folder.run_id, worker=worker,
         num_attempts=child.attempt, busy_share=done.busy_share, **columns,
     )  # fmt: skip
 
