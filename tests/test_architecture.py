@@ -20,8 +20,7 @@ IMPORTS: dict[str, set[str]] = {
     "audio": {"errors", "records"},
     "segmentation": {"errors", "records"},
     "features": {"errors", "records"},
-    "word_list": set(),
-    "prompt": {"errors", "records", "word_list"},
+    "prompt": {"errors", "records"},
     "model": {"device", "errors", "prompt", "records"},
     "diffusion": {"device", "errors", "records"},
     "alignment": {"records"},
@@ -38,7 +37,7 @@ IMPORTS: dict[str, set[str]] = {
     "training": {"audio", "diffusion", "errors", "features", "model", "prompt", "records"},
     "transcriber": {
         "alignment", "audio", "device", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe",
-        "records", "word_list",
+        "records",
     },
     "calibrator": {"errors", "evaluator", "features", "model"},
     "evaluator": {

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from dgasr.word_list import Spelling, WordList
+from dgasr.prompt import Spelling, WordList
 
 WORDS = WordList(["rain", "rainbow", "bow", "a", "i'd"])
 

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from dgasr.alignment.prefix import PrefixScores
+from dgasr.alignment.ctc import PrefixScores
 from dgasr.device import fetch, upload
 from dgasr.model.asr import AsrModel, keys_values
 from dgasr.model.ctc_head import IMPOSSIBLE, label_log_probs
 from dgasr.model.head import vocabulary_log_probs
+from dgasr.prompt import Spelling
 from dgasr.transcriber.encoding import EncodedSegment, prompt_cache
-from dgasr.word_list import Spelling
 
 Array = np.ndarray
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dgasr.alignment.prefix import PrefixScores
+from dgasr.alignment.ctc import PrefixScores
 
 FRAMES, LABELS, VIEWS = 5, 3, 2
 

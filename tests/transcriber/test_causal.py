@@ -9,12 +9,11 @@ import torch
 
 from dgasr.features import pad_features
 from dgasr.model.ctc_head import label_log_probs
-from dgasr.prompt import build_prompt
+from dgasr.prompt import WordList, build_prompt
 from dgasr.transcriber import causal
 from dgasr.transcriber.causal import BEAM, CANDIDATES, CTC_SHARE, joint_texts
 from dgasr.transcriber.encoding import SegmentEncoder
 from dgasr.transcriber.rescoring import causal_log_probs
-from dgasr.word_list import WordList
 
 
 @pytest.fixture(scope="module")

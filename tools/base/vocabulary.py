@@ -18,8 +18,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from dgasr.prompt import WORD_LIST_FILE
-from dgasr.word_list import WordList
+from dgasr.prompt import WORD_LIST_FILE, WordList
 
 SPECIAL_TOKENS = {
     "<pad>": "<pad>", "<eos>": "<eos>", "<bos>": "<bos>", "<unk>": "<unk>", "<blank>": "<mask>",
