@@ -21,14 +21,7 @@ COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        arguments: words after `dgasr`; those of the process where `None`.
-
-    Returns:
-        The exit code.
-    """
+    """Run one command, by the words after `dgasr`, those of the process where `None`; returns the exit code."""
     _open_streams()
     try:
         try:

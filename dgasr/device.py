@@ -43,13 +43,9 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def fetch(tensors: Sequence[Tensor]) -> list[np.ndarray]:
-    """Copy tensors to the host, and wait for their device once for all.
+    """Copy tensors to the host as float32, and wait for their device once for all.
 
-    Args:
-        tensors: of any shapes; integers of at most 2^24 in size, which float32 holds exactly.
-
-    Returns:
-        Their values, float32.
+    They may have any shapes; integers of at most 2^24 in size, which float32 holds exactly.
     """
     values = torch.cat([tensor.detach().flatten().float() for tensor in tensors]).cpu().numpy()
     ends = np.cumsum([math.prod(tensor.shape) for tensor in tensors])[:-1]

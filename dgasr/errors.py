@@ -155,12 +155,8 @@ class IntegrityError(DgasrError):
 def printable(text: str) -> str:
     """Escape what would steer a terminal or turn the reading order around: names of files may hold anything.
 
-    Args:
-        text: a name or message as it is stored.
-
-    Returns:
-        The text with control characters (line ends and tabs too), marks of direction and halves of characters, which
-        no file can hold, written as Python writes them.
+    Control characters (line ends and tabs too), marks of direction and halves of characters, which no file can hold,
+    are written as Python writes them.
     """
     return "".join(_escaped(character) if _STEERING.match(character) else character for character in text)
 

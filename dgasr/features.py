@@ -63,16 +63,9 @@ class FeatureConfig:
 def log_mel(waveform: np.ndarray, config: FeatureConfig) -> tuple[np.ndarray, float]:
     """Turn a waveform into log-mel features, as if it were padded with silence to a whole window.
 
-    Args:
-        waveform: mono samples in [-1, 1] at 16 kHz, at most one window.  [samples]
-        config: window, hop and number of mel bands.
-
-    Returns:
-        The features of the frames that hold audio, float32 [mels, frames], and the value of every feature after them.
-
-    Raises:
-        TooShortError: there are no samples.
-        ConfigError: there are more samples than one window holds.
+    Of mono samples in [-1, 1] at 16 kHz, [samples], at most one window: the features of the frames that hold audio,
+    float32 [mels, frames], and the value of every feature after them. TooShortError without samples, ConfigError with
+    more than one window holds.
 
     Source:
         Radford et al. 2022, section 2.2; equals transformers' WhisperFeatureExtractor within 1e-4.
@@ -107,12 +100,8 @@ def pad_features(features: Sequence[SegmentFeatures], config: FeatureConfig) -> 
 def whole_windows(features: Sequence[tuple[np.ndarray, float]], config: FeatureConfig) -> np.ndarray:
     """Continue what `log_mel` computes to the ends of windows.
 
-    Args:
-        features: those of each window's audio [mels, frames], and the value of every one after them.
-        config: the config that the features were computed with.
-
-    Returns:
-        Features, float32.  [batch, mels, window frames]
+    Of the features of each window's audio, [mels, frames], and the value of every one after them: float32 [batch, mels,
+    window frames].
     """
     windows = np.empty((len(features), config.num_mel_bins, config.window_frames), dtype=np.float32)
     for window, (audio, pad_value) in zip(windows, features, strict=True):

@@ -18,19 +18,10 @@ EMPTY = np.zeros(0, dtype=np.float32)
 def cut_channels(
     channels: Iterable[Channel], recording_id: str, recipe: Recipe
 ) -> Iterator[tuple[Segment, SegmentFeatures | None]]:
-    """Cut what is transcribed by itself of a recording, one after the other.
+    """Cut what is transcribed by itself of a recording, its tracks and channels, one after the other.
 
-    Args:
-        channels: its tracks and channels.
-        recording_id: whose segments they are.
-        recipe: how to cut, and what the encoder takes.
-
-    Yields:
-        Segments, numbered through. Those of each channel cover the recording, as long as its longest track is: gaps
-        fill shorter ones up, last of all.
-
-    Raises:
-        AudioError: whatever the pieces raise.
+    Segments are numbered through. Those of each channel cover the recording, as long as its longest track is: gaps fill
+    shorter ones up, last of all. AudioError is whatever the pieces raise.
     """
     num_segments, ends = 0, dict[tuple[int, int], int]()
     for channel in channels:
@@ -55,21 +46,10 @@ def cut_recording(
     audio_track: int = 0,
     channel: int = 0,
 ) -> Iterator[tuple[Segment, SegmentFeatures | None]]:
-    """Cut a recording at its silences, and at its gaps.
+    """Cut a recording at its silences, and at its gaps: segments that cover all samples, in order.
 
-    Args:
-        pieces: its waveform at `SAMPLE_RATE_HZ`, [samples] of any length each, and gaps before them.
-        recording_id: whose segments they are.
-        recipe: how to cut, and what the encoder takes.
-        first_index: number of the first segment.
-        audio_track: audio track that it is of.
-        channel: channel that it is of.
-
-    Yields:
-        Segments that cover all samples, in order; features are `None` where nobody speaks.
-
-    Raises:
-        AudioError: whatever the pieces raise.
+    Pieces are its waveform at `SAMPLE_RATE_HZ`, [samples] of any length each, and gaps before them; AudioError is
+    whatever they raise. The first segment gets the number `first_index`. Features are `None` where nobody speaks.
     """
     for index, (span, waveform) in enumerate(_spans(pieces, recipe), first_index):
         segment = Segment(
@@ -88,9 +68,7 @@ def cut_recording(
 def until_truncation(channels: Iterable[Channel], truncations: list[TruncatedError]) -> Iterator[Channel]:
     """End channels where the audio breaks off, so that what came before is still cut and kept.
 
-    Args:
-        channels: tracks and channels of a recording.
-        truncations: takes the errors that ended some of them.
+    `truncations` takes the errors that ended some of them.
     """
 
     def ended(pieces: Iterator[np.ndarray | Gap]) -> Iterator[np.ndarray | Gap]:

@@ -42,11 +42,7 @@ class PromptConfig:
 
 
 class WordList:
-    """Known words.
-
-    Args:
-        words: as transcripts write them, in any order.
-    """
+    """Known words, as transcripts write them."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self._words = sorted(set(words))
@@ -154,13 +150,8 @@ class Tokenizer:
         """Split a transcript into words and say which tokens spell each.
 
         A word ends at white space; Han, Kana and Thai characters, written without spaces, are words of their own with
-        their marks.
-
-        Args:
-            ids: tokens of a transcript.
-
-        Returns:
-            (word, first token, token after the last one), in order. A token that spells two words belongs to both.
+        their marks. Yields (word, first token, token after the last one), in order; a token that spells two words
+        belongs to both.
         """
         text, ends = "", [0]  # ends[k + 1]: length of the text that the first k + 1 tokens spell
         for count in range(1, len(ids) + 1):
@@ -190,16 +181,9 @@ def _token_at(ends: list[int], position: int) -> int:
 
 
 def build_prompt(tokenizer: Tokenizer, config: PromptConfig, num_audio_tokens: int, language: str) -> tuple[int, ...]:
-    """Fill a prompt template.
+    """Fill a prompt template: token ids with the audio id in every slot, one slot after the other.  [prompt]
 
-    Args:
-        tokenizer: turns the text around the audio into ids.
-        config: the model's template and ids.
-        num_audio_tokens: number of audio slots, which follow each other.
-        language: ISO 639-1 code.
-
-    Returns:
-        The prompt's token ids, the audio id in every slot.  [prompt]
+    `language` is an ISO 639-1 code.
     """
     name = LANGUAGE_NAMES.get(language, language)
     before, after = config.template.format(audio="\0", language=name).split("\0")

@@ -191,11 +191,7 @@ class Shard:
 
 
 def join_words(texts: Iterable[str]) -> str:
-    """Join words or longer pieces of text, with spaces where their writing has them.
-
-    Args:
-        texts: pieces in order; empty ones are left out.
-    """
+    """Join words or longer pieces of text, with spaces where their writing has them; empty ones are left out."""
     joined, last = "", ""
     for text in texts:
         # Marks and characters that nobody sees (between words of Khmer, behind a Han character) belong to no writing.

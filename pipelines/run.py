@@ -58,10 +58,9 @@ class Work:
 async def carry_out(request: RunRequest) -> RunSummary:
     """Transcribe what a request selects and the lake does not hold, in this process or on the pools, and report.
 
-    Raises:
-        ConfigError: the request is wrong; no work has begun, or a child run has refused it.
-        IntegrityError: the lake contradicts itself.
-        TransientError: not everything was done; what was committed stays, and the next run goes on there.
+    ConfigError where the request is wrong: no work has begun, or a child run has refused it; IntegrityError where the
+    lake contradicts itself; TransientError where not everything was done: what was committed stays, and the next run
+    goes on there.
     """
     try:
         with HeartbeatWriter(request.folder.parent_heartbeat_uri) as heartbeat:

@@ -105,8 +105,7 @@ def _trace_back(scores: Array, skippable: Array) -> Array:
 class PrefixScores:
     """CTC's view of one growing text in each row, in all views of its audio; the text is empty at first.
 
-    Args:
-        blank: log-probabilities of the blank; 0 behind a row's last frame.  [rows, frames, views]
+    `blank` are log-probabilities of the blank; 0 behind a row's last frame.  [rows, frames, views]
 
     Source:
         Watanabe et al. 2017, "Hybrid CTC/Attention Architecture", section III.C, after Graves 2008.
@@ -125,24 +124,15 @@ class PrefixScores:
         return np.logaddexp(self._in_blank[:, -1], self._in_label[:, -1])
 
     def extended(self, labels: Array, log_probs: Array) -> Array:
-        """Score each row's text with one more label, whatever may follow.
+        """Score each row's text with one more label, whatever may follow: how likely all texts are that begin so.
 
-        Args:
-            labels: candidates for the next label.  [rows, candidates]
-            log_probs: of these; minus infinity behind a row's last frame.  [rows, frames, candidates, views]
-
-        Returns:
-            Log-likelihood of all texts that begin so.  [rows, candidates, views]
+        Of candidates for the next label [rows, candidates] and their log-probabilities, minus infinity behind a row's
+        last frame, [rows, frames, candidates, views] → [rows, candidates, views].
         """
         return np.logaddexp.reduce(self._entering(labels) + log_probs, axis=1)
 
     def extend(self, labels: Array, log_probs: Array) -> None:
-        """Put a label behind each row's text.
-
-        Args:
-            labels: one for each row.  [rows]
-            log_probs: of these, as in `extended`.  [rows, frames, views]
-        """
+        """Put a label behind each row's text, [rows]; log-probabilities as in `extended`, [rows, frames, views]."""
         entered = self._entering(labels[:, None])[:, :, 0] + log_probs
         in_label = np.full_like(self._in_label[:, 0], -np.inf)
         in_blank = in_label

@@ -69,13 +69,9 @@ class Loudness:
 
 
 def loudness(log_mel: np.ndarray, hop_samples: int) -> Loudness:
-    """Measure loudness as the mean over mel bands in dB.
+    """Measure loudness as the mean over mel bands in dB, of Whisper's features of the frames of audio.  [mels, frames]
 
     The mean of logarithms rises with a weak consonant in a few bands; the logarithm of the sum only with vowels.
-
-    Args:
-        log_mel: features as Whisper scales them, the frames of audio only.  [mels, frames]
-        hop_samples: samples from one frame to the next.
     """
     return Loudness(DB_PER_MEL_UNIT * log_mel.astype(np.float32).mean(axis=0), hop_samples)
 
@@ -117,10 +113,7 @@ def snap_to_sound(edges: np.ndarray, pivots: np.ndarray, pauses: np.ndarray, con
 def out_of_silence(pivots: np.ndarray, pauses: np.ndarray, config: AlignmentConfig) -> np.ndarray:
     """Move pivots before a segment's first sound to it, and those behind its last: CTC may say a word a little early.
 
-    Args:
-        pivots: a sample of each word, in order.  [words]
-        pauses: of the segment, from `quiet_stretches`.  [pauses, 2]
-        config: how far a pivot may move.
+    Pivots are a sample of each word, in order, [words]; pauses come from `quiet_stretches`, [pauses, 2].
     """
     limit = config.max_snap_ms * SAMPLE_RATE_HZ / 1000
     moved = pivots.astype(float)
@@ -223,13 +216,8 @@ def raw_edges(words: Sequence[WordTokens], spans: Sequence[TokenSpan], config: A
 def segment_confidence(words: Sequence[Word], blank_log_probs: np.ndarray) -> float:
     """Estimate how far a segment's text can be trusted.
 
-    Args:
-        words: the segment's words.
-        blank_log_probs: CTC log-probability of the blank in every frame.  [frames]
-
-    Returns:
-        The mean of the words' confidences, which is the share of words expected to be right; for a text without words,
-        the probability of the blank in the frame that is least sure of it.
+    The mean of the words' confidences, which is the share of words expected to be right; for a text without words, the
+    probability of the blank in the frame that is least sure of it, by its CTC log-probabilities [frames].
     """
     if words:
         return float(np.mean([word.confidence for word in words]))

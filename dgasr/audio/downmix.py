@@ -40,14 +40,7 @@ class Downmix:
     """Mixes the channels of one recording: the mean of those with sound, each turned so that none cancels another.
 
     Left out are channels that are silent beside the loudest, which would only make it quieter, and one that is its
-    echo, which would colour it.
-
-    Args:
-        num_channels: of the recording.
-        sample_rate_hz: of the recording.
-
-    Source:
-        Ours.
+    echo, which would colour it. The method is ours.
     """
 
     def __init__(self, num_channels: int, sample_rate_hz: int) -> None:

@@ -83,14 +83,8 @@ class ChunkClaim:
 def read_chunk_claim(source: Source) -> ChunkClaim | None:
     """Read the header of an uncompressed file up to its audio: decoders shorten what it says to what is there.
 
-    Args:
-        source: the recording.
-
-    Returns:
-        The claim; `None` for another format, and where the file ends before its audio.
-
-    Raises:
-        InvalidHeaderError: the format chunk of a WAV file says 0 Hz or no channels.
+    `None` for another format, and where the file ends before its audio. InvalidHeaderError where the format chunk of a
+    WAV file says 0 Hz or no channels.
 
     Source:
         Multimedia Programming Interface and Data Specifications 1.0 (RIFF), EBU Tech 3306 (RF64), AIFF 1.3; others see

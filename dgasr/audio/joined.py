@@ -46,13 +46,7 @@ LONGEST_SEARCH_BYTES = 2**26
 
 
 def split_joined(source: Source) -> list[Source]:
-    """Split a file into those of its recordings that can be found before they are read.
-
-    Args:
-        source: the file.
-
-    Returns:
-        Its recordings in order; the file itself where there is one only.
+    """Split a file into those of its recordings that can be found before they are read; the file itself if it is one.
 
     Source:
         RIFF: a file ends where its header says, and another may begin there. Ogg: RFC 3533, section 4 (chaining).
@@ -98,15 +92,7 @@ def end_before_next(source: Source) -> None:
 
 
 def next_start(source: Source, reached: int) -> int | None:
-    """Find the recording behind one that was read.
-
-    Args:
-        source: the file.
-        reached: byte from which on it may begin, as far as the decoder tells.
-
-    Returns:
-        Where it begins; `None` where there is none.
-    """
+    """Find where a recording begins behind one that was read, from byte `reached` on as far as the decoder tells."""
     if source.num_bytes < source.whole_bytes:
         return source.num_bytes
     first = max(1, reached or source.furthest - DECODERS_BUFFER_BYTES)

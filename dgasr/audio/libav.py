@@ -68,20 +68,10 @@ RISE_AND_FALL = 4.0
 def open_libav(source: Source, config: AudioConfig, track: Track, *, ignore_length: bool = False) -> Decoded:
     """Open a recording with libav.
 
-    Args:
-        source: the recording.
-        config: limits and tolerances.
-        track: which audio track, `auto` for that on which somebody speaks, `each` for the first that can be read.
-        ignore_length: read a WAV file to its end, whatever its header says.
-
-    Returns:
-        The opened recording.
-
-    Raises:
-        UnknownFormatError: no decoder for this container or codec, or the audio is encrypted.
-        NoAudioStreamError: the container holds no audio.
-        NoSuchTrackError: it does not hold that track.
-        AudioError: the container's header is damaged.
+    `track` is a number, `auto` for the track on which somebody speaks, or `each` for the first that can be read.
+    `ignore_length` reads a WAV file to its end, whatever its header says. UnknownFormatError where there is no decoder
+    for this container or codec, or the audio is encrypted; NoAudioStreamError; NoSuchTrackError; AudioError where the
+    container's header is damaged.
     """
     container = _open(source, ignore_length)
     tracks = _tracks(container, source)

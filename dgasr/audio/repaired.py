@@ -115,12 +115,7 @@ def _spliced(source: Source, pieces: Sequence[Piece]) -> Source:
 
 
 class Spliced:
-    """A file made of pieces of another.
-
-    Args:
-        source: the other.
-        pieces: in order; places are places in it.
-    """
+    """A file made of pieces of another, in order."""
 
     def __init__(self, source: Source, pieces: Sequence[Piece]) -> None:
         self._source, self._pieces = source, pieces

@@ -60,12 +60,8 @@ def in_range(decoded: Decoded, scale: float, label: str) -> Decoded:
 
     The first second with sound decides for all of it. Floating-point samples are in units of integers where the loudest
     is far above 1, or above 1 and all are whole numbers; 8 bits have the other sign where neighbours then lie closer
-    together; a constant offset is taken out of each channel.
-
-    Args:
-        decoded: the recording; its blocks raise `SampleRangeError` where what follows does not fit.
-        scale: what its samples are multiplied with before that, by its header.
-        label: how messages call the file.
+    together; a constant offset is taken out of each channel. Before that they are multiplied with `scale`, by its
+    header. Blocks raise `SampleRangeError` where what follows does not fit.
     """
     if scale != 1:
         blocks = (block if isinstance(block, Gap) else block * np.float32(scale) for block in decoded.blocks)

@@ -19,15 +19,10 @@ at a guess (13.8 s of a reading of 53.3 s), without a word.
 
 
 def open_sndfile(source: Source, claim: ChunkClaim | None, block_values: int) -> Decoded | None:
-    """Open a recording with libsndfile.
+    """Open a recording with libsndfile; `None` if it is not for it.
 
-    Args:
-        source: the recording.
-        claim: what its header says of its length, where that is known.
-        block_values: samples times channels to read at once.
-
-    Returns:
-        The opened recording; `None` if it is not for libsndfile.
+    `claim` is what its header says of its length, where that is known; `block_values` samples times channels are read
+    at once.
     """
     if source.bytes_at(0, 4) not in SNDFILE_MAGICS:
         return None

@@ -87,12 +87,7 @@ class AudioConfig:
 
 
 class Stopwatch:
-    """Counts the time that reading a file takes, in `with` blocks: not what its readers do in between.
-
-    Args:
-        limit_s: how long it may take.
-        label: how messages call the file.
-    """
+    """Counts the time that reading a file takes, in `with` blocks: not what its readers do in between."""
 
     def __init__(self, limit_s: float, label: str) -> None:
         self._limit_s, self._label = limit_s, label
@@ -162,9 +157,7 @@ class Source:
     def end_before(self, next_starts: Sequence[re.Pattern[bytes]], offset: int) -> None:
         """Let decoders see the file's end where another recording begins, as soon as they come to it.
 
-        Args:
-            next_starts: what one may begin with, `LONGEST_START_BYTES` at most.
-            offset: from where on.
+        One may begin, from `offset` on, with what `next_starts` match, `LONGEST_START_BYTES` at most.
         """
         self._next_starts, self._next_from = next_starts, offset
 

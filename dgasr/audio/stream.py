@@ -35,18 +35,10 @@ FREE_S = 3600.0
 
 
 def open_audio(file: BinaryIO, name: str, config: AudioConfig) -> "AudioStream":
-    """Open a recording, whatever its container; the content decides, not the name.
+    """Open a recording, whatever its container, and decode nothing yet; the content decides, not the name.
 
-    Args:
-        file: seekable binary file; must stay open while blocks are read.
-        name: how messages call it.
-        config: which of its tracks and channels, limits and tolerances.
-
-    Returns:
-        The recording's waveform, not yet decoded.
-
-    Raises:
-        AudioError: nothing of it is usable; the subclass says why.
+    The file is seekable, and must stay open while blocks are read; messages call it by the name. AudioError where
+    nothing of it is usable: the subclass says why.
     """
     label = name.encode("utf-8", "backslashreplace").decode()
     stopwatch = Stopwatch(config.limits.max_seconds_per_file_wall, label)
@@ -110,12 +102,8 @@ class Channel:
 class AudioStream:
     """The waveform of an opened recording.
 
-    Args:
-        parts: the recordings that are joined in the file, as far as is known; mostly one, the file itself.
-        first: the first of them, opened.
-        source: the file.
-        config: which of its tracks and channels, limits and tolerances.
-        stopwatch: counts the time that reading takes.
+    `parts` are the recordings that are joined in the file, as far as is known, mostly one, the file itself; `first` is
+    the first of them, opened.
     """
 
     def __init__(

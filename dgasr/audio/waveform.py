@@ -38,17 +38,10 @@ class Waveform:
         """Byte at which another recording begins that this decoder did not read; known then too."""
 
     def pieces(self, tolerance_s: float) -> Iterator[np.ndarray | Gap]:
-        """Decode, mix and resample it, keeping the positions behind gaps.
+        """Decode, mix and resample it to mono float32, [samples], keeping the positions behind gaps.
 
-        Args:
-            tolerance_s: how far decoded and declared duration may differ.
-
-        Yields:
-            Mono samples, float32 [samples], and the gaps between them.
-
-        Raises:
-            NotFiniteError: at samples that are none.
-            TruncatedError: after everything that could be decoded: audio is missing, or the header lies.
+        NotFiniteError at samples that are none. TruncatedError, after everything that could be decoded, where audio is
+        missing or its length differs from the declared one by more than the tolerance.
         """
         has_channel = self._channel is None or self._channel < self._decoded.num_channels
         for piece in self._resampled() if has_channel else self._absent():
@@ -166,11 +159,7 @@ class WaveformDigest:
         self._hash = hashlib.blake2b(digest_size=16)
 
     def passing(self, pieces: Iterator[np.ndarray | Gap]) -> Iterator[np.ndarray | Gap]:
-        """Hand pieces on and take note of them.
-
-        Args:
-            pieces: mono samples in [-1, 1], [samples] each, and gaps.
-        """
+        """Hand pieces on, mono samples in [-1, 1], [samples] each, and gaps, and take note of them."""
         for block in pieces:
             if isinstance(block, Gap):
                 self._hash.update(f"gap of {block.num_samples}".encode())

@@ -22,12 +22,7 @@ class CanvasJob:
     spent_steps: int = 0
 
     def enlarged(self, buckets: tuple[int, ...], num_steps: int) -> "CanvasJob | None":
-        """Return this job on the next larger canvas, or `None` when there is none.
-
-        Args:
-            buckets: allowed canvas lengths, ascending.
-            num_steps: all the steps spent so far.
-        """
+        """Return this job on the next larger canvas, or `None` when there is none, with all the steps spent so far."""
         larger = next((bucket for bucket in buckets if bucket > self.canvas_tokens), None)
         return None if larger is None else replace(self, canvas_tokens=larger, spent_steps=num_steps)
 

@@ -56,12 +56,8 @@ class Decoder(Protocol):
     def read_out(self, encoded: Sequence[Any], ids: Tensor) -> list[Tensor]:
         """Compute what else is wanted of rows that leave, to be fetched from the device together with their canvases.
 
-        Args:
-            encoded: what was admitted to these rows.
-            ids: their likeliest tokens.  [rows, canvas]
-
-        Returns:
-            Float32 of any shape for each row, or nothing at all.
+        Of what was admitted to these rows and their likeliest tokens, [rows, canvas]: float32 of any shape for each
+        row, or nothing at all.
         """
         return []
 

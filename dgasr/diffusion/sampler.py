@@ -27,14 +27,9 @@ embeddings of zero mean that there was no step before."""
 
 
 def temperature_at(steps: Tensor, config: DecodeConfig) -> Tensor:
-    """Return the temperature of each row's next step.
+    """Return the temperature of each row's next step, falling linearly from `t_max` towards `t_min`.
 
-    Args:
-        steps: steps each row has done, in [0, max_steps).  [rows]
-        config: schedule.
-
-    Returns:
-        Temperatures, falling linearly from `t_max` towards `t_min`.  [rows] float32
+    Of the steps that each row has done, in [0, max_steps).  [rows] → [rows] float32
 
     Source:
         transformers' LinearTemperatureScheduleLogitsProcessor, whose step counts down.
@@ -83,14 +78,7 @@ def is_settled(argmax_ids: Tensor, history: Tensor, entropy: Tensor, config: Dec
 
 
 class CanvasRows:
-    """State of the rows.
-
-    Args:
-        num_rows: rows of the batch.
-        canvas_tokens: length of every canvas.
-        head: language head; its weight says on which device and in which type everything is kept.
-        config: schedule and thresholds.
-    """
+    """State of the rows; the head's weight says on which device and in which type everything is kept."""
 
     def __init__(self, num_rows: int, canvas_tokens: int, head: VocabularyHead, config: DecodeConfig) -> None:
         weight = head.weight
@@ -107,12 +95,7 @@ class CanvasRows:
         self.statistics: CanvasStatistics | None = None
 
     def begin(self, rows: Sequence[int], jobs: Sequence[CanvasJob]) -> None:
-        """Put rows at their first step.
-
-        Args:
-            rows: which rows.
-            jobs: the job of each of them; its noise key counts.
-        """
+        """Put rows at their first step, each with the noise key of its job."""
         chosen = upload(torch.tensor(rows), self.keys.device)
         self.keys[chosen] = key_words([job.noise_key for job in jobs], self.keys.device)
         self.steps[chosen] = 0
@@ -124,11 +107,7 @@ class CanvasRows:
     def step(self, denoiser: Denoiser) -> Tensor:
         """Take one step in every row; `statistics` are this step's until the next one.
 
-        Args:
-            denoiser: the network.
-
-        Returns:
-            True where the row is settled; rows out of use hold anything.  [rows] bool
+        Returns [rows] bool, true where the row is settled; rows out of use hold anything.
         """
         config, vocab_size = self.config, self.head.vocab_size
         noise = SegmentNoise(self.keys, self.steps)

@@ -120,9 +120,7 @@ def num_chunks(vocab_size: int, chunk: int) -> int:
 def choose_reader(head: VocabularyHead, lowest_temperature: float) -> ReadChunk:
     """Choose what reads a chunk: a Triton kernel on CUDA, torch's operations elsewhere.
 
-    Args:
-        head: language head.
-        lowest_temperature: of all steps; where logits divided by it leave the kernel's range, torch's operations read.
+    Where logits divided by the lowest temperature of all steps leave the kernel's range, torch's operations read too.
     """
     if not runs_kernels(head.weight.device):
         return read_chunk

@@ -54,15 +54,9 @@ class Inspection:
 def check_lake(lake_uri: str, *, is_deep: bool) -> Inspection:
     """Look for everything that must not be in a lake. Changes nothing; runs may go on meanwhile.
 
-    Args:
-        lake_uri: the lake.
-        is_deep: read all columns of all files, and make each recording's id again; otherwise footers, and the columns
-            that rules are about.
-
-    Raises:
-        ConfigError: no lake lies there.
-        IntegrityError: the log of a table cannot be read, so that nothing else can be judged.
-        TransientError: the store does not answer.
+    `is_deep` reads all columns of all files, and makes each recording's id again; otherwise footers, and the columns
+    that rules are about. ConfigError where no lake lies there; IntegrityError where the log of a table cannot be read,
+    so that nothing else can be judged; TransientError where the store does not answer.
     """
     lake = open_existing_lake(lake_uri)
     tables = files_of_tables(lake)

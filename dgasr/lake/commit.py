@@ -62,15 +62,8 @@ def commit_transcripts(lake_uri: str, recipe_id: str, data: pa.Table) -> set[str
     """Commit rows of `transcripts` without a look at what they say; otherwise as `commit_shard`.
 
     A recording is held where its rows of the same recipe have this take or a higher one; rows of a lower take are
-    replaced, wherever they lie.
-
-    Args:
-        lake_uri: the lake; nothing need lie there yet.
-        recipe_id: the recipe of all rows.
-        data: complete recordings, in the order in which they are to be stored.
-
-    Returns:
-        Ids of the recordings that readers see with these rows.
+    replaced, wherever they lie. `data` are complete recordings of one recipe, in the order in which they are to be
+    stored. Returns the ids of the recordings that readers see with these rows.
     """
     lake, kinds = open_lake(lake_uri), pc.equal(data["row_kind"], "recording")
     rows = {row["recording_id"]: row for row in data.filter(kinds).select(OWNER_COLUMNS).to_pylist()}

@@ -265,9 +265,7 @@ LAKE_RULES = (
 def broken_rules(connection: "duckdb.DuckDBPyConnection", lake_uri: str) -> Iterator[Finding]:
     """Yield examples of what breaks each rule, and how many more there are.
 
-    Args:
-        connection: has what the rules name: `recordings`, `segments`, `runs` and `presence`.
-        lake_uri: the lake, for messages.
+    The connection has what the rules name: `recordings`, `segments`, `runs` and `presence`.
     """
     connection.execute(SET_UP)
     for rule in (*ROW_RULES, *LAKE_RULES):
@@ -285,11 +283,9 @@ def broken_rules(connection: "duckdb.DuckDBPyConnection", lake_uri: str) -> Iter
 
 
 def check_shard(shard_id: str, views: Mapping[str, pa.Table]) -> None:
-    """Refuse rows that break a rule; raises `IntegrityError` with the first place.
+    """Refuse rows of a shard that is about to be committed, its `recordings` and `segments`, that break a rule.
 
-    Args:
-        shard_id: the shard that is about to be committed.
-        views: its `recordings` and `segments`.
+    IntegrityError with the first place.
     """
     # Tables in place of views, and one query for all rules: a shard has few rows, and planning is what costs.
     every_rule = " union all ".join(

@@ -135,12 +135,8 @@ def _merge(lake: Lake, name: str, partition: dict[str, str]) -> Compaction:
 def forget_partition(lake_uri: str, partition: str) -> int:
     """Take a partition out, whole or not, so that the lake holds nothing of it and the next run fills it anew.
 
-    Args:
-        lake_uri: the lake.
-        partition: `recipe_id=…/date=…`, `recipe_id=…` for all dates, or `runs/date=…` and the like.
-
-    Returns:
-        Files that readers do not see any more; `vacuum` removes them.
+    It is `recipe_id=…/date=…`, `recipe_id=…` for all dates, or `runs/date=…` and the like. Returns how many files
+    readers do not see any more; `vacuum` removes them.
     """
     match = PARTITION.fullmatch(partition)
     if not match:

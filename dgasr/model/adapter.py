@@ -33,14 +33,7 @@ def add_lora(model: AsrModel, size: LoraSize) -> None:
 
     LoRA and projector are float32, whatever the frozen weights are: what multiplies is cast, what learns is not. In
     bfloat16 most of AdamW's updates are smaller than half a unit of the last place, and lost: 79 % of those to LoRA's A
-    at a rate of 1e-5, 17 % at 5e-5.
-
-    Args:
-        model: without LoRA so far.
-        size: rank and scale.
-
-    Raises:
-        ConfigError: the model has LoRA already.
+    at a rate of 1e-5, 17 % at 5e-5. ConfigError where the model has LoRA already.
     """
     if has_lora(model):
         raise ConfigError("the model has LoRA already: leave out --lora, or load it without --adapter.")
@@ -86,15 +79,9 @@ def save_adapter(model: AsrModel, folder: Path) -> None:
 def load_adapter(model: AsrModel, source: str) -> str:
     """Put a saved projector and LoRA on a model, in float32; the projector takes the layout that was saved.
 
-    Args:
-        model: without LoRA so far.
-        source: adapter folder, the Hub id of one, or a `.pt` file as the reference publishes it.
-
-    Returns:
-        A digest of the adapter's files, 32 hex digits.
-
-    Raises:
-        ConfigError: no such adapter, or its tensors do not fit the model; the message lists what does not fit.
+    They lie in an adapter folder, in the one of a Hub id, or in a `.pt` file as the reference publishes it. Returns a
+    digest of the files, 32 hex digits. ConfigError where there is no such adapter, the model has LoRA already, or
+    tensors do not fit it: the message lists which.
     """
     if has_lora(model):
         raise ConfigError(f"--adapter {source}: the model has LoRA already. Load it without.")

@@ -29,12 +29,9 @@ COMPILED_SHAPES = 64
 
 
 class CanvasCache:
-    """What the backbone's decoder reads in place of transformers' cache.
+    """What the backbone's decoder reads in place of transformers' cache: rows with room for the largest canvas.
 
-    Args:
-        example: keys and values of a prompt in every layer; the same length in all.  [heads, prompt, head_dim]
-        num_rows: rows of the batch.
-        canvas_tokens: largest canvas.
+    `example` are keys and values of a prompt in every layer; the same length in all.  [heads, prompt, head_dim]
     """
 
     is_compileable = False
@@ -163,25 +160,13 @@ class AsrModel(nn.Module):
         return self.config.rows_at_once if self.device.type == "cpu" else 0
 
     def encode_audio(self, log_mel: Tensor) -> Tensor:
-        """Run Whisper's encoder.
-
-        Args:
-            log_mel: features of whole windows.  [batch, mels, window frames]
-
-        Returns:
-            Encoder output.  [batch, frames, encoder_width]
-        """
+        """Run Whisper's encoder; [batch, mels, window frames] → [batch, frames, encoder_width]."""
         return self.encoder(log_mel.to(self.encoder.conv1.weight.dtype)).last_hidden_state
 
     def prompt_embeddings(self, prompt_ids: Tensor, audio_embeddings: Tensor) -> Tensor:
-        """Embed a prompt and put the audio embeddings into its audio slots.
+        """Embed a prompt and put the audio embeddings, [batch, audio tokens, hidden], into its audio slots.
 
-        Args:
-            prompt_ids: the same prompt for every row, or one per row.  [prompt] or [batch, prompt]
-            audio_embeddings: from `projector`.  [batch, audio tokens, hidden]
-
-        Returns:
-            Embeddings for the backbone's encoder.  [batch, prompt, hidden]
+        The prompt is the same for every row, [prompt], or one per row, [batch, prompt] → [batch, prompt, hidden].
         """
         batch = audio_embeddings.shape[0]
         ids = prompt_ids.expand(batch, -1) if prompt_ids.dim() == 1 else prompt_ids
@@ -265,9 +250,7 @@ class AsrModel(nn.Module):
     def compile_decoder(self, backend: str = "inductor", *, may_fall_back: bool = False) -> None:
         """Let torch compile `decode`, as one graph, anew for every shape that it meets; it then rounds otherwise.
 
-        Args:
-            backend: of `torch.compile`.
-            may_fall_back: nobody asked for it: where it fails, for lack of a C compiler say, a warning is enough.
+        It may fall back where nobody asked for it: where it fails, for lack of a C compiler say, a warning is enough.
         """
         self._may_fall_back = may_fall_back
         # Each bucket at each batch size is a shape, and so is whatever a batch is halved to.

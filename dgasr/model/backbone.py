@@ -58,11 +58,7 @@ def build_backbone(config: AsrConfig) -> DiffusionGemmaForBlockDiffusion:
 
 
 def backbone_config(config: AsrConfig) -> DiffusionGemmaConfig:
-    """Put transformers' configuration together.
-
-    Args:
-        config: `backbone` holds the text config's fields; the largest canvas bucket becomes `canvas_length`.
-    """
+    """Put transformers' configuration together; the largest canvas bucket becomes its `canvas_length`."""
     text_config = DiffusionGemmaTextConfig(**config.backbone)
     return DiffusionGemmaConfig(
         text_config=text_config,
@@ -123,13 +119,8 @@ def choose_experts(backbone: DiffusionGemmaForBlockDiffusion) -> None:
 def choose_fused_experts(backbone: Any) -> str:
     """Let a GPU's experts run in one kernel, where transformers finds one that gives what grouped products give.
 
-    Each of `FUSED_EXPERTS` is tried on one layer; what is missing, fails or differs is passed over.
-
-    Args:
-        backbone: on its device; its own implementation stays where no kernel does, or where experts are few.
-
-    Returns:
-        The implementation that runs, which is logged.
+    Each of `FUSED_EXPERTS` is tried on one layer of a backbone on its device; what is missing, fails or differs is
+    passed over, and its own implementation stays. Returns, and logs, the one that runs.
     """
     current: str = backbone.config.get_text_config()._experts_implementation
     if current == EVERY_EXPERT:
@@ -166,17 +157,10 @@ def _apart(experts: Any, plain: str, fused: str) -> float:
 
 
 def run_every_expert(experts: Any, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-    """Run all experts on all tokens and add up the chosen ones.
+    """Run all experts on all tokens, and add up the chosen ones by their shares; [tokens, hidden], [tokens, k] each.
 
-    Args:
-        experts: transformers' module with `gate_up_proj` [experts, 2 x inner, hidden] and `down_proj` [experts, hidden,
-            inner].
-        hidden: [tokens, hidden]
-        top_k_index: chosen experts.  [tokens, k]
-        top_k_weights: their shares.  [tokens, k]
-
-    Returns:
-        [tokens, hidden]
+    `experts` is transformers' module with `gate_up_proj` [experts, 2 x inner, hidden] and `down_proj` [experts, hidden,
+    inner].
     """
     shares = hidden.new_zeros(hidden.shape[0], experts.num_experts)
     shares = shares.scatter(1, top_k_index, top_k_weights.to(hidden.dtype))  # [tokens, experts]

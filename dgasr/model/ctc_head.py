@@ -22,16 +22,11 @@ IMPOSSIBLE = -1e4
 
 @torch.no_grad()
 def label_log_probs(model: AsrModel, states: Tensor, log_partition: Tensor, labels: Tensor) -> Tensor:
-    """Compute what alignment needs: CTC log-probabilities of the blank and of each label in turn.
+    """Compute what alignment needs: CTC log-probabilities of the blank and of each label in turn, float32.
 
-    Args:
-        model: gives the head.
-        states: audio embeddings.  [frames, hidden]
-        log_partition: of these over the whole vocabulary, with the blank's constant.  [frames]
-        labels: vocabulary ids of a text, without blanks, on the model's device.  [labels]
-
-    Returns:
-        Natural logarithms, float32, on the model's device.  [frames, 1 + labels]
+    Of audio embeddings [frames, hidden], their log-partition over the whole vocabulary with the blank's constant
+    [frames], and a text's ids without blanks [labels], all on the model's device → [frames, 1 + labels], natural
+    logarithms.
     """
     columns = F.pad(labels, (1, 0), value=model.config.blank_id)
     return _log_probs(model, states, log_partition, columns)
@@ -52,13 +47,8 @@ class TextsToScore(NamedTuple):
 def text_log_likelihoods(model: AsrModel, segments: Sequence[TextsToScore]) -> list[Tensor]:
     """Compute how likely CTC finds texts: the log-likelihood over all paths, the mean of the projector's shifts.
 
-    Args:
-        model: gives the head.
-        segments: scored together; none depends on the others.
-
-    Returns:
-        For each text of each segment nats, on the model's device, at least `IMPOSSIBLE`: what a shift gives to a text
-        that its embeddings are too few for.  [texts] each
+    Segments are scored together; none depends on the others. For each text of each segment nats, on the model's device,
+    at least `IMPOSSIBLE`: what a shift gives to a text that its embeddings are too few for.  [texts] each
 
     Source:
         Graves et al. 2006, section 4.1, by torch's own loss; the mean over shifts is ours.

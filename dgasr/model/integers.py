@@ -24,10 +24,9 @@ def multiplies_integers() -> bool:
 
 
 def multiply_integers(module: nn.Module) -> None:
-    """Put an `IntegerLinear` in the place of each linear layer, in place; tied ones share their weights still.
+    """Put an `IntegerLinear` in the place of each linear layer of a frozen float32 module on a CPU, in place.
 
-    Args:
-        module: frozen, float32, on a CPU. LoRA's own small layers stay as they are.
+    Tied ones share their weights still; LoRA's own small layers stay as they are.
     """
     packed: dict[int, Any] = {}
     linears = [(name, layer) for name, layer in module.named_modules() if type(layer) is nn.Linear]
@@ -40,12 +39,7 @@ def multiply_integers(module: nn.Module) -> None:
 
 
 class IntegerLinear(nn.Module):
-    """A linear layer of 8-bit weights.
-
-    Args:
-        linear: whose place it takes; its bias is kept.
-        packed: its weights, by `_pack`.
-    """
+    """A linear layer of 8-bit weights, packed by `_pack`, with the bias of the one whose place it takes."""
 
     def __init__(self, linear: nn.Linear, packed: Any) -> None:
         super().__init__()

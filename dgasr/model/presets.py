@@ -100,12 +100,7 @@ class ProjectorConfig:
         return {place: kind for place, _, kind in (norm.partition("=") for norm in self.norms)}
 
     def widths(self, encoder_width: int, hidden_size: int) -> dict[str, int]:
-        """Say how wide the values are at each place.
-
-        Args:
-            encoder_width: features per encoder frame.
-            hidden_size: width of the backbone.
-        """
+        """Say how wide the values are at each place, between encoder frames and the backbone's width."""
         before = self.channels[-1] if self.channels else encoder_width
         hidden = self.hidden_width or hidden_size
         widths = {"input": encoder_width, "stacked": before * self.stack, "output": hidden_size}

@@ -47,19 +47,11 @@ UNREAD = ("decoder.", "vision")
 def load_pretrained(
     config: AsrConfig, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
 ) -> AsrModel:
-    """Load the frozen parts that a configuration names; the projector has fresh weights, in float32.
+    """Load the frozen parts that a configuration names, in `dtype`, straight to a device, in evaluation mode.
 
-    Args:
-        config: `pretrained` names the Hub ids or folders of `encoder` and `backbone`.
-        dtype: of the frozen weights.
-        device: where the weights go, without a copy on the host.
-
-    Returns:
-        The model in evaluation mode.
-
-    Raises:
-        ConfigError: weights are absent or gated, or their sizes are not the configuration's.
-        IntegrityError: a checkpoint is damaged, lacks tensors, or has some that the model has no place for.
+    The projector has fresh weights, in float32. ConfigError where weights are absent or gated, or their sizes are not
+    the configuration's; IntegrityError where a checkpoint is damaged, lacks tensors, or has some that the model has no
+    place for.
     """
     encoder_folder, backbone_folder = (
         fetch(config.pretrained[part], revision_of(config.pretrained[part]), files)

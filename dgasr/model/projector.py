@@ -46,13 +46,9 @@ class Projector(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Project encoder output to audio embeddings.
+        """Project encoder output, [batch, frames, encoder_width], to audio embeddings.
 
-        Args:
-            frames: encoder output.  [batch, frames, encoder_width]
-
-        Returns:
-            Audio embeddings, one for every `subsampling` frames, rounded up.  [batch, ceil(frames / 8), hidden]
+        One for every `subsampling` frames, rounded up.  [batch, ceil(frames / 8), hidden]
         """
         # While it learns it is float32 beside a bfloat16 encoder.
         states = self._norm("input", frames.to(self.output.weight.dtype))
@@ -74,7 +70,7 @@ class Projector(nn.Module):
         return self.norms[key](states) if key in self.norms else states
 
     def forward_shifted(self, frames: Tensor, embeddings: Tensor) -> Tensor:
-        """Put the embeddings of frames shifted by 1 … subsampling - 1 between embeddings, one for every encoder frame.
+        """Put the embeddings of frames shifted by 1 … subsampling - 1 between embeddings, one for every frame; ours.
 
         Frames past the end are zeros, as the convolutions' own padding.
 
@@ -84,9 +80,6 @@ class Projector(nn.Module):
 
         Returns:
             Embeddings in the order of time, 20 ms apart for Whisper.  [count * subsampling, hidden]
-
-        Source:
-            Ours.
         """
         subsampling, count = self.config.subsampling, len(embeddings)
         length = min(count * subsampling + self._overhang, len(frames))
@@ -106,12 +99,7 @@ class Projector(nn.Module):
 class ResidualBlock(nn.Module):
     """One residual block over subsampled frames: it gives a frame what its neighbours say.
 
-    Args:
-        width: features per frame, in and out.
-        kernel_size: frames that the convolution sees, odd.
-
-    Source:
-        Ours; with three of them, CTC on real speech overfits later than with convolutions alone (docs/experiments).
+    Ours; with three of them, CTC on real speech overfits later than with convolutions alone (docs/experiments).
     """
 
     def __init__(self, width: int, kernel_size: int) -> None:

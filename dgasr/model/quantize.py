@@ -27,12 +27,8 @@ WIDENED = "_widened"
 def quantize(backbone: Any, device: torch.device) -> None:
     """Keep the matrices of attention, dense layers and experts in 8 bits, in place; tied ones stay tied.
 
-    Args:
-        backbone: DiffusionGemma, frozen, on the host.
-        device: where each matrix goes first, and stays; the rest stays where it is.
-
-    Raises:
-        ConfigError: torchao is not installed.
+    The backbone is frozen, on the host; each matrix goes to the device first, and stays; the rest stays where it is.
+    ConfigError where torchao is not installed.
     """
     try:
         torchao = import_module("torchao.quantization")

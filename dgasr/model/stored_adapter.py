@@ -50,16 +50,10 @@ class StoredAdapter:
 
 
 def read_adapter(source: str, config: AsrConfig, linears: Linears, scale: float) -> StoredAdapter:
-    """Read an adapter.
+    """Read an adapter: a folder, the Hub id of one, or a `.pt` file, for a model of these sizes and linear layers.
 
-    Args:
-        source: adapter folder, Hub id of one, or `.pt` file.
-        config: sizes of the model it is for.
-        linears: linear layers of its backbone.
-        scale: what LoRA's update is multiplied by where a `.pt` does not say.
-
-    Raises:
-        ConfigError: there is none, or it does not fit the model; code in a pickle is never run.
+    `scale` is what LoRA's update is multiplied by where a `.pt` does not say. ConfigError where there is none, or it
+    does not fit the model; code in a pickle is never run.
     """
     files = adapter_files(source)
     try:

@@ -36,18 +36,11 @@ class _Module:
 
 
 def read_projector(stored: Tensors, encoder_width: int, hidden_size: int) -> tuple[ProjectorConfig, Tensors]:
-    """Find out how a projector is built.
+    """Find out how a projector between an encoder's and a backbone's width is built.
 
-    Args:
-        stored: its tensors, in the order in which its modules were defined or in the order of their names.
-        encoder_width: features per encoder frame.
-        hidden_size: width of the backbone.
-
-    Returns:
-        The layout, and every tensor under the name that `Projector` gives it.
-
-    Raises:
-        ConfigError: there is no such layout between these widths; the message lists all tensors.
+    Its tensors come in the order in which its modules were defined, or in the order of their names. Returns the layout,
+    and every tensor under the name that `Projector` gives it. ConfigError, which lists all tensors, where there is no
+    such layout between these widths.
     """
     modules = _modules(stored)
     for ordered in (modules, sorted(modules, key=lambda module: _natural(module.name))):
@@ -212,18 +205,10 @@ def side_of(name: str) -> str:
 
 
 def read_lora(stored: Tensors, linears: Linears) -> StoredLora:
-    """Find out which layers have LoRA, and of what rank.
+    """Find out which of the backbone's linear layers have LoRA, and of what rank; every tensor gets its PEFT name.
 
-    Args:
-        stored: LoRA's tensors under their names in the file.
-        linears: the backbone's linear layers.
-
-    Returns:
-        Every tensor under its PEFT name.
-
-    Raises:
-        ConfigError: a tensor names no layer, has another shape than the layer needs, or lacks its partner; the message
-            lists those.
+    ConfigError, which lists them, where a tensor names no layer, has another shape than the layer needs, or lacks its
+    partner.
     """
     places = _Places(linears)
     found, misfits = StoredLora(), []

@@ -67,15 +67,7 @@ class Cut:
 
 
 def next_cuts(view: View, config: SegmentationConfig) -> list[Cut]:
-    """Decide how the next span ends, and the silence after it if it ends at one.
-
-    Args:
-        view: what lies ahead; at least one frame.
-        config: what counts as a pause.
-
-    Returns:
-        One or two cuts, in order.
-    """
+    """Decide how the next span ends, and the silence after it if it ends at one: one or two cuts, in order."""
     silence = _first_silence(view, config)
     if silence is not None and silence[0] == 0:
         return [_cut_after_silence(view, min(silence[1], view.window))]
@@ -188,25 +180,14 @@ class Span:
 def cut_at_silence(
     blocks: Iterable[np.ndarray], window_samples: int, config: SegmentationConfig
 ) -> Iterator[tuple[Span, np.ndarray]]:
-    """Cut a recording into spans of at most one window, where it pauses if it does.
+    """Cut a recording into spans of at most one window, where it pauses if it does; the method is ours.
 
     Each step looks at one window and the shortest silence beyond it, never at more: the spans do not depend on how the
     samples come in blocks, and memory does not depend on the recording's length.
 
-    Args:
-        blocks: the recording's samples in order, blocks of any length.  [samples]
-        window_samples: longest span the encoder takes.
-        config: what counts as a pause.
-
-    Yields:
-        Spans that follow each other without gap from the first sample to the last, with their samples.
-
-    Raises:
-        ConfigError: the window is shorter than what `config` asks of a segment and its padding, or the speech model
-            that `config` asks for is not installed.
-
-    Source:
-        Ours.
+    Spans, with their samples, follow each other without gap from the first sample to the last. ConfigError where the
+    window is shorter than what `config` asks of a segment and its padding, or the speech model that it asks for is not
+    installed.
     """
     window, lookahead = window_samples // FRAME_SAMPLES, _frames(config.min_silence_s + config.padding_s)
     if window < 2 * _frames(config.min_segment_s):

@@ -24,13 +24,9 @@ LOUDEST_FRAMES = 10
 
 
 def frame_power(samples: np.ndarray) -> np.ndarray:
-    """Compute the variance of each frame; a constant offset has none.
+    """Compute the variance of each frame of a waveform, relative to full scale; a constant offset has none.
 
-    Args:
-        samples: mono waveform, any length.  [samples]
-
-    Returns:
-        Power relative to full scale; the last frame may be shorter than the others.  [frames]
+    [samples] → [frames], of which the last may be shorter than the others.
     """
     num_whole = samples.size // FRAME_SAMPLES
     frames = samples[: num_whole * FRAME_SAMPLES].reshape(num_whole, FRAME_SAMPLES)
@@ -56,14 +52,9 @@ def level_dbfs(power: np.ndarray) -> np.ndarray:
 
 
 def pause_threshold_dbfs(levels: np.ndarray, pause_share: float) -> float:
-    """Choose the level below which there is a pause.
+    """Choose the level below which there is a pause, dB relative to full scale; infinite where nothing was recorded.
 
-    Args:
-        levels: smoothed levels of the surroundings.  [frames]
-        pause_share: how far up from the background to the speech the threshold lies, in dB.
-
-    Returns:
-        Threshold in dB relative to full scale; infinite where nothing was recorded at all.
+    It lies `pause_share` of the way up, in dB, from the background to the speech of smoothed levels, [frames].
     """
     heard = levels[levels > DIGITAL_SILENCE_DBFS]
     if heard.size < LOUDEST_FRAMES:

@@ -74,16 +74,10 @@ def with_probabilities(blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarra
 
 
 def find_speech(probabilities: np.ndarray, begin: float, end: float, *, is_speaking: bool) -> np.ndarray:
-    """Tell frames with speech by two thresholds, so that a probability near one of them does not flicker.
+    """Tell frames with speech, by how likely somebody speaks in each; [frames] → [frames] bool.
 
-    Args:
-        probabilities: how likely somebody speaks.  [frames]
-        begin: a stretch is speech that reaches this somewhere,
-        end: and stays at or above this throughout.
-        is_speaking: whether there is speech just before the first frame, which then may go on.
-
-    Returns:
-        Booleans.  [frames]
+    Two thresholds keep a probability near one of them from flickering: a stretch is speech that reaches `begin`
+    somewhere, and stays at or above `end` throughout. Where there is speech just before the first frame, it may go on.
     """
     is_speech = probabilities >= end
     for first, last in runs(is_speech):

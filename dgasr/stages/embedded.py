@@ -53,19 +53,10 @@ def transcribe_shards(
 ) -> Counts:
     """Transcribe a backlog shard by shard, and note which objects are gone; a shard is read while others are decoded.
 
-    Args:
-        backlog: what is to be transcribed; used up by this.
-        lake_uri: lake to commit to, absolute; the one that the backlog was looked up in.
-        recipe: how to transcribe; the one that the backlog was looked up for.
-        engine: loads a model that follows the recipe; not called where nobody speaks.
-        progress: told how far it is, by two threads.
-        run_id: the run that does it.
-        config: how much is committed at once.
-
-    Raises:
-        ConfigError: nothing lies at the sources.
-        TransientError: the storage failed in a way that may pass; whatever else could be done is committed.
-        IntegrityError: the lake contradicts itself.
+    The lake's URI is absolute, and the backlog, which is used up, was looked up there and for this recipe. The engine
+    is not called where nobody speaks; progress is told by two threads. ConfigError where nothing lies at the sources;
+    IntegrityError where the lake contradicts itself; TransientError where the storage failed in a way that may pass:
+    whatever else could be done is committed.
     """
     make_ready(lake_uri)
     failures: list[TransientError] = []

@@ -176,14 +176,9 @@ def settle(
 ) -> Result:
     """Do the work of a shard that cost a process, if need be without the recordings that do so.
 
-    Args:
-        shard: the shard.
-        work: does it alone in a process, without the recordings of these ids; `None` where the process died.
-        survives: whether a process survives a recording of it, or `None` at all.
-
-    Raises:
-        ConfigError: processes die without any recording, so that none can be blamed.
-        TransientError: the shard costs its process, but no recording of it does when tried alone.
+    `work` does it alone in a process, without the recordings of some ids; `None` where the process died. `survives`
+    says whether a process survives a recording of it, or `None` at all. ConfigError where processes die without any
+    recording, so that none can be blamed; TransientError where no recording does it when tried alone.
     """
 
     def ends_processes(recording: Recording | None) -> bool:

@@ -32,18 +32,10 @@ Stage = Callable[[Segment, SegmentFeatures | None], None]
 def prepare_assignment(
     assignment_uri: str, recipe: Recipe, lake_uri: str, *, num_processes: int, heartbeat: HeartbeatWriter
 ) -> Counts:
-    """Stage the features of an assignment's shards, but of those that are committed.
+    """Stage the features of an assignment's shards, but of those that are committed, in so many processes at once.
 
-    Args:
-        assignment_uri: the assignment.
-        recipe: how to read and cut.
-        lake_uri: lake that is staged for.
-        num_processes: processes that read audio at once.
-        heartbeat: told how far the work is; it counts segments, and names the shards in work.
-
-    Raises:
-        ConfigError: processes die without having read anything.
-        TransientError: the storage failed in a way that may pass.
+    The heartbeat is told how far the work is; it counts segments, and names the shards in work. ConfigError where
+    processes die without having read anything, TransientError where the storage failed in a way that may pass.
     """
     started = time.monotonic()
     shards = read_assignment(assignment_uri).shards

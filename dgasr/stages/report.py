@@ -33,16 +33,9 @@ def commit_run(
 ) -> RunSummary:
     """Ask the lake what a run committed, and write the run's row, unless it did nothing.
 
-    Only the lake counts retries and other workers as they should be.
-
-    Args:
-        lake_uri: lake of the run.
-        recipe: how it was done.
-        run_id: the run.
-        num_held: recordings that the lake held before.
-        wall_s: time from the run's begin until now, s.
-        engine: the model that this process decoded with; `None` where child runs did.
-        columns: `source`, `started_at` (with a time zone) and what else is known of the columns of `runs`.
+    Only the lake counts retries and other workers as they should be. `num_held` recordings were in it before; `wall_s`
+    runs from the run's begin until now, s; `engine` is the model that this process decoded with, `None` where child
+    runs did; `columns` are `source`, `started_at` (with a time zone) and what else is known of the columns of `runs`.
     """
     with connect_tables(lake_uri) as connection:
         row = ask(connection, RECORDINGS, run_id=run_id)[0]

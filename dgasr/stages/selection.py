@@ -162,17 +162,10 @@ class Backlog:
 
 
 def find_backlog(selection: Selection, lake_uri: str, recipe_id: str) -> Backlog:
-    """Look up what the lake holds, and get ready to list the rest.
+    """Look up what the lake holds of a recipe, if anything, and get ready to list the rest.
 
-    Args:
-        selection: what is asked for, after `Selection.starting_at`.
-        lake_uri: the lake; nothing need lie there yet.
-        recipe_id: the recipe that is transcribed with.
-
-    Raises:
-        ConfigError: the selection's list of URIs cannot be used, or the lake holds nothing of the recipe it follows.
-        IntegrityError: the lake contradicts itself.
-        TransientError: the store does not answer.
+    ConfigError where the selection's list of URIs cannot be used, or the lake holds nothing of the recipe it follows;
+    IntegrityError where the lake contradicts itself; TransientError where the store does not answer.
     """
     listing = list_selected(selection, lake_uri)
     candidates = None if selection.from_recipe is None else committed_recordings(lake_uri, selection.from_recipe)

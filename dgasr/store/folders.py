@@ -137,9 +137,7 @@ class _LocalFile(io.FileIO):
 def _walk(folder: str, left_out: dict[str, str]) -> Iterator[str]:
     """Yield the files under a folder in the order in which S3 lists them.
 
-    Args:
-        folder: where they are.
-        left_out: takes the first path of what is hidden, and of the links to folders, which may lead in circles.
+    `left_out` takes the first path of what is hidden, and of the links to folders, which may lead in circles.
     """
     waiting = [folder + os.sep]  # a stack, since folders may be nested deeper than Python calls functions
     while waiting:

@@ -57,16 +57,9 @@ def through_telephone(waveform: np.ndarray) -> np.ndarray:
 
 
 def augment(waveform: np.ndarray, config: AugmentationConfig, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Apply a telephone's band, colour, room, level and noise to one utterance.
+    """Apply a telephone's band, colour, room, level and noise to one utterance; mono float32 [samples].
 
-    Args:
-        waveform: mono samples.  [samples]
-        config: what may happen.
-        strength: scales probabilities and extents, in [0, 1].
-        rng: source of all choices.
-
-    Returns:
-        The changed waveform, float32.  [samples]
+    `strength`, in [0, 1], scales probabilities and extents; `rng` makes all choices.
     """
     if config.telephone_probability and rng.random() < config.telephone_probability:
         waveform = through_telephone(waveform)
@@ -108,11 +101,7 @@ def coloured_noise(num_samples: int, exponent: float, rng: np.random.Generator) 
 def mask_features(log_mel: np.ndarray, fill: float, probability: float, rng: np.random.Generator) -> None:
     """Blank, each with a probability, two bands of up to 8 mels, and in every 0.8 s up to 100 ms, in place.
 
-    Args:
-        log_mel: features, changed.  [mels, frames]
-        fill: value of what is blanked.
-        probability: chance of each mask, in [0, 1].
-        rng: source of all choices.
+    Of features, [mels, frames], with the value `fill`; `rng` makes all choices.
 
     Source:
         SpecAugment (Park et al. 2019), with masks short enough that no word of 0.3 s is lost.

@@ -91,11 +91,7 @@ def _num_batches(own: dict[str, list[Utterance]], batch_size: int) -> int:
 
 
 class WaveformStore:
-    """Waveforms of whole files, the least recently used ones dropped first.
-
-    Args:
-        max_bytes: of all waveforms kept; one longer than that is read and not kept.
-    """
+    """Waveforms of whole files, the least recently used ones dropped first; one too long for the store is not kept."""
 
     def __init__(self, max_bytes: int = STORE_BYTES) -> None:
         self._kept: LRUCache[Any, np.ndarray] = LRUCache(max_bytes, getsizeof=attrgetter("nbytes"))
@@ -107,15 +103,7 @@ class WaveformStore:
 
     @cachedmethod(lambda self: self._kept)
     def read(self, path: str, config: AudioConfig = AudioConfig()) -> np.ndarray:  # noqa: B008
-        """Return a file's samples, mono, float32, 16 kHz.  [samples]
-
-        Args:
-            path: of a file in any container that can be transcribed.
-            config: which of its tracks and channels.
-
-        Raises:
-            ConfigError: it cannot be read to its end.
-        """
+        """Return a file's samples, mono, float32, 16 kHz; ConfigError where it cannot be read to its end.  [samples]"""
         try:
             with open(path, "rb") as file:
                 return np.concatenate(list(open_audio(file, path, config).blocks()))

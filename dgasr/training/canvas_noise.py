@@ -44,17 +44,10 @@ class CanvasNoiseConfig:
 def noised_canvas(
     model: AsrModel, clean: Tensor, cache: DynamicCache, config: CanvasNoiseConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Make what the decoder is to denoise.
+    """Make what the decoder is to denoise of clean canvases: text, end of text, pads.  [batch, canvas]
 
-    Args:
-        model: looks at canvases where the configuration asks for it.
-        clean: text, end of text, pads.  [batch, canvas]
-        cache: of the prompts.
-        config: shares of the rows.
-        generator: source of all noise, on the CPU.
-
-    Returns:
-        Token ids [batch, canvas], and soft embeddings, zero in rows without [batch, canvas, hidden].
+    The cache is of the prompts; all noise comes from the generator, on the CPU. Returns token ids [batch, canvas], and
+    soft embeddings, zero in rows without [batch, canvas, hidden].
 
     Source:
         Self-conditioning: Chen et al. 2022 (arXiv 2208.04202), on half of the rows; own steps: ours, after scheduled

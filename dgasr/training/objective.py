@@ -159,18 +159,10 @@ def batch_losses(
     noise: CanvasNoiseConfig,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Compute the losses of one batch.
+    """Compute the losses of one batch by their names in `LossWeights`, each a mean in nats; and `total`, weighted.
 
-    Args:
-        model: in train or eval mode.
-        batch: from `Batches`, on the model's device.
-        prompt_ids: the prompt with its audio slots.  [prompt]
-        weights: which losses to compute.
-        noise: what the diffusion loss denoises.
-        generator: source of canvas noise, on the CPU.
-
-    Returns:
-        The computed losses by their names in `LossWeights`, each a mean in nats; and `total`, weighted.
+    The model may be in either mode, the batch on its device; `prompt_ids` is the prompt with its audio slots, [prompt];
+    canvas noise comes from the generator, on the CPU.
     """
     audio = model.projector(model.encode_audio(batch.log_mel))  # [batch, audio tokens, hidden]
     losses: dict[str, Tensor] = {}

@@ -57,12 +57,7 @@ class DivergedError(DgasrError):
 
 
 class Losses(nn.Module):
-    """The model with its losses as one forward pass, which is what data-parallel processes wrap.
-
-    Args:
-        model: changed in place by training.
-        config: which losses, and what is denoised.
-    """
+    """The model with its losses as one forward pass, which is what data-parallel processes wrap."""
 
     def __init__(self, model: AsrModel, config: TrainConfig) -> None:
         super().__init__()
@@ -88,11 +83,7 @@ class Losses(nn.Module):
 
 
 class Metrics(TrainerCallback):
-    """Writes what the library logs, a row a step, and shows it: in a bar, or now and then in a line.
-
-    Args:
-        run: where to, and whether a bar is drawn.
-    """
+    """Writes what the library logs, a row a step, and shows it: in a bar, or now and then in a line."""
 
     def __init__(self, run: RunConfig) -> None:
         self._path, self._shows_progress = run.out / METRICS_FILE, run.shows_progress
@@ -128,13 +119,7 @@ class Metrics(TrainerCallback):
 class AsrTrainer(Trainer):
     """Trains `Losses` on batches in the order of their numbers.
 
-    Args:
-        losses: the model with its losses.
-        config: what is learned.
-        run: where it is written.
-        train: batches to learn from.
-        validation: batches to measure the losses on, or `None`.
-        sample: shows what the model hears at each validation, or `None`.
+    Losses are measured on validation batches, and `sample` shows what the model hears then, where there are any.
     """
 
     def __init__(

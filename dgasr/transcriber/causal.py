@@ -225,10 +225,7 @@ class _Said:
 class GrowingLayer(DynamicLayer):
     """A layer's keys and values, which grow in place: transformers' own are copied whole for every token.
 
-    Args:
-        keys: of prompts.  [rows, heads, prompt, head_dim]
-        values: likewise.
-        room: tokens that may follow.
+    They begin with those of prompts, [rows, heads, prompt, head_dim], and have `room` for so many tokens more.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
@@ -268,14 +265,9 @@ class _Heard:
         self._tables = [own[:, 1:].reshape(-1, num_shifts, len(everything)) for own in read]
 
     def log_probs(self, labels: Array, *, behind: float) -> Array:
-        """Look labels up.
+        """Look labels up, of several rows for each segment; natural logarithms.
 
-        Args:
-            labels: ids, of several rows for each segment.  [rows, labels]
-            behind: what stands behind a row's audio.
-
-        Returns:
-            Natural logarithms.  [rows, audio tokens, labels, shifts]
+        [rows, labels] → [rows, audio tokens, labels, shifts], with `behind` behind a row's audio.
         """
         num_tokens, num_shifts, _ = max(table.shape for table in self._tables)
         found = np.full((len(labels), num_tokens, labels.shape[1], num_shifts), behind, dtype=np.float32)

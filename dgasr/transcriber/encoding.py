@@ -77,16 +77,9 @@ class EncodedSegment:
         """Take the likeliest of the shifts' greedy texts; of equally likely ones the least shifted.
 
         Audio embeddings stand 160 ms apart, and where a word falls between two of them decides how well it is
-        recognised. Alignment needs the embeddings at all shifts anyway, so their greedy texts cost little.
-
-        Args:
-            scores: `scores`, fetched from the device.
-
-        Returns:
-            The text, with the scores of all, for a later comparison with another text.
-
-        Source:
-            Ours; several views of one audio that vote, as test-time augmentation does.
+        recognised. Alignment needs the embeddings at all shifts anyway, so their greedy texts cost little. Of `scores`,
+        fetched from the device; the text has the scores of all, for a later comparison with another text. Ours; several
+        views of one audio that vote, as test-time augmentation does.
         """
         if not len(scores):
             return self.texts[0]
@@ -116,14 +109,7 @@ class SegmentEncoder:
         self.prompt_ids = torch.tensor(prompt, device=model.device)
 
     def encode(self, features: Iterable[SegmentFeatures]) -> Iterator[EncodedSegment]:
-        """Encode segments, pulled a batch ahead.
-
-        Args:
-            features: segments with speech.
-
-        Yields:
-            Each of them, in order.
-        """
+        """Encode segments with speech, pulled a batch ahead, in order."""
         source = iter(features)
         while batch := list(islice(source, self.batch_size)):
             yield from self.encode_batch(batch)
@@ -219,13 +205,7 @@ def prompt_cache(model: AsrModel, batch: Sequence[EncodedSegment]) -> DynamicCac
 def aligned_log_probs(model: AsrModel, encoded: EncodedSegment, labels: Tensor) -> Tensor:
     """Compute the CTC log-probabilities that `read_transcript` takes, on the device.
 
-    Args:
-        model: gives the head.
-        encoded: the segment.
-        labels: token ids on the model's device.  [labels]
-
-    Returns:
-        Of the blank and of each label, where there is audio.  [frames, 1 + labels]
+    Of the blank and of each label, where there is audio.  [labels] on the model's device → [frames, 1 + labels]
     """
     frames = slice(encoded.num_frames)
     return label_log_probs(model, encoded.states[frames], encoded.log_partition[frames], labels)
@@ -238,15 +218,10 @@ def ctc_tokens(config: AsrConfig, num_tokens: int) -> int:
 
 
 def read_ctc(model: AsrModel, scans: Sequence[VocabularyScan]) -> list[list[CtcText]]:
-    """Read the greedy text of every shift of the projector's grid.
+    """Read the greedy text of every shift of the projector's grid: the different ones, the least shifted first.
 
-    Args:
-        model: gives the blank.
-        scans: of segments' audio embeddings every 20 ms, whole strides of the grid, over the vocabulary with the
-            blank's bias; fetched together.  [frames] each
-
-    Returns:
-        The different texts of each segment, the least shifted first.
+    Of scans, fetched together, of segments' audio embeddings every 20 ms, whole strides of the grid, over the
+    vocabulary with the blank's bias.  [frames] each
     """
     found = fetch([values for scan in scans for values in (scan.ids, scan.top_logit - scan.log_partition)])
     subsampling, blank = model.config.projector.subsampling, model.config.blank_id

@@ -37,12 +37,7 @@ def release_memory() -> None:
 
 
 def fitting_batch_size(model: AsrModel, recipe: Recipe) -> int:
-    """Choose how many segments to decode at once: a power of two that the free memory holds.
-
-    Args:
-        model: loaded, on its device.
-        recipe: that it follows.
-    """
+    """Choose how many segments to decode at once: a power of two that the free memory of the model's device holds."""
     if model.device.type != "cuda":
         return CPU_BATCH
     free_bytes, _ = torch.cuda.mem_get_info(model.device)
@@ -54,14 +49,7 @@ def fitting_batch_size(model: AsrModel, recipe: Recipe) -> int:
 
 
 def peak_bytes(config: AsrConfig, recipe: Recipe, num_rows: int, width: int) -> int:
-    """Estimate what decoding takes at most beside the weights.
-
-    Args:
-        config: sizes of the model.
-        recipe: that it follows.
-        num_rows: rows of the batch.
-        width: bytes of a weight.
-    """
+    """Estimate the bytes that decoding so many rows takes beside the weights, each of `width` bytes, at most."""
     sizes, chunk, canvas = config.backbone, recipe.decode.vocabulary_chunk, config.canvas.buckets[-1]
     hidden = sizes["hidden_size"]
     # Alive at once: tokens sorted by expert and what experts make of them in the weights' type, that weighed, and

@@ -67,15 +67,9 @@ class Choice:
 
 
 def read_out(model: AsrModel, encoded: Sequence[EncodedSegment], ids: Tensor) -> list[Tensor]:
-    """Compute what `decoded` needs of segments whose canvases are done, on the device.
+    """Compute what `decoded` needs of segments whose canvases are done, with these tokens, on the device.
 
-    Args:
-        model: gives the head.
-        encoded: the segments.
-        ids: their canvases' tokens.  [segments, canvas]
-
-    Returns:
-        For each its `scores`, then CTC's log-probabilities of the blank and of all its tokens, in a row.
+    [segments, canvas] → for each its `scores`, then CTC's log-probabilities of the blank and of all tokens, in a row.
     """
     return [
         torch.cat([own.scores, aligned_log_probs(model, own, row).flatten()])
@@ -121,13 +115,9 @@ class Rescorer:
         self._num_sorted = 1 if is_live else SORTED_BATCHES * self._said_rows
 
     def choose(self, canvases: Iterable[Canvas]) -> Iterator[Choice]:
-        """Choose, holding back at most a batch of segments whose texts differ.
+        """Choose, a text for each, holding back at most a batch of segments whose texts differ; as they are chosen.
 
-        Args:
-            canvases: denoised and read out; what they were encoded to are `EncodedSegment`.
-
-        Yields:
-            One choice for each, in the order in which they are made.
+        Canvases are denoised and read out; what they were encoded to are `EncodedSegment`.
         """
         if self._model.config.reads_causally and self._recipe.rescore == "joint":
             read = self._settle(self._read_causally(canvases), lambda choice: choice)

@@ -69,19 +69,11 @@ class Transcriber:
         )
 
     def transcribe(self, features: Iterable[SegmentFeatures | None]) -> Iterator[SegmentTranscript]:
-        """Transcribe segments, pulled as far ahead as `diffusion.denoise` says.
+        """Transcribe segments, pulled as far ahead as `diffusion.denoise` says; each transcript comes as it ends.
 
         Where the memory does not hold a batch, the segments that were in it are done again in batches of half its
-        size, and so is everything after them; `batch_size` says so.
-
-        Args:
-            features: segments with speech; `None` says that there is none now, and that those in work go on.
-
-        Yields:
-            One transcript for each, in the order in which they finish.
-
-        Raises:
-            TransientError: the memory does not hold a single segment.
+        size, and so is everything after them; `batch_size` says so. TransientError where it does not hold a single one.
+        Features are of segments with speech; `None` says that there is none now, and that those in work go on.
         """
         pulled = _Pulled(features)
         while True:
@@ -245,13 +237,7 @@ class _Pulled:
 
 
 class CachedDecoder(Decoder):
-    """What `diffusion.denoise` calls: encodes segments, and decodes from a cache that is filled row by row, in place.
-
-    Args:
-        model: in evaluation mode.
-        recipe: of this model.
-        num_rows: rows of every call.
-    """
+    """What `diffusion.denoise` calls: encodes segments, and decodes from a cache filled row by row, in place."""
 
     def __init__(self, model: AsrModel, recipe: Recipe, num_rows: int) -> None:
         self._model, self._recipe, self._num_rows = model, recipe, num_rows
@@ -285,13 +271,8 @@ class CachedDecoder(Decoder):
 def in_background(work: Callable[[Item], Result], items: Iterable[Item], limit: int) -> Generator[Result]:
     """Do something with every item in a thread of its own, while the next items are made in the caller's.
 
-    Args:
-        work: what is done, with one item at a time.
-        items: made in the caller's thread.
-        limit: results that may be outstanding; 0 does everything in the caller's thread.
-
-    Yields:
-        The results, in the items' order; what `work` raised is raised in its result's place.
+    Yields the results, in the items' order; what `work` raised is raised in its result's place. `limit` results may be
+    outstanding; 0 does everything in the caller's thread.
     """
     if limit == 0:
         yield from map(work, items)
