@@ -34,13 +34,11 @@ class CtcText:
 
     ids: its tokens.
     probabilities: of each, the highest that it has in its run of embeddings, in [0, 1].
-    end_probability: of the text holding no more: its least likely token's, or its least likely blank's if it has none.
     log_likelihoods: what CTC gives to the greedy text of every shift, nats; empty where all are the same.
     """
 
     ids: tuple[int, ...]
     probabilities: tuple[float, ...]
-    end_probability: float
     log_likelihoods: Mapping[tuple[int, ...], float] = field(default_factory=dict)
 
 
@@ -236,18 +234,11 @@ def _greedy_texts(ids: np.ndarray, log_probs: np.ndarray, blank: int) -> list[Ct
     begins = np.ones(ids.shape, dtype=bool)
     begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
     runs = np.flatnonzero(begins)
-    probabilities = np.exp(log_probs.ravel())
-    tokens, peaks = ids.ravel()[runs].astype(np.int64), np.maximum.reduceat(probabilities, runs)
+    tokens, peaks = ids.ravel()[runs].astype(np.int64), np.exp(np.maximum.reduceat(log_probs.ravel(), runs))
     is_said = tokens != blank
     ends = np.searchsorted(runs[is_said] // ids.shape[1], np.arange(1, len(ids)))
-    least = probabilities.reshape(ids.shape).min(axis=1)
     texts: dict[tuple[int, ...], CtcText] = {}
-    pairs = zip(np.split(tokens[is_said], ends), np.split(peaks[is_said], ends), least, strict=True)
-    for said, sure, blank_probability in pairs:
-        text = CtcText(
-            ids=tuple(said.tolist()),
-            probabilities=tuple(sure.tolist()),
-            end_probability=float(sure.min() if len(sure) else blank_probability),
-        )
+    for said, sure in zip(np.split(tokens[is_said], ends), np.split(peaks[is_said], ends), strict=True):
+        text = CtcText(ids=tuple(said.tolist()), probabilities=tuple(sure.tolist()))
         texts.setdefault(text.ids, text)
     return list(texts.values())

@@ -91,4 +91,3 @@ def test_random_weights_hear_one_text_as_trained_ones_do(model):
     features = (segment_features(*clip, recipe.features) for clip in noise_segments(model.config, 2.0, 1))
     (encoded,) = SegmentEncoder(model, recipe, 1).encode(features)
     assert encoded.ctc.ids == ()
-    assert encoded.ctc.end_probability > 0.99

@@ -39,13 +39,6 @@ def test_a_token_is_as_probable_as_the_surest_embedding_of_its_run(model, read):
     (text,) = read(at_every_shift(ids), at_every_shift(probabilities))
     assert text.ids == (9, 9, 10)
     assert text.probabilities == pytest.approx((0.5, 0.375, 1.0))
-    assert text.end_probability == pytest.approx(0.375)
-
-
-def test_a_silence_ends_as_surely_as_its_least_likely_blank(model, read):
-    (text,) = read(at_every_shift([model.config.blank_id] * 2), at_every_shift([0.9, 0.6]))
-    assert (text.ids, text.probabilities) == ((), ())
-    assert text.end_probability == pytest.approx(0.6)
 
 
 def test_the_texts_of_the_shifts_come_once_each_the_least_shifted_first(read):

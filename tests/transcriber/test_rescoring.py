@@ -68,7 +68,7 @@ def canvas(model):
 
     def of(encoded, ours=OURS, theirs=THEIRS, *, is_overflowed=False, log_likelihoods=MappingProxyType({})):
         sure = (0.5,) * len(theirs)
-        text = CtcText(ids=theirs, probabilities=sure, end_probability=0.5, log_likelihoods=log_likelihoods)
+        text = CtcText(ids=theirs, probabilities=sure, log_likelihoods=log_likelihoods)
         encoded = replace(encoded, texts=[text], scores=torch.empty(0))
         ids = torch.tensor([*ours, *[8] * 6])
         return Canvas(
