@@ -158,13 +158,9 @@ def printable(text: str) -> str:
     Control characters (line ends and tabs too), marks of direction and halves of characters, which no file can hold,
     are written as Python writes them.
     """
-    return "".join(_escaped(character) if _STEERING.match(character) else character for character in text)
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def printable_lines(text: str) -> str:
     """Escape likewise within each line; line ends stay."""
     return "\n".join(map(printable, text.split("\n")))
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()

@@ -40,7 +40,10 @@ def make_tones():
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory):
     """Five utterances of one speaker with word times."""
-    folder = tmp_path_factory.mktemp("tones")
+    return five_utterances(tmp_path_factory.mktemp("tones"))
+
+
+def five_utterances(folder):
     texts = ("zero", "one", "two", "one zero", "two one zero")
     return [make_utterance(folder / f"{text}.wav", text.split()) for text in texts]
 

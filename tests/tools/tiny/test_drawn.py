@@ -6,7 +6,7 @@ from dgasr.model.presets import tiny
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.training.augmentation import AugmentationConfig
 from dgasr.training.batches import IGNORED, BatchConfig
-from tests.training.conftest import make_utterance
+from tests.training.conftest import five_utterances, make_utterance
 from tools.tiny.drawn import DrawConfig, DrawnBatches
 
 CLEAN = AugmentationConfig(
@@ -17,9 +17,7 @@ SPEECH = BatchConfig(batch_size=6, non_speech_probability=0, word_share=1.0)
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tones")
-    texts = ("zero", "one", "two", "one zero", "two one zero")
-    return [make_utterance(folder / f"{text}.wav", text.split()) for text in texts]
+    return five_utterances(tmp_path_factory.mktemp("tones"))
 
 
 @pytest.fixture
