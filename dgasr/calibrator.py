@@ -21,6 +21,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.head import scan_vocabulary
 from dgasr.model.identity import CALIBRATION
 from dgasr.model.presets import Activation
+from dgasr.training.manifests import read_manifest
 
 SCALES = (0.5, 1.0, 2.0, 4.0)
 """What LoRA's update is multiplied by: the ratios of alpha and rank in use."""
@@ -107,11 +108,11 @@ def calibrate(
         ConfigError: clips that cannot be used, or none of the combinations hears what is said.
     """
     config = EvaluationConfig(normalizer="whisper", metric="wer", max_steps=max_steps, rescore="none")
-    tried = []
+    utterances, tried = read_manifest(clips), []
     for scale, activation, wording in itertools.product(scales, activations, templates):
         setting = Setting(scale=scale, activation=activation, wording=wording)
         apply(model, setting)
-        wer = evaluate(clips, model, config, batch_size).to_json()["wer"]
+        wer = evaluate(utterances, model, config, batch_size).to_json()["wer"]
         tried.append(replace(setting, wer=round(wer, 4)))
         on_setting(tried[-1])
     best = min(tried, key=lambda setting: setting.wer if setting.wer is not None else np.inf)

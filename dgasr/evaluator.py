@@ -1,4 +1,4 @@
-"""A model scored on a manifest: utterances through the front end that transcription has too, into an `Evaluation`.
+"""A model scored on utterances, which go through the front end that transcription has too, into an `Evaluation`.
 
 Knows no command line.
 """
@@ -6,17 +6,16 @@ Knows no command line.
 import io
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
-from typing import get_args
+from typing import Literal
 
 import numpy as np
 import soundfile
 
 from dgasr.audio import AudioConfig, open_audio
-from dgasr.errors import ConfigError, RecordingError, TooShortError, TruncatedError
+from dgasr.errors import RecordingError, TooShortError, TruncatedError
 from dgasr.evaluation.normalise import Normalizer, base_language
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
@@ -24,14 +23,7 @@ from dgasr.frontend import cut_recording
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import RESCORE, SEGMENTATION, Recipe, Rescore, SegmentationMethod, build_recipe
 from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, join_words, seconds, settings
-from dgasr.training.manifests import (
-    EVERYTHING,
-    Selection,
-    Utterance,
-    num_samples,
-    read_manifest,
-    select_utterances,
-)
+from dgasr.training.manifests import Selection, Utterance, num_samples, select_utterances
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber.memory import fitting_batch_size
 
@@ -41,52 +33,41 @@ Transcribe = Callable[[Iterable[SegmentFeatures]], Iterator[SegmentTranscript]]
 END_TOLERANCE_SAMPLES = SAMPLE_RATE_HZ // 10
 """Audio beyond a manifest's `duration` that counts as rounding and is kept, so that no last sound is lost."""
 
-METRICS = ("wer", "cer")
-
 
 @settings
 class EvaluationConfig:
     """What is scored, and how.
 
-    normalizer: one of `normalise.Normalizer`.
-    metric: `wer` or `cer`: what the table leads with and the interval is for.
+    metric: what the table leads with and the interval is for.
     max_steps: denoising steps allowed a canvas, or `None` for the model's own number.
     language: code for every utterance, or `None` for the one in its manifest row.
     rescore, segmentation: see `dgasr.recipe`.
-    selection: which utterances of the manifest are scored.
-    num_timed: of these, how many are also transcribed alone, for latency; spread over the sets.
+    num_timed: how many utterances are also transcribed alone, for latency; spread over the sets.
     """
 
-    normalizer: str
-    metric: str
+    normalizer: Normalizer
+    metric: Literal["wer", "cer"]
     max_steps: int | None
     language: str | None = None
     rescore: Rescore = RESCORE
     segmentation: SegmentationMethod = SEGMENTATION
-    selection: Selection = EVERYTHING
     num_timed: int = 0
-
-    def __post_init__(self) -> None:
-        choices = {"normalizer": get_args(Normalizer), "metric": METRICS}
-        for name, known in choices.items():
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(f"{name} {value!r} is not known. Choose one of {', '.join(known)}.")
 
 
 def evaluate(
-    manifest: Path,
+    utterances: Sequence[Utterance],
     model: AsrModel,
     config: EvaluationConfig,
     batch_size: int,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Score a model on a manifest.
+    """Score a model on utterances.
 
     `batch_size` segments of any utterances are decoded together, 0 for as many as fit the memory; `on_utterance` is
     called when an utterance's audio has been read.
 
     Raises:
-        ConfigError: a manifest or language that cannot be used; before any work.
+        ConfigError: a language that the model does not know; before any work.
     """
     config = replace(config, max_steps=config.max_steps or model.config.max_steps)
 
@@ -97,20 +78,19 @@ def evaluate(
         )  # fmt: skip
         return recipe, Transcriber(model, recipe, batch_size or fitting_batch_size(model, recipe)).transcribe
 
-    return score_manifest(manifest, decoder, config, on_utterance)
+    return score_utterances(utterances, decoder, config, on_utterance)
 
 
-def score_manifest(
-    manifest: Path,
+def score_utterances(
+    utterances: Sequence[Utterance],
     decoder: Callable[[str], tuple[Recipe, Transcribe]],
     config: EvaluationConfig,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Score what transcribes segments on a manifest.
+    """Score what transcribes segments.
 
     `decoder` says for a language how its audio is read, and what transcribes its segments; see `evaluate`.
     """
-    utterances = select_utterances(read_manifest(manifest), config.selection)
     groups: dict[str, dict[int, Utterance]] = {}
     for n, utterance in enumerate(utterances):
         groups.setdefault(config.language or base_language(utterance.language), {})[n] = utterance

@@ -21,7 +21,7 @@ from dgasr.samples import MANIFEST
 from dgasr.stages.engine import EngineConfig, load_model, recipe_of
 from dgasr.stages.plan import new_run_id
 from dgasr.tables import markdown_table
-from dgasr.training.manifests import manifest_digest
+from dgasr.training.manifests import manifest_digest, read_manifest
 from pipelines.tasks import storage_task
 
 OWN_MANIFEST = "samples"
@@ -75,7 +75,7 @@ def score(lake_uri: str, engine: EngineConfig, manifest: Path, digest: str, norm
         normalizer=normalizer, metric="wer", max_steps=engine.max_steps, language=engine.language,
         rescore=engine.rescore, segmentation=engine.segmentation,
     )  # fmt: skip
-    evaluation = evaluate_model(manifest, load_model(engine), config, engine.batch_size)
+    evaluation = evaluate_model(read_manifest(manifest), load_model(engine), config, engine.batch_size)
     row = evaluation_row(
         evaluation.to_json(),
         run_id=new_run_id(),

@@ -39,7 +39,7 @@ IMPORTS: dict[str, set[str]] = {
         "alignment", "audio", "device", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe",
         "records",
     },
-    "calibrator": {"errors", "evaluator", "features", "model"},
+    "calibrator": {"errors", "evaluator", "features", "model", "training"},
     "evaluator": {
         "audio", "errors", "evaluation", "frontend", "model", "recipe", "records", "training", "transcriber",
     },

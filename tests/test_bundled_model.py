@@ -9,6 +9,7 @@ import soundfile
 from dgasr import build_recipe, load, transcribe
 from dgasr.evaluator import EvaluationConfig, evaluate
 from dgasr.model.identity import model_folder
+from dgasr.training.manifests import read_manifest
 from dgasr.transcriber import Transcriber
 from tools.tiny.corpora import ConnectedDigitsConfig, connected_digits
 
@@ -30,7 +31,9 @@ def connected(shared_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scored(model, connected):
-    return evaluate(connected, model, EvaluationConfig(normalizer="basic", metric="wer", max_steps=8), 16).to_json()
+    return evaluate(
+        read_manifest(connected), model, EvaluationConfig(normalizer="basic", metric="wer", max_steps=8), 16
+    ).to_json()
 
 
 def test_the_checkpoint_is_small_and_has_a_card():

@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
     for flag in ("json", "html"):
         check_output_file(f"--{flag}", getattr(options, flag))
     started_at = datetime.now(UTC)
-    evaluation, other, figures = _score(options, selection, utterances)
+    evaluation, other, figures = _score(options, utterances)
     if options.lake:
         _write_lake(options, figures, selection, started_at)
     if options.html:
@@ -135,7 +135,7 @@ def _weights_of(options: argparse.Namespace) -> tuple[str, str | None]:
 
 
 def _score(
-    options: argparse.Namespace, selection: "Selection", utterances: "list[Utterance]"
+    options: argparse.Namespace, utterances: "list[Utterance]"
 ) -> "tuple[Evaluation, Evaluation | None, dict[str, Any]]":
     """Score the model, with each number of steps, and what stands beside; the last figures hold all of it."""
     import torch
@@ -149,7 +149,7 @@ def _score(
     other, name = None, f"{baseline.name}, {threads} threads each" if baseline else str(options.against)
     if options.against:
         other = read_run(options.against, [(own.audio_filepath, own.text) for own in utterances])
-    evaluations = _by_steps(options, selection)
+    evaluations = _by_steps(options, utterances)
     if baseline:
         with progress(baseline.name, " utterances") as bar:
             other = evaluate_baseline(
@@ -162,7 +162,7 @@ def _score(
     return evaluations[-1], other, figures
 
 
-def _by_steps(options: argparse.Namespace, selection: "Selection") -> "list[Evaluation]":
+def _by_steps(options: argparse.Namespace, utterances: "list[Utterance]") -> "list[Evaluation]":
     """Score the model with each number of steps, the fewest first."""
     from dgasr.evaluator import EvaluationConfig, evaluate
     from dgasr.stages.engine import load_model
@@ -172,13 +172,13 @@ def _by_steps(options: argparse.Namespace, selection: "Selection") -> "list[Eval
     model = load_model(engine_config(options))
     config = EvaluationConfig(
         normalizer=options.normalizer, metric=options.metric, max_steps=options.max_steps, language=options.language,
-        rescore=options.rescore, segmentation=options.segmentation, selection=selection, num_timed=options.latency,
+        rescore=options.rescore, segmentation=options.segmentation, num_timed=options.latency,
     )  # fmt: skip
     found = []
     for count in counts:
         with progress(f"reading and decoding{f', {count} steps' if count else ''}", " utterances") as bar:
             way = replace(config, max_steps=count)
-            found.append(evaluate(options.manifest, model, way, options.batch_size, bar.update))
+            found.append(evaluate(utterances, model, way, options.batch_size, bar.update))
     return found
 
 

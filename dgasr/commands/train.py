@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     steps = train_run(
         model, train, validation, config, settings, device=device, must_resume=options.resume,
-        sample=_sample(options.validation) if options.validation else None,
+        sample=_sample(validation) if validation else None,
     )  # fmt: skip
     if not is_first_process():
         return 0
@@ -152,17 +152,16 @@ def _config(options: argparse.Namespace, train: "list[Utterance]") -> "TrainConf
     )  # fmt: skip
 
 
-def _sample(validation: Path) -> "Sample":
+def _sample(validation: "list[Utterance]") -> "Sample":
     """Transcribe some validation utterances, to be read beside what was said."""
     from dgasr.evaluator import EvaluationConfig, evaluate
-    from dgasr.training.manifests import Selection
+    from dgasr.training.manifests import Selection, select_utterances
 
-    config = EvaluationConfig(
-        normalizer="basic", metric="wer", max_steps=8, selection=Selection(limit=NUM_SAMPLES)
-    )  # fmt: skip
+    config = EvaluationConfig(normalizer="basic", metric="wer", max_steps=8)
+    few = select_utterances(validation, Selection(limit=NUM_SAMPLES))
 
     def sample(model: "AsrModel") -> list[dict[str, str]]:
-        found = evaluate(validation, model, config, NUM_SAMPLES).utterances
+        found = evaluate(few, model, config, NUM_SAMPLES).utterances
         return [{"said": own.reference, "heard": own.hypothesis} for own in found]
 
     return sample
