@@ -234,17 +234,14 @@ def _cue(head: Sequence[str], pieces: Sequence[tuple[str, int, int]], next_start
 
 
 def _clock(time_ms: int, separator: str) -> str:
-    """Write a time as hours:minutes:seconds and milliseconds."""
     total_s, milliseconds = divmod(time_ms, 1000)
     minutes, second = divmod(total_s, 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}{separator}{milliseconds:03d}"
 
 
 def _escape(text: str) -> str:
-    """Escape what WebVTT would read as markup or as an arrow."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _scored(word: Mapping[str, Any]) -> dict[str, Any]:
-    """Name a word's fields as WhisperX does."""
     return {"word": word["word"], "start": word["start_s"], "end": word["end_s"], "score": word["confidence"]}

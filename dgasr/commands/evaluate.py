@@ -163,7 +163,6 @@ def _score(
 
 
 def _by_steps(options: argparse.Namespace, utterances: "list[Utterance]") -> "list[Evaluation]":
-    """Score the model with each number of steps, the fewest first."""
     from dgasr.evaluator import EvaluationConfig, evaluate
     from dgasr.stages.engine import load_model
 
@@ -185,7 +184,6 @@ def _by_steps(options: argparse.Namespace, utterances: "list[Utterance]") -> "li
 def _write_lake(
     options: argparse.Namespace, figures: dict[str, Any], selection: "Selection", started_at: datetime
 ) -> None:
-    """Write a row into the lake's table of evaluations."""
     from dgasr.lake.commit import append_rows
     from dgasr.lake.location import lake_uri_of
     from dgasr.lake.rows import evaluation_row

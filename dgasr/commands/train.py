@@ -153,7 +153,6 @@ def _config(options: argparse.Namespace, train: "list[Utterance]") -> "TrainConf
 
 
 def _sample(validation: "list[Utterance]") -> "Sample":
-    """Transcribe some validation utterances, to be read beside what was said."""
     from dgasr.evaluator import EvaluationConfig, evaluate
     from dgasr.training.manifests import Selection, select_utterances
 

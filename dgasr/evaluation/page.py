@@ -131,7 +131,6 @@ def _plot_rates(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _plot_steps(evaluations: Sequence[dict[str, Any]]) -> str:
-    """Draw denoising steps against WER and against speed."""
     figure, axes = _axes(height=3.2)
     counts = [str(row["steps"]) for row in evaluations]
     rates = [_percent(row["wer"]) for row in evaluations]
@@ -165,7 +164,6 @@ def _plot_reliability(bins: Sequence[dict[str, Any]]) -> str:
 
 
 def _plot_time_errors(histogram: dict[str, Any]) -> str:
-    """Draw how far word starts and ends lie from where they were said."""
     figure, axes = _axes(height=3.2)
     edges = histogram["edges_ms"]
     width = edges[1] - edges[0]
@@ -193,7 +191,6 @@ def _bars(rates: Sequence[float], intervals: Sequence[Sequence[float] | None]) -
 
 
 def _figure(height: float) -> "Figure":
-    """Make an empty figure, `height` inches high."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(7.2, height), layout="constrained")

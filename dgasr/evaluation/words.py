@@ -141,7 +141,6 @@ def _right_words(reference: str, hypothesis: Sequence[Word], language: str, norm
 
 
 def _equal(expected: Sequence[str], recognised: Sequence[str]) -> list[tuple[int, int]]:
-    """Give the positions of words that the alignment pairs and that are the same."""
     pairs = align(expected, recognised)
     return [(i, j) for i, j in pairs if i is not None and j is not None and expected[i] == recognised[j]]
 

@@ -26,8 +26,6 @@ COUNTED_ROUTES = ("/transcribe", "/v1/audio/transcriptions")
 
 
 class _Metrics:
-    """What `/metrics` tells Prometheus."""
-
     def __init__(self, service: Service) -> None:
         self.registry = own = CollectorRegistry()
         self.requests = Counter("dgasr_requests", "Requests by route and status", ("route", "status"), registry=own)

@@ -96,7 +96,6 @@ class LakeTab:
         return str(path)
 
     def _ask(self, sql: str, *values: Any) -> tuple[list[str], list[Any]]:
-        """Ask the lake as it is now."""
         with contextlib.closing(connect(self._lake_uri)) as lake:
             answer = lake.execute(sql, list(values))
             return [column[0] for column in answer.description], answer.fetchall()

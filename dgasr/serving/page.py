@@ -127,7 +127,6 @@ def _word(word: dict[str, Any]) -> str:
 
 
 def _downloads(done: dict[str, Any], folder: Path) -> list[gr.DownloadButton]:
-    """Write the transcript's files, and let their buttons give them."""
     texts = {"srt": done["srt"], "vtt": done["vtt"], "json": json.dumps(done, ensure_ascii=False, indent=2)}
     for name, text in texts.items():
         (folder / f"transcript.{name}").write_text(text, encoding="utf-8")

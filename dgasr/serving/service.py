@@ -87,7 +87,6 @@ class Asked:
         return self._own(rows) | {"srt": export_srt(rows), "vtt": export_vtt(rows)}
 
     def _rows(self, spoken: Iterable[SegmentTranscript]) -> list[Row]:
-        """Make the rows that the lake would have."""
         silent = (silent_transcript(segment, self.way.language) for segment in self.prepared.silent)
         ordered = sorted([*spoken, *silent], key=lambda transcript: transcript.segment.segment_index)
         return [segment_row(transcript, shard_id="") for transcript in ordered]
@@ -191,7 +190,6 @@ class Service:
         return events()
 
     async def _read(self, path: Path, fields: Mapping[str, str]) -> Asked:
-        """Check what is asked for, and read the audio."""
         counts = list(map(str, self.step_counts))
         choices = {"language": (self.languages, self.languages[0]), "response_format": (FORMS, FORMS[0]),
                    "max_steps": (counts, counts[-1])}  # fmt: skip

@@ -29,8 +29,6 @@ Number = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True, slots=True)
 class _TimedWord:
-    """A reference word as a manifest has it."""
-
     word: Text
     start_s: Seconds
     end_s: Seconds

@@ -137,7 +137,6 @@ def train_run(
 
 
 def _choose_trainable(model: AsrModel, parts: tuple[str, ...]) -> None:
-    """Freeze all but the named parts, in place."""
     for name, parameter in model.named_parameters():
         part = "lora" if "lora_" in name else name.split(".", 1)[0]
         parameter.requires_grad_(part in parts and "embed_positions" not in name)
