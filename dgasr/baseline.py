@@ -19,7 +19,7 @@ from dgasr.errors import ConfigError, RecordingError
 from dgasr.evaluation.normalise import base_language
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
-from dgasr.evaluator import read_waveform
+from dgasr.evaluator import EvaluationConfig, read_waveform
 from dgasr.records import SAMPLE_RATE_HZ, join_words, seconds
 from dgasr.training.manifests import Utterance
 
@@ -139,21 +139,17 @@ def _transformers_whisper(folder: Path) -> Baseline:
 def evaluate_baseline(
     utterances: Sequence[Utterance],
     baseline: Baseline,
-    *,
-    normalizer: str,
-    metric: str,
-    language: str | None,
+    config: EvaluationConfig,
     on_utterance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score one of these systems on utterances, one after the other; timed after one that is not counted.
 
-    `language` is a code for every utterance, or `None` for the one in its manifest row; `on_utterance` is called when
-    one has been recognised.
+    `on_utterance` is called when one has been recognised.
 
     Raises:
         ConfigError: a language that the model does not know; before any work.
     """
-    codes = [language or base_language(utterance.language) for utterance in utterances]
+    codes = [config.language or base_language(utterance.language) for utterance in utterances]
     unknown = sorted(set(codes) - set(baseline.languages))
     if unknown:
         raise ConfigError(f"{', '.join(unknown)}: no language of the baseline. Leave out its rows with --languages.")
@@ -166,7 +162,7 @@ def evaluate_baseline(
         timed.append((scored[-1].audio_s, time.perf_counter() - begun))
         on_utterance()
     return Evaluation(
-        utterances=tuple(scored), normalizer=normalizer, metric=metric, max_steps=0, path=baseline.name,
+        utterances=tuple(scored), normalizer=config.normalizer, metric=config.metric, max_steps=0, path=baseline.name,
         wall_s=time.perf_counter() - started, timed=tuple(pair for pair in timed if pair[0]),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ import soundfile
 
 from dgasr.baseline import POCKETSPHINX, Baseline, evaluate_baseline, load_baseline
 from dgasr.errors import ConfigError
+from dgasr.evaluator import EvaluationConfig
 from dgasr.training.manifests import Utterance
 
 MODELS = {"faster-whisper": "DGASR_WHISPER_CT2", "whisper": "DGASR_WHISPER"}
@@ -41,7 +42,8 @@ def said(tmp_path):
 def score(utterances, language=None, model=None, baseline=None, normalizer="basic"):
     model = model or Model()
     baseline = baseline or Baseline(name="faster-whisper", languages=("en", "de"), recognise=model)
-    return evaluate_baseline(utterances, baseline, normalizer=normalizer, metric="wer", language=language), model
+    config = EvaluationConfig(normalizer=normalizer, metric="wer", max_steps=None, language=language)
+    return evaluate_baseline(utterances, baseline, config), model
 
 
 def test_utterances_are_recognised_in_order_as_they_are_after_one_of_warm_up(said):

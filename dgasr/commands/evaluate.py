@@ -25,6 +25,7 @@ from dgasr.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from dgasr.evaluation.report import Evaluation
+    from dgasr.evaluator import EvaluationConfig
     from dgasr.training.manifests import Selection, Utterance
 
 
@@ -142,6 +143,7 @@ def _score(
 
     from dgasr.baseline import evaluate_baseline, load_baseline
     from dgasr.evaluation.report import read_run
+    from dgasr.evaluator import EvaluationConfig
 
     # Loaded before anything is timed, so that what cannot be used is refused before an hour of decoding.
     threads = torch.get_num_threads()  # OMP_NUM_THREADS, else one a core
@@ -149,30 +151,29 @@ def _score(
     other, name = None, f"{baseline.name}, {threads} threads each" if baseline else str(options.against)
     if options.against:
         other = read_run(options.against, [(own.audio_filepath, own.text) for own in utterances])
-    evaluations = _by_steps(options, utterances)
+    config = EvaluationConfig(
+        normalizer=options.normalizer, metric=options.metric, max_steps=None, language=options.language,
+        rescore=options.rescore, segmentation=options.segmentation, num_timed=options.latency,
+    )  # fmt: skip
+    evaluations = _by_steps(options, utterances, config)
     if baseline:
         with progress(baseline.name, " utterances") as bar:
-            other = evaluate_baseline(
-                utterances, baseline, normalizer=options.normalizer, metric=options.metric, language=options.language,
-                on_utterance=bar.update,
-            )  # fmt: skip
+            other = evaluate_baseline(utterances, baseline, config, bar.update)
     figures = evaluations[-1].to_json(other, name)
     if len(evaluations) > 1:
         figures["by_steps"] = [own.to_json() for own in evaluations]
     return evaluations[-1], other, figures
 
 
-def _by_steps(options: argparse.Namespace, utterances: "list[Utterance]") -> "list[Evaluation]":
-    from dgasr.evaluator import EvaluationConfig, evaluate
+def _by_steps(
+    options: argparse.Namespace, utterances: "list[Utterance]", config: "EvaluationConfig"
+) -> "list[Evaluation]":
+    from dgasr.evaluator import evaluate
     from dgasr.stages.engine import load_model
 
     counts = sorted(set(options.max_steps)) if isinstance(options.max_steps, tuple) else [options.max_steps]
     options.max_steps = counts[-1]
     model = load_model(engine_config(options))
-    config = EvaluationConfig(
-        normalizer=options.normalizer, metric=options.metric, max_steps=options.max_steps, language=options.language,
-        rescore=options.rescore, segmentation=options.segmentation, num_timed=options.latency,
-    )  # fmt: skip
     found = []
     for count in counts:
         with progress(f"reading and decoding{f', {count} steps' if count else ''}", " utterances") as bar:

@@ -12,7 +12,6 @@ from dgasr.evaluation.scores import ScoredUtterance, align, group_normalizer, wo
 from dgasr.evaluation.tables import figures_lines, group_name, groups_cells, non_speech_cells, steps_cells
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -149,8 +148,7 @@ def _plot_steps(evaluations: Sequence[dict[str, Any]]) -> str:
 
 def _plot_reliability(bins: Sequence[dict[str, Any]]) -> str:
     """Draw how many of the words of a confidence are right; below, how many words have it."""
-    figure = _figure(height=3.6)
-    axes, counts = figure.subplots(2, height_ratios=(4, 1), sharex=True)
+    figure, (axes, counts) = _axes(3.6, 2, height_ratios=(4, 1), sharex=True)
     confidences = [row["confidence"] for row in bins]
     axes.plot((0, 1), (0, 1), linestyle=":", color="grey")
     axes.plot(confidences, [row["accuracy"] for row in bins], marker="o", color=OURS)
@@ -190,15 +188,12 @@ def _bars(rates: Sequence[float], intervals: Sequence[Sequence[float] | None]) -
     return [below, above]
 
 
-def _figure(height: float) -> "Figure":
+def _axes(height: float, rows: int = 1, **more: Any) -> "tuple[Figure, Any]":
+    """Make a figure, so many inches high, and its axes: one, or an array of them."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(7.2, height), layout="constrained")
-
-
-def _axes(height: float) -> "tuple[Figure, Axes]":
-    figure = _figure(height)
-    return figure, figure.subplots()
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    return figure, figure.subplots(rows, **more)
 
 
 def _svg(figure: "Figure") -> str:

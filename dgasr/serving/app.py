@@ -90,8 +90,6 @@ def create_app(service: Service) -> FastAPI:
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
         detail: Any = error.detail
-        if not isinstance(detail, dict):
-            return _error(error.status_code, str(detail), None, error.headers)
         return _error(error.status_code, detail["message"], detail["code"], error.headers)
 
     @app.exception_handler(RequestValidationError)
@@ -105,7 +103,7 @@ def create_app(service: Service) -> FastAPI:
     @app.get("/ready", response_class=PlainTextResponse, summary="Whether it takes requests")
     async def ready() -> str:
         if service.live.is_closed:
-            raise HTTPException(503, "shutting down")
+            raise HTTPException(503, {"message": "shutting down", "code": None})
         return "ok"
 
     @app.get("/metrics", summary="For Prometheus")

@@ -6,6 +6,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dgasr.audio import open_audio
@@ -35,11 +36,9 @@ class Preparer:
     """Reads files as a recipe says, so many at once, each in a process."""
 
     def __init__(self, recipe: Recipe, processes: int) -> None:
-        self._recipe, self._processes = recipe, processes
+        self._recipe = recipe
+        self._new = partial(ProcessPoolExecutor, processes, multiprocessing.get_context("spawn"))
         self._pool = self._new()
-
-    def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"))
 
     async def prepare(self, path: Path) -> Prepared:
         """Read a file.

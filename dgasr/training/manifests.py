@@ -94,7 +94,6 @@ def read_manifest(path: Path) -> list[Utterance]:
     Raises:
         ConfigError: no such file, nothing in it, or a line that cannot be used (file, line number and field named).
     """
-    path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -111,7 +110,6 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
 
     Audio below its folder gets a relative path, so that the folder can move.
     """
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.resolve().parent
     partial = path.with_name(path.name + ".partial")

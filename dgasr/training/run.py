@@ -3,6 +3,7 @@
 Knows no command line.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -182,7 +183,9 @@ def _begin(
 
 
 def _fingerprint(config: TrainConfig, model: AsrModel) -> str:
-    return config.fingerprint(model.identity.digest if has_lora(model) else "")
+    """Name the run: settings, and the digest of the weights that it keeps."""
+    weights = model.identity.digest if has_lora(model) else ""
+    return hashlib.blake2b(f"{json.dumps(asdict(config))}\n{weights}".encode(), digest_size=16).hexdigest()
 
 
 def _write_down(

@@ -1,8 +1,6 @@
 """What one training run does and where it writes. Plain settings; knows no tensors."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -67,10 +65,6 @@ class TrainConfig:
     def num_batches(self) -> int:
         """Batches of the whole run."""
         return self.steps * self.grad_accumulation
-
-    def fingerprint(self, weights: str) -> str:
-        """Name the run: settings, and the digest of the weights that it begins from or keeps."""
-        return hashlib.blake2b(f"{json.dumps(asdict(self))}\n{weights}".encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
