@@ -177,5 +177,5 @@ def _recognise(baseline: Baseline, utterance: Utterance, language: str) -> Score
     except (RecordingError, OSError) as error:
         return replace(empty, failure=str(error))
     text = baseline.recognise(waveform, language)
-    segment = ScoredSegment(num_words=len(text.split()), flags=())
+    segment = ScoredSegment(num_words=len(text.split()))
     return replace(empty, audio_s=seconds(len(waveform)), hypothesis=text, segments=(segment,), failure=failure)

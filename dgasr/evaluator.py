@@ -207,9 +207,9 @@ class _Reading:
             audio_s=seconds(self.num_samples), reference=self.utterance.text,
             hypothesis=join_words(transcript.text for transcript in kept), reference_words=self.utterance.words,
             hypothesis_words=tuple(word for transcript in kept for word in transcript.words),
-            num_steps=tuple(transcript.num_steps for transcript in kept),
-            flags=tuple(flag for transcript in kept for flag in transcript.flags),
-            segments=tuple(ScoredSegment(num_words=len(own.words), flags=own.flags) for own in kept),
+            segments=tuple(
+                ScoredSegment(num_words=len(own.words), flags=own.flags, num_steps=own.num_steps) for own in kept
+            ),
             speaker=self.utterance.speaker, set_name=self.utterance.set_name, failure=self.failure,
         )  # fmt: skip
 

@@ -68,7 +68,7 @@ def test_segments_find_their_utterance(write):
 
 def test_silence_is_read_and_not_decoded(write):
     [silent] = hypotheses(write("a.wav", np.zeros(32_000)))
-    assert (silent.hypothesis, silent.num_steps, silent.audio_s) == ("", (), 2.0)
+    assert (silent.hypothesis, silent.segments, silent.audio_s) == ("", (), 2.0)
 
 
 def test_an_utterance_is_cut_out_of_its_file(write):

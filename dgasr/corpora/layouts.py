@@ -134,7 +134,7 @@ def read_commonvoice(subset: Subset) -> Iterator[Found]:
 def read_hugging_face(subset: Subset) -> Iterator[Found]:
     """Read a folder of a `datasets` repository: Parquet files with audio in them, or audio with a `metadata` file.
 
-    Audio that lies inside Parquet files is written out below the work folder.
+    Audio that lies inside Parquet files is written out below `subset.out`.
     """
     tables = [
         path

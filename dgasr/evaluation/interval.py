@@ -25,29 +25,28 @@ def drawn_units(speakers: Sequence[str | None]) -> np.ndarray:
     return np.unique(np.array(speakers), return_inverse=True)[1]
 
 
-def ratio_interval(above: Sequence[float], below: Sequence[float], units: np.ndarray, seed: int = 0) -> Interval:
+def ratio_interval(above: Sequence[float], below: Sequence[float], units: np.ndarray) -> Interval:
     """Give the interval of a ratio of sums over utterances: errors over words, or one system's errors over another's.
 
     Drawing utterances (in the units of `drawn_units`), not the rates of both systems, keeps what is hard for both out
-    of their ratio, and words of one utterance are not independent. Equal seeds give equal intervals.
+    of their ratio, and words of one utterance are not independent.
 
     Source:
         Bisani and Ney 2004, Bootstrap estimates for confidence intervals in ASR performance evaluation.
     """
     parts = [np.array([pair], dtype=float) for pair in zip(above, below, strict=True)]
-    return statistics_intervals(parts, _ratio, units, seed)[0]
+    return statistics_intervals(parts, _ratio, units)[0]
 
 
 def statistics_intervals(
-    parts: Sequence[np.ndarray], statistics: Callable[[np.ndarray], Sequence[float]], units: np.ndarray, seed: int = 0
+    parts: Sequence[np.ndarray], statistics: Callable[[np.ndarray], Sequence[float]], units: np.ndarray
 ) -> list[Interval]:
-    """Draw utterances with replacement, again and again, and see where figures fall.
+    """Draw utterances with replacement, again and again, the same ones every time, and see where figures fall.
 
     Args:
         parts: values of each utterance, such as confidences beside right or wrong.  [values, columns] each
         statistics: values of all utterances that were drawn in; figures out, NaN for one that they do not determine.
         units: what `drawn_units` gives.  [utterances]
-        seed: equal seeds give equal intervals.
 
     Returns:
         The interval of each figure; none where many draws give no figure: those left out would be the extreme ones.
@@ -55,7 +54,7 @@ def statistics_intervals(
     values = np.concatenate(list(parts))
     owners = np.repeat(units, [len(part) for part in parts])  # [values]
     num_units = int(units.max()) + 1
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     figures = []
     for _ in range(RESAMPLES):
         times_drawn = np.bincount(generator.integers(num_units, size=num_units), minlength=num_units)  # [units]

@@ -55,7 +55,8 @@ class Evaluation:
         `baseline`, all figures of the other and its `name`, and `ratio_95`, the interval of the ratio of both WER.
         """
         utterances, normalizer = self.utterances, self.normalizer
-        steps = [steps for utterance in utterances for steps in utterance.num_steps]
+        segments = [segment for utterance in utterances for segment in utterance.segments]
+        steps = [segment.num_steps for segment in segments if segment.num_steps is not None]
         units = drawn_units([utterance.speaker for utterance in utterances])
         edits = word_edits if self.metric == "wer" else character_edits
         figures = summarise(utterances, normalizer)
@@ -79,7 +80,7 @@ class Evaluation:
             ),
             "groups": group_rows(utterances, normalizer, baseline.utterances if baseline else None),
             "non_speech": non_speech_rows(utterances),
-            "num_flagged": sum(bool(utterance.flags) for utterance in utterances),
+            "num_flagged": sum(any(own.flags for own in utterance.segments) for utterance in utterances),
             "failures": [
                 {"audio_filepath": utterance.audio_filepath, "message": utterance.failure}
                 for utterance in utterances

@@ -66,10 +66,11 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredSegment:
-    """A segment that was decoded: words recognised in it, and reasons to doubt it."""
+    """A segment that was decoded: words recognised in it, reasons to doubt it, and denoising steps spent on it."""
 
     num_words: int
-    flags: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    num_steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,8 +81,6 @@ class ScoredUtterance:
     hypothesis: what was recognised; empty where the audio could not be read, so that its words count as deleted.
     reference_words: words with true times.
     hypothesis_words: recognised words with times and confidence.
-    num_steps: denoising steps spent on each segment that was decoded.
-    flags: reasons to doubt one of its segments.
     set_name: corpus that the utterance comes from.
     failure: why the audio was rejected or ended early; `None` where nothing is wrong with it.
     """
@@ -93,8 +92,6 @@ class ScoredUtterance:
     hypothesis: str
     reference_words: tuple[Word, ...] | None = None
     hypothesis_words: tuple[Word, ...] = ()
-    num_steps: tuple[int, ...] = ()
-    flags: tuple[str, ...] = ()
     segments: tuple[ScoredSegment, ...] = ()
     speaker: str | None = None
     set_name: str | None = None

@@ -153,10 +153,6 @@ class Selection:
     skip_missing: bool = False
     """Whether utterances are left out whose audio file is not there."""
 
-    def __post_init__(self) -> None:
-        if self.limit < 0:
-            raise ConfigError(f"--limit {self.limit}: must be 1 or more, or 0 for all utterances.")
-
 
 EVERYTHING = Selection()
 """All utterances of a manifest."""

@@ -7,7 +7,7 @@ import soundfile
 
 from dgasr import baseline, evaluator
 from dgasr.evaluation.report import Evaluation
-from dgasr.evaluation.scores import ScoredUtterance
+from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
 from dgasr.lake.ledger import evaluations_of
 from dgasr.model.identity import model_folder
 from dgasr.samples import MANIFEST, SAMPLES
@@ -20,7 +20,8 @@ OWN_STEPS = 8
 
 def evaluation(max_steps: int, rescore: str) -> Evaluation:
     utterance = ScoredUtterance(
-        audio_filepath="one.wav", language="en", audio_s=2.0, reference="one", hypothesis="one", num_steps=(max_steps,)
+        audio_filepath="one.wav", language="en", audio_s=2.0, reference="one", hypothesis="one",
+        segments=(ScoredSegment(num_words=1, num_steps=max_steps),),
     )  # fmt: skip
     return Evaluation(
         utterances=(utterance,), normalizer="basic", metric="wer", max_steps=max_steps, path="diffusion", wall_s=1.0,

@@ -24,8 +24,9 @@ def utterance(number: int) -> ScoredUtterance:
                   confidence=float(random.uniform(0.4, 1))) for n, word in enumerate(heard)]  # fmt: skip
     return ScoredUtterance(
         audio_filepath=f"/clips/{number}.wav", language="en", audio_s=2.5, reference=" ".join(DIGITS),
-        hypothesis=" ".join(heard), reference_words=tuple(edges), hypothesis_words=tuple(words), num_steps=(6,),
-        speaker=f"speaker {number % 12}", set_name=("books test.clean", "calls test")[number % 2],
+        hypothesis=" ".join(heard), reference_words=tuple(edges), hypothesis_words=tuple(words),
+        segments=(ScoredSegment(num_words=9, num_steps=6),), speaker=f"speaker {number % 12}",
+        set_name=("books test.clean", "calls test")[number % 2],
     )  # fmt: skip
 
 

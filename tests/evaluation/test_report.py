@@ -8,7 +8,7 @@ from dgasr.records import Word
 
 
 def scored(reference, hypothesis, **fields):
-    defaults = {"audio_filepath": "a.wav", "language": "en", "audio_s": 2.0, "num_steps": (4,)}
+    defaults = {"audio_filepath": "a.wav", "language": "en", "audio_s": 2.0}
     return ScoredUtterance(reference=reference, hypothesis=hypothesis, **(defaults | fields))
 
 
@@ -42,14 +42,14 @@ def test_the_report_is_plain_json():
 
 
 def test_broken_audio_counts_as_deleted_words_and_is_listed():
-    broken = scored("one two", "", audio_s=0.0, num_steps=(), failure="b.wav: holds no bytes.", audio_filepath="b.wav")
+    broken = scored("one two", "", audio_s=0.0, failure="b.wav: holds no bytes.", audio_filepath="b.wav")
     figures = evaluation(TWO[0], broken).to_json()
     assert (figures["wer"], figures["edits"]["deletions"], figures["num_utterances"]) == (0.5, 2, 2)
     assert figures["failures"] == [{"audio_filepath": "b.wav", "message": "b.wav: holds no bytes."}]
 
 
 def test_a_manifest_without_words_has_no_rate_and_still_a_report():
-    report = evaluation(scored("", "six", num_steps=()))
+    report = evaluation(scored("", "six"))
     assert (report.to_json()["wer"], report.to_json()["edits"]["insertions"]) == (None, 1)
     assert "WER       undefined" in figures_table(report.to_json())
 
