@@ -25,7 +25,6 @@ from dgasr.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from dgasr.evaluation.report import Evaluation
-    from dgasr.evaluator import EvaluationConfig
     from dgasr.training.manifests import Selection, Utterance
 
 
@@ -143,7 +142,8 @@ def _score(
 
     from dgasr.baseline import evaluate_baseline, load_baseline
     from dgasr.evaluation.report import read_run
-    from dgasr.evaluator import EvaluationConfig
+    from dgasr.evaluator import EvaluationConfig, evaluate
+    from dgasr.stages.engine import load_model
 
     # Loaded before anything is timed, so that what cannot be used is refused before an hour of decoding.
     threads = torch.get_num_threads()  # OMP_NUM_THREADS, else one a core
@@ -155,7 +155,13 @@ def _score(
         normalizer=options.normalizer, metric=options.metric, max_steps=None, language=options.language,
         rescore=options.rescore, segmentation=options.segmentation, num_timed=options.latency,
     )  # fmt: skip
-    evaluations = _by_steps(options, utterances, config)
+    counts = sorted(set(options.max_steps)) if isinstance(options.max_steps, tuple) else [options.max_steps]
+    options.max_steps = counts[-1]
+    model, evaluations = load_model(engine_config(options)), []
+    for count in counts:
+        with progress(f"reading and decoding{f', {count} steps' if count else ''}", " utterances") as bar:
+            way = replace(config, max_steps=count)
+            evaluations.append(evaluate(utterances, model, way, options.batch_size, bar.update))
     if baseline:
         with progress(baseline.name, " utterances") as bar:
             other = evaluate_baseline(utterances, baseline, config, bar.update)
@@ -163,23 +169,6 @@ def _score(
     if len(evaluations) > 1:
         figures["by_steps"] = [own.to_json() for own in evaluations]
     return evaluations[-1], other, figures
-
-
-def _by_steps(
-    options: argparse.Namespace, utterances: "list[Utterance]", config: "EvaluationConfig"
-) -> "list[Evaluation]":
-    from dgasr.evaluator import evaluate
-    from dgasr.stages.engine import load_model
-
-    counts = sorted(set(options.max_steps)) if isinstance(options.max_steps, tuple) else [options.max_steps]
-    options.max_steps = counts[-1]
-    model = load_model(engine_config(options))
-    found = []
-    for count in counts:
-        with progress(f"reading and decoding{f', {count} steps' if count else ''}", " utterances") as bar:
-            way = replace(config, max_steps=count)
-            found.append(evaluate(utterances, model, way, options.batch_size, bar.update))
-    return found
 
 
 def _write_lake(
