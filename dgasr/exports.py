@@ -8,6 +8,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from dgasr.records import join_words
@@ -95,7 +96,7 @@ def export_vtt(segments: Iterable[SegmentRow]) -> str:
     blocks = (
         f"\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n"
         + (f"<v {cue.speaker}>" if cue.speaker else "")
-        + _escape("\n".join(cue.lines))
+        + escape("\n".join(cue.lines), quote=False)
         + "\n"
         for cue in cues(segments)
     )
@@ -109,7 +110,11 @@ def export_json(segments: Iterable[SegmentRow], language: str | None) -> str:
             "start": row["start_s"],
             "end": row["end_s"],
             "text": row["text"],
-            "words": [_scored(word) | _place(speaker, row) for word in row["words"]],
+            "words": [
+                {"word": word["word"], "start": word["start_s"], "end": word["end_s"], "score": word["confidence"]}
+                | _place(speaker, row)
+                for word in row["words"]
+            ],
             "score": row["confidence"],
             "flags": list(row["flags"]),
         }
@@ -237,11 +242,3 @@ def _clock(time_ms: int, separator: str) -> str:
     total_s, milliseconds = divmod(time_ms, 1000)
     minutes, second = divmod(total_s, 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}{separator}{milliseconds:03d}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _scored(word: Mapping[str, Any]) -> dict[str, Any]:
-    return {"word": word["word"], "start": word["start_s"], "end": word["end_s"], "score": word["confidence"]}

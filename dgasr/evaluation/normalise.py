@@ -47,13 +47,11 @@ def normalise(text: str, language: str, normalizer: str) -> tuple[str, ...]:
     # marks of direction, of joining and of variants say nothing
     shown = "".join(c for c in UNSEEN.sub("", text) if unicodedata.category(c) != "Cf")
     if normalizer == "leaderboard":
-        shown = SPELLED_LETTERS.sub(_joined, re.sub(r"\.{3,}|…", " ", shown.lower()))
+        shown = SPELLED_LETTERS.sub(
+            lambda letters: re.sub(r"[.\s]", "", letters[0]), re.sub(r"\.{3,}|…", " ", shown.lower())
+        )
     words = (basic if normalizer == "basic" else _whisper(base_language(language)))(shown).split()
     return tuple("".join(words) if has_no_spaces(language) else words)
-
-
-def _joined(letters: re.Match[str]) -> str:
-    return re.sub(r"[.\s]", "", letters[0])
 
 
 def has_no_spaces(language: str) -> bool:

@@ -65,7 +65,7 @@ def evaluation_page(
         groups=groups_cells(spoken),
         steps=steps_cells(by_steps),
         non_speech=non_speech_cells(figures["non_speech"]),
-        worst=[row | {"audio": _data_uri(audio.get(row["number"]))} for row in worst],
+        worst=[row | {"mp3": base64.b64encode(audio.get(row["number"]) or b"").decode()} for row in worst],
         failures=figures["failures"],
         **plots,
     )
@@ -104,10 +104,6 @@ def worst_utterances(
 def _shown(value: Any) -> Any:
     """Escape what would steer a reader's eye in a name or a text; what is HTML already (`Markup`) stays."""
     return printable(value) if type(value) is str else value
-
-
-def _data_uri(mp3: bytes | None) -> str:
-    return f"data:audio/mpeg;base64,{base64.b64encode(mp3).decode()}" if mp3 else ""
 
 
 def _plot_rates(rows: Sequence[dict[str, Any]]) -> str:

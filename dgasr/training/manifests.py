@@ -40,11 +40,11 @@ def _in_samples(own: _TimedWord) -> Word:
     return Word(word=own.word, start_sample=num_samples(own.start_s), end_sample=num_samples(own.end_s), confidence=1.0)
 
 
-def _in_seconds(own: Word) -> _TimedWord:
-    return _TimedWord(own.word, seconds(own.start_sample), seconds(own.end_sample))
-
-
-WORD = Annotated[_TimedWord, AfterValidator(_in_samples), PlainSerializer(_in_seconds)]
+WORD = Annotated[
+    _TimedWord,
+    AfterValidator(_in_samples),
+    PlainSerializer(lambda own: _TimedWord(own.word, seconds(own.start_sample), seconds(own.end_sample))),
+]
 """How pydantic reads and writes a `Word`, whose positions are times in a manifest."""
 
 
@@ -114,7 +114,11 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     folder = path.resolve().parent
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.writelines(_write_line(utterance, folder) for utterance in utterances)
+        for utterance in utterances:
+            audio = Path(utterance.audio_filepath)
+            shown = str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio)
+            row = ROW.dump_json(replace(utterance, audio_filepath=shown), by_alias=True, exclude_defaults=True)
+            file.write(row.decode() + "\n")
     os.replace(partial, path)
 
 
@@ -132,12 +136,6 @@ def _read_line(line: str, where: str, folder: Path) -> Utterance:
             f"{where}: `{field}`: {first['msg']}. A manifest has one JSON object a line; correct this one."
         ) from error
     return replace(utterance, audio_filepath=os.path.abspath(folder / utterance.audio_filepath))
-
-
-def _write_line(utterance: Utterance, folder: Path) -> str:
-    audio = Path(utterance.audio_filepath)
-    shown = replace(utterance, audio_filepath=str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio))
-    return ROW.dump_json(shown, by_alias=True, exclude_defaults=True).decode() + "\n"
 
 
 @settings
