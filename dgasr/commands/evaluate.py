@@ -76,11 +76,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(options: argparse.Namespace) -> int:
-    """Score and print.
-
-    Raises:
-        ConfigError: flags that name what is not there or cannot be written; before any work.
-    """
+    """Score and print; flags that name what is not there or cannot be written are refused before any work."""
     from dgasr.evaluation.report import utterance_rows
     from dgasr.evaluation.tables import figures_table
     from dgasr.training.manifests import Selection, missing_files, read_manifest, select_utterances

@@ -79,11 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def build(options: argparse.Namespace) -> Any:
-    """Load the model and build the app.
-
-    Raises:
-        ConfigError: no such model, or no token where one was named.
-    """
+    """Load the model and build the app."""
     from dgasr.serving.app import create_app
     from dgasr.serving.service import ServingConfig
 

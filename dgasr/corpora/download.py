@@ -6,18 +6,10 @@ from pathlib import Path
 
 import httpx
 
-from dgasr.corpora.layouts import FLEURS_FOLDERS
+from dgasr.corpora.layouts import FLEURS_FOLDERS, LIBRISPEECH_MD5
 from dgasr.errors import ConfigError
 
 LIBRISPEECH = "https://www.openslr.org/resources/12"
-
-LIBRISPEECH_MD5 = {
-    "dev.clean": "42e2234ba48799c1f50f24a7926300a1", "dev.other": "c8d0bcc9cca99d4f8b62fcc847357931",
-    "test.clean": "32fa31d27d2e1cad72775fee3f4849a9", "test.other": "fb5a50374b501bb3bac4815ee91d3135",
-    "train.clean.100": "2a93770f6d5c6c964bc36631d331a522", "train.clean.360": "c0e676e450a7ff2f54aeade5171606fa",
-    "train.other.500": "d1a0fd59409feb2c614ce4d30c387708",
-}  # fmt: skip
-"""Of each archive; openslr.org's md5sum.txt."""
 
 HUB_CORPORA = {"fleurs": "google/fleurs", "voxpopuli": "facebook/voxpopuli"}
 

@@ -70,6 +70,15 @@ class Subset:
     out: Path
 
 
+LIBRISPEECH_MD5 = {
+    "train.clean.100": "2a93770f6d5c6c964bc36631d331a522", "train.clean.360": "c0e676e450a7ff2f54aeade5171606fa",
+    "train.other.500": "d1a0fd59409feb2c614ce4d30c387708", "dev.clean": "42e2234ba48799c1f50f24a7926300a1",
+    "dev.other": "c8d0bcc9cca99d4f8b62fcc847357931", "test.clean": "32fa31d27d2e1cad72775fee3f4849a9",
+    "test.other": "fb5a50374b501bb3bac4815ee91d3135",
+}  # fmt: skip
+"""Subset, and checksum of its archive; openslr.org's md5sum.txt."""
+
+
 def read_librispeech(subset: Subset) -> Iterator[Found]:
     """Read `LibriSpeech/train-clean-100/103/1240/103-1240.trans.txt` and the FLAC files beside it.
 
@@ -190,7 +199,8 @@ def read_nemo(subset: Subset) -> Iterator[Found]:
             part = {name: int(row[name]) for name in ("audio_track", "channel") if row.get(name) is not None}
             yield Clip(
                 clip_id=str(row.get("id") or "/".join([f"{audio}@{offset:g}", *map(str, part.values())])),
-                audio_filepath=subset.source.parent / audio, text=row.get("text"),
+                audio_filepath=subset.source.parent / audio,
+                text=None if row.get("text") is None else str(row["text"]),
                 language=row.get("language") or row.get("lang") or subset.language,
                 speaker=_first_value(row, SPEAKER_COLUMNS), offset=offset,
                 duration=None if row.get("duration") is None else float(row["duration"]),
@@ -223,18 +233,14 @@ class Corpus:
 
 
 CORPORA = {
-    "librispeech": Corpus(
-        read=read_librispeech, language="en",
-        subsets=("train.clean.100", "train.clean.360", "train.other.500", "dev.clean", "dev.other", "test.clean",
-                 "test.other"),
-    ),
+    "librispeech": Corpus(read=read_librispeech, language="en", subsets=tuple(LIBRISPEECH_MD5)),
     "fleurs": Corpus(read=read_fleurs, subsets=("train", "dev", "test")),
     "voxpopuli": Corpus(read=read_voxpopuli, subsets=("train", "dev", "test")),
     "commonvoice": Corpus(read=read_commonvoice),
     "hf": Corpus(read=read_hugging_face),
     "folder": Corpus(read=read_folder),
     "nemo": Corpus(read=read_nemo),
-}  # fmt: skip
+}
 """What `dgasr corpora` prepares."""
 
 

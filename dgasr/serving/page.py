@@ -146,8 +146,7 @@ def watch_endpoint(url: str, token: str) -> Watch:
                 client.stream("POST", "/transcribe", params=asked, content=content) as answer,
             ):
                 if answer.status_code != httpx.codes.OK:
-                    error = json.loads(await answer.aread())["error"]
-                    yield "error", error
+                    yield "error", json.loads(await answer.aread())["error"]
                     return
                 async for line in answer.aiter_lines():
                     kind, _, rest = line.partition(": ")

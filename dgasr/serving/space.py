@@ -7,8 +7,6 @@ from urllib.parse import urlsplit
 
 from dgasr.errors import ConfigError
 
-PAGE_FILES = ("page.py", "page.css", "page.js")
-
 REQUIREMENTS = ("gradio", "httpx")
 """All that `page.py` imports."""
 
@@ -65,11 +63,6 @@ python_version: "3.11"
 Speech to text by a diffusion decoder, shown as it settles. {work}
 """
 
-ASKS = """The work is done at the address in the variable
-`DGASR_ENDPOINT` ({endpoint} where it is not set), with the secret `DGASR_TOKEN` if that server asks for one."""
-
-WORKS = "The model ({model}) runs here."
-
 
 def write_space(
     endpoint: str, folder: Path, languages: tuple[str, ...], step_counts: tuple[int, ...], default_steps: int
@@ -83,8 +76,11 @@ def write_space(
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{endpoint}: no address of an endpoint. Write https://HOST, where `dgasr serve` listens.")
     app = APP.format(endpoint=endpoint, languages=languages, step_counts=step_counts, default_steps=default_steps)
-    _write(folder, app, ASKS.format(endpoint=endpoint), REQUIREMENTS)
-    for name in PAGE_FILES:
+    asks = (
+        "The work is done at the address in the variable\n`DGASR_ENDPOINT` ({} where it is not set), with the secret "
+    )
+    _write(folder, app, f"{asks.format(endpoint)}`DGASR_TOKEN` if that server asks for one.", REQUIREMENTS)
+    for name in ("page.py", "page.css", "page.js"):
         shutil.copy(Path(__file__).with_name(name), folder)
 
 
@@ -100,7 +96,7 @@ def write_own_space(model: Path, adapter: Path | None, folder: Path) -> None:
     is_bundled = model.parent == package / "model"
     own = repr(model.name) if is_bundled else 'str(FOLDER / "model")'
     app = OWN_APP.format(model=own, adapter=f"str(FOLDER / {adapter.name!r})" if adapter else None)
-    _write(folder, app, WORKS.format(model=model.name), OWN_REQUIREMENTS)
+    _write(folder, app, f"The model ({model.name}) runs here.", OWN_REQUIREMENTS)
     others = {path.parent for path in (package / "model").glob("*/config.json")} - {model}
     left_out = {"__pycache__", "samples", *(path.name for path in others)}
     shutil.copytree(package, folder / "dgasr", ignore=lambda _, names: left_out.intersection(names))

@@ -242,6 +242,8 @@ def test_a_damaged_archive_gives_what_can_be_read_and_says_so_on_every_run(tmp_p
         # An empty text says that nobody speaks, a missing one nothing.
         ([{"text": ""}, {"offset": 0.5}, {"audio_filepath": None, "text": "lost"}, "no JSON"], "en", [("", None)],
          {"bad_row": 2, "no_text": 1}),
+        # A number is a text too.
+        ([{"text": 7}], "en", [("7", None)], {}),
         # Each channel is a clip of its own.
         ([{"text": "one", "channel": 0}, {"text": "two", "channel": 1}], "en", [("one", 0), ("two", 1)], {}),
         # A stretch, a language and a file that are not there.

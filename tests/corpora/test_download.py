@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from dgasr.corpora.download import LIBRISPEECH_MD5, download, fetch_file
+from dgasr.corpora.download import download, fetch_file
+from dgasr.corpora.layouts import LIBRISPEECH_MD5
 from dgasr.errors import ConfigError
 
 CONTENT = bytes(range(256)) * 4_000
