@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dgasr.commands.arguments import check_output_file, names
 from dgasr.commands.probe import figures_text, probe
-from dgasr.commands.serve import STEP_COUNTS
+from dgasr.commands.serve import step_counts
 from dgasr.errors import ConfigError
 from dgasr.model.presets import full
 
@@ -88,7 +88,7 @@ def _space(options: argparse.Namespace) -> None:
     if options.model is None:
         if options.adapter:
             raise ConfigError("--adapter: goes on a model. Give --model, or leave it out.")
-        write_space(options.endpoint, options.out, options.language, STEP_COUNTS, full().max_steps)
+        write_space(options.endpoint, options.out, options.language, step_counts(full().max_steps))
         return
     if options.adapter and not options.adapter.exists():
         raise ConfigError(f"--adapter {options.adapter}: not there, and the Space is to hold it. Bring it here first.")

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from dgasr.serving.service import Service, ServingConfig
     from dgasr.stages.engine import EngineConfig
 
-STEP_COUNTS = (1, 2, 4, 8, 16)
-"""Denoising steps that a request may ask for, beside the server's own."""
+
+def step_counts(own: int) -> tuple[int, ...]:
+    """Give the denoising steps that a request may ask for; the model's own number, the default, comes last."""
+    return (*sorted({1, 2, 4, 8, 16} - {own}), own)
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -130,10 +132,10 @@ def start_service(config: "EngineConfig", limits: "ServingConfig", *, max_waitin
         return [(model.tokenizer.decode([token]), round(math.exp(likely), 3)) for token, likely in text]
 
     live = LiveTranscriber(lambda *asked: transcriber_of(*asked), max_waiting)
-    own = first.decode.max_steps
-    step_counts = (*sorted(set(STEP_COUNTS) - {own}), own)
     preparer = Preparer(first, processes)
-    return Service(model.identity.name, live, preparer, languages, step_counts, spell, limits)
+    return Service(
+        model.identity.name, live, preparer, languages, step_counts(first.decode.max_steps), spell, limits
+    )  # fmt: skip
 
 
 def _with_page(app: Any, service: "Service", options: argparse.Namespace, token: str) -> Any:
@@ -152,9 +154,7 @@ def _with_page(app: Any, service: "Service", options: argparse.Namespace, token:
 
         lake = LakeTab(lake_uri_of(options.lake), Path(folder.name), PAGE).build
     atexit.register(folder.cleanup)
-    page = build_page(
-        service.watch, service.languages, sorted(service.step_counts), service.step_counts[-1], PAGE, lake
-    )
+    page = build_page(service.watch, service.languages, service.step_counts, PAGE, lake)
     login = {
         "auth": lambda _, password: secrets.compare_digest(password.encode(), token.encode()),
         "auth_message": "Any name; the password is the token of this server.",

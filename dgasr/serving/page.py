@@ -38,32 +38,29 @@ def build_page(
     watch: Watch,
     languages: Sequence[str],
     step_counts: Sequence[int],
-    default_steps: int,
     prefix: str,
     lake: Callable[[], None] | None = None,
 ) -> gr.Blocks:
     """Build the page of what `watch` transcribes.
 
-    The first language is the default, and `default_steps` of `step_counts`; `prefix` is the path that the page is
-    mounted under, empty for the root; `lake` fills a second tab, where there is one.
+    The first language is the default, and the last number of steps; `prefix` is the path that the page is mounted
+    under, empty for the root; `lake` fills a second tab, where there is one.
     """
     with gr.Blocks(title="dgasr", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         with gr.Tab("Transcribe"):
-            _transcribe_tab(watch, languages, step_counts, default_steps, prefix)
+            _transcribe_tab(watch, languages, step_counts, prefix)
         if lake is not None:
             with gr.Tab("Lake"):
                 lake()
     return page
 
 
-def _transcribe_tab(
-    watch: Watch, languages: Sequence[str], step_counts: Sequence[int], default_steps: int, prefix: str
-) -> None:
+def _transcribe_tab(watch: Watch, languages: Sequence[str], step_counts: Sequence[int], prefix: str) -> None:
     audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Audio", buttons=["download"],
                      elem_id="audio")  # fmt: skip
     with gr.Row():
         language = gr.Dropdown(list(languages), value=languages[0], label="Language")
-        steps = gr.Radio(list(step_counts), value=default_steps, label="Denoising steps at most")
+        steps = gr.Radio(sorted(step_counts), value=step_counts[-1], label="Denoising steps at most")
     button = gr.Button("Transcribe", variant="primary", elem_id="transcribe")
     shown = gr.HTML(js_on_load=FOLLOW, elem_id="shown")
     with gr.Row():

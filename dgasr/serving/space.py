@@ -30,7 +30,7 @@ import os
 from page import build_page, launch_page, watch_endpoint
 
 watch = watch_endpoint(os.environ.get("DGASR_ENDPOINT", {endpoint!r}), os.environ.get("DGASR_TOKEN", ""))
-page = build_page(watch, {languages!r}, {step_counts!r}, {default_steps}, "")
+page = build_page(watch, {languages!r}, {step_counts!r}, "")
 
 if __name__ == "__main__":
     launch_page(page)
@@ -50,7 +50,7 @@ if __name__ == "__main__":  # the process that reads audio runs this file as wel
 
     config = EngineConfig(model={model}, adapter={adapter})
     service = start_service(config, ServingConfig(), max_waiting=1000, processes=1)
-    launch_page(build_page(service.watch, service.languages, sorted(service.step_counts), service.step_counts[-1], ""))
+    launch_page(build_page(service.watch, service.languages, service.step_counts, ""))
 '''
 
 CARD = """---
@@ -64,9 +64,7 @@ Speech to text by a diffusion decoder, shown as it settles. {work}
 """
 
 
-def write_space(
-    endpoint: str, folder: Path, languages: tuple[str, ...], step_counts: tuple[int, ...], default_steps: int
-) -> None:
+def write_space(endpoint: str, folder: Path, languages: tuple[str, ...], step_counts: tuple[int, ...]) -> None:
     """Write a Space, a folder that is not there yet, whose work `dgasr serve` does at the address `endpoint`.
 
     Raises:
@@ -75,11 +73,12 @@ def write_space(
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{endpoint}: no address of an endpoint. Write https://HOST, where `dgasr serve` listens.")
-    app = APP.format(endpoint=endpoint, languages=languages, step_counts=step_counts, default_steps=default_steps)
-    asks = (
-        "The work is done at the address in the variable\n`DGASR_ENDPOINT` ({} where it is not set), with the secret "
+    app = APP.format(endpoint=endpoint, languages=languages, step_counts=step_counts)
+    work = (
+        f"The work is done at the address in the variable\n`DGASR_ENDPOINT` ({endpoint} where it is not set), with the "
+        "secret `DGASR_TOKEN` if that server asks for one."
     )
-    _write(folder, app, f"{asks.format(endpoint)}`DGASR_TOKEN` if that server asks for one.", REQUIREMENTS)
+    _write(folder, app, work, REQUIREMENTS)
     for name in ("page.py", "page.css", "page.js"):
         shutil.copy(Path(__file__).with_name(name), folder)
 
