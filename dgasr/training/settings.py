@@ -32,7 +32,7 @@ class TrainConfig:
     weight_decay, betas, clip_norm: of AdamW and of the gradient's norm.
     patience: validations without a better loss after which the run ends; 0 goes on.
     gradient_checkpointing: compute the feed-forward layers again in the backward pass: less memory, more time.
-    seed: of batches, augmentation, canvas noise, dropout.
+    seed: of batches, augmentation and canvas noise.
     """
 
     steps: int
