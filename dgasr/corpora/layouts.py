@@ -8,7 +8,7 @@ import json
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,7 @@ def read_librispeech(subset: Subset) -> Iterator[Found]:
     Texts are published in capitals, which say nothing; they come in small letters.
     """
     part = subset.name.replace(".", "-")
-    unpacked, refused = unpack(_archives(subset.source, f"{part}.tar.gz"), subset.out)
-    yield from refused
+    unpacked = yield from unpack(_archives(subset.source, f"{part}.tar.gz"), subset.out)
     roots = [root / middle / part for root in (subset.source, *unpacked) for middle in ("", "LibriSpeech")]
     folder = _first(roots, f"LibriSpeech's {part}", f"a folder {part} with *.trans.txt in it, or {part}.tar.gz")
     for path in sorted(folder.rglob("*.trans.txt")):
@@ -126,8 +125,7 @@ def read_voxpopuli(subset: Subset) -> Iterator[Found]:
 
 def read_commonvoice(subset: Subset) -> Iterator[Found]:
     """Read `cv-corpus-…/de/train.tsv` with `clips/*.mp3`, from its archive or unpacked."""
-    unpacked, refused = unpack(_archives(subset.source, "*.tar.gz"), subset.out)
-    yield from refused
+    unpacked = yield from unpack(_archives(subset.source, "*.tar.gz"), subset.out)
     found = [
         path
         for root in (*unpacked, subset.source)
@@ -257,13 +255,12 @@ def _archives(source: Path, pattern: str) -> list[Path]:
     return [source] if source.is_file() else sorted(source.glob(pattern))
 
 
-def unpack(archives: Iterable[Path], work: Path) -> tuple[list[Path], list[Refused]]:
-    """Unpack each archive into a folder; one that is there already is used as it is.
+def unpack(archives: Iterable[Path], work: Path) -> Generator[Refused, None, list[Path]]:
+    """Unpack each archive into a folder, if it is not there already, and return the folders.
 
-    Returns:
-        The folders, and a refusal for every member, or rest of an archive, that cannot be read.
+    Yields a refusal for every member, or rest of an archive, that cannot be read.
     """
-    folders, refused = [], []
+    folders = []
     for archive in archives:
         folder = work / "unpacked" / f"{archive.name.split('.')[0]}-{archive.stat().st_size}"
         listed = folder / "refused.json"
@@ -273,9 +270,9 @@ def unpack(archives: Iterable[Path], work: Path) -> tuple[list[Path], list[Refus
             partial.mkdir(parents=True)
             (partial / listed.name).write_text(json.dumps([asdict(own) for own in _extract(archive, partial)]))
             partial.rename(folder)
-        refused += [Refused(**own) for own in json.loads(listed.read_text())]
+        yield from (Refused(**own) for own in json.loads(listed.read_text()))
         folders.append(folder)
-    return folders, refused
+    return folders
 
 
 def _extract(archive: Path, folder: Path) -> Iterator[Refused]:
@@ -299,8 +296,7 @@ def _rows_beside(
     columns: tuple[str, ...] | None = None,
 ) -> Iterator[Found]:  # fmt: skip
     """Turn the rows of a TSV into clips; their audio lies below its folder, or in archives."""
-    folders, refused = unpack(archives, work)
-    yield from refused
+    folders = yield from unpack(archives, work)
     audio: dict[str, Path] = {}
     for path in (path for folder in (*folders, table.parent) for path in folder.rglob("*")):
         if path.suffix.lower() in AUDIO_SUFFIXES:

@@ -215,7 +215,7 @@ class Service:
         """Write the audio of a request into a file, whatever way it comes; return its other fields."""
         kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
         if kind == "application/json":
-            return await self._from_url(await self._json(request), path)
+            return await self._from_url(request, path)
         if kind != "multipart/form-data":
             with path.open("wb") as copy:
                 async for block in request.stream():
@@ -252,14 +252,11 @@ class Service:
 
         return Request(request.scope, receive)
 
-    async def _json(self, request: Request) -> dict[str, str]:
+    async def _from_url(self, request: Request, path: Path) -> dict[str, str]:
         try:
-            fields = await request.json()
-            return {str(name): str(value) for name, value in fields.items()}
+            fields = {str(name): str(value) for name, value in (await request.json()).items()}
         except (ValueError, AttributeError) as error:
             raise _refusal(400, 'JSON must be an object with "audio_url".', "invalid_request") from error
-
-    async def _from_url(self, fields: dict[str, str], path: Path) -> dict[str, str]:
         if "audio_url" not in fields:
             raise _refusal(400, "audio_url: missing. Send audio itself, or JSON with its address.", "audio_url")
         if not self.config.allowed_hosts:
