@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dgasr.serving.service import Service
@@ -89,7 +90,8 @@ def create_app(service: Service) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
-        detail: Any = error.detail
+        # Ours say more than a text; Starlette's are of a route that is not there, or a form that cannot be read.
+        detail: Any = error.detail if isinstance(error.detail, dict) else {"message": error.detail, "code": None}
         return _error(error.status_code, detail["message"], detail["code"], error.headers)
 
     @app.exception_handler(RequestValidationError)
@@ -103,7 +105,7 @@ def create_app(service: Service) -> FastAPI:
     @app.get("/ready", response_class=PlainTextResponse, summary="Whether it takes requests")
     async def ready() -> str:
         if service.live.is_closed:
-            raise HTTPException(503, {"message": "shutting down", "code": None})
+            raise HTTPException(503, "shutting down")
         return "ok"
 
     @app.get("/metrics", summary="For Prometheus")

@@ -17,7 +17,6 @@ import numpy as np
 from fastapi import HTTPException, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
 
 from dgasr.errors import DgasrError, NoAudioStreamError, RecordingError, TooLongError, UnknownFormatError, printable
 from dgasr.exports import export_srt, export_vtt
@@ -221,19 +220,15 @@ class Service:
                 async for block in request.stream():
                     copy.write(block)  # into the page cache: handing it to a thread would take longer
             return {}
-        try:
-            async with request.form(max_files=1) as form:
-                file = form.get("file")
-                if not isinstance(file, UploadFile):
-                    raise _refusal(400, "file: the form has no part of this name with audio in it.", "file")
-                if (file.size or 0) > self.config.max_bytes:
-                    raise self._too_large()
-                with path.open("wb") as copy:
-                    await asyncio.to_thread(shutil.copyfileobj, file.file, copy)
-                names = {name: ",".join(map(str, form.getlist(name))) for name in form if name != "file"}
-        except MultiPartException as error:
-            raise _refusal(400, f"the form cannot be read: {error.message}.", "invalid_request") from error
-        return names
+        async with request.form(max_files=1) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise _refusal(400, "file: the form has no part of this name with audio in it.", "file")
+            if (file.size or 0) > self.config.max_bytes:
+                raise self._too_large()
+            with path.open("wb") as copy:
+                await asyncio.to_thread(shutil.copyfileobj, file.file, copy)
+            return {name: ",".join(map(str, form.getlist(name))) for name in form if name != "file"}
 
     def _bounded(self, request: Request) -> Request:
         """Let a request end where it gets too large, before a form of it is spooled to the disk."""

@@ -26,12 +26,12 @@ class Idle:
         return []
 
 
-def ask(config=ServingConfig(), **request):  # noqa: B008
+def ask(config=ServingConfig(), path="/transcribe", **request):  # noqa: B008
     app = create_app(Service("tiny", Idle(), Idle(), ("en", "de"), (2, 8), lambda *_: [], config))
 
     async def run():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://serve") as client:
-            return await client.post("/transcribe", **request)
+            return await client.post(path, **request)
 
     return asyncio.run(run())
 
@@ -62,6 +62,21 @@ def test_a_body_that_never_ends_is_given_up():
     started = time.monotonic()
     assert ask(ServingConfig(timeout_s=0.3), content=drops()).status_code == 408
     assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "said"),
+    [
+        ({"content": b"a", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),
+        ({"content": b"a", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 400, "multipart"),
+        ({"content": b"a", "path": "/transcriptions"}, 404, "Not Found"),
+        ({"content": b"a", "path": "/health"}, 405, "Method Not Allowed"),
+    ],
+)
+def test_what_the_server_itself_refuses_is_said_as_all_else_is(request_, status, said):
+    answer = ask(**request_)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]["message"]
 
 
 def test_a_length_that_nobody_means_is_refused_at_once():
