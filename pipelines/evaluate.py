@@ -14,7 +14,7 @@ from prefect.states import Completed
 from dgasr.errors import ConfigError
 from dgasr.evaluation.normalise import Normalizer
 from dgasr.lake.commit import append_rows
-from dgasr.lake.ledger import evaluations_of
+from dgasr.lake.ledger import rows_of
 from dgasr.lake.location import lake_uri_of
 from dgasr.lake.rows import Row, evaluation_row
 from dgasr.samples import MANIFEST
@@ -50,7 +50,7 @@ async def evaluate(
             "the mix of the track with most sound. Leave both out."
         )
     recipe_id, digest = recipe_of(engine).recipe_id, manifest_digest(path)
-    scores = await earlier(lake_uri, digest)
+    scores = await earlier(lake_uri, "evaluations", manifest_digest=digest)
     held = [row for row in scores if (row["path"], row["normalizer"]) == ("diffusion", normalizer)]
     known = next((row for row in held if row["recipe_id"] == recipe_id), None)
     if known is not None:
@@ -60,7 +60,7 @@ async def evaluate(
     return Completed(message=line(row, held), data=row)
 
 
-earlier = storage_task(evaluations_of)
+earlier = storage_task(rows_of)
 
 
 @storage_task

@@ -63,7 +63,7 @@ async def carry_out(request: RunRequest) -> RunSummary:
     goes on there.
     """
     try:
-        with HeartbeatWriter(request.folder.parent_heartbeat_uri) as heartbeat:
+        with HeartbeatWriter(request.folder.heartbeat_uri()) as heartbeat:
             work = await (_work_here if request.is_here else _work_on_pools)(request, heartbeat)
             summary = await report(request, work)
     except (ConfigError, IntegrityError):

@@ -7,7 +7,7 @@ TransientError where the store does not answer.
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,14 +46,11 @@ def absent_uris(lake_uri: str) -> set[str]:
     return {uri for uri, event in last.items() if event == "deleted"}
 
 
-def runs_of(lake_uri: str, recipe_id: str) -> list[Row]:
-    """Read what was written down of all runs and child runs of a recipe."""
-    return _of(lake_uri, "runs", recipe_id=recipe_id)
-
-
-def evaluations_of(lake_uri: str, manifest_digest: str) -> list[Row]:
-    """Read all evaluations on the manifest of this hash, the oldest first."""
-    return sorted(_of(lake_uri, "evaluations", manifest_digest=manifest_digest), key=lambda row: row["started_at"])
+def rows_of(lake_uri: str, name: Literal["runs", "evaluations"], **values: str) -> list[Row]:
+    """Read all runs (child runs too) or evaluations that have these values in some columns, the oldest first."""
+    columns = table_schema(name).names
+    rows = (dict(zip(columns, row, strict=True)) for row in _rows(lake_uri, name, columns))
+    return sorted((row for row in rows if values.items() <= row.items()), key=lambda row: row["started_at"])
 
 
 def committed_shards(lake_uri: str, recipe_id: str, shards: Iterable[Shard]) -> set[str]:
@@ -90,13 +87,6 @@ def _owners(lake: Lake, file: File) -> pa.Table:
 def take_of(row: Row | None) -> int:
     """Return how often a recording was asked for again; -1 where it is not there, 0 where nobody counted."""
     return -1 if row is None else row["take"] or 0
-
-
-def _of(lake_uri: str, name: str, **values: str) -> list[Row]:
-    """Read the rows of a small table in which some columns have these values."""
-    columns = table_schema(name).names
-    rows = (dict(zip(columns, row, strict=True)) for row in _rows(lake_uri, name, columns))
-    return [row for row in rows if values.items() <= row.items()]
 
 
 def _rows(lake_uri: str, name: str, columns: Sequence[str], **partition: str) -> Iterator[tuple[Any, ...]]:

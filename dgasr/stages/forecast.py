@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from dgasr.errors import ConfigError
-from dgasr.lake.ledger import recording_rows, runs_of
+from dgasr.lake.ledger import recording_rows, rows_of
 from dgasr.stages.plan import estimate_s
 from dgasr.stages.selection import Backlog
 
@@ -110,7 +110,7 @@ def forecast(backlog: Backlog, lake_uri: str, recipe_id: str, gpu_hour_price: fl
 
 def _throughput(lake_uri: str, recipe_id: str) -> tuple[float, str]:
     """Find out how fast the recipe is, of its decode runs or else its whole runs, or assume it; and which it was."""
-    runs = [run for run in runs_of(lake_uri, recipe_id) if run["audio_s"] > 0]
+    runs = [run for run in rows_of(lake_uri, "runs", recipe_id=recipe_id) if run["audio_s"] > 0]
     for stage, kind in (("decode", "decode runs"), (None, "whole runs")):
         if found := [run for run in runs if run["stage"] == stage]:
             rtfx = sum(run["audio_s"] for run in found) / sum(run["wall_s"] for run in found)

@@ -203,14 +203,9 @@ class RunFolder:
         """Folder of the assignments."""
         return f"{self.uri}/assignments"
 
-    @property
-    def parent_heartbeat_uri(self) -> str:
-        """Where the parent's heartbeat lies."""
-        return f"{self.uri}/heartbeats/parent.json"
-
-    def heartbeat_uri(self, child: ChildRun) -> str:
-        """Say where the heartbeat of a child lies."""
-        return f"{self.uri}/heartbeats/{child.name}.json"
+    def heartbeat_uri(self, child: ChildRun | None = None) -> str:
+        """Say where the heartbeat of a child lies, or the parent's."""
+        return f"{self.uri}/heartbeats/{'parent' if child is None else child.name}.json"
 
     def write_recipe(self, recipe: Recipe) -> str:
         """Write down what all children follow, and return its URI."""

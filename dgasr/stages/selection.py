@@ -71,11 +71,6 @@ class Selection:
         """What was asked for, for messages and the run's row: sources, single objects, and the list by its own name."""
         return (*self.sources, *self.uris, *([] if self.uri_list is None else [self.uri_list]))
 
-    @property
-    def redoes(self) -> bool:
-        """Whether anything that the lake holds is transcribed again."""
-        return self.force or bool(self.reasons) or self.redo_before is not None
-
     def covers(self, uri: str, modified_at: datetime) -> bool:
         """Say whether name and time of an object are among those asked for, whatever the lake holds."""
         return (
@@ -182,7 +177,7 @@ def find_backlog(selection: Selection, lake_uri: str, recipe_id: str) -> Backlog
 
 def _held(selection: Selection, lake_uri: str, recipe_id: str) -> tuple[set[bytes], set[bytes], int]:
     """Look up what the lake holds, which of it is transcribed again, and under which take."""
-    if not selection.redoes:
+    if selection.redo_before is None:
         return committed_recordings(lake_uri, recipe_id), set(), 0
     columns = ("recording_id", "uri", "modified_at", "transcribed_at", "reason", "take")
     ids: set[bytes] = set()

@@ -145,11 +145,6 @@ class LossWeights:
         if min(self.diffusion, self.autoregressive, self.ctc, self.frame, self.pad) < 0:
             raise ConfigError(f"loss weights must not be negative, got {self}.")
 
-    @property
-    def needs_backbone(self) -> bool:
-        """Whether any loss goes through DiffusionGemma's layers."""
-        return self.diffusion > 0 or self.autoregressive > 0
-
 
 def batch_losses(
     model: AsrModel,
@@ -170,7 +165,7 @@ def batch_losses(
         losses["ctc"] = _ctc(model, audio, batch)
     if weights.frame:
         losses["frame"] = _frame(model, audio, batch)
-    if weights.needs_backbone:
+    if weights.diffusion or weights.autoregressive:
         losses |= backbone_losses(model, audio, batch, prompt_ids, weights, noise, generator)
     losses["total"] = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
     return losses
