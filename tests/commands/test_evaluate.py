@@ -8,7 +8,7 @@ import soundfile
 from dgasr import baseline, evaluator
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
-from dgasr.lake.ledger import evaluations_of
+from dgasr.lake.ledger import rows_of
 from dgasr.model.identity import model_folder
 from dgasr.samples import MANIFEST, SAMPLES
 from dgasr.stages import engine
@@ -93,7 +93,7 @@ def test_page_and_lake_get_the_figures_too(dgasr, manifest: Path, tmp_path: Path
     lake = tmp_path / "lake"
     code, _, _ = dgasr("evaluate", manifest, "--html", tmp_path / "page.html", "--lake", lake)
     assert (code, "<title>tiny on manifest.jsonl</title>" in (tmp_path / "page.html").read_text()) == (0, True)
-    rows = evaluations_of(str(lake), manifest_digest(manifest))
+    rows = rows_of(str(lake), "evaluations", manifest_digest=manifest_digest(manifest))
     assert [(row["wer"], row["path"], row["max_steps"]) for row in rows] == [(0.0, "diffusion", 8)]
     assert manifest_digest(manifest, Selection(limit=1)) != manifest_digest(manifest)
 

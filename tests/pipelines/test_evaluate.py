@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dgasr.errors import ConfigError
-from dgasr.lake.ledger import evaluations_of
+from dgasr.lake.ledger import rows_of
 from dgasr.samples import MANIFEST, SAMPLES
 from dgasr.stages.engine import EngineConfig
 from dgasr.training.manifests import manifest_digest
@@ -34,7 +34,7 @@ def test_each_recipe_is_scored_once_on_a_manifest(manifest: Path, tmp_path: Path
     first, again, other = run(lake, manifest), run(lake, manifest), run(lake, manifest, max_steps=2)
     assert again["run_id"] == first["run_id"]
     assert other["recipe_id"] != first["recipe_id"]
-    rows = evaluations_of(str(lake), manifest_digest(manifest))
+    rows = rows_of(str(lake), "evaluations", manifest_digest=manifest_digest(manifest))
     assert [row["run_id"] for row in rows] == [first["run_id"], other["run_id"]]
     assert (rows[0]["num_utterances"], rows[0]["num_reference_words"] > 0) == (3, True)
 
@@ -43,7 +43,7 @@ def test_another_manifest_is_another_score(manifest: Path, tmp_path: Path):
     digest = manifest_digest(manifest)
     manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:2]))
     assert manifest_digest(manifest) != digest
-    assert evaluations_of(f"{tmp_path}/lake", digest) == []
+    assert rows_of(f"{tmp_path}/lake", "evaluations", manifest_digest=digest) == []
 
 
 def test_a_manifest_that_is_not_on_the_machine_is_refused(tmp_path: Path):
