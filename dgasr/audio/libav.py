@@ -247,7 +247,8 @@ def _declared_s(container: Any, stream: Any, start_s: float | None, source: Sour
         # The container's own duration is that of its longest stream: of a video that goes on, it says nothing of audio.
         end_s = _tagged_s(stream) or (container.duration or 0) / av.time_base * (len(container.streams) == 1)
         begins_late_s = max(0.0, start_s or 0.0)
-        is_by_libav = name == "matroska,webm" and _is_lavf(container)
+        writers = [text for tag, text in container.metadata.items() if tag.lower() == "encoder"]
+        is_by_libav = name == "matroska,webm" and any(text.startswith("Lavf") for text in writers)
         is_ambiguous = begins_late_s > MOST_AMBIGUOUS_S and not is_by_libav
         return end_s - begins_late_s if end_s and not is_ambiguous else None
     begins_s = 0.0 if start_s is None or stream.start_time is None else stream.start_time * stream.time_base - start_s
@@ -256,11 +257,6 @@ def _declared_s(container: Any, stream: Any, start_s: float | None, source: Sour
     # Of an AVI file libav fits the duration to what is there; its count of frames is the header's.
     length = stream.frames or stream.duration if name == "avi" else stream.duration
     return float(length * stream.time_base + max(0.0, begins_s))
-
-
-def _is_lavf(container: Any) -> bool:
-    """Say whether libav wrote a container."""
-    return any(name.lower() == "encoder" and text.startswith("Lavf") for name, text in container.metadata.items())
 
 
 def _tagged_s(stream: Any) -> float:

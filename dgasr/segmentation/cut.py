@@ -82,7 +82,8 @@ def next_cuts(view: View, config: SegmentationConfig) -> list[Cut]:
     frame = _best_pause(view, config)
     if frame is not None:
         return [Cut(frame=frame, kind=_kind(view, frame, config), cut="silence")]
-    return [Cut(frame=_quietest(view, *_forced_range(view, config)), kind="speech", cut="forced")]
+    last = _last_cut(view, config)
+    return [Cut(frame=_quietest(view, last - round(FORCED_SHARE * view.window), last), kind="speech", cut="forced")]
 
 
 def _first_silence(view: View, config: SegmentationConfig) -> tuple[int, int] | None:
@@ -149,11 +150,6 @@ def _last_cut(view: View, config: SegmentationConfig) -> int:
     """Return the last frame where a cut may lie: within the window, and not just before the recording's end."""
     rest = _frames(config.min_segment_s) if view.is_last else 0
     return min(view.window, view.num_frames - rest)
-
-
-def _forced_range(view: View, config: SegmentationConfig) -> tuple[int, int]:
-    last = _last_cut(view, config)
-    return last - round(FORCED_SHARE * view.window), last
 
 
 def _quietest(view: View, low: int, high: int) -> int:
