@@ -1,15 +1,17 @@
 """All that a speech team does, once: a corpus, a run, its score, its model for others, its endpoint, its page."""
 
 import json
+import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dgasr.cli import main
 from dgasr.samples import MANIFEST, SAMPLES
-from tests.serving.test_serve import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serve")]
 
@@ -44,8 +46,10 @@ def test_from_recordings_to_a_page_that_shows_their_words(corpus: Path, tmp_path
     licence = ["--licence", "Apache-2.0", "--data", "folder=CC0-1.0", "--figures", str(figures)]
     assert main(["model", "card", "runs/mine/final", "--name", "our/model", *licence]) == 0
     assert main(["model", "publish", "runs/mine/final", "--to", "published"]) == 0
-    process, address = start("--model", str(tmp_path / "published"), "--page", "--processes", "1")
+    command = [sys.executable, "-m", "dgasr.cli", "serve", "--port", "0", "--model", "published", "--page"]
+    process = subprocess.Popen([*command, "--processes", "1", "--device", "cpu"], stderr=subprocess.PIPE, text=True)
     try:
+        address = next(found[1] for line in process.stderr if (found := re.search(r"on (http://\S+);", line)))
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
         with (SAMPLES / CLIPS[0]).open("rb") as file:
             assert client.audio.transcriptions.create(model="any", file=file).text == heard[CLIPS[0]] != ""

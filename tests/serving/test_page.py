@@ -10,7 +10,6 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 from packaging.requirements import Requirement
@@ -23,12 +22,9 @@ from dgasr.model.identity import model_folder
 from dgasr.model.presets import LoraSize
 from dgasr.samples import SAMPLES
 from dgasr.serving.space import REQUIREMENTS
-from tests.serving.test_serve import MAN, TOKEN, offline, start
+from tests.serving.test_serve import MAN, PATIENCE_MS, offline, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serve")]
-
-PATIENCE_MS = 90_000
-"""A machine that trains a model at the same time is slow."""
 
 
 @pytest.fixture(scope="module")
@@ -137,24 +133,6 @@ def test_the_lake_is_searched_read_and_heard(shown):
     shown.click("#view label:has-text('rejections')")
     shown.wait_for_function("document.querySelector('#rows').innerText.includes('no decoder knows')")
     screenshot(shown, "page-lake.png")
-
-
-def test_the_page_asks_for_the_servers_token(browser):
-    process, address = start("--processes", "1", "--page", "--token-variable", "SERVE_TOKEN")
-    try:
-        for method, route in (("POST", "upload"), ("GET", "file=/etc/hostname"), ("GET", "info")):
-            answer = httpx.request(method, f"{address}/page/gradio_api/{route}", timeout=PATIENCE_MS / 1000)
-            assert answer.status_code == 401
-        page = browser.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        page.goto(f"{address}/page")
-        page.fill("input[type=text], label:has-text('username') input", "anybody")
-        page.fill("input[type=password]", TOKEN)
-        page.click("button:has-text('Login')")
-        page.wait_for_selector("#transcribe")
-        page.close()
-    finally:
-        process.kill()
 
 
 def page_of(folder: Path, environment: dict[str, str], browser, expected: str) -> None:

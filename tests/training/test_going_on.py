@@ -3,10 +3,7 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,10 +14,8 @@ from dgasr.model.checkpoint import load_model, save_model
 from dgasr.model.presets import LoraSize
 from dgasr.training.manifests import write_manifest
 from dgasr.training.trainer import last_checkpoint
+from tests.forked import Forked, run_ranks
 from tests.training.runs import CONFIG, WHOLE, equal, forget_the_end, rows_in, weights
-
-ROOT = Path(__file__).parents[2]
-
 
 KILLED_RUN = """
 import os, signal, sys
@@ -68,12 +63,8 @@ def test_a_process_killed_with_sigkill_loses_nothing_but_time(train, whole, fres
     write_manifest(tmp_path / "train.jsonl", tones)
     save_model(fresh_model(), tmp_path / "start")
     fresh_model().tokenizer.save(tmp_path / "start")
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_RUN, str(tmp_path), str(step)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert killed.returncode == -signal.SIGKILL
+    killed = Forked(["-c", KILLED_RUN, str(tmp_path), str(step)], os.environ)
+    assert killed.wait() == -signal.SIGKILL, killed.output
     assert [row["step"] for row in rows_in(tmp_path / "run")] == list(range(1, step + 1))
     model = fresh_model()
     assert train(model, WHOLE, checkpoint_steps=2, resume=step > 1) == whole["metrics"]
@@ -153,12 +144,9 @@ def test_two_data_parallel_processes_learn_what_one_learns(fresh_model, tones, t
     write_manifest(tmp_path / "train.jsonl", tones)
     save_model(fresh_model(), tmp_path / "start")
     fresh_model().tokenizer.save(tmp_path / "start")
-    (tmp_path / "run.py").write_text(PROCESSES)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for command, name in (([sys.executable], "one"), (torchrun, "two")):
-        script = [str(tmp_path / "run.py"), str(tmp_path), name]
-        subprocess.run([*command, *script], env=environment, check=True, timeout=300)
+    alone = Forked(["-c", PROCESSES, str(tmp_path), "one"], os.environ)
+    assert alone.wait() == 0, alone.output
+    run_ranks(["-c", PROCESSES, str(tmp_path), "two"], os.environ)
     one, two = (weights(load_model(tmp_path / name / "final")) for name in ("one", "two"))
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
     assert not equal(one, weights(load_model(tmp_path / "start")))

@@ -17,6 +17,7 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, WhisperConfig, WhisperForConditionalGeneration
 
 from dgasr.transcriber import load, transcribe
+from tests.forked import Forked, run_ranks
 
 ROOT = Path(__file__).parents[3]
 SENTENCES = [
@@ -66,21 +67,26 @@ def parts(tmp_path_factory):
     return folder
 
 
-def command(stage, *arguments):
-    if stage == "reading":  # as `make` has it: a process for each core
-        launch = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tools.base.together")
-    else:
-        launch = (f"tools.base.{stage}",)
-    return [sys.executable, "-W", "ignore", "-m", *launch, *map(str, arguments)]
-
-
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def command(stage, *arguments):
+    return ["-m", f"tools.base.{'together' if stage == 'reading' else stage}", *map(str, arguments)]
+
+
+def start(stage, *arguments):
+    """Start a stage in a session of its own; `reading` as `make` does, in a process for each core."""
+    if stage != "reading":
+        return Forked(command(stage, *arguments), ENVIRONMENT)
+    launch = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    torchrun = [sys.executable, "-W", "ignore", "-m", *launch, *command(stage, *arguments)]
+    return subprocess.Popen(torchrun, cwd=ROOT, env=ENVIRONMENT, start_new_session=True, stderr=subprocess.DEVNULL)
 
 
 def run(stage, *arguments):
     """Run a stage to its end with as many threads as one that is killed; in this process, which has torch loaded."""
     if stage == "reading":
-        subprocess.run(command(stage, *arguments), cwd=ROOT, env=ENVIRONMENT, check=True)
+        run_ranks(command(stage, *arguments), ENVIRONMENT)
         return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -114,10 +120,7 @@ def state_of(stage, out):
 
 def kill_after_first_state(stage, parts, out):
     state = state_of(stage, out)
-    process = subprocess.Popen(
-        command(stage, *arguments_of(stage, parts, out)), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    process = start(stage, *arguments_of(stage, parts, out))
     while not state.is_file() and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
