@@ -48,7 +48,7 @@ check: setup ## lint, layout and types
 	$(BIN)/mypy
 
 test: setup ## every test, WORKERS side by side
-	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 demo: setup ## audio in S3 to words in SQL, on this machine
 	$(BIN)/dgasr demo

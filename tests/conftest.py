@@ -1,14 +1,18 @@
 """Fixtures that more than one room needs."""
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import av
@@ -30,6 +34,21 @@ os.environ["DGASR_MODEL"] = "tiny"
 if not Path("/dev/nvidiactl").exists():
     # Without a GPU kernels run in Triton's interpreter; read when Triton is imported, by whoever comes first.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def group_of(item: pytest.Item) -> str:
+    """Name what is run in one process: the group that a test is marked with, or its file."""
+    mark = item.get_closest_marker("xdist_group")
+    return mark.args[0] if mark else item.path.stem
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in this hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a file's tests share one process, so that what they share is made once; files with slow tests come first."""
+    slow = {group_of(item) for item in items if item.get_closest_marker("slow")}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    items.sort(key=lambda item: group_of(item) not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +83,28 @@ def s3_endpoint() -> Iterator[str]:
         environment.delenv("AWS_PROFILE", raising=False)
         yield endpoint
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def prefect_database(pytestconfig: pytest.Config) -> Path:
+    """Database of a Prefect server, for servers to begin with a copy of: making it is most of what their start takes.
+
+    It lies in pytest's cache, by Prefect's version, so that test processes and later runs share it.
+    """
+    folder = pytestconfig.cache.mkdir(f"prefect-{version('prefect')}")
+    database, made = folder / "prefect.db", folder / "made"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not database.exists():
+            home = {"PREFECT_HOME": str(made), "PREFECT_PROFILES_PATH": f"{made}/profiles.toml", "DO_NOT_TRACK": "1"}
+            command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+            subprocess.run(command, env=os.environ | home, check=True, capture_output=True)
+            (folder / "partial").unlink(missing_ok=True)
+            with closing(sqlite3.connect(made / "prefect.db")) as connection:  # what lies beside the file comes too
+                connection.execute("vacuum into ?", (str(folder / "partial"),))
+            (folder / "partial").replace(database)
+            shutil.rmtree(made)
+    return database
 
 
 CEPH = Path(__file__).parents[2] / "shared" / "tools" / "ceph_rgw.sh"

@@ -4,6 +4,7 @@ import glob
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,14 +53,16 @@ def make_lake(wanted: str, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def demo(shared_folder: Path) -> str:
-    """What the demo prints, run as `make demo` runs it."""
+def demo(shared_folder: Path, prefect_database: Path) -> str:
+    """What the demo prints, run as `make demo` runs it; its Prefect server finds a database that is there."""
+    shutil.copyfile(prefect_database, shared_folder / "prefect.db")
+    database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{shared_folder}/prefect.db"}
     result = subprocess.run(
         [sys.executable, "-m", "dgasr.cli", "demo"],
         capture_output=True,
         text=True,
         cwd=shared_folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | database | {"PYTHONPATH": str(ROOT)},
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -1,8 +1,10 @@
 """Prefect in a folder of its own, and flows without a model."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,12 @@ os.environ |= {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
 }
+
+
+@pytest.fixture(scope="session")
+def temporary_server(prefect_database: Path) -> None:
+    """Let the server that Prefect starts for flows without one begin with a database that is there."""
+    shutil.copyfile(prefect_database, f"{HOME.name}/prefect.db")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ from dgasr.stages.engine import EngineConfig
 from dgasr.training.manifests import manifest_digest
 from pipelines.evaluate import evaluate, line
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("temporary_server")]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from dgasr.lake.ledger import committed_recordings
 from pipelines.maintain import maintain
 from tests.lake.conftest import write_two_days
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("temporary_server")]
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from pipelines.request import PoolsConfig
 from pipelines.transcribe import backfill, submit, transcribe
 from tests.pipelines.silent import start_silently, write_noise
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("temporary_server")]
 
 
 @pytest.fixture(autouse=True)
