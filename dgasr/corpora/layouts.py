@@ -199,10 +199,10 @@ def read_nemo(subset: Subset) -> Iterator[Found]:
                 clip_id=str(row.get("id") or "/".join([f"{audio}@{offset:g}", *map(str, part.values())])),
                 audio_filepath=subset.source.parent / audio,
                 text=None if row.get("text") is None else str(row["text"]),
-                language=row.get("language") or row.get("lang") or subset.language,
+                language=_first_value(row, ("language", "lang")) or subset.language,
                 speaker=_first_value(row, SPEAKER_COLUMNS), offset=offset,
                 duration=None if row.get("duration") is None else float(row["duration"]),
-                set_name=row.get("set"), **part,
+                set_name=_first_value(row, ("set",)), **part,
             )  # fmt: skip
         except (ValueError, TypeError, KeyError) as error:
             yield Refused(clip_id=where, reason="bad_row", message=f"{where}: no row of a manifest ({error!r}).")

@@ -15,11 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.corpora.layouts import CORPORA, Clip, Found, Refused, Subset
 from dgasr.errors import ConfigError, RecordingError, printable
 from dgasr.records import seconds
-from dgasr.training.manifests import Utterance, write_manifest
+from dgasr.training.manifests import ROW, write_manifest, wrong_field
 
 AT_ONCE = 32
 """Clips for each process between two writes: what an interruption costs."""
@@ -78,7 +80,7 @@ def prepare(
                 on_clip()
     refused = [row for row in rows if "reason" in row]
     listed.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in refused), encoding="utf-8")
-    used = [Utterance(**row["utterance"]) for row in rows if "reason" not in row]
+    used = [ROW.validate_json(row["line"]) for row in rows if "reason" not in row]
     if not used:
         progress.unlink()
         found = f"all {len(refused)} clips are refused, see {listed}" if refused else "it holds no clip"
@@ -120,13 +122,18 @@ def _new_clips(found: Iterator[Found], known: set[str]) -> Iterator[Found]:
 
 
 def look_at(item: Found, set_name: str, max_duration_s: float) -> dict[str, Any]:
-    """Decode one clip; return its row as an utterance, or with the reason why it is refused."""
+    """Decode one clip; return its line in a manifest, or the reason why it is refused."""
     if isinstance(item, Clip):
         found = _usable_s(item, max_duration_s)
         if not isinstance(found, Refused):
             fields = asdict(item) | {"audio_filepath": os.path.abspath(item.audio_filepath), "duration": found}
-            clip_id = fields.pop("clip_id")
-            return {"clip_id": clip_id, "utterance": fields | {"set_name": item.set_name or set_name}}
+            clip_id, fields["set"] = fields.pop("clip_id"), fields.pop("set_name") or set_name
+            try:
+                ROW.validate_json(line := json.dumps(fields))
+                return {"clip_id": clip_id, "line": line}
+            except ValidationError as error:
+                message = f"{item.audio_filepath}: {wrong_field(error)}."
+                found = Refused(clip_id=clip_id, reason="bad_row", message=message)
         item = found
     return asdict(replace(item, message=printable(item.message)))
 

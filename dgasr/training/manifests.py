@@ -130,12 +130,16 @@ def _read_line(line: str, where: str, folder: Path) -> Utterance:
     try:
         utterance = ROW.validate_json(line)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the line"
         raise ConfigError(
-            f"{where}: `{field}`: {first['msg']}. A manifest has one JSON object a line; correct this one."
+            f"{where}: {wrong_field(error)}. A manifest has one JSON object a line; correct this one."
         ) from error
     return replace(utterance, audio_filepath=os.path.abspath(folder / utterance.audio_filepath))
+
+
+def wrong_field(error: ValidationError) -> str:
+    """Say which field of a line cannot be used, and why."""
+    first = error.errors()[0]
+    return f"`{'.'.join(map(str, first['loc'])) or 'the line'}`: {first['msg']}"
 
 
 @settings

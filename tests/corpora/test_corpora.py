@@ -242,8 +242,11 @@ def test_a_damaged_archive_gives_what_can_be_read_and_says_so_on_every_run(tmp_p
         # An empty text says that nobody speaks, a missing one nothing.
         ([{"text": ""}, {"offset": 0.5}, {"audio_filepath": None, "text": "lost"}, "no JSON"], "en", [("", None)],
          {"bad_row": 2, "no_text": 1}),
-        # A number is a text too.
-        ([{"text": 7}], "en", [("7", None)], {}),
+        # A number is a text too, and the name of a language, a speaker or a set.
+        ([{"text": 7, "lang": 7, "speaker": 7, "set": 7}], "en", [("7", None)], {}),
+        # What no manifest can hold costs its own row, and not the manifest.
+        ([{"text": "one", "offset": -1}, {"text": "two", "channel": -1}, {"text": "three", "duration": float("nan")},
+          {"text": "four", "offset": 0.5}], "en", [("four", None)], {"bad_row": 3}),
         # Each channel is a clip of its own.
         ([{"text": "one", "channel": 0}, {"text": "two", "channel": 1}], "en", [("one", 0), ("two", 1)], {}),
         # A stretch, a language and a file that are not there.
