@@ -158,7 +158,6 @@ class ProgressArtifact:
     """Shows how far a run is, in Prefect and in the parent's heartbeat. Never fails."""
 
     def __init__(self, heartbeat: HeartbeatWriter) -> None:
-        """Show nothing yet."""
         self._heartbeat = heartbeat
         self._artifact_id: UUID | None = None
         self._shown = ""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dgasr.errors import ConfigError
 from dgasr.model.asr import AsrModel
-from dgasr.model.identity import adapted, adapter_files, files_digest
+from dgasr.model.identity import adapted, adapter_files
 from dgasr.model.presets import LoraSize
 from dgasr.model.projector import Projector
 from dgasr.model.stored_adapter import PEFT_PREFIX, StoredAdapter, read_adapter, write_folder
@@ -76,18 +76,16 @@ def save_adapter(model: AsrModel, folder: Path) -> None:
     )
 
 
-def load_adapter(model: AsrModel, source: str) -> str:
+def load_adapter(model: AsrModel, source: str) -> None:
     """Put a saved projector and LoRA on a model, in float32; the projector takes the layout that was saved.
 
-    They lie in an adapter folder, in the one of a Hub id, or in a `.pt` file as the reference publishes it. Returns a
-    digest of the files, 32 hex digits. ConfigError where there is no such adapter, the model has LoRA already, or
-    tensors do not fit it: the message lists which.
+    They lie in an adapter folder, in the one of a Hub id, or in a `.pt` file as the reference publishes it. ConfigError
+    where there is no such adapter, the model has LoRA already, or tensors do not fit it: the message lists which.
     """
     if has_lora(model):
         raise ConfigError(f"--adapter {source}: the model has LoRA already. Load it without.")
     stored = read_adapter(source, model.config, linear_layers(model), model.config.lora.scale)
-    files = adapter_files(source)
-    config = replace(adapted(model.config, files), projector=stored.layout)
+    config = replace(adapted(model.config, adapter_files(source)), projector=stored.layout)
     if config.projector != model.config.projector:
         weight = model.projector.output.weight
         layout = Projector(stored.layout, config.encoder["d_model"], config.backbone["hidden_size"])
@@ -105,7 +103,6 @@ def load_adapter(model: AsrModel, source: str) -> str:
         )
     _inject(model, stored.settings)
     _copy_tensors(stored, model, source)
-    return files_digest(files)
 
 
 def copy_adapter(model: AsrModel, source: str) -> None:

@@ -125,13 +125,10 @@ class ShardStream:
         stream_s = self._last_at - self._first_at
         return sum(self._done, Counts(stream_s=stream_s, busy_s=max(0.0, stream_s - self._waited_s)))
 
-    def _staged_uri_of(self, shard: Shard) -> str:
-        return staged_uri_of(self._lake_uri, self._recipe.recipe_id, shard)
-
     def _fetch(self, shards: Iterable[Shard]) -> Iterator[Staged]:
         """Read staged parts, in the thread that is ahead."""
         for shard in shards:
-            staged_uri = self._staged_uri_of(shard)
+            staged_uri = staged_uri_of(self._lake_uri, self._recipe.recipe_id, shard)
             if self._is_committed(shard):
                 continue
             outcomes = read_outcomes(staged_uri)
@@ -221,7 +218,7 @@ class ShardStream:
         self._end(gathered.shard, _counts(written, wall_s) if written.recordings else held)
 
     def _end(self, shard: Shard, counts: Counts) -> None:
-        delete_part(self._staged_uri_of(shard))
+        delete_part(staged_uri_of(self._lake_uri, self._recipe.recipe_id, shard))
         self._done.append(counts)
         logger.info("shard %s: %s", shard.shard_id, counts.line())
         self._progress.end_shard(shard.shard_id, counts)

@@ -207,11 +207,9 @@ class RunFolder:
         """Say where the heartbeat of a child lies, or the parent's."""
         return f"{self.uri}/heartbeats/{'parent' if child is None else child.name}.json"
 
-    def write_recipe(self, recipe: Recipe) -> str:
-        """Write down what all children follow, and return its URI."""
-        uri = f"{self.uri}/recipe.json"
-        objects.write_bytes(uri, recipe.to_json().encode())
-        return uri
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write down what all children follow."""
+        objects.write_bytes(f"{self.uri}/recipe.json", recipe.to_json().encode())
 
     def read_recipe(self) -> Recipe:
         """Read what all children follow; ConfigError where another version wrote it, ObjectMissingError without one."""

@@ -54,7 +54,7 @@ def test_a_saved_adapter_makes_another_copy_answer_alike_from_a_published_file_t
     torch.save(as_published(tmp_path), tmp_path / "adapter.pt")
     for source in (tmp_path, tmp_path / "adapter.pt"):
         model = make_model()
-        assert len(load_adapter(model, str(source))) == 32
+        load_adapter(model, str(source))
         assert torch.equal(answer(model), answer(adapted))
     assert not torch.allclose(answer(model), answer(make_model()), atol=1e-3)
 
