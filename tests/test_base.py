@@ -15,6 +15,8 @@ from dgasr.model.identity import PART_FILES, model_folder
 from dgasr.samples import PEOPLE
 from tests.forked import Forked
 
+pytestmark = pytest.mark.slow
+
 MOST_MEGABYTES = 130
 LARGEST_FILE_MEGABYTES = 60
 ROWS = {row["audio_filepath"]: row for row in map(json.loads, PEOPLE.read_text(encoding="utf-8").splitlines())}

@@ -8,6 +8,8 @@ from benchmarks import gpu
 from benchmarks.__main__ import run
 from dgasr.errors import ConfigError, IntegrityError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):

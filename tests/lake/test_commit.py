@@ -25,6 +25,8 @@ from dgasr.records import Recording, Shard
 from tests.lake import fire
 from tests.lake.reading import ask, keys_of, rows_of
 
+pytestmark = pytest.mark.xdist_group("stores")  # Ceph's ports are the same for all: one at a time, and started once
+
 
 @pytest.fixture
 def run_writers(make_shard):

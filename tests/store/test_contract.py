@@ -18,6 +18,8 @@ from dgasr.store.objects import (
     write_if_absent,
 )
 
+pytestmark = pytest.mark.xdist_group("stores")  # as other tests on Ceph
+
 
 @pytest.fixture
 def place(make_place) -> str:

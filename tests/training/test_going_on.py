@@ -17,6 +17,8 @@ from dgasr.training.trainer import last_checkpoint
 from tests.forked import Forked, run_ranks
 from tests.training.runs import CONFIG, WHOLE, equal, forget_the_end, rows_in, weights
 
+pytestmark = pytest.mark.slow
+
 KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
