@@ -4,6 +4,7 @@ Importing torch and transformers takes longer than most of these programs. Each 
 test asks of one: session, environment, folder, output, signals, memory, exit status.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -31,6 +32,10 @@ IMPORTS = (
     "transformers.models.whisper.modeling_whisper",
 )
 """What brings the others; none of them starts a thread, which a fork would not have."""
+
+
+PR_SET_PDEATHSIG = 1
+"""Of `prctl`: the signal that a process gets when its parent has ended."""
 
 
 class Forked:
@@ -134,6 +139,8 @@ def main() -> None:
 
 def _become(arguments: list[str], environment: dict[str, str], log: str, cwd: str) -> None:
     os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no program outlives the tests that began it
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
