@@ -59,6 +59,7 @@ def test_a_phase_takes_its_products_or_its_reading_whichever_is_longer():
 def test_both_engines_are_measured_and_the_phases_of_ours_are_told(model):
     ours, theirs = (measure(model, own, RATES) for own in RUNS)
     assert all(found.rtfx > 0 and found.share_of_bound > 0 for found in (ours, theirs))
+    assert all(0 < found.busy_share <= 1 for found in (ours, theirs))
     assert {*PHASES} == ours.phases_s.keys()  # rescoring and reading with them
     assert all(seconds > 0 for seconds in ours.phases_s.values())
 

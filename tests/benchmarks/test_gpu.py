@@ -4,11 +4,21 @@ import json
 
 import pytest
 
-from benchmarks import gpu
+from benchmarks import decode_case, gpu
 from benchmarks.__main__ import run
 from dgasr.errors import ConfigError, IntegrityError
 
 pytestmark = pytest.mark.slow
+
+BUSY_SHARE = 0.75
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_profile():
+    """Give a figure for what torch's profiler finds: reading its events takes longest, and test_decode does so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_case, "busy_share", lambda device, work: BUSY_SHARE)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +43,7 @@ def test_it_runs_to_its_end_and_tells_everything_on_a_page(out):
     for own in gpu.ON_CPU:
         measured = found[own.name]["measured"]
         assert measured["rtfx"] > 0
-        assert 0 < measured["busy_share"] <= 1
+        assert measured["busy_share"] == BUSY_SHARE
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(out, monkeypatch):
