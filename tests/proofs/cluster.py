@@ -24,6 +24,7 @@ import boto3
 import httpx
 import psutil
 
+from dgasr.store import s3
 from tests.proofs.archive import Entry, make_archive, write_entries
 from tests.proofs.faults import CONTROL_PATH
 from tests.proofs.processes import MODEL, WAIT_S, ProcessGroup
@@ -63,6 +64,7 @@ class Cluster:
             self.processes.end()
             raise
         os.environ.update(self._s3)
+        s3._client_of.cache_clear()  # it keeps the address that it was made for
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -72,6 +74,7 @@ class Cluster:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        s3._client_of.cache_clear()
 
     def upload(self, paths: Iterable[Path], prefix: str) -> str:
         """Put files into the bucket, past the proxy; returns the URI of the prefix, with a slash at its end."""
