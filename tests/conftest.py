@@ -4,7 +4,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -114,12 +113,12 @@ CEPH = Path(__file__).parents[2] / "shared" / "tools" / "ceph_rgw.sh"
 @pytest.fixture(scope="session")
 def ceph_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Environment that leads to Ceph on loopback; a test that asks for it is skipped where Ceph is not installed."""
+    from tests.proofs.processes import free_ports
+
     if not CEPH.is_file() or any(shutil.which(name) is None for name in ("radosgw", "ceph-mon", "ceph-osd")):
         pytest.skip(f"Ceph is not installed (apt-get install radosgw ceph-mon ceph-osd), or there is no {CEPH}")
     folder = tmp_path_factory.mktemp("ceph")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     ended = subprocess.run(["bash", CEPH, folder, str(port)], capture_output=True, text=True, timeout=300, check=False)
     try:
         if ended.returncode:

@@ -10,7 +10,6 @@ import json
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from tests.proofs.processes import free_ports
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,8 +95,7 @@ def run_ranks(arguments: Sequence[str], environment: Mapping[str, str], number: 
     Raises:
         AssertionError: one of them failed.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(number)}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0]), "WORLD_SIZE": str(number)}
     ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
     processes = [Forked(arguments, {**environment, **rank}) for rank in ranks]
     assert [process.wait() for process in processes] == [0] * number, "\n".join(one.output for one in processes)

@@ -10,7 +10,6 @@ differs from an installation for work is small here and stands here: pauses and 
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ import psutil
 from dgasr.store import s3
 from tests.proofs.archive import Entry, make_archive, write_entries
 from tests.proofs.faults import CONTROL_PATH
-from tests.proofs.processes import MODEL, WAIT_S, ProcessGroup
+from tests.proofs.processes import MODEL, WAIT_S, ProcessGroup, free_ports
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -217,15 +216,6 @@ def _prefect_environment(home: Path, api_url: str) -> dict[str, str]:
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "DO_NOT_TRACK": "1",
     }
-
-
-def free_ports(number: int) -> list[int]:
-    """Find ports that nobody listens on; all are held until the last is found, so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [found.getsockname()[1] for found in sockets]
-    for found in sockets:
-        found.close()
-    return ports
 
 
 def answers(url: str) -> bool:

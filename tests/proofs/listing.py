@@ -28,7 +28,7 @@ from dgasr.stages.plan import AssignmentConfig, ShardConfig, plan_shards, write_
 from dgasr.stages.selection import Selection, find_backlog
 from dgasr.store import objects
 from tests.proofs import cluster
-from tests.proofs.processes import ProcessGroup, end_on_signals
+from tests.proofs.processes import ProcessGroup, end_on_signals, free_ports
 from tests.proofs.proof import finish, make_parser
 
 RECIPE_ID = "0123456789abcdef"
@@ -170,7 +170,7 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     started = time.monotonic()
     write_lake(lake, options.recordings)
     found: dict[str, object] = {"lake written in, s": time.monotonic() - started}
-    (port,) = cluster.free_ports(1)
+    (port,) = free_ports(1)
     processes = ProcessGroup(folder, cluster.s3_environment(f"http://127.0.0.1:{port}"))
     module = [sys.executable, "-m", "tests.proofs.listing", "--recordings", str(options.recordings)]
     try:

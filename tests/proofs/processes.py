@@ -6,6 +6,7 @@ A mark in their environment, which whatever they start inherits, finds the child
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,15 @@ MODEL = os.environ.setdefault("DGASR_MODEL", "tiny")
 
 WAIT_S = 0.1
 """Between two looks at something that is to become true, s."""
+
+
+def free_ports(number: int) -> list[int]:
+    """Find ports that nobody listens on; all are held until the last is found, so that they differ."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [found.getsockname()[1] for found in sockets]
+    for found in sockets:
+        found.close()
+    return ports
 
 
 class ProcessGroup:
