@@ -1,8 +1,8 @@
 """Model folders: `config.json`, weights, `tokenizer.json`. Written whole, read strictly.
 
 Weights lie in `model.safetensors`, or in a file for each part of the model, so that a part that stays as it was adds
-nothing to a repository's history. Tied tensors are stored once, under their first name; every tensor in the files must
-be used and every one needed must be there.
+nothing to a repository's history; a matrix may have a low-rank update beside it. Tied tensors are stored once, under
+their first name; every tensor in the files must be used and every one needed must be there.
 """
 
 import os
@@ -21,6 +21,9 @@ from dgasr.prompt import Tokenizer
 
 SCALES = ".scales"
 """After the name of a matrix that is stored in 8 bits: what each of its rows is multiplied by."""
+
+LEFT, RIGHT = ".left", ".right"
+"""After the name of a matrix or a convolution's kernel: [outputs, rank] and [rank, inputs], whose product is added."""
 
 
 def unique_tensors(model: AsrModel) -> dict[str, Tensor]:
@@ -60,20 +63,37 @@ def load_weights(model: AsrModel, folder: Path) -> None:
             raise ConfigError(
                 f"{path}: no readable weights ({error}). Give a folder written by `dgasr train`."
             ) from error
-    scales = {name: stored.pop(name) for name in [name for name in stored if name.endswith(SCALES)]}
+    scales, left, right = (_take(stored, suffix) for suffix in (SCALES, LEFT, RIGHT))
     wanted = unique_tensors(model)
-    missing, unused = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
+    updated = left.keys() | right.keys()
+    missing = sorted((wanted.keys() - stored.keys()) | (left.keys() ^ right.keys()))
+    unused = sorted((stored.keys() | updated) - wanted.keys())
     other = [name for name in wanted.keys() & stored.keys() if wanted[name].shape != stored[name].shape]
+    other += [
+        name
+        for name in wanted.keys() & left.keys() & right.keys()
+        if (len(left[name]), right[name][0].numel()) != (len(wanted[name]), wanted[name][0].numel())
+    ]
     if missing or unused or other:
         raise IntegrityError(
             f"{folder}: its weights do not fit its config.json: missing {missing[:3]}, unused {unused[:3]}, other "
             f"shape {sorted(other)[:3]} (of {len(missing)}, {len(unused)}, {len(other)}). Take both from one training."
         )
+
+    def read(name: str, tensor: Tensor) -> Tensor:
+        rows = scales.get(name)
+        return tensor if rows is None else tensor * rows.view(-1, *[1] * (tensor.dim() - 1))
+
     with torch.no_grad():
         for name, tensor in wanted.items():
-            rows = scales.get(name + SCALES)
-            number = stored[name] if rows is None else stored[name] * rows.view(-1, *[1] * (tensor.dim() - 1))
-            tensor.copy_(number)
+            tensor.copy_(read(name, stored[name]))
+            if name in updated:
+                tensor += (read(name + LEFT, left[name]) @ read(name + RIGHT, right[name])).view(tensor.shape)
+
+
+def _take(stored: dict[str, Tensor], suffix: str) -> dict[str, Tensor]:
+    """Take out the tensors whose names end so, by what their names begin with."""
+    return {name.removesuffix(suffix): stored.pop(name) for name in [name for name in stored if name.endswith(suffix)]}
 
 
 def load_model(folder: Path) -> AsrModel:

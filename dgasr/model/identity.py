@@ -28,6 +28,9 @@ BUNDLED = ("base", "tiny")
 PART_FILES = {part: f"{part}.safetensors" for part in ("encoder", "projector", "backbone")}
 """What holds the weights of each part where they do not lie in `WEIGHTS_FILE`."""
 
+UPDATE_FILE = "update.safetensors"
+"""Beside either, low-rank updates of matrices that were trained further: far smaller than the matrices anew."""
+
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "projector.safetensors")
 """An adapter folder."""
 
@@ -118,9 +121,10 @@ def pretrained_digest(config: AsrConfig) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List the files of a model folder's weights: one for all, or one for each part."""
+    """List the files of a model folder's weights: one for all or one for each part, and updates of them, if any."""
     is_by_part = any((folder / name).is_file() for name in PART_FILES.values())
-    return [folder / name for name in (PART_FILES.values() if is_by_part else [WEIGHTS_FILE])]
+    updates = [UPDATE_FILE] if (folder / UPDATE_FILE).is_file() else []
+    return [folder / name for name in (*(PART_FILES.values() if is_by_part else [WEIGHTS_FILE]), *updates)]
 
 
 def folder_digest(folder: Path) -> str:

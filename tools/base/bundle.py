@@ -1,8 +1,10 @@
-"""A model in, the files that are bundled out: matrices in 8 bits, a file for each part of the model.
+"""A model in, the files that are bundled out: matrices in 8 bits, a file for each part of the model and for updates.
 
 A part that stays as it was adds nothing to a repository's history. `dgasr.model.checkpoint` reads them.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dgasr.model.asr import AsrModel
-from dgasr.model.checkpoint import SCALES, unique_tensors
-from dgasr.model.identity import CONFIG_FILE, PART_FILES
+from dgasr.model.checkpoint import LEFT, RIGHT, SCALES, unique_tensors
+from dgasr.model.identity import CONFIG_FILE, PART_FILES, UPDATE_FILE
 
 
 def save_bundle(model: AsrModel, folder: Path, coarse: tuple[str, ...] = ()) -> None:
@@ -29,6 +31,22 @@ def save_bundle(model: AsrModel, folder: Path, coarse: tuple[str, ...] = ()) -> 
         tensors |= _stored(name, tensor.detach().cpu(), 63 if name.startswith(coarse) else 127)
     for part, file in PART_FILES.items():
         save_file({name: tensor for name, tensor in tensors.items() if name.startswith(part)}, folder / file)
+
+
+def save_update(factors: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> None:
+    """Write low-rank updates of a bundle's matrices, in 8 bits; loading the folder adds them.
+
+    Args:
+        factors: by a matrix's name, [outputs, rank] and [rank, inputs].
+        folder: of the bundle; its updates are replaced.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, pair in factors.items():
+        for side, factor in zip((LEFT, RIGHT), pair, strict=True):
+            tensors |= _stored(name + side, factor.detach(), 127)
+    partial = folder / (UPDATE_FILE + ".partial")
+    save_file(tensors, partial)
+    os.replace(partial, folder / UPDATE_FILE)
 
 
 def _stored(name: str, tensor: Tensor, levels: int) -> dict[str, Tensor]:

