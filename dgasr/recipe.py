@@ -9,13 +9,13 @@ from pydantic import TypeAdapter
 
 from dgasr.alignment.words import AlignmentConfig
 from dgasr.audio import AudioConfig
-from dgasr.diffusion.decode_config import DecodeConfig
+from dgasr.diffusion.canvas import DecodeConfig
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.records import settings
 from dgasr.segmentation import SegmentationConfig, SegmentationMethod
-from dgasr.segmentation.speech import weights_path
+from dgasr.segmentation.pauses import weights_path
 
 REVISION = 7
 """Raised whenever code changes text or times under equal settings, so that old and new rows stay apart."""

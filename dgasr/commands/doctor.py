@@ -137,7 +137,7 @@ def _speech_model() -> Result:
     """Let the network that tells pauses hear a window of silence."""
     import numpy as np
 
-    from dgasr.segmentation.speech import REMEDY, WINDOW_SAMPLES, weights_path, with_probabilities
+    from dgasr.segmentation.pauses import REMEDY, WINDOW_SAMPLES, weights_path, with_probabilities
 
     try:
         for _ in with_probabilities([np.zeros(WINDOW_SAMPLES, dtype=np.float32)]):

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from dgasr.device import upload
-from dgasr.diffusion.canvas import CanvasJob
-from dgasr.diffusion.decode_config import DecodeConfig
+from dgasr.diffusion.canvas import CanvasJob, DecodeConfig
 from dgasr.diffusion.noise import SegmentNoise, key_words
 from dgasr.diffusion.vocabulary import (
     CanvasStatistics,

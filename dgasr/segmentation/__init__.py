@@ -1,6 +1,5 @@
 """Waveform in, segments cut at silence out: disjoint, in order, and covering every sample."""
 
-from dgasr.segmentation.config import SegmentationConfig, SegmentationMethod
-from dgasr.segmentation.cut import Span, cut_at_silence
+from dgasr.segmentation.cut import SegmentationConfig, SegmentationMethod, Span, cut_at_silence
 
 __all__ = ["SegmentationConfig", "SegmentationMethod", "Span", "cut_at_silence"]

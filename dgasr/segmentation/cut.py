@@ -1,26 +1,80 @@
 """The cutter: blocks of samples in, spans with their samples out, looking one window and one silence ahead.
 
-`cut_at_silence` walks through the recording; `next_cuts` decides where a span ends, from levels and pauses ahead.
+`SegmentationConfig` says what counts as a pause, `cut_at_silence` walks through the recording, and `next_cuts` decides
+where a span ends, from levels and pauses ahead.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
 from dgasr.errors import ConfigError
-from dgasr.records import SAMPLE_RATE_HZ, CutKind, SegmentKind
-from dgasr.segmentation.config import SegmentationConfig
-from dgasr.segmentation.loudness import (
+from dgasr.records import SAMPLE_RATE_HZ, CutKind, SegmentKind, settings
+from dgasr.segmentation.pauses import (
     FRAME_SAMPLES,
     find_pauses,
+    find_speech,
     frame_power,
     level_dbfs,
     pause_threshold_dbfs,
     runs,
     smooth,
+    with_probabilities,
 )
-from dgasr.segmentation.speech import find_speech, with_probabilities
+
+SegmentationMethod = Literal["speech", "loudness"]
+
+
+@settings
+class SegmentationConfig:
+    """What counts as a pause, and which pauses become cuts.
+
+    Attributes:
+        method: what tells pauses: a `speech` model, with loudness for the exact place of a cut, or `loudness` alone.
+        min_silence_s: a silence at least this long, and longer than twice the padding, becomes a segment of its own,
+            which is not decoded.
+        loudness_padding_s: context that speech keeps on either side of such a silence, by loudness alone.
+        speech_padding_s: the same by the speech model, which is later than loudness at the first sound of a word.
+        min_pause_s: a shorter dip in level is no place to cut.
+        good_pause_s: a longer pause is no better place to cut than one of this length.
+        min_segment_s: no cut leaves less than this on either side, where that can be avoided.
+        context_s: stretch of audio around a segment by which pauses are told from speech.
+        pause_share: a pause lies below this share of the way from the background's level to the speech's, in dB.
+        silence_dbfs: a silence may be told by level alone below this, dB relative to full scale.
+        steady_db: else it must be steady: nothing but clicks in it further than this above its median. White noise
+            stays within 1 dB, pink noise within 2 dB; of read speech hardly any 2 s do.
+        speech_begin: probability that a stretch must reach somewhere to count as speech.
+        speech_end: probability below which speech ends.
+        sure_silence_s: a pause this long is silence by the speech model's word alone; a shorter one only if
+            it is silent by level too.
+    """
+
+    method: SegmentationMethod = "speech"
+    min_silence_s: float = 2.0
+    loudness_padding_s: float = 0.2
+    speech_padding_s: float = 0.4
+    min_pause_s: float = 0.1
+    good_pause_s: float = 0.5
+    min_segment_s: float = 1.0
+    context_s: float = 20.0
+    pause_share: float = 0.3
+    silence_dbfs: float = -70.0
+    steady_db: float = 4.0
+    speech_begin: float = 0.3
+    speech_end: float = 0.1
+    sure_silence_s: float = 6.0
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(SegmentationMethod):
+            raise ConfigError(f"--segmentation {self.method}: choose {' or '.join(get_args(SegmentationMethod))}.")
+
+    @property
+    def padding_s(self) -> float:
+        """Context that speech keeps on either side of a silence."""
+        return self.speech_padding_s if self.method == "speech" else self.loudness_padding_s
+
 
 CUT_WIDTH_FRAMES = 5
 """A cut lies where this much around it is quietest: the shortest gap between two words."""

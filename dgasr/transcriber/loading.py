@@ -11,8 +11,8 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.backbone import choose_fused_experts
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import Quantize, default_model, identify, model_folder
-from dgasr.model.integers import multiplies_integers, multiply_integers
 from dgasr.model.pretrained import load_pretrained
+from dgasr.model.quantize import multiplies_integers, multiply_integers
 from dgasr.model.quantize import quantize as narrow_weights
 
 

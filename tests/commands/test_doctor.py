@@ -5,7 +5,7 @@ import pytest
 
 from dgasr.commands import doctor
 from dgasr.commands.doctor import Finding, examine
-from dgasr.segmentation import speech
+from dgasr.segmentation import pauses
 
 
 def findings(s3_uri: str | None = None) -> dict[str, Finding]:
@@ -38,10 +38,10 @@ def test_a_full_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_missing_speech_model_is_a_warning_that_says_what_works_without(monkeypatch: pytest.MonkeyPatch):
     assert findings()["speech model"].level == "ok"
-    monkeypatch.setattr(speech, "WEIGHTS_SHA256", "0" * 64)
-    speech.load_network.cache_clear()
+    monkeypatch.setattr(pauses, "WEIGHTS_SHA256", "0" * 64)
+    pauses.load_network.cache_clear()
     found = findings()["speech model"]
-    assert (found.level, found.remedy) == ("warn", speech.REMEDY)
+    assert (found.level, found.remedy) == ("warn", pauses.REMEDY)
     assert "--segmentation loudness" in found.remedy
 
 

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from dgasr.diffusion.canvas import CanvasJob
-from dgasr.diffusion.decode_config import DecodeConfig
+from dgasr.diffusion.canvas import CanvasJob, DecodeConfig
 from dgasr.diffusion.denoise import MOST_LOOK_AHEAD, Decoder, denoise
 from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, IntegrityError

@@ -2,8 +2,7 @@
 
 import torch
 
-from dgasr.diffusion.canvas import CanvasJob
-from dgasr.diffusion.decode_config import DecodeConfig
+from dgasr.diffusion.canvas import CanvasJob, DecodeConfig
 from dgasr.diffusion.noise import SegmentNoise, key_words, segment_key
 from dgasr.diffusion.sampler import CanvasRows
 from dgasr.diffusion.vocabulary import VocabularyHead

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dgasr.diffusion.canvas import CanvasJob
-from dgasr.diffusion.decode_config import DecodeConfig
+from dgasr.diffusion.canvas import CanvasJob, DecodeConfig
 from dgasr.diffusion.sampler import CanvasRows
 from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.model.asr import AsrModel, CanvasCache

@@ -9,9 +9,9 @@ from dgasr.model.adapter import add_lora, has_lora, load_adapter, save_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import save_model
 from dgasr.model.identity import identify, read_config
-from dgasr.model.integers import IntegerLinear, multiplies_integers
 from dgasr.model.presets import LoraSize, tiny
 from dgasr.model.pretrained import load_pretrained
+from dgasr.model.quantize import IntegerLinear, multiplies_integers
 from dgasr.transcriber import load, loading
 from dgasr.transcriber.loading import choose_device
 

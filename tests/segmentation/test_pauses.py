@@ -1,4 +1,4 @@
-"""The speech model hears the same in any blocks and any process; two thresholds make speech of what it hears."""
+"""Levels and pauses of a waveform. The speech model hears the same in any blocks and any process."""
 
 import hashlib
 import importlib.util
@@ -14,9 +14,58 @@ import soundfile
 from dgasr.errors import ConfigError
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.samples import MANIFEST
-from dgasr.segmentation import SegmentationConfig, cut_at_silence, speech
-from dgasr.segmentation.loudness import FRAME_SAMPLES
-from dgasr.segmentation.speech import find_speech, load_network, weights_path, with_probabilities
+from dgasr.segmentation import SegmentationConfig, cut_at_silence, pauses
+from dgasr.segmentation.pauses import (
+    FRAME_SAMPLES,
+    find_pauses,
+    find_speech,
+    frame_power,
+    level_dbfs,
+    load_network,
+    pause_threshold_dbfs,
+    weights_path,
+    with_probabilities,
+)
+
+
+def test_power_is_that_of_each_frame_the_last_one_shorter():
+    samples = np.tile(np.array([0.5, -0.5], dtype=np.float32), 200)
+    np.testing.assert_allclose(frame_power(samples), [0.25, 0.25, 0.25])
+
+
+def test_a_constant_offset_has_no_power():
+    assert frame_power(np.full(320, 0.7, dtype=np.float32)).max() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_full_scale_is_zero_db():
+    np.testing.assert_allclose(level_dbfs(np.ones(20)), 0.0, atol=1e-9)
+
+
+def test_the_threshold_lies_between_background_and_speech():
+    levels = np.concatenate([np.full(500, -60.0), np.full(500, -20.0)])
+    assert pause_threshold_dbfs(levels, 0.3) == pytest.approx(-48.0)
+
+
+def test_digital_silence_says_nothing_of_the_background():
+    levels = np.concatenate([np.full(5000, -100.0), np.full(500, -60.0), np.full(500, -20.0)])
+    assert pause_threshold_dbfs(levels, 0.3) == pytest.approx(-48.0)
+
+
+def test_where_nothing_was_recorded_all_is_a_pause():
+    levels = np.full(100, -100.0)
+    assert find_pauses(levels, pause_threshold_dbfs(levels, 0.3)) == [(0, 100)]
+
+
+def test_pauses_are_half_open_intervals():
+    levels = np.concatenate([np.full(10, -60.0), np.full(20, -10.0), np.full(30, -60.0)])
+    assert find_pauses(levels, -30.0) == [(0, 10), (30, 60)]
+
+
+def test_a_click_does_not_end_a_pause():
+    levels = np.full(60, -60.0)
+    levels[30:35] = -10.0
+    assert find_pauses(levels, -30.0) == [(0, 60)]
+
 
 CONFIG = SegmentationConfig(method="speech")
 WINDOW = 8 * SAMPLE_RATE_HZ
@@ -79,7 +128,7 @@ def test_another_process_hears_the_same(spoken, tmp_path):
     np.save(tmp_path / "spoken.npy", spoken)
     program = (
         "import hashlib, sys, numpy\n"
-        "from dgasr.segmentation.speech import with_probabilities\n"
+        "from dgasr.segmentation.pauses import with_probabilities\n"
         "heard = [found.tobytes() for _, found in with_probabilities([numpy.load(sys.argv[1])])]\n"
         "print(hashlib.sha256(b''.join(heard)).hexdigest())"
     )
@@ -200,7 +249,7 @@ def test_loudness_needs_no_package(monkeypatch):
 
 
 def test_other_weights_are_refused(monkeypatch):
-    monkeypatch.setattr(speech, "WEIGHTS_SHA256", "0" * 64)
+    monkeypatch.setattr(pauses, "WEIGHTS_SHA256", "0" * 64)
     with pytest.raises(ConfigError, match="another one than this dgasr's"):
         weights_path()
 
