@@ -26,7 +26,7 @@ from dgasr.records import Segment, SegmentFeatures, seconds
 from dgasr.transcriber import Transcriber, encoding
 from dgasr.transcriber import segments as composition
 from dgasr.transcriber.encoding import SegmentEncoder
-from dgasr.transcriber.memory import is_out_of_memory, release_memory
+from dgasr.transcriber.loading import is_out_of_memory, release_memory
 from dgasr.transcriber.rescoring import Rescorer
 from dgasr.transcriber.segments import CachedDecoder
 

@@ -17,8 +17,8 @@ from benchmarks import print_table
 from dgasr.audio import AudioConfig
 from dgasr.commands.arguments import positive_int
 from dgasr.errors import ConfigError
-from dgasr.evaluation.interval import drawn_units, statistics_intervals
 from dgasr.evaluation.normalise import basic
+from dgasr.evaluation.scores import drawn_units, statistics_intervals
 from dgasr.evaluator import read_waveform
 from dgasr.model.asr import AsrModel
 from dgasr.records import SAMPLE_RATE_HZ, Word, seconds

@@ -22,7 +22,7 @@ from dgasr.diffusion.denoise import Decoder, denoise
 from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.model.presets import full
 from dgasr.transcriber.encoding import ENCODED_AT_ONCE
-from dgasr.transcriber.memory import held_bytes
+from dgasr.transcriber.loading import held_bytes
 
 END, VOCABULARY, STEPS = 1, 4, (3, 8)
 

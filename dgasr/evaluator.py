@@ -25,7 +25,7 @@ from dgasr.recipe import RESCORE, SEGMENTATION, Recipe, Rescore, SegmentationMet
 from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, join_words, seconds, settings
 from dgasr.training.manifests import Selection, Utterance, num_samples, select_utterances
 from dgasr.transcriber import Transcriber
-from dgasr.transcriber.memory import fitting_batch_size
+from dgasr.transcriber.loading import fitting_batch_size
 
 Transcribe = Callable[[Iterable[SegmentFeatures]], Iterator[SegmentTranscript]]
 """Segments in, a transcript for each out, in any order; what `Transcriber.transcribe` is."""

@@ -14,7 +14,7 @@ import soundfile
 from dgasr.audio import AudioConfig, Limits, open_audio
 from dgasr.errors import AudioError, Reason, TooLongError, TruncatedError
 from dgasr.records import SAMPLE_RATE_HZ
-from dgasr.store.objects import list_objects, open_object
+from dgasr.store import list_objects, open_object
 
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 4 * SAMPLE_RATE_HZ).astype(np.float32)
 

@@ -180,7 +180,7 @@ def _s3_settings() -> Result:
 
 def _s3_probe(s3_uri: str) -> Result:
     """Try what a lake at this URI would rely on."""
-    from dgasr.store.objects import probe_store
+    from dgasr.store import probe_store
 
     probe_store(s3_uri.rstrip("/"))
     return f"{s3_uri}: written, read, listed, deleted; If-None-Match is honoured", ""

@@ -83,7 +83,7 @@ def _commit() -> str:
 
 def _space(options: argparse.Namespace) -> None:
     from dgasr.model.identity import identify, model_folder
-    from dgasr.serving.space import write_own_space, write_space
+    from dgasr.publishing import write_own_space, write_space
 
     if options.model is None:
         if options.adapter:

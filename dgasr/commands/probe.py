@@ -92,7 +92,7 @@ def _memory(config: "AsrConfig", weights_gb: float, width: int) -> Figures:
 
     from dgasr.model.presets import ModelIdentity
     from dgasr.recipe import build_recipe
-    from dgasr.transcriber.memory import USABLE_SHARE, peak_bytes
+    from dgasr.transcriber.loading import USABLE_SHARE, peak_bytes
 
     recipe, buckets = build_recipe(config, ModelIdentity(name=config.name, digest="")), config.canvas.buckets
     beside: dict[str, dict[str, float]] = {}

@@ -112,7 +112,7 @@ def start_service(config: "EngineConfig", limits: "ServingConfig", *, max_waitin
     from dgasr.serving.service import Service
     from dgasr.stages.engine import load_model, recipe_for
     from dgasr.transcriber import Transcriber
-    from dgasr.transcriber.memory import fitting_batch_size
+    from dgasr.transcriber.loading import fitting_batch_size
 
     model = load_model(config)
     languages = model.config.languages if config.language is None else (config.language,)

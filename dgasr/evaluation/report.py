@@ -1,25 +1,32 @@
-"""The report of an evaluation: scored utterances in, figures out, and read back. Knows no model."""
+"""The report of an evaluation: scored utterances in, figures out, and read back. Knows no model.
+
+Recognised words are laid beside those that were said: how right their confidences are, and how far off their times.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from dgasr.errors import ConfigError
-from dgasr.evaluation.interval import drawn_units
+from dgasr.evaluation.normalise import basic, normalise
 from dgasr.evaluation.scores import (
     ScoredUtterance,
+    align,
     character_edits,
+    drawn_units,
     group_rows,
     non_speech_rows,
     rate_interval,
+    statistics_intervals,
     summarise,
     word_edits,
 )
-from dgasr.evaluation.words import calibration_figures, judge, timing_errors, timing_figures
+from dgasr.records import Word, seconds
 
 KEPT_FIELDS = ("audio_filepath", "language", "audio_s", "reference", "hypothesis", "speaker", "set_name")
 """Of `ScoredUtterance`, in JSON: what errors are counted from, and whose they are."""
@@ -133,3 +140,165 @@ def read_run(path: Path, utterances: Sequence[tuple[str, str]]) -> Evaluation:
             "--languages and --limit."
         )
     return run
+
+
+NUM_BINS = 10
+
+HISTOGRAM_EDGES_MS = (-np.inf, *range(-300, 301, 20), np.inf)
+"""Between the bars of errors, ms; the outer two bars hold whatever is further off."""
+
+
+def judge(reference: str, hypothesis: Sequence[Word], language: str = "en", normalizer: str = "basic") -> np.ndarray:
+    """Decide for every recognised word, but those of punctuation, whether it stands in the reference at its place.
+
+    A word is right if the plain normaliser or the given one finds it so. Whisper's joins spoken digits of the reference
+    ("one two" is "12"), which no single word of the hypothesis can equal, and the plain one takes "Mr." and "mister"
+    for two words: with either alone, right words would count as wrong.
+
+    Returns:
+        Confidence, and 1 for a right word or 0 for a wrong one.  [words, 2]
+    """
+    ways = [_right_words(reference, hypothesis, language, way) for way in dict.fromkeys(("basic", normalizer))]
+    judged = zip(hypothesis, *ways, strict=True)
+    return _pairs((word.confidence, any(rights)) for word, *rights in judged if rights[0] is not None)
+
+
+def calibration_figures(parts: Sequence[np.ndarray], units: np.ndarray) -> dict[str, Any]:
+    """Give the keys of `dgasr evaluate`'s `calibration`; a figure that words do not tell is `None`.
+
+    Args:
+        parts: what `judge` gives of each utterance.  [words, 2] each
+        units: utterances that are drawn together, see `drawn_units`.  [utterances]
+    """
+    judged = np.concatenate(list(parts))
+    confidences, is_right = judged.T
+    bins = [judged[_bins(confidences) == number] for number in range(NUM_BINS)]
+    intervals = statistics_intervals(parts, _error_and_area, units) if len(judged) else [None, None]
+    return {
+        "words": len(judged),
+        "mean_confidence": _mean(confidences),
+        "accuracy": _mean(is_right),
+        "expected_calibration_error": expected_calibration_error(confidences, is_right),
+        "expected_calibration_error_95": intervals[0],
+        "auroc": area_under_roc(confidences, is_right),
+        "auroc_95": intervals[1],
+        "bins": [
+            {"confidence": _mean(own[:, 0]), "accuracy": _mean(own[:, 1]), "words": len(own)}
+            for own in bins if len(own)
+        ],
+    }  # fmt: skip
+
+
+def expected_calibration_error(confidences: np.ndarray, is_right: np.ndarray) -> float | None:
+    """Average |accuracy - confidence| over bins of confidence, weighted by how many words fall into each: 0 is perfect.
+
+    Both have an entry for each word, [words]: a confidence in [0, 1], and whether it is right. `None` without words.
+
+    Source:
+        Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3.
+    """
+    if not len(confidences):
+        return None
+    # Summed over the words of each bin.  [bins]
+    gaps = np.bincount(_bins(confidences), weights=is_right - confidences, minlength=NUM_BINS)
+    return float(np.abs(gaps).sum() / len(confidences))
+
+
+def area_under_roc(confidences: np.ndarray, is_right: np.ndarray) -> float | None:
+    """Probability that a right word has more confidence than a wrong one; equal confidences count half.
+
+    0.5 for confidences that say nothing, `None` unless there are both right and wrong words. Shapes are as above.
+
+    Source:
+        Hanley and McNeil 1982: the area under the ROC curve is the rank-sum statistic of Mann and Whitney, scaled.
+    """
+    num_right = int(np.count_nonzero(is_right))
+    num_wrong = len(is_right) - num_right
+    if not num_right or not num_wrong:
+        return None
+    rank_sum = rankdata(confidences)[is_right.astype(bool)].sum()
+    return float((rank_sum - num_right * (num_right + 1) / 2) / (num_right * num_wrong))
+
+
+def timing_errors(reference: Sequence[Word], hypothesis: Sequence[Word]) -> np.ndarray:
+    """Measure how far the words of a hypothesis lie from where they were said, both counted from the same sample.
+
+    Returns:
+        Hypothesis minus reference at start and end, ms, of the words that the alignment pairs and that read the same
+        but for case and punctuation; all other words have no timing error.  [words, 2]
+    """
+    expected, recognised = ([basic(word.word).replace(" ", "") for word in own] for own in (reference, hypothesis))
+    matched = [(reference[i], hypothesis[j]) for i, j in _equal(expected, recognised)]
+    return 1000 * _pairs(
+        (seconds(found.start_sample - true.start_sample), seconds(found.end_sample - true.end_sample))
+        for true, found in matched
+    )
+
+
+def timing_figures(parts: Sequence[np.ndarray], units: np.ndarray) -> dict[str, Any]:
+    """Give the keys of `dgasr evaluate`'s `timing`, ms: medians with 95 % intervals, 90th percentiles, a histogram.
+
+    Args:
+        parts: what `timing_errors` gives of each utterance, nothing of those whose true times are unknown.
+        units: utterances that are drawn together, see `drawn_units`.  [utterances]
+    """
+    errors_ms = np.concatenate(list(parts))
+    histogram: dict[str, Any] = {"edges_ms": list(HISTOGRAM_EDGES_MS[1:-1])}
+    figures: dict[str, Any] = {"matched_words": len(errors_ms), "histogram": histogram}
+    intervals = statistics_intervals(parts, _absolute_medians, units) if len(errors_ms) else [None, None]
+    for name, own, interval in zip(("start", "end"), errors_ms.T, intervals, strict=True):
+        histogram[name] = np.histogram(own, HISTOGRAM_EDGES_MS)[0].tolist()
+        figures |= {
+            f"{name}_median_ms": _percentile(abs(own), 50), f"{name}_p90_ms": _percentile(abs(own), 90),
+            f"{name}_bias_ms": _percentile(own, 50), f"{name}_median_95_ms": interval,
+        }  # fmt: skip
+    return figures
+
+
+def _right_words(reference: str, hypothesis: Sequence[Word], language: str, normalizer: str) -> list[bool | None]:
+    """Tell which words are right under one normaliser; `None` for words that it leaves nothing of.
+
+    A normaliser may make several words of one ("won't", "ill-disposed"): all of them have to be right.
+    """
+    spelled = [normalise(word.word, language, normalizer) for word in hypothesis]
+    recognised = [piece for pieces in spelled for piece in pieces]
+    right = {j for _, j in _equal(normalise(reference, language, normalizer), recognised)}
+    position, found = 0, list[bool | None]()
+    for pieces in spelled:
+        places = range(position, position + len(pieces))
+        found.append(all(place in right for place in places) if pieces else None)
+        position += len(pieces)
+    return found
+
+
+def _equal(expected: Sequence[str], recognised: Sequence[str]) -> list[tuple[int, int]]:
+    pairs = align(expected, recognised)
+    return [(i, j) for i, j in pairs if i is not None and j is not None and expected[i] == recognised[j]]
+
+
+def _pairs(values: Iterable[tuple[float, float]]) -> np.ndarray:
+    """Make an array of pairs, of none as well.  [pairs, 2]"""
+    return np.array(list(values), dtype=float).reshape(-1, 2)
+
+
+def _bins(confidences: np.ndarray) -> np.ndarray:
+    """Number the bins that confidences fall into.  [words]"""
+    return np.minimum((confidences * NUM_BINS).astype(int), NUM_BINS - 1)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _percentile(values: np.ndarray, percent: float) -> float | None:
+    return round(float(np.percentile(values, percent)), 3) if len(values) else None
+
+
+def _error_and_area(judged: np.ndarray) -> list[float]:
+    """Give calibration error and AUROC of drawn words, NaN for what they do not determine.  [words, 2] -> [2]"""
+    figures = expected_calibration_error(*judged.T), area_under_roc(*judged.T)
+    return [np.nan if figure is None else figure for figure in figures]
+
+
+def _absolute_medians(errors: np.ndarray) -> list[float]:
+    return np.median(np.abs(errors), axis=0).tolist() if len(errors) else [np.nan, np.nan]

@@ -12,7 +12,7 @@ from dgasr.errors import printable
 from dgasr.lake import connect
 from dgasr.records import Recording
 from dgasr.serving.page import FOLLOW, transcript_html
-from dgasr.store.objects import open_object
+from dgasr.store import open_object
 from dgasr.tables import cell
 
 VIEWS = ("coverage", "rejections", "throughput")

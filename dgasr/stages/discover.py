@@ -24,8 +24,8 @@ from dgasr.lake.location import FOLDERS
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.schema import TABLES
 from dgasr.records import EPOCH, MISSING_ETAG, Recording
+from dgasr.store import list_objects, read_bytes
 from dgasr.store.folders import FILE_SCHEME, local_path, local_uri
-from dgasr.store.objects import list_objects, read_bytes
 from dgasr.store.s3 import is_s3
 
 NAMED_AT_ONCE = 16

@@ -19,7 +19,7 @@ from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.report import commit_run
 from dgasr.stages.selection import Backlog
 from dgasr.stages.staging import staged_uri_of
-from dgasr.store.objects import probe_store
+from dgasr.store import probe_store
 
 logger = logging.getLogger(__name__)
 

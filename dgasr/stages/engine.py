@@ -113,7 +113,7 @@ def start_engine(config: EngineConfig) -> Engine:
     # torch takes seconds to import, and who only plans or reads audio never needs it.
     from dgasr.model.backbone import FUSED_EXPERTS
     from dgasr.transcriber import Transcriber
-    from dgasr.transcriber.memory import fitting_batch_size
+    from dgasr.transcriber.loading import fitting_batch_size
 
     model = load_model(config)
     recipe = recipe_for(model, config)

@@ -12,10 +12,10 @@ from types import TracebackType
 
 from pydantic import TypeAdapter
 
+from dgasr import store
 from dgasr.errors import DgasrError, IntegrityError, ObjectMissingError
 from dgasr.records import Shard
 from dgasr.stages.counts import Counts
-from dgasr.store import objects
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class HeartbeatWriter(Progress):
         with self._writing:
             heartbeat = self._next()
             try:
-                objects.write_bytes(self._uri, HEARTBEAT.dump_json(heartbeat))
+                store.write_bytes(self._uri, HEARTBEAT.dump_json(heartbeat))
             except (DgasrError, OSError) as error:
                 logger.warning("heartbeat %d is not written: %s", heartbeat.sequence, error)
 
@@ -144,7 +144,7 @@ class HeartbeatWriter(Progress):
 def read_heartbeat(uri: str) -> Heartbeat | None:
     """Read the last heartbeat of a worker; `None` where it has not begun, IntegrityError where something else lies."""
     try:
-        return HEARTBEAT.validate_json(objects.read_bytes(uri))
+        return HEARTBEAT.validate_json(store.read_bytes(uri))
     except ObjectMissingError:
         return None
     except ValueError as error:

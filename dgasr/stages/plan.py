@@ -14,10 +14,10 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from dgasr import store
 from dgasr.errors import ConfigError
 from dgasr.recipe import Recipe
 from dgasr.records import Recording, Shard, settings
-from dgasr.store import objects
 
 Stage = Literal["prepare", "decode"]
 """What a child run does."""
@@ -147,12 +147,12 @@ def write_assignments(
 
 def read_assignment(uri: str) -> Assignment:
     """Read an assignment; ObjectMissingError where none lies there."""
-    return ASSIGNMENT.validate_json(objects.read_bytes(uri))
+    return ASSIGNMENT.validate_json(store.read_bytes(uri))
 
 
 def _write(assignment: Assignment, folder_uri: str) -> tuple[str, Assignment]:
     uri = f"{folder_uri}/{assignment.number:05d}.json"
-    objects.write_bytes(uri, ASSIGNMENT.dump_json(assignment))
+    store.write_bytes(uri, ASSIGNMENT.dump_json(assignment))
     return uri, assignment
 
 
@@ -209,16 +209,16 @@ class RunFolder:
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write down what all children follow."""
-        objects.write_bytes(f"{self.uri}/recipe.json", recipe.to_json().encode())
+        store.write_bytes(f"{self.uri}/recipe.json", recipe.to_json().encode())
 
     def read_recipe(self) -> Recipe:
         """Read what all children follow; ConfigError where another version wrote it, ObjectMissingError without one."""
-        return Recipe.from_json(objects.read_bytes(f"{self.uri}/recipe.json").decode())
+        return Recipe.from_json(store.read_bytes(f"{self.uri}/recipe.json").decode())
 
     def delete(self) -> None:
         """Remove the folder once the run has ended."""
-        for uri in list(objects.list_uris(f"{self.uri}/")):
-            objects.delete(uri)
+        for uri in list(store.list_uris(f"{self.uri}/")):
+            store.delete(uri)
 
 
 def new_run_id() -> str:

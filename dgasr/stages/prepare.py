@@ -21,7 +21,7 @@ from dgasr.stages.heartbeat import HeartbeatWriter, Progress
 from dgasr.stages.isolation import Processes, note_progress, settle
 from dgasr.stages.plan import read_assignment
 from dgasr.stages.staging import Outcome, StagedPart, read_outcomes, staged_uri_of
-from dgasr.store.objects import open_object
+from dgasr.store import open_object
 
 logger = logging.getLogger(__name__)
 

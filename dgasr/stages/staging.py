@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from dgasr import store
 from dgasr.errors import ConfigError, ObjectError, ObjectMissingError, Reason
 from dgasr.lake.schema import RecordingStatus
 from dgasr.records import AudioReport, Recording, Segment, SegmentFeatures, Shard
-from dgasr.store import objects
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,10 +107,10 @@ class StagedPart:
 
     def _delete_leftovers(self) -> None:
         """Remove chunks beyond the last one, which a killed run wrote when the archive still held more."""
-        for uri in list(objects.list_uris(f"{self._uri}/")):
+        for uri in list(store.list_uris(f"{self._uri}/")):
             name = uri.rpartition("/")[2]
             if name.endswith(".arrow") and name >= f"{self._num_chunks:05d}.arrow":
-                objects.delete(uri)
+                store.delete(uri)
 
     def _flush(self) -> None:
         if self._rows:
@@ -124,28 +124,28 @@ class StagedPart:
 def read_outcomes(uri: str) -> list[Outcome] | None:
     """Read what became of the recordings of a part; `None` where no whole part lies."""
     try:
-        return OUTCOMES.validate_json(objects.read_bytes(f"{uri}/outcomes.json"))
+        return OUTCOMES.validate_json(store.read_bytes(f"{uri}/outcomes.json"))
     except ObjectMissingError:
         return None
 
 
 def read_segments(uri: str) -> Iterator[tuple[Segment, SegmentFeatures | None]]:
     """Read the segments of a whole part, one chunk in memory at a time."""
-    for chunk_uri in sorted(chunk for chunk in objects.list_uris(f"{uri}/") if chunk.endswith(".arrow")):
-        with pa.ipc.open_stream(objects.read_bytes(chunk_uri)) as reader:
+    for chunk_uri in sorted(chunk for chunk in store.list_uris(f"{uri}/") if chunk.endswith(".arrow")):
+        with pa.ipc.open_stream(store.read_bytes(chunk_uri)) as reader:
             for batch in reader:
                 yield from map(_segment, batch.to_pylist())
 
 
 def delete_part(uri: str) -> None:
     """Remove a part, its mark of wholeness first."""
-    for object_uri in sorted(objects.list_uris(f"{uri}/"), reverse=True):
-        objects.delete(object_uri)
+    for object_uri in sorted(store.list_uris(f"{uri}/"), reverse=True):
+        store.delete(object_uri)
 
 
 def _write(uri: str, data: bytes) -> None:
     try:
-        objects.write_bytes(uri, data)
+        store.write_bytes(uri, data)
     except ObjectError as error:
         # No fault of the recording that is being read.
         raise ConfigError(f"{uri}: the lake cannot be written ({error}). Check its permissions.") from error

@@ -32,7 +32,7 @@ from dgasr.prompt import Tokenizer
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, seconds
 from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
-from dgasr.transcriber.memory import is_out_of_memory, release_memory
+from dgasr.transcriber.loading import is_out_of_memory, release_memory
 from dgasr.transcriber.rescoring import Choice, Rescorer, read_out
 
 logger = logging.getLogger(__name__)

@@ -52,13 +52,13 @@ def test_missing_weights_of_the_full_model_are_a_warning(monkeypatch: pytest.Mon
 
 
 def test_the_probe_tells_stores_apart_and_keeps_nothing(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch):
-    from dgasr.store import objects
+    from dgasr import store
 
     client = boto3.client("s3")
     client.create_bucket(Bucket="probed")
     assert findings("s3://probed/lake")["s3 probe"].level == "ok"
     assert client.list_objects_v2(Bucket="probed")["KeyCount"] == 0
     assert findings("s3://not-there/lake")["s3 probe"].level == "fail"
-    monkeypatch.setattr(objects, "write_if_absent", lambda uri, data: bool(objects.write_bytes(uri, data)) or True)
+    monkeypatch.setattr(store, "write_if_absent", lambda uri, data: bool(store.write_bytes(uri, data)) or True)
     found = findings("s3://probed/lake")["s3 probe"]
     assert (found.level, "ignores `If-None-Match" in found.message) == ("fail", True)

@@ -18,7 +18,7 @@ import httpx
 from dgasr.lake.check import check_lake
 from dgasr.stages.heartbeat import read_heartbeat
 from dgasr.stages.plan import RunFolder
-from dgasr.store.objects import list_uris
+from dgasr.store import list_uris
 from tests.proofs.cluster import BUCKET, TERMINAL, Cluster, build_archive, command_of, install, parameters
 from tests.proofs.lakes import check_entries, count_rows
 from tests.proofs.processes import WAIT_S

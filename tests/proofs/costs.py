@@ -171,7 +171,7 @@ def run_bare(source: Path, lake: str) -> Figures:
     from dgasr.frontend import cut_recording
     from dgasr.records import SegmentFeatures
     from dgasr.stages.engine import EngineConfig, start_engine
-    from dgasr.store.objects import list_objects, open_object
+    from dgasr.store import list_objects, open_object
 
     engine = start_engine(EngineConfig())
 

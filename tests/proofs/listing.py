@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from dgasr import store
 from dgasr.lake.commit import commit_shard
 from dgasr.lake.ledger import committed_recordings
 from dgasr.lake.rows import ShardRows, recording_row
@@ -26,7 +27,6 @@ from dgasr.records import Recording, Shard
 from dgasr.stages.counts import peak_memory_bytes
 from dgasr.stages.plan import AssignmentConfig, ShardConfig, plan_shards, write_assignments
 from dgasr.stages.selection import Selection, find_backlog
-from dgasr.store import objects
 from tests.proofs import cluster
 from tests.proofs.processes import ProcessGroup, end_on_signals, free_ports
 from tests.proofs.proof import finish, make_parser
@@ -87,7 +87,7 @@ class Stub(BaseHTTPRequestHandler):
 
 def list_only(lake: str) -> dict[str, int]:
     """List, and keep nothing."""
-    return {"listed": sum(1 for _ in objects.list_objects(SOURCE))}
+    return {"listed": sum(1 for _ in store.list_objects(SOURCE))}
 
 
 def plan_all(lake: str) -> dict[str, int]:

@@ -20,8 +20,8 @@ from dgasr.model.adapter import add_lora, save_adapter
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import model_folder
 from dgasr.model.presets import LoraSize
+from dgasr.publishing import REQUIREMENTS
 from dgasr.samples import SAMPLES
-from dgasr.serving.space import REQUIREMENTS
 from tests.serving.test_serve import MAN, PATIENCE_MS, offline, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serve")]

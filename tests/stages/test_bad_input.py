@@ -14,7 +14,7 @@ from dgasr.records import Shard
 from dgasr.samples import SAMPLES
 from dgasr.stages.prepare import prepare_shard
 from dgasr.stages.staging import read_outcomes
-from dgasr.store.objects import list_objects
+from dgasr.store import list_objects
 from tests.stages.conftest import Place
 
 RATE_HZ = 16_000

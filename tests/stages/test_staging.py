@@ -10,13 +10,13 @@ import boto3
 import numpy as np
 import pytest
 
+from dgasr import store
 from dgasr.errors import Reason
 from dgasr.lake.location import open_lake
 from dgasr.lake.upkeep import KEPT, sweep_staging
 from dgasr.records import AudioReport, Recording, Segment, SegmentFeatures
 from dgasr.stages import staging
 from dgasr.stages.staging import Outcome, StagedPart, prefetch, read_outcomes, read_segments
-from dgasr.store import objects
 
 RECORDING = Recording(uri="s3://a/b.wav", etag="e", size_bytes=3, modified_at=datetime(2026, 1, 2, tzinfo=UTC))
 OUTCOMES = [
@@ -124,7 +124,7 @@ def test_outcomes_of_a_newer_version_are_read_as_far_as_this_version_knows_them(
 def test_a_long_runs_assignments_are_kept_as_long_as_it_has_a_heartbeat(tmp_path: Path):
     run = tmp_path / "staging" / "runs" / "r1"
     for name in ("assignments/00000.json", "heartbeats/parent.json"):
-        objects.write_bytes(f"{run}/{name}", b"{}")
+        store.write_bytes(f"{run}/{name}", b"{}")
     age(run / "assignments", KEPT + timedelta(hours=1))
     sweep_staging(open_lake(str(tmp_path)), datetime.now(UTC) - KEPT)
     assert (run / "assignments" / "00000.json").exists()
@@ -137,9 +137,9 @@ def test_parts_in_s3_are_swept_away_likewise(s3_endpoint: str):
     boto3.client("s3").create_bucket(Bucket="sweep")
     write_part("s3://sweep/lake/staging/recipe/part")
     sweep_staging(open_lake("s3://sweep/lake"), datetime.now(UTC) - timedelta(hours=1))
-    assert len(list(objects.list_uris("s3://sweep/"))) == 2
+    assert len(list(store.list_uris("s3://sweep/"))) == 2
     sweep_staging(open_lake("s3://sweep/lake"), datetime.now(UTC) + timedelta(hours=1))
-    assert not [uri for uri in objects.list_uris("s3://sweep/") if not uri.endswith("/")]
+    assert not [uri for uri in store.list_uris("s3://sweep/") if not uri.endswith("/")]
 
 
 def test_items_come_in_order_and_what_the_source_raises_after_what_it_gave():

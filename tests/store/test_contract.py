@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dgasr.errors import ChangedDuringReadError, ObjectMissingError
-from dgasr.store import s3
-from dgasr.store.objects import (
+from dgasr.store import (
     delete,
     list_objects,
     list_uris,
     open_object,
     probe_store,
     read_bytes,
+    s3,
     write_bytes,
     write_if_absent,
 )

@@ -8,7 +8,7 @@ import pytest
 
 from dgasr.errors import ConfigError, NotAFileError, ObjectError, TransientError
 from dgasr.records import EPOCH, Recording
-from dgasr.store.objects import list_objects, open_object, write_bytes, write_if_absent
+from dgasr.store import list_objects, open_object, write_bytes, write_if_absent
 
 
 def fill(folder, *names):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dgasr import store
 from dgasr.errors import ConfigError
-from dgasr.store import objects, s3
-from dgasr.store.objects import probe_store
+from dgasr.store import probe_store, s3
 
 
 def test_a_bucket_that_is_missing_and_a_folder_that_may_not_be_written_are_refused(s3_endpoint: str, tmp_path: Path):
@@ -23,22 +23,22 @@ def test_a_bucket_that_is_missing_and_a_folder_that_may_not_be_written_are_refus
 
 def test_a_store_that_overwrites_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def ignore_condition(uri: str, data: bytes) -> bool:
-        objects.write_bytes(uri, data)
+        store.write_bytes(uri, data)
         return True
 
-    monkeypatch.setattr(objects, "write_if_absent", ignore_condition)
+    monkeypatch.setattr(store, "write_if_absent", ignore_condition)
     with pytest.raises(ConfigError, match="ignores `If-None-Match"):
         probe_store(f"{tmp_path}/lake")
 
 
 def test_an_answer_that_got_lost_is_no_sign_of_a_bad_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write_if_absent = objects.write_if_absent
-    monkeypatch.setattr(objects, "write_if_absent", lambda uri, data: write_if_absent(uri, data) and False)
+    write_if_absent = store.write_if_absent
+    monkeypatch.setattr(store, "write_if_absent", lambda uri, data: write_if_absent(uri, data) and False)
     probe_store(f"{tmp_path}/lake")
 
 
 def test_a_clock_that_is_wrong_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(objects, "MOST_SKEW", timedelta(seconds=-1))
+    monkeypatch.setattr(store, "MOST_SKEW", timedelta(seconds=-1))
     with pytest.raises(ConfigError, match="Set the clock that is wrong"):
         probe_store(f"{tmp_path}/lake")
 

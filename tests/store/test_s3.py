@@ -12,8 +12,7 @@ from botocore.exceptions import ClientError
 
 from dgasr.errors import ChangedDuringReadError, ConfigError, ObjectError, TransientError
 from dgasr.records import EPOCH, Recording
-from dgasr.store import s3
-from dgasr.store.objects import list_objects, open_object, read_bytes, write_bytes, write_if_absent
+from dgasr.store import list_objects, open_object, read_bytes, s3, write_bytes, write_if_absent
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
-from dgasr.store import s3
-from dgasr.store.objects import list_objects, open_object, read_bytes, write_bytes, write_if_absent
+from dgasr.store import list_objects, open_object, read_bytes, s3, write_bytes, write_if_absent
 from tests.proofs.faults import Faults, Relay, Server
 
 

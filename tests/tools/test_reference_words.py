@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.evaluation.words import timing_errors, timing_figures
+from dgasr.evaluation.report import timing_errors, timing_figures
 from dgasr.records import Word
 from dgasr.training.manifests import Utterance, num_samples
 from tools.reference_words import (

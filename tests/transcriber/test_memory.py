@@ -14,10 +14,10 @@ from transformers.models.diffusion_gemma.modeling_diffusion_gemma import Diffusi
 from dgasr.diffusion.denoise import LOOK_AHEAD_BATCHES
 from dgasr.errors import TransientError
 from dgasr.model.presets import full
-from dgasr.transcriber import Transcriber, encoding, memory
+from dgasr.transcriber import Transcriber, encoding, loading
 from dgasr.transcriber import segments as composition
 from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
-from dgasr.transcriber.memory import fitting_batch_size, held_bytes, is_out_of_memory, peak_bytes
+from dgasr.transcriber.loading import fitting_batch_size, held_bytes, is_out_of_memory, peak_bytes
 from dgasr.transcriber.rescoring import Rescorer
 from dgasr.transcriber.segments import CachedDecoder
 
@@ -112,12 +112,12 @@ def test_the_batch_is_the_largest_power_of_two_that_the_free_memory_holds(model,
                                 "head_weight": model.head_weight})  # fmt: skip
     sizes = {}
     for rows in (1, 5, 40, 10**6):
-        free = peak_bytes(model.config, recipe, rows, model.head_weight.element_size()) / memory.USABLE_SHARE + 1000
+        free = peak_bytes(model.config, recipe, rows, model.head_weight.element_size()) / loading.USABLE_SHARE + 1000
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=int(free): (free, free))
         monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
         monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
         sizes[rows] = fitting_batch_size(on_gpu, recipe)
-    assert sizes == {1: 1, 5: 4, 40: 32, 10**6: memory.LARGEST_BATCH}
+    assert sizes == {1: 1, 5: 4, 40: 32, 10**6: loading.LARGEST_BATCH}
 
 
 def test_full_sized_prompts_take_at_most_12_gb_at_64_rows():
