@@ -16,8 +16,7 @@ import torch
 from benchmarks.bound import window_work
 from benchmarks.decode_model import RANDOM_DIGEST, noise_segments
 from benchmarks.machine import Rates, Stopwatch, busy_share
-from dgasr.diffusion import sampler
-from dgasr.diffusion.canvas import Canvas
+from dgasr.diffusion import Canvas, sampler
 from dgasr.features import FeatureConfig, pad_features, segment_features
 from dgasr.model.asr import AsrModel
 from dgasr.prompt import build_prompt

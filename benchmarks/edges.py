@@ -20,9 +20,9 @@ from dgasr.errors import ConfigError
 from dgasr.evaluation.normalise import basic
 from dgasr.evaluation.scores import drawn_units, statistics_intervals
 from dgasr.evaluator import read_waveform
+from dgasr.manifests import Selection, Utterance, read_manifest, select_utterances
 from dgasr.model.asr import AsrModel
 from dgasr.records import SAMPLE_RATE_HZ, Word, seconds
-from dgasr.training.manifests import Selection, Utterance, read_manifest, select_utterances
 from dgasr.transcriber import load, transcribe
 
 SILENCE_SAMPLES = SAMPLE_RATE_HZ // 2

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks import print_table
 from dgasr.commands.arguments import positive_int
-from dgasr.diffusion.canvas import CanvasJob, DecodeConfig
+from dgasr.diffusion import CanvasJob, DecodeConfig
 from dgasr.diffusion.denoise import Decoder, denoise
 from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.model.presets import full

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks import print_table
 from benchmarks.decode_model import noise_segments
 from benchmarks.published import reduced, write_checkpoints
-from dgasr.diffusion.canvas import Canvas, CanvasJob, DecodeConfig
+from dgasr.diffusion import Canvas, CanvasJob, DecodeConfig
 from dgasr.diffusion.denoise import denoise
 from dgasr.diffusion.noise import SegmentNoise, key_words, segment_key
 from dgasr.diffusion.vocabulary import BLOCK, VocabularyHead, num_chunks

@@ -20,8 +20,8 @@ from dgasr.evaluation.normalise import base_language
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
 from dgasr.evaluator import EvaluationConfig, read_waveform
+from dgasr.manifests import Utterance
 from dgasr.records import SAMPLE_RATE_HZ, join_words, seconds
-from dgasr.training.manifests import Utterance
 
 WEIGHTS = {"faster-whisper": "model.bin", "whisper": "model.safetensors"}
 """Systems that are named with a folder, `KIND:DIR`, and the file that no such folder lacks."""

@@ -17,11 +17,11 @@ import torch
 from dgasr.errors import ConfigError
 from dgasr.evaluator import EvaluationConfig, evaluate
 from dgasr.features import FeatureConfig, log_mel, whole_windows
+from dgasr.manifests import read_manifest
 from dgasr.model.asr import AsrModel
 from dgasr.model.head import scan_vocabulary
 from dgasr.model.identity import CALIBRATION
 from dgasr.model.presets import Activation
-from dgasr.training.manifests import read_manifest
 
 SCALES = (0.5, 1.0, 2.0, 4.0)
 """What LoRA's update is multiplied by: the ratios of alpha and rank in use."""

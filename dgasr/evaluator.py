@@ -20,10 +20,10 @@ from dgasr.evaluation.normalise import Normalizer, base_language
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
 from dgasr.frontend import cut_recording
+from dgasr.manifests import Selection, Utterance, num_samples, select_utterances
 from dgasr.model.asr import AsrModel
 from dgasr.recipe import RESCORE, SEGMENTATION, Recipe, Rescore, SegmentationMethod, build_recipe
 from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, join_words, seconds, settings
-from dgasr.training.manifests import Selection, Utterance, num_samples, select_utterances
 from dgasr.transcriber import Transcriber
 from dgasr.transcriber.loading import fitting_batch_size
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from dgasr.alignment.words import AlignmentConfig
 from dgasr.audio import AudioConfig
-from dgasr.diffusion.canvas import DecodeConfig
+from dgasr.diffusion import DecodeConfig
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig
 from dgasr.model.presets import AsrConfig, ModelIdentity

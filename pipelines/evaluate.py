@@ -17,11 +17,11 @@ from dgasr.lake.commit import append_rows
 from dgasr.lake.ledger import rows_of
 from dgasr.lake.location import lake_uri_of
 from dgasr.lake.rows import Row, evaluation_row
+from dgasr.manifests import manifest_digest, read_manifest
 from dgasr.samples import MANIFEST
 from dgasr.stages.engine import EngineConfig, load_model, recipe_of
 from dgasr.stages.plan import new_run_id
 from dgasr.tables import markdown_table
-from dgasr.training.manifests import manifest_digest, read_manifest
 from pipelines.tasks import storage_task
 
 OWN_MANIFEST = "samples"

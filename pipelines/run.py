@@ -20,12 +20,11 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 
 from dgasr.errors import ConfigError, DgasrError, IntegrityError, TransientError
-from dgasr.stages.counts import RunSummary
 from dgasr.stages.embedded import make_ready, transcribe_shards
 from dgasr.stages.engine import start_engine
 from dgasr.stages.heartbeat import HeartbeatWriter
 from dgasr.stages.plan import plan_shards, write_assignments
-from dgasr.stages.report import commit_run, rejections, run_report
+from dgasr.stages.report import RunSummary, commit_run, rejections, run_report
 from dgasr.stages.selection import find_backlog
 from pipelines.prefect_runs import PrefectRuns
 from pipelines.request import RunRequest

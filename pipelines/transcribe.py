@@ -22,9 +22,8 @@ from prefect.states import Completed
 from dgasr.errors import ConfigError
 from dgasr.stages.discover import whole_uri
 from dgasr.stages.engine import EngineConfig
-from dgasr.stages.forecast import Forecast, forecast
 from dgasr.stages.plan import ShardConfig
-from dgasr.stages.selection import Selection, find_backlog
+from dgasr.stages.selection import Forecast, Selection, find_backlog, forecast
 from dgasr.tables import markdown_table
 from pipelines.request import PoolsConfig, RunRequest, new_request
 from pipelines.run import carry_out

@@ -20,7 +20,7 @@ import pytest
 
 from dgasr.alignment.words import AlignmentConfig
 from dgasr.audio import AudioConfig
-from dgasr.diffusion.canvas import DecodeConfig
+from dgasr.diffusion import DecodeConfig
 from dgasr.features import FeatureConfig
 from dgasr.model.presets import ModelIdentity
 from dgasr.recipe import Recipe

@@ -33,17 +33,18 @@ IMPORTS: dict[str, set[str]] = {
     # compositions
     "recipe": {"alignment", "audio", "diffusion", "errors", "features", "model", "records", "segmentation"},
     "frontend": {"audio", "errors", "features", "recipe", "records", "segmentation"},
-    "corpora": {"audio", "errors", "model", "records", "training"},
-    "training": {"audio", "diffusion", "errors", "features", "model", "prompt", "records"},
+    "manifests": {"audio", "errors", "records"},
+    "corpora": {"audio", "errors", "manifests", "model", "records"},
+    "training": {"audio", "diffusion", "errors", "features", "manifests", "model", "prompt", "records"},
     "transcriber": {
         "alignment", "audio", "device", "diffusion", "errors", "features", "frontend", "model", "prompt", "recipe",
         "records",
     },
-    "calibrator": {"errors", "evaluator", "features", "model", "training"},
+    "calibrator": {"errors", "evaluator", "features", "manifests", "model"},
     "evaluator": {
-        "audio", "errors", "evaluation", "frontend", "model", "recipe", "records", "training", "transcriber",
+        "audio", "errors", "evaluation", "frontend", "manifests", "model", "recipe", "records", "transcriber",
     },
-    "baseline": {"audio", "errors", "evaluation", "evaluator", "records", "training"},
+    "baseline": {"audio", "errors", "evaluation", "evaluator", "manifests", "records"},
     "publishing": {"errors", "evaluation", "model", "prompt", "tables"},
     "serving": {
         "audio", "diffusion", "errors", "exports", "frontend", "lake", "recipe", "records", "store", "tables",
@@ -55,13 +56,13 @@ IMPORTS: dict[str, set[str]] = {
     # whoever asks
     "__init__": {"transcriber"},
     "commands": {
-        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "lake",
+        "baseline", "calibrator", "corpora", "errors", "evaluation", "evaluator", "exports", "lake", "manifests",
         "model", "publishing", "recipe", "records", "samples", "segmentation", "serving", "stages", "store", "tables",
         "training", "transcriber",
     },
     "cli": {"errors"},
     "pipelines": {
-        "errors", "evaluation", "evaluator", "lake", "recipe", "records", "samples", "stages", "tables", "training",
+        "errors", "evaluation", "evaluator", "lake", "manifests", "recipe", "records", "samples", "stages", "tables",
     },
 }  # fmt: skip
 """Package (or module of `dgasr`) → packages it may import, inside functions too."""

@@ -11,7 +11,7 @@ import soundfile
 from dgasr.baseline import POCKETSPHINX, Baseline, evaluate_baseline, load_baseline
 from dgasr.errors import ConfigError
 from dgasr.evaluator import EvaluationConfig
-from dgasr.training.manifests import Utterance
+from dgasr.manifests import Utterance
 
 MODELS = {"faster-whisper": "DGASR_WHISPER_CT2", "whisper": "DGASR_WHISPER"}
 """Variables that name a folder of Whisper base."""

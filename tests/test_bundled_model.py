@@ -8,8 +8,8 @@ import soundfile
 
 from dgasr import build_recipe, load, transcribe
 from dgasr.evaluator import EvaluationConfig, evaluate
+from dgasr.manifests import read_manifest
 from dgasr.model.identity import model_folder
-from dgasr.training.manifests import read_manifest
 from dgasr.transcriber import Transcriber
 from tools.tiny.corpora import ConnectedDigitsConfig, connected_digits
 

@@ -10,9 +10,9 @@ from dgasr.audio import AudioConfig
 from dgasr.errors import ConfigError
 from dgasr.evaluator import EvaluationConfig, read_waveform, score_utterances, transcribe_utterances
 from dgasr.features import FeatureConfig
+from dgasr.manifests import Utterance, read_manifest
 from dgasr.records import Word, silent_transcript
 from dgasr.segmentation import SegmentationConfig
-from dgasr.training.manifests import Utterance, read_manifest
 
 CONFIG = EvaluationConfig(normalizer="basic", metric="wer", max_steps=8)
 

@@ -147,7 +147,7 @@ def test_a_manifest_line_counts_words_from_its_offset():
 
 
 def test_a_manifest_is_read_back_by_training(tmp_path):
-    from dgasr.training.manifests import read_manifest
+    from dgasr.manifests import read_manifest
 
     (tmp_path / "m.jsonl").write_text(export_manifest(HOUR, "/a/x.wav"))
     assert [(u.offset, u.duration, u.text) for u in read_manifest(tmp_path / "m.jsonl")] == [
@@ -157,7 +157,7 @@ def test_a_manifest_is_read_back_by_training(tmp_path):
 
 
 def test_a_manifest_of_channels_is_read_back_channel_by_channel(tmp_path):
-    from dgasr.training.manifests import read_manifest
+    from dgasr.manifests import read_manifest
 
     (tmp_path / "m.jsonl").write_text(export_manifest(CALL, "/a/x.wav"))
     found = [(u.text, u.channel, u.audio_track) for u in read_manifest(tmp_path / "m.jsonl")]

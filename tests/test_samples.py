@@ -7,8 +7,8 @@ import pytest
 
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import TruncatedError, UnknownFormatError
+from dgasr.manifests import read_manifest
 from dgasr.samples import MANIFEST, SAMPLES, SPEECH
-from dgasr.training.manifests import read_manifest
 from tools.make_samples import DIGITS, SPOKEN
 
 ROWS = [json.loads(line) for line in MANIFEST.read_text().splitlines()]

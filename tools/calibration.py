@@ -9,12 +9,12 @@ from dgasr.alignment.ctc import forced_alignment, min_frames
 from dgasr.alignment.words import AlignmentConfig, WordTokens, raw_edges
 from dgasr.errors import ConfigError
 from dgasr.features import FeatureConfig, log_mel, whole_windows
+from dgasr.manifests import Utterance, num_samples
 from dgasr.model.asr import AsrModel
 from dgasr.model.ctc_head import label_log_probs
 from dgasr.model.head import log_partition
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.training.batches import WaveformStore, read_utterance
-from dgasr.training.manifests import Utterance, num_samples
 from dgasr.training.objective import VOCABULARY_CHUNK
 
 

@@ -28,8 +28,8 @@ from dgasr.audio import AudioConfig
 from dgasr.errors import ConfigError, RecordingError
 from dgasr.evaluation.normalise import base_language, basic, has_no_spaces
 from dgasr.evaluator import read_waveform
+from dgasr.manifests import Selection, Utterance, read_manifest, select_utterances, write_manifest
 from dgasr.records import SAMPLE_RATE_HZ, Word
-from dgasr.training.manifests import Selection, Utterance, read_manifest, select_utterances, write_manifest
 
 ALIGNMENT_HEADS = ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6))
 """(layer, head) of Whisper base whose attention follows the audio. Source: openai/whisper, _ALIGNMENT_HEADS."""

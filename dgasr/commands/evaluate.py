@@ -25,7 +25,7 @@ from dgasr.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from dgasr.evaluation.report import Evaluation
-    from dgasr.training.manifests import Selection, Utterance
+    from dgasr.manifests import Selection, Utterance
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     """Score and print; flags that name what is not there or cannot be written are refused before any work."""
     from dgasr.evaluation.report import utterance_rows
     from dgasr.evaluation.tables import figures_table
-    from dgasr.training.manifests import Selection, missing_files, read_manifest, select_utterances
+    from dgasr.manifests import Selection, missing_files, read_manifest, select_utterances
 
     if options.run_name:
         options.model, options.adapter = _weights_of(options)
@@ -173,9 +173,9 @@ def _write_lake(
     from dgasr.lake.commit import append_rows
     from dgasr.lake.location import lake_uri_of
     from dgasr.lake.rows import evaluation_row
+    from dgasr.manifests import manifest_digest
     from dgasr.stages.engine import recipe_of
     from dgasr.stages.plan import new_run_id
-    from dgasr.training.manifests import manifest_digest
 
     row = evaluation_row(
         figures, run_id=new_run_id(), recipe_id=recipe_of(engine_config(options)).recipe_id,

@@ -14,9 +14,9 @@ from dgasr.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
+    from dgasr.manifests import Utterance
     from dgasr.model.asr import AsrModel
-    from dgasr.training.manifests import Utterance
-    from dgasr.training.settings import TrainConfig
+    from dgasr.training import TrainConfig
     from dgasr.training.trainer import Sample
 
 LOSSES = {"diffusion": "of the denoiser", "ar": "token after token", "ctc": "of the projector's output"}
@@ -82,11 +82,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Train, with a progress bar when a person is looking."""
+    from dgasr.manifests import read_manifest
     from dgasr.model.identity import BUNDLED, model_folder, read_config
     from dgasr.model.presets import LoraSize
-    from dgasr.training.manifests import read_manifest
+    from dgasr.training import RunConfig
     from dgasr.training.run import starting_model, train_run
-    from dgasr.training.settings import RunConfig
     from dgasr.training.trainer import is_first_process
     from dgasr.transcriber.loading import choose_device
 
@@ -133,9 +133,9 @@ def _use(device: "torch.device") -> None:
 
 
 def _config(options: argparse.Namespace, train: "list[Utterance]") -> "TrainConfig":
+    from dgasr.training import TrainConfig
     from dgasr.training.batches import BatchConfig, Batches
     from dgasr.training.objective import LossWeights
-    from dgasr.training.settings import TrainConfig
 
     an_epoch = Batches.epoch_length(train, options.batch_size)
     return TrainConfig(
@@ -154,7 +154,7 @@ def _config(options: argparse.Namespace, train: "list[Utterance]") -> "TrainConf
 
 def _sample(validation: "list[Utterance]") -> "Sample":
     from dgasr.evaluator import EvaluationConfig, evaluate
-    from dgasr.training.manifests import Selection, select_utterances
+    from dgasr.manifests import Selection, select_utterances
 
     config = EvaluationConfig(normalizer="basic", metric="wer", max_steps=8)
     few = select_utterances(validation, Selection(limit=NUM_SAMPLES))

@@ -171,8 +171,7 @@ def _selection(options: argparse.Namespace) -> "Selection":
 
 def _forecast(selection: "Selection", lake_uri: str, engine: "EngineConfig", gpu_hour_price: float) -> int:
     from dgasr.stages.engine import recipe_of
-    from dgasr.stages.forecast import forecast
-    from dgasr.stages.selection import find_backlog
+    from dgasr.stages.selection import find_backlog, forecast
 
     recipe_id = recipe_of(engine).recipe_id
     found = forecast(find_backlog(selection, lake_uri, recipe_id), lake_uri, recipe_id, gpu_hour_price)

@@ -25,7 +25,7 @@ SPEAKER_COLUMNS = ("speaker_id", "client_id", "speaker")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """One utterance as a corpus names it; the fields of `training.manifests.Utterance`, as far as they are known.
+    """One utterance as a corpus names it; the fields of `manifests.Utterance`, as far as they are known.
 
     clip_id: the corpus's own name for it; no two clips of one subset share it.
     text: what is said, empty where nobody speaks; `None` where the corpus has none.

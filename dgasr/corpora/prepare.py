@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.corpora.layouts import CORPORA, Clip, Found, Refused, Subset
 from dgasr.errors import ConfigError, RecordingError, printable
+from dgasr.manifests import ROW, write_manifest, wrong_field
 from dgasr.records import seconds
-from dgasr.training.manifests import ROW, write_manifest, wrong_field
 
 AT_ONCE = 32
 """Clips for each process between two writes: what an interruption costs."""

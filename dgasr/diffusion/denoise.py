@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dgasr.device import fetch, upload
-from dgasr.diffusion.canvas import Canvas, CanvasJob, DecodeConfig
+from dgasr.diffusion import Canvas, CanvasJob, DecodeConfig
 from dgasr.diffusion.sampler import CanvasRows
 from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, IntegrityError

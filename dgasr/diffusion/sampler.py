@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dgasr.device import upload
-from dgasr.diffusion.canvas import CanvasJob, DecodeConfig
+from dgasr.diffusion import CanvasJob, DecodeConfig
 from dgasr.diffusion.noise import SegmentNoise, key_words
 from dgasr.diffusion.vocabulary import (
     CanvasStatistics,

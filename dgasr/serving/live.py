@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dgasr.diffusion.canvas import CanvasJob
+from dgasr.diffusion import CanvasJob
 from dgasr.diffusion.denoise import Watch
 from dgasr.errors import DgasrError
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript

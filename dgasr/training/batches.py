@@ -19,11 +19,11 @@ from torch.utils.data import Dataset
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import ConfigError, RecordingError
 from dgasr.features import FeatureConfig, log_mel, whole_windows
+from dgasr.manifests import Utterance, num_samples
 from dgasr.model.presets import AsrConfig
 from dgasr.prompt import Tokenizer, canvas_ids
 from dgasr.records import SAMPLE_RATE_HZ, seconds, settings
 from dgasr.training.augmentation import AugmentationConfig, augment, change_speed, mask_features, non_speech
-from dgasr.training.manifests import Utterance, num_samples
 
 IGNORED = -100
 """Frame label that no loss looks at."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from dgasr.diffusion.canvas import DecodeConfig
+from dgasr.diffusion import DecodeConfig
 from dgasr.diffusion.sampler import accept_positions
 from dgasr.diffusion.vocabulary import CanvasStatistics, VocabularyHead, num_chunks, read_vocabulary
 from dgasr.errors import ConfigError

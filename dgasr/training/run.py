@@ -17,15 +17,15 @@ from torch import distributed, nn
 from torch.utils.checkpoint import checkpoint
 
 from dgasr.errors import ConfigError
+from dgasr.manifests import Utterance
 from dgasr.model.adapter import add_lora, has_lora, load_adapter
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import CHECKPOINTS, RUN_FILE, read_config
 from dgasr.model.presets import LoraSize
 from dgasr.model.pretrained import load_pretrained
+from dgasr.training import RunConfig, TrainConfig
 from dgasr.training.batches import Batches
-from dgasr.training.manifests import Utterance
-from dgasr.training.settings import RunConfig, TrainConfig
 from dgasr.training.trainer import (
     METRICS_FILE,
     SAMPLES_FILE,

@@ -33,9 +33,9 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_weights, save_model
 from dgasr.model.identity import CHECKPOINTS
 from dgasr.prompt import build_prompt
+from dgasr.training import RunConfig, TrainConfig
 from dgasr.training.batches import Batch, Batches
 from dgasr.training.objective import batch_losses
-from dgasr.training.settings import RunConfig, TrainConfig
 
 METRICS_FILE, SAMPLES_FILE = "metrics.jsonl", "samples.jsonl"
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dgasr.alignment.ctc import min_frames
 from dgasr.device import fetch, upload
-from dgasr.diffusion.canvas import Canvas
+from dgasr.diffusion import Canvas
 from dgasr.model.asr import AsrModel
 from dgasr.model.ctc_head import TextsToScore, text_log_likelihoods
 from dgasr.model.head import label_logits, log_partition

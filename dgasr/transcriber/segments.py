@@ -22,7 +22,7 @@ from torch import Tensor
 from dgasr.alignment.flags import flag_segment
 from dgasr.alignment.words import WordTokens, align_words, loudness, segment_confidence
 from dgasr.device import upload
-from dgasr.diffusion.canvas import Canvas, CanvasJob
+from dgasr.diffusion import Canvas, CanvasJob
 from dgasr.diffusion.denoise import Decoder, Watch, denoise
 from dgasr.diffusion.noise import segment_key
 from dgasr.diffusion.vocabulary import VocabularyHead

@@ -8,9 +8,9 @@ import soundfile
 
 from benchmarks import edges
 from benchmarks.__main__ import run
+from dgasr.manifests import Utterance
 from dgasr.records import SAMPLE_RATE_HZ, Word
 from dgasr.samples import MANIFEST
-from dgasr.training.manifests import Utterance
 
 MS = SAMPLE_RATE_HZ // 1000
 

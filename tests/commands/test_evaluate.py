@@ -9,10 +9,10 @@ from dgasr import baseline, evaluator
 from dgasr.evaluation.report import Evaluation
 from dgasr.evaluation.scores import ScoredSegment, ScoredUtterance
 from dgasr.lake.ledger import rows_of
+from dgasr.manifests import Selection, manifest_digest, read_manifest, select_utterances
 from dgasr.model.identity import model_folder
 from dgasr.samples import MANIFEST, SAMPLES
 from dgasr.stages import engine
-from dgasr.training.manifests import Selection, manifest_digest, read_manifest, select_utterances
 
 OWN_STEPS = 8
 """Denoising steps of a model that nobody asks for another number."""

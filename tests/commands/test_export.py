@@ -13,7 +13,7 @@ import webvtt
 from benchmarks.archive import OTHER_RECIPE_ID, ArchiveConfig, write_archive
 from dgasr.commands.export import FileNames
 from dgasr.exports import CUE_LINES, CUE_MS, LINE_CHARACTERS
-from dgasr.training.manifests import read_manifest
+from dgasr.manifests import read_manifest
 
 DAY = "s3://archive/desk0/2026/01/01/"
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from benchmarks.published import reduced, write_checkpoints
 from dgasr.cli import main
-from dgasr.training.manifests import read_manifest
+from dgasr.manifests import read_manifest
 from tests.training.conftest import make_utterance
 
 LORA = ["--batch-size", "2", "--grad-accum", "1", "--device", "cpu", "--augment", "0"]

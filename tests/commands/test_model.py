@@ -17,11 +17,11 @@ import soundfile
 import torch
 import yaml
 
+from dgasr.manifests import Utterance, write_manifest
 from dgasr.model.adapter import TARGETS, linear_layers
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import unique_tensors
 from dgasr.model.presets import full
-from dgasr.training.manifests import Utterance, write_manifest
 from dgasr.transcriber import load
 
 

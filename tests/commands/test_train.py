@@ -8,7 +8,7 @@ import soundfile
 
 from dgasr.cli import build_parser
 from dgasr.commands.train import _config
-from dgasr.training.manifests import Utterance, read_manifest, write_manifest
+from dgasr.manifests import Utterance, read_manifest, write_manifest
 from dgasr.transcriber import load
 
 SHORT = ("--steps", 1, "--batch-size", 2, "--grad-accum", 1, "--workers", 0, "--device", "cpu")

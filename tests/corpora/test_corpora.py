@@ -16,7 +16,7 @@ from dgasr.cli import main
 from dgasr.corpora.layouts import CORPORA, Subset
 from dgasr.corpora.prepare import prepare
 from dgasr.errors import ConfigError
-from dgasr.training.manifests import read_manifest
+from dgasr.manifests import read_manifest
 
 CLIPS = {"7-1-0000": (0.5, "Guten Tag", "7"), "7-1-0001": (0.75, 'Er sagt "ja"', "7"), "9-2-0000": (1.0, "Zwei", "9")}
 """Name → length (s), text, speaker."""

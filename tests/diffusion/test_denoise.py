@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dgasr.diffusion.canvas import CanvasJob, DecodeConfig
+from dgasr.diffusion import CanvasJob, DecodeConfig
 from dgasr.diffusion.denoise import MOST_LOOK_AHEAD, Decoder, denoise
 from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, IntegrityError

@@ -2,7 +2,7 @@
 
 import torch
 
-from dgasr.diffusion.canvas import CanvasJob, DecodeConfig
+from dgasr.diffusion import CanvasJob, DecodeConfig
 from dgasr.diffusion.noise import SegmentNoise, key_words, segment_key
 from dgasr.diffusion.sampler import CanvasRows
 from dgasr.diffusion.vocabulary import VocabularyHead

@@ -7,7 +7,7 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
     StableAndConfidentStoppingCriteria,
 )
 
-from dgasr.diffusion.canvas import DecodeConfig
+from dgasr.diffusion import DecodeConfig
 from dgasr.diffusion.sampler import accept_positions, is_settled, temperature_at
 
 

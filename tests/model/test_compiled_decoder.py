@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dgasr.diffusion.canvas import CanvasJob, DecodeConfig
+from dgasr.diffusion import CanvasJob, DecodeConfig
 from dgasr.diffusion.sampler import CanvasRows
 from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.model.asr import AsrModel, CanvasCache

@@ -8,9 +8,9 @@ import pytest
 
 from dgasr.errors import ConfigError
 from dgasr.lake.ledger import rows_of
+from dgasr.manifests import manifest_digest
 from dgasr.samples import MANIFEST, SAMPLES
 from dgasr.stages.engine import EngineConfig
-from dgasr.training.manifests import manifest_digest
 from pipelines.evaluate import evaluate, line
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("temporary_server")]

@@ -17,9 +17,9 @@ import soxr
 
 from dgasr.audio import AudioConfig, open_audio
 from dgasr.errors import Reason, TruncatedError
+from dgasr.manifests import read_manifest
 from dgasr.records import SAMPLE_RATE_HZ
 from dgasr.samples import MANIFEST
-from dgasr.training.manifests import read_manifest
 from tests.conftest import _encode
 from tests.stages.test_bad_input import BAD
 

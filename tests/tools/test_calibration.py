@@ -6,10 +6,10 @@ import soundfile
 import torch
 
 from dgasr.errors import ConfigError
+from dgasr.manifests import Utterance
 from dgasr.model.asr import AsrModel
 from dgasr.model.presets import tiny
 from dgasr.records import Word
-from dgasr.training.manifests import Utterance
 from tools import calibration
 from tools.calibration import fit_word_offsets
 

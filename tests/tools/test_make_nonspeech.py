@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from dgasr.training.manifests import read_manifest
+from dgasr.manifests import read_manifest
 from tools.make_nonspeech import KINDS, SAMPLE_RATE_HZ, main
 
 

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from dgasr.evaluation.report import timing_errors, timing_figures
+from dgasr.manifests import Utterance, num_samples
 from dgasr.records import Word
-from dgasr.training.manifests import Utterance, num_samples
 from tools.reference_words import (
     FRAME_SAMPLES,
     ONSET_DELAY_FRAMES,

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from dgasr.manifests import Utterance
 from dgasr.records import SAMPLE_RATE_HZ, Word
-from dgasr.training.manifests import Utterance
+from dgasr.training import RunConfig
 from dgasr.training.run import train_run
-from dgasr.training.settings import RunConfig
 from tests.training.runs import CONFIG, rows_in
 
 TONES_HZ = {"zero": 400.0, "one": 1_000.0, "two": 2_500.0}

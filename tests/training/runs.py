@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 
 from dgasr.model.checkpoint import unique_tensors
+from dgasr.training import TrainConfig
 from dgasr.training.batches import BatchConfig
 from dgasr.training.canvas_noise import CanvasNoiseConfig
-from dgasr.training.settings import TrainConfig
 from dgasr.training.trainer import METRICS_FILE
 
 CONFIG = TrainConfig(

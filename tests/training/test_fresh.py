@@ -8,8 +8,8 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
 from dgasr.model.presets import tiny
 from dgasr.prompt import Tokenizer
+from dgasr.training import RunConfig
 from dgasr.training.batches import BatchConfig
-from dgasr.training.settings import RunConfig
 from tools.tiny.drawn import DrawConfig
 from tools.tiny.fresh import POSITION_SCALE, SPECIAL_TOKENS, fresh_model, initialise, main, write_word_tokenizer
 from tools.tiny.phases import read_phases, train_phases

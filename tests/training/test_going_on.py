@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from dgasr.errors import ConfigError
+from dgasr.manifests import write_manifest
 from dgasr.model.adapter import add_lora
 from dgasr.model.checkpoint import load_model, save_model
 from dgasr.model.presets import LoraSize
-from dgasr.training.manifests import write_manifest
 from dgasr.training.trainer import last_checkpoint
 from tests.forked import Forked, run_ranks
 from tests.training.runs import CONFIG, WHOLE, equal, forget_the_end, rows_in, weights
@@ -25,9 +25,9 @@ from pathlib import Path
 import torch
 import dgasr.training.trainer as trainer
 from dgasr.model.checkpoint import load_model
-from dgasr.training.manifests import read_manifest
+from dgasr.manifests import read_manifest
 from dgasr.training.run import train_run
-from dgasr.training.settings import RunConfig
+from dgasr.training import RunConfig
 from tests.training.runs import WHOLE
 
 torch.set_num_threads(1)
@@ -128,10 +128,10 @@ import sys
 from pathlib import Path
 import torch
 from dgasr.model.checkpoint import load_model
-from dgasr.training.manifests import read_manifest
+from dgasr.manifests import read_manifest
 from dgasr.training.run import train_run
 from dgasr.training.batches import BatchConfig
-from dgasr.training.settings import RunConfig, TrainConfig
+from dgasr.training import RunConfig, TrainConfig
 
 torch.set_num_threads(1)
 folder, name = Path(sys.argv[1]), sys.argv[2]

@@ -11,10 +11,10 @@ from dgasr.errors import ConfigError
 from dgasr.model.adapter import add_lora, load_adapter, save_adapter
 from dgasr.model.checkpoint import load_model, save_model
 from dgasr.model.presets import LoraSize
+from dgasr.training import RunConfig, TrainConfig
 from dgasr.training.batches import BatchConfig
 from dgasr.training.objective import LossWeights
 from dgasr.training.run import starting_model
-from dgasr.training.settings import RunConfig, TrainConfig
 from dgasr.training.trainer import DivergedError, _arguments
 from tests.training.runs import CONFIG, equal, forget_the_end, rows_in, weights
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dgasr.diffusion.canvas import DecodeConfig
+from dgasr.diffusion import DecodeConfig
 from dgasr.features import segment_features
 from dgasr.model.asr import AsrModel
 from dgasr.model.presets import ModelIdentity, tiny

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dgasr.diffusion.canvas import Canvas, CanvasJob
+from dgasr.diffusion import Canvas, CanvasJob
 from dgasr.features import pad_features
 from dgasr.model.ctc_head import TextsToScore, text_log_likelihoods
 from dgasr.prompt import build_prompt

@@ -4,9 +4,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from dgasr.manifests import read_manifest
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import CONFIG_FILE
-from dgasr.training.manifests import read_manifest
 from tools.base.vocabulary import is_spoken_form, plain
 from tools.calibration import fit_word_offsets
 

@@ -19,8 +19,8 @@ import soxr
 
 from dgasr.commands.arguments import check_output_folder, positive_int
 from dgasr.errors import ConfigError, DgasrError
+from dgasr.manifests import Utterance, num_samples, write_manifest
 from dgasr.records import SAMPLE_RATE_HZ, Word, seconds
-from dgasr.training.manifests import Utterance, num_samples, write_manifest
 from tools.tiny.voices import DIGITS, SyntheticVoicesConfig, synthetic_voices
 
 TRAIN_INDICES = range(5, 45)

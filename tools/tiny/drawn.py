@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from dgasr.manifests import Utterance, num_samples
 from dgasr.records import seconds
 from dgasr.training.augmentation import augment, non_speech
 from dgasr.training.batches import Batches, Row, moved_words
-from dgasr.training.manifests import Utterance, num_samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from dgasr.errors import DgasrError
+from dgasr.manifests import Utterance, read_manifest
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import save_model
 from dgasr.model.identity import TOKENIZER_FILE
 from dgasr.model.presets import tiny
 from dgasr.prompt import Tokenizer
-from dgasr.training.manifests import Utterance, read_manifest
 from tools.tiny.drawn import DrawnBatches
 from tools.tiny.phases import Phase, read_phases
 from tools.tiny.voices import DIGITS

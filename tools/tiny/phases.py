@@ -15,12 +15,12 @@ import torch
 from pydantic import TypeAdapter
 
 from dgasr.errors import DgasrError
+from dgasr.manifests import Utterance, read_manifest
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import CONFIG_FILE
-from dgasr.training.manifests import Utterance, read_manifest
+from dgasr.training import RunConfig, TrainConfig
 from dgasr.training.run import train_run
-from dgasr.training.settings import RunConfig, TrainConfig
 from tools.calibration import fit_word_offsets
 from tools.tiny.drawn import DrawConfig, DrawnBatches
 

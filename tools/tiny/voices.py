@@ -13,8 +13,8 @@ import soundfile
 import soxr
 
 from dgasr.errors import ConfigError
+from dgasr.manifests import Utterance, write_manifest
 from dgasr.records import SAMPLE_RATE_HZ, Word, seconds
-from dgasr.training.manifests import Utterance, write_manifest
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from dgasr.errors import ConfigError
-from dgasr.training.manifests import read_manifest
+from dgasr.manifests import read_manifest
 from tools.tiny.corpora import (
     TRAIN_INDICES,
     VALIDATION_INDICES,

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from dgasr.errors import ConfigError
-from dgasr.training.manifests import num_samples
+from dgasr.manifests import num_samples
 from tools.tiny.voices import SyntheticVoicesConfig, synthetic_voices, trim_silence
 
 CONFIG = SyntheticVoicesConfig(

@@ -1,6 +1,6 @@
 import pytest
 
-from dgasr.diffusion.canvas import DecodeConfig
+from dgasr.diffusion import DecodeConfig
 from dgasr.errors import ConfigError
 
 

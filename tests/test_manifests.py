@@ -4,8 +4,7 @@ from collections import Counter
 import pytest
 
 from dgasr.errors import ConfigError
-from dgasr.records import Word
-from dgasr.training.manifests import (
+from dgasr.manifests import (
     EVERYTHING,
     Selection,
     Utterance,
@@ -14,6 +13,7 @@ from dgasr.training.manifests import (
     select_utterances,
     write_manifest,
 )
+from dgasr.records import Word
 
 ROW = {"audio_filepath": "a.wav", "duration": 1.5, "text": "one two", "language": "en"}
 
