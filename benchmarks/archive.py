@@ -20,7 +20,7 @@ from benchmarks.invented import (
     spellings,
     vocabulary,
 )
-from dgasr.lake.commit import append_rows, commit_transcripts
+from dgasr.lake.ledger import append_rows, commit_transcripts
 from dgasr.lake.rows import evaluation_row, presence_rows, run_row
 from dgasr.lake.schema import RECORDINGS, ROW_KINDS, table_schema
 from dgasr.records import seconds

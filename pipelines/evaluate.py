@@ -13,8 +13,7 @@ from prefect.states import Completed
 
 from dgasr.errors import ConfigError
 from dgasr.evaluation.normalise import Normalizer
-from dgasr.lake.commit import append_rows
-from dgasr.lake.ledger import rows_of
+from dgasr.lake.ledger import append_rows, rows_of
 from dgasr.lake.location import lake_uri_of
 from dgasr.lake.rows import Row, evaluation_row
 from dgasr.manifests import manifest_digest, read_manifest

@@ -1,11 +1,13 @@
+import random
+
 import pytest
 
 from dgasr.errors import ConfigError
 from dgasr.model.presets import full, tiny
-from dgasr.prompt import Tokenizer, build_prompt, canvas_ids
+from dgasr.prompt import Spelling, Tokenizer, WordList, build_prompt, canvas_ids
 
 
-class Spelling:
+class ByteTokenizer:
     """A tokenizer of UTF-8 bytes: characters take several tokens, words any number."""
 
     def encode(self, text, add_special_tokens):
@@ -35,7 +37,7 @@ def test_text_survives_encoding_without_special_tokens_and_every_word_knows_its_
     ],
 )
 def test_words_of_tokens_smaller_than_characters(text, words):
-    tokenizer = Tokenizer(Spelling(), None)
+    tokenizer = Tokenizer(ByteTokenizer(), None)
     assert tokenizer.words(tokenizer.encode(text)) == words
 
 
@@ -50,7 +52,7 @@ def test_the_prompt_has_a_slot_for_every_audio_token(tokenizer):
 
 def test_the_language_stands_in_the_full_prompt():
     config = full()
-    prompt = build_prompt(Tokenizer(Spelling(), None), config.prompt, 188, "hi")
+    prompt = build_prompt(Tokenizer(ByteTokenizer(), None), config.prompt, 188, "hi")
     assert "Hindi" in bytes(token for token in prompt if token < 256).decode()
 
 
@@ -58,3 +60,37 @@ def test_a_canvas_is_text_then_end_then_pads_if_they_fit():
     assert canvas_ids([9, 10], 5, end_id=8, pad_id=0) == [9, 10, 8, 0, 0]
     with pytest.raises(ConfigError, match="do not fit"):
         canvas_ids([9, 10], 2, end_id=8, pad_id=0)
+
+
+WORDS = WordList(["rain", "rainbow", "bow", "a", "i'd"])
+
+
+@pytest.mark.parametrize("letters", ["", "r", "rainb", "rainbow", "i'", "a"])
+def test_beginnings_are_found(letters):
+    assert WORDS.has_beginning(letters)
+
+
+@pytest.mark.parametrize("letters", ["x", "rainbows", "rainc", "A", "zzz"])
+def test_what_begins_no_word_is_not(letters):
+    assert not WORDS.has_beginning(letters)
+
+
+def test_a_text_that_grows_counts_what_the_whole_text_does():
+    rng = random.Random(0)
+    pieces = [" rain", "bow", " a", "s", " i", "'d", " bo", "w a", " ", "rain"]
+    for _ in range(200):
+        spelling, text = Spelling(), ""
+        for _ in range(rng.randrange(1, 9)):
+            piece = rng.choice(pieces)
+            spelling, text = spelling.extended(piece, WORDS), text + piece
+            assert spelling.num_finished(WORDS) == WORDS.num_unknown(text)
+            finished, _, word = text.rpartition(" ")
+            is_lost = not any(known.startswith(word) for known in ("rain", "rainbow", "bow", "a", "i'd"))
+            assert spelling.num_unfinished(WORDS) == WORDS.num_unknown(finished) + is_lost
+
+
+def test_a_list_is_read_as_it_was_written(tmp_path):
+    WORDS.save(tmp_path / "words.txt")
+    assert (tmp_path / "words.txt").read_text().split() == sorted(["rain", "rainbow", "bow", "a", "i'd"])
+    assert "rainbow" in WordList.load(tmp_path / "words.txt")
+    assert "rainbo" not in WordList.load(tmp_path / "words.txt")

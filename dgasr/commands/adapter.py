@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgasr.commands.arguments import finite_float, positive_int
-from dgasr.commands.probe import adapter_figures, figures_text, read_stored
+from dgasr.commands.model import adapter_figures, figures_text, read_stored
 from dgasr.errors import ConfigError
 
 if TYPE_CHECKING:
     from dgasr.calibrator import Calibration
+    from dgasr.model.adapter import StoredAdapter
     from dgasr.model.presets import AsrConfig
-    from dgasr.model.stored_adapter import StoredAdapter
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -52,7 +52,7 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Read, say what it is, and write."""
-    from dgasr.model.stored_adapter import write_file
+    from dgasr.model.adapter import write_file
 
     if options.out.exists():
         raise ConfigError(f"--out {options.out}: is there already. Name another, or remove it.")
@@ -71,7 +71,7 @@ def _import(options: argparse.Namespace, stored: "StoredAdapter", config: "AsrCo
     from dataclasses import replace
 
     from dgasr.calibrator import Calibration, Setting
-    from dgasr.model.stored_adapter import with_scale, write_folder
+    from dgasr.model.adapter import with_scale, write_folder
 
     if stored.found is None:
         write_folder(stored, options.out)

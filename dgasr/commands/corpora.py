@@ -71,7 +71,7 @@ def _parts(options: argparse.Namespace, corpus: "Corpus") -> list[tuple[str, str
 
 def _source(options: argparse.Namespace, name: str, language: str) -> Path:
     """Give the corpus's folder, fetched first where that was asked for."""
-    from dgasr.corpora.download import download
+    from dgasr.corpora.prepare import download
 
     is_hub_id = options.kind == "hf" and options.source.count("/") == 1 and not Path(options.source).exists()
     if not options.download and not is_hub_id:

@@ -170,7 +170,7 @@ def _score(
 def _write_lake(
     options: argparse.Namespace, figures: dict[str, Any], selection: "Selection", started_at: datetime
 ) -> None:
-    from dgasr.lake.commit import append_rows
+    from dgasr.lake.ledger import append_rows
     from dgasr.lake.location import lake_uri_of
     from dgasr.lake.rows import evaluation_row
     from dgasr.manifests import manifest_digest

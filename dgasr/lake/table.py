@@ -1,6 +1,6 @@
 """The Delta tables of a lake: made, opened, their files at one version, rows as Arrow, and what errors mean.
 
-Writing is `dgasr.lake.commit`'s. Why Delta Lake, and why one table for both kinds of row:
+Writing is `dgasr.lake.ledger`'s. Why Delta Lake, and why one table for both kinds of row:
 docs/decisions/0021-delta-lake.md
 """
 

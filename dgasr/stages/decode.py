@@ -15,8 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from dgasr.errors import ConfigError, Reason, TransientError
-from dgasr.lake.commit import commit_shard
-from dgasr.lake.ledger import committed_shards
+from dgasr.lake.ledger import commit_shard, committed_shards
 from dgasr.lake.rows import ShardRows, recording_row, segment_row
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript

@@ -18,8 +18,7 @@ from urllib.parse import quote_from_bytes
 import numpy as np
 
 from dgasr.errors import ConfigError, ObjectError
-from dgasr.lake.commit import append_rows
-from dgasr.lake.ledger import absent_uris, recording_rows
+from dgasr.lake.ledger import absent_uris, append_rows, recording_rows
 from dgasr.lake.location import FOLDERS
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.schema import TABLES

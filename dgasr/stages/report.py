@@ -20,7 +20,7 @@ from typing import Any
 
 import duckdb
 
-from dgasr.lake.commit import append_rows
+from dgasr.lake.ledger import append_rows
 from dgasr.lake.rows import run_row
 from dgasr.lake.views import ask, connect_tables
 from dgasr.recipe import Recipe

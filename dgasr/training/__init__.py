@@ -8,8 +8,7 @@ from dgasr.errors import ConfigError
 from dgasr.records import settings
 from dgasr.training.augmentation import AugmentationConfig
 from dgasr.training.batches import BatchConfig
-from dgasr.training.canvas_noise import CanvasNoiseConfig
-from dgasr.training.objective import LossWeights
+from dgasr.training.objective import CanvasNoiseConfig, LossWeights
 
 PARTS = ("encoder", "projector", "backbone", "lora")
 """What a run can train or freeze."""

@@ -11,7 +11,7 @@ import pytest
 from dgasr.cli import COMMANDS, main
 from dgasr.commands import doctor
 from dgasr.errors import ConfigError, IntegrityError, TransientError
-from dgasr.lake.commit import commit_shard
+from dgasr.lake.ledger import commit_shard
 from tests.lake.conftest import shard_of
 
 

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from dgasr.corpora.download import download, fetch_file
 from dgasr.corpora.layouts import LIBRISPEECH_MD5
+from dgasr.corpora.prepare import download, fetch_file
 from dgasr.errors import ConfigError
 
 CONTENT = bytes(range(256)) * 4_000
@@ -107,7 +107,7 @@ def test_what_comes_damaged_or_not_at_all_is_dropped_and_named(server, tmp_path,
 
 def test_from_the_hub_only_the_subsets_files_come(server, tmp_path):
     code = (
-        "from pathlib import Path; from dgasr.corpora.download import download;"
+        "from pathlib import Path; from dgasr.corpora.prepare import download;"
         "folder = download('fleurs', 'test', 'de', Path('.'), print);"
         "print(sorted(str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file()))"
     )

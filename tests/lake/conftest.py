@@ -9,7 +9,7 @@ import boto3
 import pytest
 
 from dgasr.errors import Reason
-from dgasr.lake.commit import append_rows, commit_shard
+from dgasr.lake.ledger import append_rows, commit_shard
 from dgasr.lake.rows import ShardRows, recording_row, run_row, segment_row
 from dgasr.records import AudioReport, Recording, Segment, SegmentTranscript, Word
 

@@ -14,8 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dgasr.errors import IntegrityError, TransientError
-from dgasr.lake.commit import commit_shard
-from dgasr.lake.ledger import committed_recordings
+from dgasr.lake.ledger import commit_shard, committed_recordings
 from dgasr.lake.rows import ShardRows
 from dgasr.lake.upkeep import compact, vacuum
 from dgasr.lake.views import connect

@@ -13,9 +13,9 @@ import pytest
 from deltalake import write_deltalake
 
 from dgasr.errors import IntegrityError
-from dgasr.lake import commit
+from dgasr.lake import ledger
 from dgasr.lake.check import check_lake
-from dgasr.lake.commit import append_rows, commit_shard, commit_transcripts, shard_table
+from dgasr.lake.ledger import append_rows, commit_shard, commit_transcripts, shard_table
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.upkeep import forget_partition
 from tests.lake.reading import file_of
@@ -93,7 +93,7 @@ def refused_and_found(tmp_path, make_shard, monkeypatch):
         with pytest.raises(IntegrityError) as error:
             commit_shard(uri, rows)
         assert not Path(uri).exists()
-        monkeypatch.setattr(commit, "check_shard", lambda *_: None)  # a program with a fault
+        monkeypatch.setattr(ledger, "check_shard", lambda *_: None)  # a program with a fault
         commit_transcripts(uri, rows.recipe_id, shard_table(rows))
         return str(error.value), list(check_lake(uri, is_deep=False).findings)
 
@@ -149,7 +149,7 @@ def test_times_of_ten_hours_keep_their_samples(tmp_path, make_shard):
 
 def test_a_recording_under_two_dates_is_found(lake, make_shard, day, monkeypatch):
     """Identical bytes, listed again with another date: the format before this one let both rows stand."""
-    monkeypatch.setattr(commit, "held_owners", lambda *_: {})
+    monkeypatch.setattr(ledger, "held_owners", lambda *_: {})
     moved = make_shard(shard_id="s9", modified_at=day + timedelta(days=1))
     commit_transcripts(lake, "f00d", shard_table(moved))
     assert "recording_doubled" in kinds(lake)
@@ -170,7 +170,7 @@ def test_other_dates_ids_and_events_than_rows_should_have_are_found(lake, make_s
 
 
 def test_many_faults_of_a_kind_are_counted(lake, make_shard, monkeypatch):
-    monkeypatch.setattr(commit, "check_shard", lambda *_: None)
+    monkeypatch.setattr(ledger, "check_shard", lambda *_: None)
     rows = make_shard(shard_id="s9", uri="/a/nine.flac")
     rows.segments[:] = [rows.segments[0] | {"segment_index": 2 * n, "confidence": 2.0} for n in range(9)]
     commit_shard(lake, rows)

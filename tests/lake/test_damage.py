@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from dgasr.errors import ConfigError, IntegrityError
-from dgasr.lake.commit import commit_shard
+from dgasr.lake.ledger import commit_shard
 from dgasr.lake.query import run_sql
 from dgasr.lake.views import connect
 from tests.lake.reading import ask, file_of

@@ -13,8 +13,8 @@ import pytest
 
 from dgasr.errors import ConfigError, IntegrityError, TransientError
 from dgasr.lake import query
-from dgasr.lake.commit import commit_shard
 from dgasr.lake.files import _PartFile
+from dgasr.lake.ledger import commit_shard
 from dgasr.lake.query import Questions, run_sql
 from tests.lake.reading import file_of
 

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 import dgasr.lake
 from dgasr.errors import ConfigError
-from dgasr.lake.commit import commit_shard
+from dgasr.lake.ledger import commit_shard
 from dgasr.lake.location import open_lake
 from dgasr.lake.schema import VIEWS
 from dgasr.lake.upkeep import compact

@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 
 from dgasr.errors import Reason
-from dgasr.lake.commit import append_rows
+from dgasr.lake.ledger import append_rows
 from dgasr.lake.rows import evaluation_row, presence_rows, recording_row
 from dgasr.lake.schema import EVALUATIONS, PRESENCE, RECORDINGS, RUNS, SEGMENTS, TABLES, VIEWS, table_schema
 from tests.lake.conftest import report_of

@@ -11,8 +11,7 @@ import boto3
 import pytest
 
 from dgasr.lake.check import check_lake
-from dgasr.lake.commit import commit_shard
-from dgasr.lake.ledger import committed_recordings
+from dgasr.lake.ledger import commit_shard, committed_recordings
 from dgasr.lake.upkeep import compact, vacuum
 from dgasr.lake.views import connect
 from tests.lake import fire

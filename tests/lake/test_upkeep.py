@@ -10,8 +10,7 @@ import pytest
 
 from dgasr.errors import ConfigError
 from dgasr.lake.check import check_lake
-from dgasr.lake.commit import append_rows, commit_shard
-from dgasr.lake.ledger import committed_recordings
+from dgasr.lake.ledger import append_rows, commit_shard, committed_recordings
 from dgasr.lake.table import open_table
 from dgasr.lake.upkeep import compact, forget_partition, vacuum
 from dgasr.lake.views import connect
@@ -104,7 +103,7 @@ def test_what_was_overtaken_begins_again_and_no_row_is_lost_or_doubled(lake, mak
             CHANGES[first](lake, make_shard)
         return table
 
-    for module in ("commit", "upkeep"):
+    for module in ("ledger", "upkeep"):
         monkeypatch.setattr(f"dgasr.lake.{module}.open_table", overtaken)
     CHANGES[second](lake, make_shard)
     monkeypatch.undo()

@@ -7,11 +7,20 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from dgasr.errors import ConfigError
-from dgasr.model.adapter import add_lora, has_lora, linear_layers, load_adapter, merge_lora, save_adapter
+from dgasr.model.adapter import (
+    add_lora,
+    has_lora,
+    linear_layers,
+    load_adapter,
+    merge_lora,
+    read_adapter,
+    save_adapter,
+    write_file,
+    write_folder,
+)
 from dgasr.model.asr import AsrModel
 from dgasr.model.backbone import build_backbone
 from dgasr.model.presets import LoraSize, ProjectorConfig, tiny
-from dgasr.model.stored_adapter import read_adapter, write_file, write_folder
 
 
 def make_model(seed=0):

@@ -10,7 +10,7 @@ import soundfile
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, silent_transcript
 from dgasr.stages.engine import Engine
-from pipelines import request, run
+from pipelines import request, transcribe
 
 
 class SilentTranscriber:
@@ -24,7 +24,7 @@ class SilentTranscriber:
 def start_silently(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let flows of this process find a silent engine of this recipe, whatever they ask for."""
     fake = Engine(recipe=recipe, transcriber=SilentTranscriber(), device="cpu")
-    monkeypatch.setattr(run, "start_engine", lambda config: fake)
+    monkeypatch.setattr(transcribe, "start_engine", lambda config: fake)
     monkeypatch.setattr(request, "recipe_of", lambda config: recipe)
 
 

@@ -23,7 +23,7 @@ from dgasr.stages.engine import EngineConfig
 from dgasr.stages.heartbeat import HeartbeatWriter
 from dgasr.stages.plan import ShardConfig
 from dgasr.stages.selection import Selection
-from pipelines import run as pipelines_run
+from pipelines import transcribe as pipelines_transcribe
 from pipelines.request import PoolsConfig
 from pipelines.transcribe import backfill, submit, transcribe
 from tests.pipelines.silent import start_silently, write_noise
@@ -97,7 +97,7 @@ def weighing(work: Callable, weights: list[int]) -> Callable:
 
 def test_only_small_values_travel_between_tasks(archive: Path, monkeypatch: pytest.MonkeyPatch):
     weights: list[int] = []
-    for task in (pipelines_run.transcribe_here, pipelines_run.report):
+    for task in (pipelines_transcribe.transcribe_here, pipelines_transcribe.report):
         monkeypatch.setattr(task, "fn", weighing(task.fn, weights))
     run(archive, ShardConfig())
     assert len(weights) > 4
@@ -115,8 +115,8 @@ def fail_for(name: str, num_times: int, monkeypatch: pytest.MonkeyPatch) -> None
         return prepare_shard(shard, *arguments)
 
     monkeypatch.setattr(embedded, "prepare_shard", fail)
-    quick = pipelines_run.transcribe_here.with_options(retry_delay_seconds=0)
-    monkeypatch.setattr(pipelines_run, "transcribe_here", quick)
+    quick = pipelines_transcribe.transcribe_here.with_options(retry_delay_seconds=0)
+    monkeypatch.setattr(pipelines_transcribe, "transcribe_here", quick)
 
 
 def test_storage_that_fails_for_a_while_only_delays_a_run(archive: Path, monkeypatch: pytest.MonkeyPatch):
@@ -132,7 +132,7 @@ def test_a_wrong_request_fails_at_once(archive: Path, monkeypatch: pytest.Monkey
         calls.append(arguments)
         raise ConfigError("no such bucket")
 
-    monkeypatch.setattr(pipelines_run, "find_backlog", refuse)
+    monkeypatch.setattr(pipelines_transcribe, "find_backlog", refuse)
     with pytest.raises(ConfigError, match="no such bucket"):
         run(archive)
     assert len(calls) == 1

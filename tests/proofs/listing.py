@@ -20,8 +20,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from dgasr import store
-from dgasr.lake.commit import commit_shard
-from dgasr.lake.ledger import committed_recordings
+from dgasr.lake.ledger import commit_shard, committed_recordings
 from dgasr.lake.rows import ShardRows, recording_row
 from dgasr.records import Recording, Shard
 from dgasr.stages.plan import AssignmentConfig, ShardConfig, plan_shards, write_assignments

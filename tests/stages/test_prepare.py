@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from dgasr.errors import Reason, TransientError
-from dgasr.lake.commit import commit_shard
+from dgasr.lake.ledger import commit_shard
 from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ, Shard
 from dgasr.stages import prepare

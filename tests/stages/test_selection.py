@@ -6,7 +6,7 @@ import soundfile
 from pydantic import TypeAdapter, ValidationError
 
 from dgasr.errors import ConfigError, Reason
-from dgasr.lake.commit import append_rows
+from dgasr.lake.ledger import append_rows
 from dgasr.lake.rows import run_row
 from dgasr.stages.selection import ASSUMED_RTFX, Backlog, Forecast, Selection, forecast
 from tests.stages.conftest import Place

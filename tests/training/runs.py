@@ -8,7 +8,7 @@ import torch
 from dgasr.model.checkpoint import unique_tensors
 from dgasr.training import TrainConfig
 from dgasr.training.batches import BatchConfig
-from dgasr.training.canvas_noise import CanvasNoiseConfig
+from dgasr.training.objective import CanvasNoiseConfig
 from dgasr.training.trainer import METRICS_FILE
 
 CONFIG = TrainConfig(

@@ -26,8 +26,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.prompt import Tokenizer as PromptTokenizer
 from dgasr.prompt import build_prompt, canvas_ids
 from dgasr.training.batches import Batch
-from dgasr.training.canvas_noise import CanvasNoiseConfig
-from dgasr.training.objective import LossWeights, backbone_losses
+from dgasr.training.objective import CanvasNoiseConfig, LossWeights, backbone_losses
 from tools.base.fast import Masters, cast_parameters, compile_elementwise
 from tools.base.optimizer import rate_share
 from tools.base.sizes import BLANK_ID, base_config, load_gemma

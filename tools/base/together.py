@@ -23,8 +23,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.prompt import WORD_LIST_FILE, build_prompt, canvas_ids
 from dgasr.prompt import Tokenizer as PromptTokenizer
 from dgasr.training.batches import Batch
-from dgasr.training.canvas_noise import CanvasNoiseConfig
-from dgasr.training.objective import LossWeights, batch_losses
+from dgasr.training.objective import CanvasNoiseConfig, LossWeights, batch_losses
 from tools.base.bundle import save_bundle
 from tools.base.ear import Ear, trained
 from tools.base.fast import COMPUTE_DTYPE, Masters, cast_parameters, compile_elementwise

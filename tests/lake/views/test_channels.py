@@ -4,7 +4,7 @@ import pytest
 
 from dgasr.errors import IntegrityError
 from dgasr.lake.check import check_lake
-from dgasr.lake.commit import commit_shard
+from dgasr.lake.ledger import commit_shard
 from tests.lake.conftest import ONE
 from tests.lake.reading import ask
 

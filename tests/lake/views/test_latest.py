@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from dgasr.lake.commit import append_rows, commit_shard
+from dgasr.lake.ledger import append_rows, commit_shard
 from dgasr.lake.rows import presence_rows
 from dgasr.lake.views import connect
 from tests.lake.reading import ask

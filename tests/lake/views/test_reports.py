@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from dgasr.lake.commit import append_rows, commit_shard
+from dgasr.lake.ledger import append_rows, commit_shard
 from dgasr.lake.rows import evaluation_row
 from tests.lake.reading import ask
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from dgasr.lake.commit import commit_shard
+from dgasr.lake.ledger import commit_shard
 from dgasr.lake.views import connect
 from dgasr.records import UNSPACED, join_words
 from tests.lake.reading import ask
