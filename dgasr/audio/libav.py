@@ -10,8 +10,7 @@ import numpy as np
 from av.audio.frame import AudioFrame
 
 from dgasr.audio.headers import asf_length_s, is_whole_riff, states_matroska_length, states_mp3_length
-from dgasr.audio.joined import next_start
-from dgasr.audio.ogg import ends_inside_page, ends_with_page, has_all_pages
+from dgasr.audio.joined import ends_inside_page, ends_with_page, has_all_pages, next_start
 from dgasr.audio.source import AudioConfig, Decoded, Source, Track
 from dgasr.audio.timeline import Missing, Timeline, to_array
 from dgasr.audio.waveform import AUDIBLE_POWER

@@ -22,9 +22,8 @@ from dgasr.errors import DgasrError, NoAudioStreamError, RecordingError, TooLong
 from dgasr.exports import export_srt, export_vtt
 from dgasr.lake.rows import Row, segment_row
 from dgasr.records import Segment, SegmentTranscript, join_words, seconds, silent_transcript
-from dgasr.serving.fetch import FetchError, TooLargeError, fetch_audio
 from dgasr.serving.live import BusyError, LiveTranscriber, OnStep, Way
-from dgasr.serving.prepare import Prepared, Preparer
+from dgasr.serving.prepare import FetchError, Prepared, Preparer, TooLargeError, fetch_audio
 
 FORM_BYTES = 65_536
 """What a form may hold beside its file."""

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from dgasr.audio.headers import is_whole_riff, read_chunk_claim, states_mp3_length
-from dgasr.audio.ogg import ends_inside_page, ends_with_page, has_all_pages
+from dgasr.audio.joined import ends_inside_page, ends_with_page, has_all_pages
 from dgasr.audio.source import Source
 
 SAMPLES = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)

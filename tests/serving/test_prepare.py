@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from dgasr.serving import fetch
-from dgasr.serving.fetch import FetchError, TooLargeError, fetch_audio, is_public
+from dgasr.serving import prepare
+from dgasr.serving.prepare import FetchError, TooLargeError, fetch_audio, is_public
 
 
 class Server(BaseHTTPRequestHandler):
@@ -57,7 +57,7 @@ def get(tmp_path, monkeypatch, server):
     plain, public = socket.getaddrinfo, is_public
     names = {"audio.example": "127.0.0.1", "inside.example": "10.0.0.7"}
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **kind: plain(names.get(host, host), *more, **kind))
-    monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.1" or public(address))
+    monkeypatch.setattr(prepare, "is_public", lambda address: address == "127.0.0.1" or public(address))
 
     def run(path, hosts=("*",), max_bytes=1000, timeout_s=5.0):
         url = path if not path.startswith("/") else f"http://audio.example:{server}{path}"
