@@ -22,8 +22,7 @@ from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
 from dgasr.model.identity import UPDATE_FILE
 from dgasr.prompt import build_prompt
-from dgasr.training.canvas_noise import CanvasNoiseConfig
-from dgasr.training.objective import LossWeights, batch_losses
+from dgasr.training.objective import CanvasNoiseConfig, LossWeights, batch_losses
 from tools.base.bundle import save_update
 from tools.base.digits import DigitWindows
 from tools.base.fast import compile_elementwise
