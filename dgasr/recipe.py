@@ -128,5 +128,6 @@ def build_recipe(
             start_offset_ms=config.start_offset_ms,
             end_offset_ms=config.end_offset_ms,
             confidence_power=config.confidence_power,
+            confidence_shift=config.confidence_shift,
         ),
     )

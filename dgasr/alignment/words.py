@@ -45,7 +45,9 @@ class AlignmentConfig:
     ctc_weight: float = 0.5
     """Share of the CTC posterior in a word's confidence, in [0, 1], as an exponent; the decoder has the rest."""
     confidence_power: float = 1.0
-    """What both together are raised to, > 0: below 1 for a model that is right more often than it says."""
+    """What the odds of both together are raised to, > 0: below 1 for a model that is too sure either way."""
+    confidence_shift: float = 0.0
+    """Added to their logarithm then: above 0 for a model that is right more often than it says."""
     max_words_per_s: float = 7.0
     """Words per second above which a text is too long for its audio; ordinary speech has 2 to 4."""
     max_repetitions: int = 3
@@ -225,10 +227,15 @@ def segment_confidence(words: Sequence[Word], blank_log_probs: np.ndarray) -> fl
 
 
 def _confidence(word: WordTokens, spans: Sequence[TokenSpan], config: AlignmentConfig) -> float:
-    """Join what decoder and CTC think of a word as a geometric mean: a word that one of them doubts is doubtful."""
+    """Join what decoder and CTC think of a word as a geometric mean: a word that one of them doubts is doubtful.
+
+    Its log odds are scaled and shifted to how often words are right (Platt 1999, Probabilistic outputs for support
+    vector machines).
+    """
     ctc = np.exp(min(span.log_prob for span in spans[word.start_token : word.end_token]))
     joint = word.probability ** (1 - config.ctc_weight) * ctc**config.ctc_weight
-    return float(np.clip(joint**config.confidence_power, 0.0, 1.0))
+    right, wrong = min(joint, 1.0) ** config.confidence_power, (1 - min(joint, 1.0)) ** config.confidence_power
+    return float(right / (right + wrong * np.exp(-config.confidence_shift)))
 
 
 def _apart(edges: np.ndarray, pivots: np.ndarray) -> np.ndarray:

@@ -184,7 +184,7 @@ class AsrConfig:
     has_blank: the blank is known; without one CTC's text is not read, no text is rescored, and words are spread evenly.
     languages: ISO 639-1 codes the model was trained for; the first one is the default.
     start_offset_ms, end_offset_ms: added to CTC word starts and ends; fitted on training data.
-    confidence_power: what words' confidences are raised to; fitted on validation data.
+    confidence_power, confidence_shift: scale and shift of the log odds that a word is right; fitted on validation data.
     backbone_family: which modules the backbone's layers have.
     rows_at_once: rows of each product on a CPU, whatever the batch, because the bits of a row depend on their number
         (docs/decisions/0025); 0: all, where they do not.
@@ -209,6 +209,7 @@ class AsrConfig:
     start_offset_ms: float = 0.0
     end_offset_ms: float = 0.0
     confidence_power: float = 1.0
+    confidence_shift: float = 0.0
     lora: LoraSize = field(default_factory=LoraSize)
     backbone_family: BackboneFamily = "diffusion_gemma"
     rows_at_once: int = 0

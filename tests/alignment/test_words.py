@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit, logit
 
 from dgasr.alignment.words import AlignmentConfig, Loudness, WordTokens, align_words, segment_confidence
 from dgasr.model.presets import ProjectorConfig
@@ -106,6 +107,18 @@ def test_the_least_likely_token_decides_a_words_confidence():
     frames[18:22, 2] = np.log(0.04)
     (nineteen, _), _ = align(log_probs=frames)
     assert nineteen.confidence == pytest.approx((0.9 * 0.04) ** 0.5, rel=0.01)
+
+
+@pytest.mark.parametrize(("power", "shift"), [(1.0, 0.0), (0.7, 0.7), (2.0, -1.0)])
+def test_log_odds_of_confidence_are_scaled_and_shifted_as_platts_method_has_it(power, shift):
+    config = AlignmentConfig(confidence_power=power, confidence_shift=shift)
+    plain, scaled = (align(config=own)[0] for own in (AlignmentConfig(), config))
+    for before, after in zip(plain, scaled, strict=True):
+        assert after.confidence == pytest.approx(expit(power * logit(before.confidence) + shift))
+    words = [WordTokens("never", 0, 1, 0.0), WordTokens("always", 1, 2, 1.0)]
+    (never, always), _ = align(words, (1, 2), posteriors(30, (2, 4), (9, 12), peak=1 - 1e-12), config=config)
+    assert never.confidence == 0.0
+    assert always.confidence == pytest.approx(1.0)
 
 
 def test_no_words_have_no_timing_source():
