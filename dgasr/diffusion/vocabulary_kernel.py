@@ -22,7 +22,7 @@ _FAR_BELOW = tl.constexpr(-3.0e38)
 
 
 def read_chunk_fused(states: Tensor, weight: Tensor, softcap: float, temperatures: Tensor) -> ChunkSums:
-    """Read a chunk; see `vocabulary_chunk.ReadChunk`. softcap / temperature must not exceed `LARGEST_EXPONENT`.
+    """Read a chunk; see `vocabulary.read_chunk`. softcap / temperature must not exceed `LARGEST_EXPONENT`.
 
     Every block is summed relative to its own peak, so that the entropy keeps its digits where a token is sure. Only the
     weights that the embeddings are summed with are exp(y) as it is: fixed, so nothing has to be known beforehand.
