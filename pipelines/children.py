@@ -10,12 +10,12 @@ from typing import Any
 from prefect import flow
 
 from dgasr.lake.location import lake_uri_of
+from dgasr.stages.counts import commit_child_run
 from dgasr.stages.decode import decode_assignment
 from dgasr.stages.engine import EngineConfig, start_engine
 from dgasr.stages.heartbeat import HeartbeatWriter
 from dgasr.stages.plan import ChildRun, RunFolder
 from dgasr.stages.prepare import prepare_assignment
-from dgasr.stages.report import commit_child_run
 from pipelines.tasks import ended, storage_task
 
 

@@ -31,12 +31,13 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 
 from dgasr.errors import ConfigError, DgasrError, IntegrityError, TransientError
+from dgasr.stages.counts import RunSummary
 from dgasr.stages.discover import whole_uri
 from dgasr.stages.embedded import make_ready, transcribe_shards
 from dgasr.stages.engine import EngineConfig, start_engine
 from dgasr.stages.heartbeat import HeartbeatWriter
 from dgasr.stages.plan import ShardConfig, plan_shards, write_assignments
-from dgasr.stages.report import RunSummary, commit_run, rejections, run_report
+from dgasr.stages.report import commit_run, rejections, run_report
 from dgasr.stages.selection import Forecast, Selection, find_backlog, forecast
 from dgasr.tables import markdown_table
 from pipelines.prefect_runs import PrefectRuns

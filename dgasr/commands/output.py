@@ -15,8 +15,8 @@ from dgasr.exports import by_channel, export_ctm, export_json, export_manifest, 
 from dgasr.lake.query import write_json_array
 from dgasr.lake.transcripts import RecordingTranscript, common_folder
 from dgasr.records import Shard, join_words
+from dgasr.stages.counts import Counts
 from dgasr.stages.heartbeat import Progress
-from dgasr.stages.report import Counts
 from dgasr.tables import format_table, line_width
 
 Result = TypeVar("Result")

@@ -19,10 +19,10 @@ from dgasr.lake.ledger import commit_shard, committed_shards
 from dgasr.lake.rows import ShardRows, recording_row, segment_row
 from dgasr.recipe import Recipe
 from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, Shard, silent_transcript
+from dgasr.stages.counts import Counts
 from dgasr.stages.engine import Engine
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import read_assignment
-from dgasr.stages.report import Counts
 from dgasr.stages.staging import Outcome, delete_part, prefetch, read_outcomes, read_segments, staged_uri_of
 
 if TYPE_CHECKING:

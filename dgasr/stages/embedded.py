@@ -10,12 +10,13 @@ from dgasr.lake.location import open_lake
 from dgasr.lake.upkeep import KEPT, sweep_staging
 from dgasr.recipe import Recipe
 from dgasr.records import Shard
+from dgasr.stages.counts import Counts, RunSummary
 from dgasr.stages.decode import ShardStream
 from dgasr.stages.engine import Engine
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import ShardConfig, new_run_id, plan_shards
 from dgasr.stages.prepare import prepare_shard
-from dgasr.stages.report import Counts, RunSummary, commit_run
+from dgasr.stages.report import commit_run
 from dgasr.stages.selection import Backlog
 from dgasr.stages.staging import staged_uri_of
 from dgasr.store import probe_store

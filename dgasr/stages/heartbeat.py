@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from dgasr import store
 from dgasr.errors import DgasrError, IntegrityError, ObjectMissingError
 from dgasr.records import Shard
-from dgasr.stages.report import Counts
+from dgasr.stages.counts import Counts
 
 logger = logging.getLogger(__name__)
 

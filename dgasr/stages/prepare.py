@@ -16,10 +16,10 @@ from dgasr.frontend import cut_channels, until_truncation
 from dgasr.lake.ledger import committed_shards
 from dgasr.recipe import Recipe
 from dgasr.records import Recording, Segment, SegmentFeatures, Shard, seconds
+from dgasr.stages.counts import Counts
 from dgasr.stages.heartbeat import HeartbeatWriter, Progress
 from dgasr.stages.isolation import Processes, note_progress, settle
 from dgasr.stages.plan import read_assignment
-from dgasr.stages.report import Counts
 from dgasr.stages.staging import Outcome, StagedPart, read_outcomes, staged_uri_of
 from dgasr.store import open_object
 

@@ -26,7 +26,7 @@ import psutil
 import soundfile
 
 from dgasr.samples import SAMPLES
-from dgasr.stages.report import peak_memory_bytes
+from dgasr.stages.counts import peak_memory_bytes
 from tests.proofs.archive import make_archive
 from tests.proofs.cluster import Cluster
 from tests.proofs.proof import make_parser, prove, say

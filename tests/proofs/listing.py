@@ -23,8 +23,8 @@ from dgasr import store
 from dgasr.lake.ledger import commit_shard, committed_recordings
 from dgasr.lake.rows import ShardRows, recording_row
 from dgasr.records import Recording, Shard
+from dgasr.stages.counts import peak_memory_bytes
 from dgasr.stages.plan import AssignmentConfig, ShardConfig, plan_shards, write_assignments
-from dgasr.stages.report import peak_memory_bytes
 from dgasr.stages.selection import Selection, find_backlog
 from tests.proofs import cluster
 from tests.proofs.processes import ProcessGroup, end_on_signals, free_ports

@@ -11,12 +11,12 @@ import soundfile
 from dgasr.lake.views import connect
 from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ, SegmentFeatures, SegmentTranscript, Shard, Word
+from dgasr.stages.counts import RunSummary
 from dgasr.stages.discover import Listing
 from dgasr.stages.embedded import transcribe_backlog
 from dgasr.stages.engine import Engine
 from dgasr.stages.heartbeat import Progress
 from dgasr.stages.plan import AssignmentConfig, write_assignments
-from dgasr.stages.report import RunSummary
 from dgasr.stages.selection import Backlog, Selection, find_backlog
 
 

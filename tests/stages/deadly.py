@@ -9,10 +9,10 @@ from pathlib import Path
 
 from dgasr.recipe import Recipe
 from dgasr.records import SegmentFeatures, SegmentTranscript, silent_transcript
+from dgasr.stages.counts import Counts
 from dgasr.stages.decode import decode_assignment
 from dgasr.stages.heartbeat import HeartbeatWriter
 from dgasr.stages.isolation import note_progress
-from dgasr.stages.report import Counts
 
 DEADLY_AUDIO = """
 import os, signal

@@ -17,13 +17,13 @@ from dgasr.errors import ConfigError, TransientError
 from dgasr.records import SegmentFeatures, SegmentTranscript, Shard, silent_transcript
 from dgasr.samples import SAMPLES
 from dgasr.stages import decode as decode_module
+from dgasr.stages.counts import Counts
 from dgasr.stages.decode import ShardStream, decode_assignment
 from dgasr.stages.discover import Listing
 from dgasr.stages.engine import EngineConfig, recipe_of, start_engine
 from dgasr.stages.heartbeat import HeartbeatWriter, Progress, read_heartbeat
 from dgasr.stages.isolation import Processes
 from dgasr.stages.prepare import prepare_shard
-from dgasr.stages.report import Counts
 from dgasr.stages.staging import delete_part, read_segments, staged_uri_of
 from tests.stages.conftest import Place, engine_of
 from tests.stages.deadly import DeadlyEngine, decode_or_die

@@ -5,8 +5,8 @@ import pytest
 
 from dgasr.errors import IntegrityError
 from dgasr.records import Shard
+from dgasr.stages.counts import Counts
 from dgasr.stages.heartbeat import HeartbeatWriter, read_heartbeat
-from dgasr.stages.report import Counts
 
 
 @pytest.fixture

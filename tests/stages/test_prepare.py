@@ -12,11 +12,11 @@ from dgasr.lake.ledger import commit_shard
 from dgasr.recipe import Recipe
 from dgasr.records import SAMPLE_RATE_HZ, Shard
 from dgasr.stages import prepare
+from dgasr.stages.counts import Counts
 from dgasr.stages.decode import ShardTranscripts
 from dgasr.stages.discover import Listing
 from dgasr.stages.heartbeat import HeartbeatWriter, read_heartbeat
 from dgasr.stages.prepare import prepare_assignment, prepare_shard
-from dgasr.stages.report import Counts
 from dgasr.stages.staging import Outcome, read_outcomes, read_segments, staged_uri_of
 from tests.stages import deadly
 from tests.stages.conftest import Place
