@@ -10,7 +10,6 @@ is not kept): in 11 h of speech a piece of the vocabulary's middle occurs some t
 import argparse
 import copy
 import json
-import os
 import time
 from pathlib import Path
 
@@ -208,14 +207,8 @@ def main() -> None:
             ear.projector.norms["output"].weight.fill_(0.5)
     peaks = {"encoder.": options.encoder_rate, "projector.": options.projector_rate, "letters.": options.projector_rate}
     optimizer = PartsOptimizer(learning, peaks, is_muons=lambda name: True)
-    state_path, first = options.out / "ear.pt", 0
-    if state_path.is_file():
-        state = torch.load(state_path, weights_only=True)
-        with torch.no_grad():
-            for name, parameter in learning.items():
-                parameter.copy_(state["weights"][name])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+    state_path = options.out / "ear.pt"
+    first = optimizer.resume(state_path)
     speech = Speech(options.train, options.cache, ("en",))
     validation = Speech(options.validation, options.cache, ("en",))
     windows = PackedWindows(speech, WINDOW_S, options.batch_windows, AUGMENTATION, options.seed, 600, tokenizer)
@@ -261,10 +254,7 @@ def main() -> None:
             log.flush()
             print(row, flush=True)
         if (step + 1) % options.save_steps == 0 or step + 1 == options.steps:
-            state = {"step": step + 1, "weights": {n: p.detach() for n, p in learning.items()},
-                     "optimizer": optimizer.state_dict()}  # fmt: skip
-            torch.save(state, state_path.with_suffix(".partial"))
-            os.replace(state_path.with_suffix(".partial"), state_path)
+            optimizer.save(state_path, step + 1)
         if (step + 1) % options.validation_steps == 0 or step + 1 == options.steps:
             row = {"step": step + 1, "wer": evaluate(ear, tokenizer, validation, options.validation_clips)}
             log.write(json.dumps(row) + "\n")

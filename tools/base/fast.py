@@ -59,6 +59,16 @@ def cast_parameters(model: nn.Module) -> None:
         parameter.data = parameter.data.to(COMPUTE_DTYPE)
 
 
+def average_gradients(parameters: Sequence[nn.Parameter], clip_norm: float) -> float:
+    """Make gradients the mean over all processes, and clip them, in place; return their norm."""
+    if torch.distributed.is_initialized():
+        own = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        together = nn.utils.parameters_to_vector(own)  # one message in place of hundreds
+        torch.distributed.all_reduce(together)
+        nn.utils.vector_to_parameters(together / torch.distributed.get_world_size(), own)
+    return float(nn.utils.clip_grad_norm_(parameters, clip_norm))
+
+
 class Masters:
     """Float32 copies of parameters of COMPUTE_DTYPE, which an optimizer changes.
 
@@ -78,12 +88,7 @@ class Masters:
         for master, working in zip(self.masters, self._working, strict=True):
             master.grad = None if working.grad is None else working.grad.float()
             working.grad = None
-        if torch.distributed.is_initialized():
-            own = [master.grad for master in self.masters if master.grad is not None]
-            together = nn.utils.parameters_to_vector(own)  # one message in place of hundreds
-            torch.distributed.all_reduce(together)
-            nn.utils.vector_to_parameters(together / torch.distributed.get_world_size(), own)
-        return float(nn.utils.clip_grad_norm_(self.masters, clip_norm))
+        return average_gradients(self.masters, clip_norm)
 
     @torch.no_grad()
     def publish(self) -> None:

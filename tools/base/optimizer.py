@@ -6,6 +6,7 @@ AdamW's (docs/experiments.md, 2026-11-29); a step takes 14 % longer.
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,6 +78,24 @@ class PartsOptimizer:
     def state_dict(self) -> list[dict[str, Any]]:
         """Return what `load_state_dict` takes."""
         return [optimizer.state_dict() for optimizer in self._all]
+
+    def resume(self, path: Path) -> int:
+        """Put what `save` wrote into what learns, in place, if it is there; return the step to go on with."""
+        if not path.is_file():
+            return 0
+        state = torch.load(path, weights_only=True)
+        with torch.no_grad():
+            for name, parameter in self._learning.items():
+                parameter.copy_(state["weights"][name])
+        self.load_state_dict(state["optimizer"])
+        return int(state["step"])
+
+    def save(self, path: Path, step: int) -> None:
+        """Write what learns and this optimizer after so many steps; a kill leaves the file before or this one."""
+        weights = {name: parameter.detach() for name, parameter in self._learning.items()}
+        partial = path.with_suffix(".partial")
+        torch.save({"step": step, "weights": weights, "optimizer": self.state_dict()}, partial)
+        partial.replace(path)
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         """Go on where `state_dict` was made."""

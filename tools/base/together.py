@@ -139,15 +139,9 @@ def main() -> None:
     peaks = {"encoder.": options.encoder_rate, "projector.": options.projector_rate, "backbone.": options.backbone_rate}
     # Muon would take a second a step for the backbone's matrices, and they are trained already.
     optimizer = PartsOptimizer(by_name, peaks, is_muons=lambda name: not name.startswith("backbone."))
-    state_path, first = options.out / "together.pt", 0
-    if state_path.is_file():
-        state = torch.load(state_path, weights_only=True)
-        with torch.no_grad():
-            for name, master in by_name.items():
-                master.copy_(state["weights"][name])
-        masters.publish()
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+    state_path = options.out / "together.pt"
+    first = optimizer.resume(state_path)
+    masters.publish()
     tokenizer = Tokenizer.from_file(str(options.vocabulary / "tokenizer.json"))
     speech = Speech(options.train, options.cache, ("en",))
     # Another seed than the ear's, so that it meets other mixtures of the same clips.
@@ -196,9 +190,7 @@ def main() -> None:
             log.flush()
             print(row, flush=True)
         if rank == 0 and ((step + 1) % options.save_steps == 0 or step + 1 == options.steps):
-            state = {"step": step + 1, "weights": by_name, "optimizer": optimizer.state_dict()}
-            torch.save(state, state_path.with_suffix(".partial"))
-            os.replace(state_path.with_suffix(".partial"), state_path)
+            optimizer.save(state_path, step + 1)
     if options.bundle and rank == 0:
         model.float()
         with torch.no_grad():

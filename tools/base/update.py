@@ -25,7 +25,7 @@ from dgasr.prompt import build_prompt
 from dgasr.training.objective import CanvasNoiseConfig, LossWeights, batch_losses
 from tools.base.bundle import save_update
 from tools.base.digits import DigitWindows
-from tools.base.fast import compile_elementwise
+from tools.base.fast import average_gradients, compile_elementwise
 from tools.base.optimizer import PartsOptimizer, rate_share
 from tools.base.sizes import WINDOW_S
 from tools.base.speech import AUGMENTATION, Speech
@@ -137,14 +137,8 @@ def main() -> None:
     learning = {f"{name}.{side}": own for name, pair in factors.items() for side, own in enumerate(pair)}
     peaks = {"backbone.": options.rate, "encoder.": options.ear_rate, "projector.": options.ear_rate}
     optimizer = PartsOptimizer(learning, peaks, is_muons=lambda name: False)
-    state_path, first = options.out / "update.pt", 0
-    if state_path.is_file():
-        state = torch.load(state_path, weights_only=True)
-        with torch.no_grad():
-            for name, parameter in learning.items():
-                parameter.copy_(state["weights"][name])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+    state_path = options.out / "update.pt"
+    first = optimizer.resume(state_path)
     tokenizer = Tokenizer.from_file(str(options.model / "tokenizer.json"))
     train, takes, numbers = (
         Speech(manifests, options.cache, ("en",)) for manifests in (options.train, options.digits, options.numbers)
@@ -184,7 +178,9 @@ def main() -> None:
         torch.manual_seed(options.seed * 1_000_003 + world * step + rank)
         found = losses(step)
         found.pop("total").backward()
-        norm = _take_gradients(list(learning.values()), world)
+        for parameter in learning.values():
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        norm = average_gradients(list(learning.values()), 1.0)
         optimizer.step()
         for name, loss in found.items():
             means[name] = 0.95 * means.get(name, loss.item()) + 0.05 * loss.item()
@@ -195,24 +191,10 @@ def main() -> None:
             log.flush()
             print(row, flush=True)
         if rank == 0 and ((step + 1) % options.save_steps == 0 or step + 1 == options.steps):
-            state = {"step": step + 1, "weights": {n: p.detach() for n, p in learning.items()},
-                     "optimizer": optimizer.state_dict()}  # fmt: skip
-            torch.save(state, state_path.with_suffix(".partial"))
-            os.replace(state_path.with_suffix(".partial"), state_path)
+            optimizer.save(state_path, step + 1)
     if options.bundle and rank == 0:
         save_update(factors, options.model)
         print(f"{options.model / UPDATE_FILE}: written", flush=True)
-
-
-def _take_gradients(parameters: list[nn.Parameter], world: int) -> float:
-    """Make gradients the mean over all processes, and clip them; return their norm."""
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    if world > 1:
-        together = nn.utils.parameters_to_vector([parameter.grad for parameter in parameters])
-        torch.distributed.all_reduce(together)
-        nn.utils.vector_to_parameters(together / world, [parameter.grad for parameter in parameters])
-    return float(nn.utils.clip_grad_norm_(parameters, 1.0))
 
 
 if __name__ == "__main__":
