@@ -38,9 +38,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     weights("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
     weights("--ckpt", default="final", metavar="final|best|STEP|DIR", help="which of its weights (default: final)")
     add(
-        "--normalizer", choices=("whisper", "basic", "leaderboard"), default="basic",
+        "--normalizer", choices=("whisper", "basic", "leaderboard", "none"), default="basic",
         help="what is no error: as Whisper's paper has it; case and punctuation alone; as the Open ASR Leaderboard has "
-        "it (default: basic)",
+        "it; nothing (default: basic)",
     )  # fmt: skip
     add("--metric", choices=("wer", "cer"), default="wer", help="what the table leads with (default: wer)")
     chosen = parser.add_argument_group("utterances").add_argument

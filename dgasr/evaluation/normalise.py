@@ -3,7 +3,8 @@
 Whisper's way rewrites numbers and joins spoken digits ("one two" becomes "12"), and takes Devanagari's vowel signs out.
 The Open ASR leaderboard's way is that with ellipses gone and letters with dots joined (`u.s.` is `us`), and leaves out
 utterances whose reference is empty then. Its merging of compounds in languages other than English is not done here.
-The plain way (`basic`) keeps words as they were said and marks where they stand.
+The plain way (`basic`) keeps words as they were said and marks where they stand; `none` changes nothing, so that
+capitals and punctuation count.
 """
 
 import json
@@ -18,7 +19,7 @@ from dgasr.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-Normalizer = Literal["whisper", "basic", "leaderboard"]
+Normalizer = Literal["whisper", "basic", "leaderboard", "none"]
 
 SPELLED_LETTERS = re.compile(r"\b[a-z](?:\.[a-z])+\b\.?|\b(?:[a-z]\.\s)+[a-z]\.")
 """`u.s.` and `a. b. c.`, which the leaderboard reads as one word each."""
@@ -50,7 +51,8 @@ def normalise(text: str, language: str, normalizer: str) -> tuple[str, ...]:
         shown = SPELLED_LETTERS.sub(
             lambda letters: re.sub(r"[.\s]", "", letters[0]), re.sub(r"\.{3,}|…", " ", shown.lower())
         )
-    words = (basic if normalizer == "basic" else _whisper(base_language(language)))(shown).split()
+    ways: dict[str, Callable[[str], str]] = {"basic": basic, "none": str}
+    words = (ways.get(normalizer) or _whisper(base_language(language)))(shown).split()
     return tuple("".join(words) if has_no_spaces(language) else words)
 
 

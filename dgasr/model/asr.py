@@ -20,6 +20,7 @@ from dgasr.model.backbone import build_backbone
 from dgasr.model.head import scan_vocabulary
 from dgasr.model.presets import AsrConfig, ModelIdentity
 from dgasr.model.projector import Projector
+from dgasr.model.punctuation import Punctuator
 from dgasr.prompt import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,8 @@ class AsrModel(nn.Module):
         super().__init__()
         self.config = config
         self._tokenizer, self._identity = tokenizer, identity
+        self.punctuator: Punctuator | None = None
+        """Where the vocabulary has neither capitals nor punctuation, what puts them."""
         self.encoder = encoder or WhisperEncoder(WhisperConfig(**config.encoder))
         self.backbone = backbone or build_backbone(config)
         self.projector = Projector(config.projector, config.encoder["d_model"], config.backbone["hidden_size"])

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from dgasr.errors import ConfigError, IntegrityError
 from dgasr.model.asr import AsrModel
-from dgasr.model.identity import CONFIG_FILE, WEIGHTS_FILE, folder_digest, weight_files
+from dgasr.model.identity import CONFIG_FILE, PUNCTUATION_FILE, WEIGHTS_FILE, folder_digest, weight_files
 from dgasr.model.presets import AsrConfig, ModelIdentity
+from dgasr.model.punctuation import PunctuationNetwork, Punctuator
 from dgasr.prompt import Tokenizer
 
 SCALES = ".scales"
@@ -39,7 +40,7 @@ def unique_tensors(model: AsrModel) -> dict[str, Tensor]:
 def save_model(model: AsrModel, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write config and weights, floating-point ones as `dtype`; copying the tokenizer is the caller's work.
 
-    The folder is created if missing, and its file of weights replaced atomically.
+    The folder is created if missing, and its file of weights replaced atomically; punctuation is written too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder / CONFIG_FILE)
@@ -47,6 +48,8 @@ def save_model(model: AsrModel, folder: Path, dtype: torch.dtype = torch.float32
     partial = folder / (WEIGHTS_FILE + ".partial")
     save_file({name: own.to(dtype) if own.is_floating_point() else own for name, own in tensors.items()}, partial)
     os.replace(partial, folder / WEIGHTS_FILE)
+    if model.punctuator:
+        save_file(model.punctuator.network.state_dict(), folder / PUNCTUATION_FILE)
 
 
 def load_weights(model: AsrModel, folder: Path) -> None:
@@ -57,12 +60,7 @@ def load_weights(model: AsrModel, folder: Path) -> None:
     """
     stored: dict[str, Tensor] = {}
     for path in weight_files(folder):
-        try:
-            stored |= load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(
-                f"{path}: no readable weights ({error}). Give a folder written by `dgasr train`."
-            ) from error
+        stored |= _tensors(path)
     scales, left, right = (_take(stored, suffix) for suffix in (SCALES, LEFT, RIGHT))
     wanted = unique_tensors(model)
     updated = left.keys() | right.keys()
@@ -81,14 +79,25 @@ def load_weights(model: AsrModel, folder: Path) -> None:
         )
 
     def read(name: str, tensor: Tensor) -> Tensor:
-        rows = scales.get(name)
-        return tensor if rows is None else tensor * rows.view(-1, *[1] * (tensor.dim() - 1))
+        return _widened(tensor, scales.get(name))
 
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(read(name, stored[name]))
             if name in updated:
                 tensor += (read(name + LEFT, left[name]) @ read(name + RIGHT, right[name])).view(tensor.shape)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path}: no readable weights ({error}). Give a folder written by `dgasr train`.") from error
+
+
+def _widened(tensor: Tensor, scales: Tensor | None) -> Tensor:
+    """Multiply rows by what they were divided by to fit 8 bits, if they were."""
+    return tensor if scales is None else tensor * scales.view(-1, *[1] * (tensor.dim() - 1))
 
 
 def _take(stored: dict[str, Tensor], suffix: str) -> dict[str, Tensor]:
@@ -102,4 +111,25 @@ def load_model(folder: Path) -> AsrModel:
     identity = ModelIdentity(name=config.name, digest=folder_digest(folder))
     model = AsrModel(config, Tokenizer.load(folder), identity)
     load_weights(model, folder)
+    if (folder / PUNCTUATION_FILE).is_file():
+        model.punctuator = _load_punctuator(folder / PUNCTUATION_FILE, model)
     return model.eval().requires_grad_(False)
+
+
+def _load_punctuator(path: Path, model: AsrModel) -> Punctuator:
+    """Read what puts capitals and punctuation; IntegrityError where it is of another vocabulary or no such network."""
+    stored = _tensors(path)
+    scales = _take(stored, SCALES)
+    try:
+        (num_pieces, width), (_, hidden) = stored["pieces.weight"].shape, stored["context.weight_hh_l0"].shape
+        network = PunctuationNetwork(num_pieces, width, hidden)
+        network.load_state_dict({name: _widened(tensor, scales.get(name)) for name, tensor in stored.items()})
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise IntegrityError(
+            f"{path}: no punctuation of a model ({error}). Take the folder from one training."
+        ) from error
+    if num_pieces != len(model.head_weight):
+        raise IntegrityError(
+            f"{path}: knows {num_pieces} tokens, and the model {len(model.head_weight)}. Take both from one training."
+        )
+    return Punctuator(network.eval().requires_grad_(False), model.tokenizer)

@@ -31,6 +31,9 @@ PART_FILES = {part: f"{part}.safetensors" for part in ("encoder", "projector", "
 UPDATE_FILE = "update.safetensors"
 """Beside either, low-rank updates of matrices that were trained further: far smaller than the matrices anew."""
 
+PUNCTUATION_FILE = "punctuation.safetensors"
+"""Beside them, of a model whose vocabulary has neither capitals nor punctuation, weights of what puts them."""
+
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "projector.safetensors")
 """An adapter folder."""
 
@@ -128,9 +131,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def folder_digest(folder: Path) -> str:
-    """Fingerprint of a model folder: 32 hex digits over config, weights, tokenizer and word list."""
-    words = [path for path in [folder / WORD_LIST_FILE] if path.is_file()]
-    return files_digest([folder / CONFIG_FILE, *weight_files(folder), folder / TOKENIZER_FILE, *words])
+    """Fingerprint of a model folder: 32 hex digits over config, weights, tokenizer, word list and punctuation."""
+    more = [folder / name for name in (WORD_LIST_FILE, PUNCTUATION_FILE) if (folder / name).is_file()]
+    return files_digest([folder / CONFIG_FILE, *weight_files(folder), folder / TOKENIZER_FILE, *more])
 
 
 def adapter_files(adapter: str) -> list[Path]:

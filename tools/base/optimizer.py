@@ -5,6 +5,7 @@ AdamW's (docs/experiments.md, 2026-11-29); a step takes 14 % longer.
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ class PartsOptimizer:
     def save(self, path: Path, step: int) -> None:
         """Write what learns and this optimizer after so many steps; a kill leaves the file before or this one."""
         weights = {name: parameter.detach() for name, parameter in self._learning.items()}
-        partial = path.with_suffix(".partial")
+        # Where torchrun was killed, its processes go on: the run that was started again may be saving too.
+        partial = path.with_suffix(f".{os.getpid()}.partial")
         torch.save({"step": step, "weights": weights, "optimizer": self.state_dict()}, partial)
         partial.replace(path)
 

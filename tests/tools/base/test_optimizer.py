@@ -1,9 +1,12 @@
 """Muon and AdamW in one: matrices and kernels learn, rates follow the parts, and a stored state can be loaded."""
 
+import os
+
 import numpy as np
 import torch
 from torch import nn
 
+from tests.forked import Forked
 from tools.base.optimizer import PartsOptimizer
 
 PEAKS = {"encoder.": 1e-3, "head.": 1e-2}
@@ -62,3 +65,24 @@ def test_who_is_not_muons_is_adamws():
     expected.step()
     optimizer.step()
     torch.testing.assert_close(learning["head.matrix"], twin)
+
+
+SAVES = """
+import sys
+from pathlib import Path
+from torch import nn
+from tests.forked import Forked
+from tools.base.optimizer import PartsOptimizer
+
+optimizer = PartsOptimizer({"a": nn.Parameter(nn.Linear(30, 30).weight)}, {"": 1e-3}, is_muons=lambda name: False)
+for step in range(150):
+    optimizer.save(Path(sys.argv[1]), step)
+"""
+
+
+def test_processes_of_a_killed_run_that_go_on_disturb_no_other(tmp_path):
+    path = tmp_path / "state.pt"
+    savers = [Forked(["-c", SAVES, str(path)], os.environ) for _ in range(2)]
+    assert [saver.wait() for saver in savers] == [0, 0], "\n".join(saver.output for saver in savers)
+    assert torch.load(path, weights_only=True)["step"] == 149
+    assert list(tmp_path.iterdir()) == [path]

@@ -112,9 +112,13 @@ def arguments_of(stage, parts, out):
         "update": ["--model", parts / "together" / "model", "--train", parts / "train.jsonl", "--digits",
                    parts / "train.jsonl", "--numbers", parts / "train.jsonl", "--text", parts / "en.txt.xz",
                    "--held-out", 4, "--cache", parts / "cache", "--batch-windows", 2, "--no-compile"],
+        "punctuation": ["--model", parts / "together" / "model", "--text", parts / "en.txt.xz", "--held-out", 4,
+                        "--manifest", parts / "train.jsonl", "--batch-texts", 4],
     }[stage]  # fmt: skip
-    backbone = [] if stage in ("ear", "update") else ["--no-compile", "--layers", 0, 2]
-    pretrained = ["--gemma", parts / "gemma", "--vocabulary", parts / "vocabulary"] if stage != "update" else []
+    backbone = ["--no-compile", "--layers", 0, 2] if stage in ("text", "reading", "together") else []
+    pretrained = (
+        ["--gemma", parts / "gemma", "--vocabulary", parts / "vocabulary"] if backbone or stage == "ear" else []
+    )
     return [out, *own, *pretrained, *backbone, "--save-steps", 2, "--steps", 5]
 
 
@@ -134,7 +138,7 @@ def kill_after_first_state(stage, parts, out):
 
 @pytest.mark.slow
 def test_killed_stages_go_on_to_the_weights_of_stages_that_were_not(parts, tmp_path):
-    for stage in ("ear", "text", "reading", "together", "update"):
+    for stage in ("ear", "text", "reading", "together", "update", "punctuation"):
         undisturbed = parts / stage
         run(stage, *arguments_of(stage, parts, undisturbed))
         killed = tmp_path / stage
@@ -152,6 +156,9 @@ def test_killed_stages_go_on_to_the_weights_of_stages_that_were_not(parts, tmp_p
     after = load_model(folder).state_dict()
     changed = {name.split(".")[0] for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert changed == {"encoder", "projector", "backbone"}
-    assert transcribe(parts / "0.wav", load(str(folder)), max_steps=2).segments
+    run("punctuation", *arguments_of("punctuation", parts, parts / "punctuation"), "--bundle")
+    loaded = load(str(folder))
+    assert transcribe(parts / "0.wav", loaded, max_steps=2).segments
+    assert [word.rstrip(",.?!").lower() for word in loaded.punctuator.written(["a", "cat"])] == ["a", "cat"]
     with pytest.raises(SystemExit):  # an update is of weights that have none
         run("update", *arguments_of("update", parts, tmp_path / "again"))
