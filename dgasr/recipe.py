@@ -129,5 +129,6 @@ def build_recipe(
             end_offset_ms=config.end_offset_ms,
             confidence_power=config.confidence_power,
             confidence_shift=config.confidence_shift,
+            min_confidence=config.min_confidence,
         ),
     )

@@ -72,6 +72,18 @@ def test_it_hears_people(found):
     assert edits.rate < 0.6
 
 
+def test_it_writes_as_people_read(found):
+    texts = [text for name, text, _ in found["heard"] if text and ROWS[name]["text"]]
+    assert sum(text[0].isupper() and text[-1] in ".?!" for text in texts) > len(texts) / 2
+    assert not any(mark in word.strip(",.?!") for text in texts for word in text.split() for mark in ",.?!")
+
+
+def test_most_of_what_people_say_bears_no_flag(found):
+    flags = [flags for name, text, flags in found["heard"] if text and ROWS[name]["text"]]
+    assert sum(map(bool, flags)) < len(flags) / 2
+    assert not any("unsettled" in own for own in flags)  # of its young decoder's canvas, whose text is seldom taken
+
+
 def test_it_says_nothing_unflagged_where_nobody_speaks(found):
     assert all(flags for name, text, flags in found["heard"] if text and not ROWS[name]["text"])
 

@@ -22,10 +22,11 @@ def test_what_makes_no_sense_is_refused_by_name(wrong, message):
 
 
 def test_window_and_timing_of_the_recipe_are_the_models():
-    recipe = build_recipe(replace(tiny(), start_offset_ms=-40.0, end_offset_ms=55.0), IDENTITY)
+    recipe = build_recipe(replace(tiny(), start_offset_ms=-40.0, end_offset_ms=55.0, min_confidence=0.7), IDENTITY)
     assert recipe.features.window_samples == 128_000
     assert build_recipe(replace(tiny(), languages=("de", "en")), IDENTITY).language == "de"
     assert (recipe.alignment.start_offset_ms, recipe.alignment.end_offset_ms) == (-40.0, 55.0)
+    assert recipe.alignment.min_confidence == 0.7
 
 
 def test_a_recipe_that_cuts_by_a_speech_model_which_is_missing_is_refused(monkeypatch):

@@ -57,7 +57,7 @@ class AlignmentConfig:
     max_ctc_distance: float = 0.5
     """Word edits between CTC's text and the decoder's, over the longer one's words; 1 switches the flag off."""
     min_confidence: float = 0.5
-    """Segment confidence below which the text is more likely wrong than right somewhere important."""
+    """Segment confidence below which the text is flagged: something important in it may well be wrong."""
 
 
 @dataclass(frozen=True, slots=True)

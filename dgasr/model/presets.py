@@ -185,6 +185,7 @@ class AsrConfig:
     languages: ISO 639-1 codes the model was trained for; the first one is the default.
     start_offset_ms, end_offset_ms: added to CTC word starts and ends; fitted on training data.
     confidence_power, confidence_shift: scale and shift of the log odds that a word is right; fitted on validation data.
+    min_confidence: segment confidence below which a text is flagged; where confidence is scaled, this moves with it.
     backbone_family: which modules the backbone's layers have.
     rows_at_once: rows of each product on a CPU, whatever the batch, because the bits of a row depend on their number
         (docs/decisions/0025); 0: all, where they do not.
@@ -210,6 +211,7 @@ class AsrConfig:
     end_offset_ms: float = 0.0
     confidence_power: float = 1.0
     confidence_shift: float = 0.0
+    min_confidence: float = 0.5
     lora: LoraSize = field(default_factory=LoraSize)
     backbone_family: BackboneFamily = "diffusion_gemma"
     rows_at_once: int = 0

@@ -40,6 +40,9 @@ class Choice:
     probabilities: of each of them, by the decoder or, for CTC's text, by the causal encoder, in [0, 1].
     log_probs: of the blank and of each of them by CTC, natural logarithms.  [frames, 1 + tokens]
     alternative: the other text, CTC's before the choice.
+    runner_up: where the causal encoder said a text, CTC's, or where that was likelier, the causal encoder's.
+    is_canvas: the text is the decoder's, or was chosen beside its alone: whether the canvas settled and held an end
+        says how far it can be trusted.
     causal_log_probs: of whole texts and their ends by the causal encoder, as far as they are known, nats.
     is_cut: no canvas held the text's end.
     is_refuted: the decoder's text cannot be all that was said: no canvas held its end, or CTC has too few frames.
@@ -50,9 +53,16 @@ class Choice:
     probabilities: Sequence[float]
     log_probs: np.ndarray
     alternative: CtcText
+    runner_up: tuple[int, ...] | None = None
+    is_canvas: bool = True
     causal_log_probs: Mapping[tuple[int, ...], float] = field(default_factory=dict)
     is_cut: bool = False
     is_refuted: bool = False
+
+    @property
+    def doubted_by(self) -> tuple[int, ...]:
+        """The text to compare with: one that was found otherwise, and by what can be relied on."""
+        return self.alternative.ids if self.is_canvas or self.runner_up is None else self.runner_up
 
     @property
     def encoded(self) -> EncodedSegment:
@@ -95,7 +105,11 @@ def decoded(canvas: Canvas) -> Choice:
 def _beside_decoder(choice: Choice) -> Choice:
     """Put what has been chosen so far beside the decoder's text."""
     text = replace(choice.alternative, ids=tuple(choice.ids), probabilities=tuple(choice.probabilities))
-    return replace(decoded(choice.canvas), alternative=text, causal_log_probs=choice.causal_log_probs)
+    canvas = decoded(choice.canvas)
+    return replace(
+        canvas, alternative=text, causal_log_probs=choice.causal_log_probs, runner_up=choice.alternative.ids,
+        is_canvas=tuple(canvas.ids) != text.ids,
+    )  # fmt: skip
 
 
 class Rescorer:
@@ -242,6 +256,7 @@ class Rescorer:
                         np.exp(found[1][index, : len(pair[1])]).tolist() if is_new else choice.alternative.probabilities
                     ),
                     alternative=replace(choice.alternative, ids=pair[0]),
+                    runner_up=choice.runner_up, is_canvas=choice.runner_up is None,
                 )  # fmt: skip
             made.append(replace(choice, causal_log_probs=known))
         return made

@@ -138,6 +138,7 @@ class Transcriber:
 
     def _read(self, choice: Choice) -> SegmentTranscript:
         canvas, has_blank = choice.canvas, self._model.config.has_blank
+        largest = self._model.config.canvas.buckets[-1]
         return read_transcript(
             self._model.tokenizer,
             self._recipe,
@@ -145,11 +146,11 @@ class Transcriber:
             choice.ids,
             choice.probabilities,
             choice.log_probs if has_blank else canvas.log_probabilities[canvas.num_tokens :][:1, None],
-            alternative_ids=choice.alternative.ids if has_blank else choice.ids,
+            alternative_ids=choice.doubted_by if has_blank else choice.ids,
             num_steps=canvas.num_steps,
             canvas_tokens=canvas.job.canvas_tokens,
-            is_settled=canvas.is_settled,
-            is_overflow=canvas.is_overflowed,
+            is_settled=canvas.is_settled or not choice.is_canvas,
+            is_overflow=canvas.is_overflowed if choice.is_canvas else len(choice.ids) == largest,
             has_blank=has_blank,
             punctuator=self._model.punctuator,
         )

@@ -178,6 +178,11 @@ def test_of_three_texts_the_likeliest_is_taken(model, recipe, encoded, canvas, m
     wanted = aligned_log_probs(model, encoded[0], torch.tensor(texts[taken])).numpy()
     np.testing.assert_allclose(choice.log_probs, wanted, atol=1e-5)
     assert choice.canvas.encoded is None
+    # Whether a canvas settled says nothing of a text that was found without one, and what it holds no more.
+    assert choice.is_canvas is (taken == "decoder")
+    assert choice.doubted_by == {"decoder": CAUSAL, "ctc": CAUSAL, "causal": THEIRS}[taken]
+    (choice,) = Rescorer(model, recipe, 1).choose([canvas(encoded[0], ours=texts[taken])])
+    assert (tuple(choice.ids), choice.is_canvas) == (texts[taken], taken == "decoder")
 
 
 def test_the_decoders_text_stays_where_nothing_is_to_be_chosen(model, recipe, encoded, canvas, monkeypatch):

@@ -24,6 +24,9 @@ MAX_STEPS = 2
 CONFIDENCE_POWER, CONFIDENCE_SHIFT = 0.7, 0.7
 """Fitted on the 167 validation clips beside those of the card (docs/experiments.md, "Spoken numbers")."""
 
+MIN_CONFIDENCE = 0.75
+"""So that words made up of other languages are flagged (docs/experiments.md, "Flags that tell")."""
+
 WINDOW_S = 15.0
 """Length of a window: 188 audio tokens, as many as the reference has in 30 s."""
 
@@ -88,4 +91,5 @@ def base_config(whisper: WhisperConfig, gemma: Gemma3TextConfig, vocab_size: int
         max_steps=MAX_STEPS,
         confidence_power=CONFIDENCE_POWER,
         confidence_shift=CONFIDENCE_SHIFT,
+        min_confidence=MIN_CONFIDENCE,
     )  # fmt: skip
