@@ -19,7 +19,7 @@ class Flag(StrEnum):
     REPETITION = "repetition"
     """A phrase follows itself more often than people do, and more often than in the other text."""
     CTC_DISAGREES = "ctc_disagrees"
-    """The texts of decoder and CTC differ largely, or one of them is empty."""
+    """The texts of decoder, or causal encoder, and CTC differ largely, or one of them is empty."""
     LOW_CONFIDENCE = "low_confidence"
     """The segment's confidence is below the limit."""
     UNSETTLED = "unsettled"

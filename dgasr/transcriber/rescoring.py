@@ -41,8 +41,8 @@ class Choice:
     log_probs: of the blank and of each of them by CTC, natural logarithms.  [frames, 1 + tokens]
     alternative: the other text, CTC's before the choice.
     runner_up: where the causal encoder said a text, CTC's, or where that was likelier, the causal encoder's.
-    is_canvas: the text is the decoder's, or was chosen beside its alone: whether the canvas settled and held an end
-        says how far it can be trusted.
+    is_canvas: the text is the decoder's, or CTC's where there was no third one: whether the canvas settled and held an
+        end is then a reason to doubt it.
     causal_log_probs: of whole texts and their ends by the causal encoder, as far as they are known, nats.
     is_cut: no canvas held the text's end.
     is_refuted: the decoder's text cannot be all that was said: no canvas held its end, or CTC has too few frames.
