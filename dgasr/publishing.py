@@ -21,13 +21,12 @@ from dgasr.model.identity import (
     ADAPTER_FILES,
     CALIBRATION,
     CONFIG_FILE,
+    MORE_FILES,
     PROJECTOR_CONFIG,
-    PUNCTUATION_FILE,
     RUN_FILE,
     TOKENIZER_FILE,
     weight_files,
 )
-from dgasr.prompt import WORD_LIST_FILE
 from dgasr.tables import markdown_table
 
 CARD = "README.md"
@@ -145,10 +144,7 @@ def _published(folder: Path) -> list[Path]:
             f"{folder}: {', '.join(missing)} missing. Give `final` or `best` of a run, after `dgasr model card` has "
             "written its card."
         )
-    more = [
-        folder / name
-        for name in (PROJECTOR_CONFIG, CALIBRATION, "tokenizer_config.json", WORD_LIST_FILE, PUNCTUATION_FILE)
-    ]
+    more = [folder / name for name in (PROJECTOR_CONFIG, CALIBRATION, "tokenizer_config.json", *MORE_FILES)]
     files = [*wanted, *(path for path in more if path.is_file())]
     texts = {path.name: path.read_text("utf-8") for path in files if path.suffix in (".json", ".md")}
     local = [name for name, text in texts.items() if LOCAL_PATH.search(text)]

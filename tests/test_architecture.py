@@ -45,7 +45,7 @@ IMPORTS: dict[str, set[str]] = {
         "audio", "errors", "evaluation", "frontend", "manifests", "model", "recipe", "records", "transcriber",
     },
     "baseline": {"audio", "errors", "evaluation", "evaluator", "manifests", "records"},
-    "publishing": {"errors", "evaluation", "model", "prompt", "tables"},
+    "publishing": {"errors", "evaluation", "model", "tables"},
     "serving": {
         "audio", "diffusion", "errors", "exports", "frontend", "lake", "recipe", "records", "store", "tables",
         "transcriber",

@@ -6,6 +6,8 @@ their first name; every tensor in the files must be used and every one needed mu
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -40,16 +42,27 @@ def unique_tensors(model: AsrModel) -> dict[str, Tensor]:
 def save_model(model: AsrModel, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write config and weights, floating-point ones as `dtype`; copying the tokenizer is the caller's work.
 
-    The folder is created if missing, and its file of weights replaced atomically; punctuation is written too.
+    The folder is created if missing; its file of weights, and of punctuation if it has one, are replaced atomically.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder / CONFIG_FILE)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in unique_tensors(model).items()}
-    partial = folder / (WEIGHTS_FILE + ".partial")
-    save_file({name: own.to(dtype) if own.is_floating_point() else own for name, own in tensors.items()}, partial)
-    os.replace(partial, folder / WEIGHTS_FILE)
+    with replacing(folder / WEIGHTS_FILE) as partial:
+        save_file({name: own.to(dtype) if own.is_floating_point() else own for name, own in tensors.items()}, partial)
     if model.punctuator:
-        save_file(model.punctuator.network.state_dict(), folder / PUNCTUATION_FILE)
+        with replacing(folder / PUNCTUATION_FILE) as partial:
+            save_file(model.punctuator.network.state_dict(), partial)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a file to write, and put it in the place of `path` once it is whole.
+
+    Several processes may do so at once: torchrun's go on where it is killed, beside those of the run started again.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    yield partial
+    partial.replace(path)
 
 
 def load_weights(model: AsrModel, folder: Path) -> None:

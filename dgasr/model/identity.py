@@ -34,6 +34,9 @@ UPDATE_FILE = "update.safetensors"
 PUNCTUATION_FILE = "punctuation.safetensors"
 """Beside them, of a model whose vocabulary has neither capitals nor punctuation, weights of what puts them."""
 
+MORE_FILES = (WORD_LIST_FILE, PUNCTUATION_FILE)
+"""What a model folder may hold beside weights and tokenizer; both change its texts."""
+
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "projector.safetensors")
 """An adapter folder."""
 
@@ -132,7 +135,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def folder_digest(folder: Path) -> str:
     """Fingerprint of a model folder: 32 hex digits over config, weights, tokenizer, word list and punctuation."""
-    more = [folder / name for name in (WORD_LIST_FILE, PUNCTUATION_FILE) if (folder / name).is_file()]
+    more = [folder / name for name in MORE_FILES if (folder / name).is_file()]
     return files_digest([folder / CONFIG_FILE, *weight_files(folder), folder / TOKENIZER_FILE, *more])
 
 

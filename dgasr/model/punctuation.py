@@ -61,14 +61,16 @@ class Punctuator:
         self.network, self._tokenizer = network, tokenizer
 
     @torch.no_grad()
-    def written(self, words: Sequence[str]) -> list[str]:
-        """Write words that a segment says in this order; a word stays one."""
+    def likeliest(self, words: Sequence[str]) -> list[tuple[int, bool]]:
+        """Say of each of a segment's words which mark follows, as its place in `MARKS`, and if it has a capital."""
         if not words:
             return []
         marks, capitals = self.network([[self._tokenizer.encode_template(word) for word in words]])
+        return list(zip(marks.argmax(1).tolist(), map(bool, capitals.argmax(1).tolist()), strict=True))
+
+    def written(self, words: Sequence[str]) -> list[str]:
+        """Write words that a segment says in this order; a word stays one."""
         return [
             (word[:1].upper() + word[1:] if has_capital else word) + MARKS[mark]
-            for word, mark, has_capital in zip(
-                words, marks.argmax(1).tolist(), capitals.argmax(1).tolist(), strict=True
-            )
+            for word, (mark, has_capital) in zip(words, self.likeliest(words), strict=True)
         ]

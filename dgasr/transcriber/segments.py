@@ -199,11 +199,12 @@ def read_transcript(
         words, [word for word, _, _ in tokenizer.words(list(alternative_ids))], confidence,
         is_settled=is_settled, is_overflow=is_overflow, config=recipe.alignment,
     )  # fmt: skip
-    text = tokenizer.decode(ids)
     if punctuator:
         written = punctuator.written([word.word for word in words])
         words = tuple(replace(word, word=own) for word, own in zip(words, written, strict=True))
         text = join_words(written)
+    else:
+        text = tokenizer.decode(ids)
     return SegmentTranscript(
         segment=segment, text=text, language=recipe.language, words=words,
         timing_source=timing_source, confidence=confidence, flags=flags, num_steps=num_steps,

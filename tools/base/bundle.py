@@ -3,7 +3,6 @@
 A part that stays as it was adds nothing to a repository's history. `dgasr.model.checkpoint` reads them.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dgasr.model.asr import AsrModel
-from dgasr.model.checkpoint import LEFT, RIGHT, SCALES, unique_tensors
+from dgasr.model.checkpoint import LEFT, RIGHT, SCALES, replacing, unique_tensors
 from dgasr.model.identity import CONFIG_FILE, PART_FILES, PUNCTUATION_FILE, UPDATE_FILE
 from dgasr.model.punctuation import PunctuationNetwork
 
@@ -31,7 +30,8 @@ def save_bundle(model: AsrModel, folder: Path, coarse: tuple[str, ...] = ()) -> 
     for name, tensor in unique_tensors(model).items():
         tensors |= _stored(name, tensor.detach().cpu(), 63 if name.startswith(coarse) else 127)
     for part, file in PART_FILES.items():
-        save_file({name: tensor for name, tensor in tensors.items() if name.startswith(part)}, folder / file)
+        with replacing(folder / file) as partial:
+            save_file({name: tensor for name, tensor in tensors.items() if name.startswith(part)}, partial)
 
 
 def save_update(factors: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> None:
@@ -45,7 +45,8 @@ def save_update(factors: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> N
     for name, pair in factors.items():
         for side, factor in zip((LEFT, RIGHT), pair, strict=True):
             tensors |= _stored(name + side, factor.detach(), 127)
-    _replace(folder / UPDATE_FILE, tensors)
+    with replacing(folder / UPDATE_FILE) as partial:
+        save_file(tensors, partial)
 
 
 def save_punctuation(network: PunctuationNetwork, folder: Path) -> None:
@@ -53,13 +54,8 @@ def save_punctuation(network: PunctuationNetwork, folder: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for name, tensor in network.state_dict().items():
         tensors |= _stored(name, tensor, 127)
-    _replace(folder / PUNCTUATION_FILE, tensors)
-
-
-def _replace(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    os.replace(partial, path)
+    with replacing(folder / PUNCTUATION_FILE) as partial:
+        save_file(tensors, partial)
 
 
 def _stored(name: str, tensor: Tensor, levels: int) -> dict[str, Tensor]:

@@ -5,13 +5,14 @@ AdamW's (docs/experiments.md, 2026-11-29); a step takes 14 % longer.
 """
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from dgasr.model.checkpoint import replacing
 
 LOWEST_SHARE = 0.02
 """Of the peak learning rate, at the end."""
@@ -94,10 +95,8 @@ class PartsOptimizer:
     def save(self, path: Path, step: int) -> None:
         """Write what learns and this optimizer after so many steps; a kill leaves the file before or this one."""
         weights = {name: parameter.detach() for name, parameter in self._learning.items()}
-        # Where torchrun was killed, its processes go on: the run that was started again may be saving too.
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        torch.save({"step": step, "weights": weights, "optimizer": self.state_dict()}, partial)
-        partial.replace(path)
+        with replacing(path) as partial:
+            torch.save({"step": step, "weights": weights, "optimizer": self.state_dict()}, partial)
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         """Go on where `state_dict` was made."""

@@ -8,12 +8,11 @@ mishears, some of their words are others.
 
 import argparse
 import json
-import lzma
 import random
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,11 +22,11 @@ from torch import Tensor
 
 from dgasr.model.asr import AsrModel
 from dgasr.model.checkpoint import load_model
-from dgasr.model.punctuation import MARKS, PunctuationNetwork
+from dgasr.model.punctuation import MARKS, PunctuationNetwork, Punctuator
 from dgasr.prompt import Tokenizer
 from tools.base.bundle import save_punctuation
 from tools.base.optimizer import PartsOptimizer, rate_share
-from tools.base.vocabulary import is_spoken_form, plain
+from tools.base.vocabulary import is_spoken_form, plain, read_lines
 
 QUOTED = re.compile(r"[\"“”()\[\]*_]|(?<!\w)'|'(?!\w)")
 """Marks around words that nobody hears."""
@@ -88,15 +87,9 @@ def written_texts(texts: Iterable[str]) -> list[list[Written]]:
 
 def read_written(books: Sequence[Path], manifests: Sequence[Path]) -> tuple[list[list[Written]], list[list[Written]]]:
     """Read sentences of books, and texts of English speech that have capitals; those that can be read in one way."""
-
-    def lines() -> Iterator[str]:
-        for path in books:
-            with lzma.open(path, "rt", encoding="utf-8") as file:
-                yield from file
-
     rows = [json.loads(line) for path in manifests for line in path.read_text(encoding="utf-8").splitlines()]
     said = [row["text"] for row in rows if row["language"] == "en" and row["text"] != row["text"].lower()]
-    return written_texts(lines()), written_texts(said)
+    return written_texts(read_lines(books)), written_texts(said)
 
 
 class Texts:
@@ -136,8 +129,7 @@ def loss_of(network: PunctuationNetwork, texts: Sequence[Sequence[Written]], hea
     return F.cross_entropy(marks, wanted[:, 0]) + F.cross_entropy(capitals, wanted[:, 1])
 
 
-@torch.no_grad()
-def scores(network: PunctuationNetwork, texts: Sequence[Sequence[Written]], tokenizer: Tokenizer) -> dict[str, float]:
+def scores(punctuator: Punctuator, texts: Sequence[Sequence[Written]]) -> dict[str, float]:
     """Compute F1, %, of commas, of ends of sentences (any of `.?!`), of question marks, and of capitals.
 
     The first word's capital is left out: nobody misses that one.
@@ -146,20 +138,16 @@ def scores(network: PunctuationNetwork, texts: Sequence[Sequence[Written]], toke
         name: Counter() for name in ("comma", "end", "question", "capital")
     }
     for text in texts:
-        marks, capitals = network([[tokenizer.encode_template(word.word) for word in text]])
-        for place, (own, mark, has_capital) in enumerate(
-            zip(text, marks.argmax(1).tolist(), capitals.argmax(1).tolist(), strict=True)
-        ):
+        found = punctuator.likeliest([own.word for own in text])
+        for place, (own, (mark, has_capital)) in enumerate(zip(text, found, strict=True)):
             counts["comma"][mark == 1, own.mark == 1] += 1
             counts["end"][mark > 1, own.mark > 1] += 1
             counts["question"][mark == 3, own.mark == 3] += 1
             if place and own.has_capital != SHOUTED:
-                counts["capital"][bool(has_capital), bool(own.has_capital)] += 1
+                counts["capital"][has_capital, bool(own.has_capital)] += 1
     return {
-        name: round(
-            200 * found[True, True] / max(1, 2 * found[True, True] + found[True, False] + found[False, True]), 1
-        )
-        for name, found in counts.items()
+        name: round(200 * own[True, True] / max(1, 2 * own[True, True] + own[True, False] + own[False, True]), 1)
+        for name, own in counts.items()
     }
 
 
@@ -172,7 +160,7 @@ def judge(model: AsrModel, manifest: Path) -> None:
             sets[row["set"]].append(row["text"])
     for name, texts in sorted(sets.items()):
         written = written_texts(texts)
-        found = scores(model.punctuator.network, written, model.tokenizer)
+        found = scores(model.punctuator, written)
         print({"set": name, "texts": len(written), "words": sum(map(len, written)), **found})
 
 
@@ -226,7 +214,7 @@ def main() -> None:
         mean = 0.99 * mean + 0.01 * loss.item() if mean else loss.item()
         is_last = step + 1 == options.steps
         if (step + 1) % options.save_steps == 0 or is_last:
-            row = {"step": step + 1, "loss": round(mean, 4), **scores(network, held_out, tokenizer),
+            row = {"step": step + 1, "loss": round(mean, 4), **scores(Punctuator(network, tokenizer), held_out),
                    "s_per_step": round((time.time() - began) / (step + 1 - first), 3)}  # fmt: skip
             log.write(json.dumps(row) + "\n")
             log.flush()

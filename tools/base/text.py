@@ -7,8 +7,6 @@ a row's pieces, with blanks between and the mistakes a recogniser makes, stand i
 
 import argparse
 import json
-import lzma
-import os
 import random
 import time
 from dataclasses import dataclass, replace
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 from transformers import WhisperConfig
 
 from dgasr.model.asr import AsrModel
+from dgasr.model.checkpoint import replacing
 from dgasr.prompt import Tokenizer as PromptTokenizer
 from dgasr.prompt import build_prompt, canvas_ids
 from dgasr.training.batches import Batch
@@ -30,7 +29,7 @@ from dgasr.training.objective import CanvasNoiseConfig, LossWeights, backbone_lo
 from tools.base.fast import Masters, cast_parameters, compile_elementwise
 from tools.base.optimizer import rate_share
 from tools.base.sizes import BLANK_ID, base_config, load_gemma
-from tools.base.vocabulary import SPECIAL_TOKENS, is_spoken_form, plain
+from tools.base.vocabulary import SPECIAL_TOKENS, is_spoken_form, plain, read_lines
 from tools.gemma import load_gemma3
 
 AUDIO_RMS = 1.2
@@ -142,11 +141,7 @@ def simulated_path(ids: list[int], num_tokens: int, rng: random.Random) -> list[
 
 def read_sentences(paths: list[Path]) -> list[str]:
     """Read plain sentences that can be read aloud in one way only, from `.xz` files with one a line."""
-    lines = []
-    for path in paths:
-        with lzma.open(path, "rt", encoding="utf-8") as file:
-            lines += [text for text in map(plain, file) if text and is_spoken_form(text)]
-    return lines
+    return [text for text in map(plain, read_lines(paths)) if text and is_spoken_form(text)]
 
 
 def backbone_weights(model: AsrModel) -> dict[str, nn.Parameter]:
@@ -314,12 +309,9 @@ def main() -> None:
             log.write(json.dumps(row) + "\n")
             log.flush()
             print(row, flush=True)
-            torch.save(
-                {"step": step + 1, "weights": dict(zip(learning, masters.masters, strict=True)),
-                 "optimizer": optimizer.state_dict()},
-                state_path.with_suffix(".partial"),
-            )  # fmt: skip
-            os.replace(state_path.with_suffix(".partial"), state_path)
+            weights = dict(zip(learning, masters.masters, strict=True))
+            with replacing(state_path) as partial:
+                torch.save({"step": step + 1, "weights": weights, "optimizer": optimizer.state_dict()}, partial)
 
 
 if __name__ == "__main__":

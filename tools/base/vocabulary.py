@@ -13,7 +13,7 @@ import json
 import lzma
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -43,6 +43,13 @@ def plain(text: str) -> str:
     text = text.lower().replace("\u2019", "'").replace("`", "'")
     words = [word.strip("'") if word.strip("'") else "" for word in KEPT.sub(" ", text).split()]
     return " ".join(word for word in words if word)
+
+
+def read_lines(paths: Iterable[Path]) -> Iterator[str]:
+    """Yield the sentences of `.xz` files with one a line, each with its line's end."""
+    for path in paths:
+        with lzma.open(path, "rt", encoding="utf-8") as file:
+            yield from file
 
 
 def is_spoken_form(text: str) -> bool:
@@ -95,9 +102,7 @@ def main() -> None:
         for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())
         if row["language"] in options.languages
     ]
-    for path in options.text:
-        with lzma.open(path, "rt", encoding="utf-8") as file:
-            lines += [plain(line) for line in file]
+    lines += map(plain, read_lines(options.text))
     lines = [line for line in lines if line and is_spoken_form(line)]
     pieces, merges = train_pieces(lines, options.pieces, set(gemma))
     vocab = {piece: index for index, piece in enumerate([*SPECIAL_TOKENS, *pieces])}

@@ -8,7 +8,6 @@ with a manifest (`NAME.jsonl`) that the other stages read like any corpus. A kil
 import argparse
 import itertools
 import json
-import lzma
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ import soxr
 
 from dgasr.records import SAMPLE_RATE_HZ
 from tools.base.digits import draw_number, with_accent
-from tools.base.vocabulary import is_spoken_form, plain
+from tools.base.vocabulary import is_spoken_form, plain, read_lines
 
 WORDS = (4, 28)
 """Length of the sentences that are read."""
@@ -37,8 +36,7 @@ VOICED_HZ = 40.0
 
 def sentences(path: Path, seed: int) -> Iterator[str]:
     """Yield sentences that can be read aloud in one way, in a random order that the seed fixes."""
-    with lzma.open(path, "rt", encoding="utf-8") as file:
-        lines = [line.strip() for line in file]
+    lines = [line.strip() for line in read_lines([path])]
     random.Random(seed).shuffle(lines)
     for line in lines:
         if line.isascii() and is_spoken_form(line) and WORDS[0] <= len(plain(line).split()) <= WORDS[1]:

@@ -1,10 +1,11 @@
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dgasr.model.punctuation import MARKS, PunctuationNetwork
+from dgasr.model.punctuation import MARKS, PunctuationNetwork, Punctuator
 from tools.base import punctuation
 from tools.base.punctuation import LONGEST, SHOUTED, Texts, Written, loss_of, parsed, scores, written_texts
 from tools.base.vocabulary import plain
@@ -83,16 +84,13 @@ class Silent(PunctuationNetwork):
 
 def test_scores_count_right_missed_and_made_up(tokenizer, tmp_path, capsys):
     texts = [parsed("One two, Three. four?")]
-    assert scores(Silent(32, 4, 6), texts, tokenizer) == {"comma": 40.0, "end": 0.0, "question": 0.0, "capital": 0.0}
+    punctuator = Punctuator(Silent(32, 4, 6), tokenizer)
+    assert scores(punctuator, texts) == {"comma": 40.0, "end": 0.0, "question": 0.0, "capital": 0.0}
     rows = [{"text": "One two, three.", "language": "en", "set": "made"},
             {"text": "nine nine", "language": "en", "set": "bare"}]  # fmt: skip
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    class Model:
-        punctuator = type("P", (), {"network": Silent(32, 4, 6)})
-
-    Model.tokenizer = tokenizer
-    punctuation.judge(Model, tmp_path / "a.jsonl")
+    punctuation.judge(SimpleNamespace(punctuator=punctuator), tmp_path / "a.jsonl")
     assert capsys.readouterr().out == (
         "{'set': 'made', 'texts': 1, 'words': 3, 'comma': 50.0, 'end': 0.0, 'question': 0.0, 'capital': 0.0}\n"
     )
